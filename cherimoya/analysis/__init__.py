@@ -1,0 +1,1 @@
+"""What comes after training: reports and plots."""

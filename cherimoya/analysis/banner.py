@@ -1,0 +1,90 @@
+"""The short summary at the start of a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from cherimoya import __version__
+from cherimoya.config import TrainConfig
+from cherimoya.data.batches import examples_per_epoch
+from cherimoya.data.dataset import Dataset
+from cherimoya.network import STEM_KERNEL, Cherimoya
+
+
+def banner(
+    config: TrainConfig,
+    folder: Path,
+    device: str,
+    model: Cherimoya,
+    dataset: Dataset,
+    routes: Mapping[str, Sequence[str]],
+    where_metrics_go: str,
+) -> str:
+    """Device and why, the network, the data, the steps, the optimizers, and where it all goes."""
+    loci, parameters = dataset.loci, dict(model.named_parameters())
+    examples = examples_per_epoch(loci.label[dataset.rows["train"]], config.data.negative_ratio)
+    batch_size = config.trainer.batch_size
+    splits = []
+    for split, rows in dataset.rows.items():
+        peaks = len(dataset.peaks(split))
+        splits.append(f"{split} {peaks:,} peaks + {len(rows) - peaks:,} background")
+    size = sum(p.numel() for p in parameters.values())
+    facts = {
+        "run": f"{folder}, seed {config.seed}",
+        "device": device,
+        "model": f"{config.model.n_filters} filters x {config.model.n_layers} blocks, "
+        f"{size:,} parameters",
+        "window": f"{loci.in_window:,} bp in, {loci.out_window:,} bp out, "
+        f"receptive field {model.receptive_field:,} bp",
+        "data": f"{dataset.path} ({dataset.fingerprint})",
+        "loci": "; ".join(splits),
+        "steps": f"{examples // batch_size} an epoch of {batch_size} examples "
+        f"({examples % batch_size} dropped), {config.trainer.max_epochs} epochs",
+        "metrics": where_metrics_go,
+    }
+    lines = [f"Cherimoya {__version__}"]
+    lines += [f"  {name:<8} {value}" for name, value in facts.items()]
+    for optimizer, names in routes.items():
+        numbers = sum(parameters[n].numel() for n in names)
+        lines.append(f"  {optimizer:<8} {len(names)} tensors, {numbers:,} numbers: {_short(names)}")
+    return "\n".join(
+        [*lines, *(f"  warning  {w}" for w in window_warnings(config, loci.in_window))]
+    )
+
+
+def window_warnings(config: TrainConfig, in_window: int) -> list[str]:
+    """What is wasted when the dilations reach beyond the input window."""
+    n_layers = config.model.n_layers
+    useful = (in_window - 1).bit_length()  # blocks with dilation < in_window
+    if n_layers > useful:
+        wasted = ", ".join(str(2**i) for i in range(useful, n_layers))
+        return [
+            f"dilation {wasted} is no shorter than the {in_window} bp window: those blocks read "
+            f"only padding beside the centre. Use model.n_layers={useful} or a longer "
+            "data.in_window."
+        ]
+    reach = 2 * (STEM_KERNEL // 2 + 2**n_layers - 1) + 1
+    if reach > in_window:
+        return [
+            f"the receptive field ({reach:,} bp) is wider than the {in_window:,} bp window: the "
+            f"longest dilations read padding in part. model.n_layers={n_layers - 1} loses little."
+        ]
+    return []
+
+
+def describe_device(device: torch.device, asked: str) -> str:
+    """The device, and why it was chosen."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return name if asked == "cuda" else f"{name} (found; trainer.device=cpu to leave it)"
+    threads = f"CPU, {torch.get_num_threads()} threads"
+    return f"{threads} (as asked)" if asked == "cpu" else f"{threads} (no GPU found)"
+
+
+def _short(names: Sequence[str]) -> str:
+    """Parameter names with the blocks' numbers folded: blocks.*.linear1.weight."""
+    folded = dict.fromkeys(
+        ".".join("*" if part.isdigit() else part for part in name.split(".")) for name in names
+    )
+    return ", ".join(folded)

@@ -1,0 +1,97 @@
+"""The plots of a run: learning curves, counts, and a few loci."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+OBSERVED, PREDICTED, PEAK, BACKGROUND = "0.55", "#0072B2", "#0072B2", "#E69F00"
+CURVES = (
+    ("train/loss", "training loss (nats)"),
+    ("valid/profile_mnll", "validation profile MNLL (nats)"),
+    ("valid/profile_pearson", "validation profile Pearson r"),
+    ("valid/count_pearson", "validation count Pearson r"),
+)
+
+
+def learning_curves(metrics_file: Path, path: Path) -> Path:
+    """Training loss and validation metrics by epoch, from metrics.jsonl."""
+    rows = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    epochs = [row["epoch"] for row in rows]
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
+    for axis, (name, label) in zip(axes.flat, CURVES, strict=True):
+        values = [np.nan if row[name] is None else row[name] for row in rows]
+        axis.plot(epochs, values, color=PREDICTED, marker="." if len(rows) < 40 else None)
+        axis.set_ylabel(label)
+    for axis in axes[1]:
+        axis.set_xlabel("epoch")
+    return _save(figure, path)
+
+
+def count_scatter(
+    predicted: np.ndarray, observed: np.ndarray, label: np.ndarray, path: Path
+) -> Path:
+    """Predicted against observed log counts of each locus and group, (n, n_groups)."""
+    n_groups = predicted.shape[1]
+    figure, axes = plt.subplots(
+        1, n_groups, figsize=(4.5 * n_groups, 4.2), squeeze=False, layout="constrained"
+    )
+    for g, axis in enumerate(axes[0]):
+        for value, name, colour in ((0, "background", BACKGROUND), (1, "peaks", PEAK)):
+            chosen = label == value
+            if chosen.any():
+                axis.scatter(
+                    observed[chosen, g], predicted[chosen, g], s=8, alpha=0.6, color=colour,
+                    linewidths=0, label=f"{name} ({chosen.sum():,})",
+                )  # fmt: skip
+        ends = [observed[:, g].min(), observed[:, g].max()]
+        axis.plot(ends, ends, color="0.4", linewidth=0.8, linestyle="--")
+        axis.set_xlabel("observed log(1 + counts)")
+        axis.set_ylabel("predicted log(1 + counts)")
+        axis.set_title(f"signal group {g}" if n_groups > 1 else "test loci")
+        axis.legend(frameon=False)
+    return _save(figure, path)
+
+
+def example_profiles(examples: Sequence[dict[str, Any]], names: Sequence[str], path: Path) -> Path:
+    """Observed and predicted counts of a few loci; the second of a stranded pair points down.
+
+    Each example has "title", "start", and "observed" and "expected" of shape (tracks, L), and
+    `names` are the tracks'. Signs are given by "sign" (tracks,).
+    """
+    figure, axes = plt.subplots(
+        len(examples), 1, figsize=(10, 2.2 * len(examples)), squeeze=False, layout="constrained"
+    )
+    for axis, example in zip(axes[:, 0], examples, strict=True):
+        x = example["start"] + np.arange(example["observed"].shape[1])
+        for i, sign in enumerate(example["sign"]):
+            axis.vlines(x, 0, sign * example["observed"][i], color=OBSERVED, linewidth=1.2)
+            axis.plot(x, sign * example["expected"][i], color=PREDICTED, linewidth=0.8)
+        axis.axhline(0, color="0.3", linewidth=0.5)
+        axis.set_title(example["title"], fontsize=9, loc="left")
+        axis.set_ylabel("counts a base")
+        axis.margins(x=0)
+        axis.ticklabel_format(axis="x", style="plain", useOffset=False)
+    axes[-1, 0].set_xlabel("position (bp)")
+    handles = [
+        plt.Line2D([], [], color=OBSERVED, linewidth=2, label="observed"),
+        plt.Line2D([], [], color=PREDICTED, label="predicted"),
+    ]
+    title = " up, ".join(names) + " down" if -1 in examples[0]["sign"] else ", ".join(names)
+    axes[0, 0].legend(handles=handles, frameon=False, loc="upper right", title=title, fontsize=8)
+    return _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path

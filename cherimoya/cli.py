@@ -1,0 +1,229 @@
+"""The console scripts: Hydra composes, the configuration is checked, and the work begins.
+
+torch and wandb are imported only after that, so that --help and --cfg answer at once.
+"""
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from cherimoya.config import PrepareConfig, TrainConfig, resolve, to_dict
+from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.schema import known_keys, unknown_key
+
+RESUME = "trainer.resume"
+FREE_ON_RESUME = (
+    RESUME,
+    "trainer.device",
+    "trainer.checkpoint_minutes",
+    "trainer.plots",
+    "logger.",
+)
+
+
+def conf_dir() -> Path:
+    """The configuration files: the packaged copy, else the checkout's."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def train() -> None:
+    """cherimoya-train."""
+    OmegaConf.register_new_resolver(
+        "run_id", lambda: secrets.token_hex(3), use_cache=True, replace=True
+    )
+    _main("train", TrainConfig, _train)
+
+
+def prepare() -> None:
+    """cherimoya-prepare."""
+    _main("prepare", PrepareConfig, _prepare)
+
+
+def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
+    """Run `work` on each configuration that Hydra composes; the exit code tells the truth."""
+    failures: list[tuple[str, str]] = []
+    codes: list[int] = []
+
+    def task(values: DictConfig) -> None:
+        hydra_config = HydraConfig.get()
+        multirun = hydra_config.mode == RunMode.MULTIRUN
+        label = hydra_config.job.override_dirname or name
+        if multirun:
+            print(f"\n[{hydra_config.job.num}] {label}", flush=True)
+        try:
+            work(values)
+        except CherimoyaError as error:
+            _complain(error)
+            failures.append((label, str(error)))
+            codes.append(1)
+        except Exception as error:  # another job of the sweep must still get its turn
+            if not multirun and not hasattr(error, "exit_code"):
+                raise
+            if hasattr(error, "exit_code"):  # interrupted: the whole sweep stops
+                raise SystemExit(error.exit_code) from None
+            import traceback
+
+            traceback.print_exc()
+            failures.append((label, repr(error)))
+            codes.append(1)
+
+    try:
+        sys.argv[1:] = list(_checked_arguments(sys.argv[1:], schema))
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
+    except CherimoyaError as error:
+        _complain(error)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    if len(failures) > 1 or ((failures and "-m" in sys.argv) or "--multirun" in sys.argv):
+        print(f"\n{len(failures)} of the jobs failed:", file=sys.stderr)
+        for label, message in failures:
+            print(f"  {label}: {message}", file=sys.stderr)
+    if codes:
+        raise SystemExit(max(codes))
+
+
+def _complain(error: Exception) -> None:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def _checked_arguments(arguments: list[str], schema: type) -> Iterator[str]:
+    """The command line, with every key known; a resumed run gets its own folder.
+
+    Raises ConfigError for a key that does not exist, also behind + and ++.
+    """
+    keys = set(known_keys(schema))
+    groups = {str(p.relative_to(conf_dir())) for p in conf_dir().rglob("*") if p.is_dir()}
+    for argument in arguments:
+        yield argument
+        if argument.startswith("-") or ("=" not in argument and not argument.startswith("~")):
+            continue
+        override = _parse(argument)
+        key = override.key_or_group
+        if key.split(".")[0] == "hydra" or key.split("/")[0] == "hydra":
+            continue
+        if key not in keys | groups:
+            raise ConfigError(unknown_key(key, sorted(keys)))
+        if key == RESUME and override.value() is not None:
+            yield f"hydra.run.dir={_quoted(_run_folder(str(override.value()), arguments))}"
+
+
+def _parse(argument: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException as error:
+        raise ConfigError(f"{argument!r} is not key=value: {str(error).splitlines()[0]}") from None
+
+
+def _run_folder(value: str, arguments: list[str]) -> Path:
+    folder = Path(value)
+    if "-m" in arguments or "--multirun" in arguments:
+        raise ConfigError(f"{RESUME}={value}: one run is resumed at a time. Leave out -m.")
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"{RESUME}={value}: no run there (config.yaml is missing). Name a run folder."
+        )
+    return folder
+
+
+def _quoted(path: Path) -> str:
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _train(values: DictConfig) -> None:
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        folder = folder.relative_to(Path.cwd())
+    except ValueError:
+        pass
+    try:
+        plain = _plain(values)
+        if plain["trainer"]["resume"] is not None:
+            plain = _resumed(plain, folder)
+        config = resolve(plain, TrainConfig)
+    except CherimoyaError:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    if config.trainer.resume is None:
+        OmegaConf.save(OmegaConf.create(to_dict(config)), folder / "config.yaml")
+    _process_wide_switches()
+    from cherimoya.analysis.run import run
+
+    run(config, folder)
+
+
+def _prepare(values: DictConfig) -> None:
+    config = resolve(_plain(values), PrepareConfig)
+    from cherimoya.data.prepare import prepare
+
+    prepare(config)
+
+
+def _plain(values: DictConfig) -> dict[str, Any]:
+    """`values` without Hydra's own keys, as dictionaries and lists."""
+    content = OmegaConf.to_container(values, resolve=True)
+    assert isinstance(content, dict)
+    return {str(k): v for k, v in content.items() if k not in ("experiment", "sweep")}
+
+
+def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration the run in `folder` began with, and what may change since.
+
+    Raises ConfigError when the command line asks for another model, data or optimisation.
+    """
+    saved: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+        OmegaConf.load(folder / "config.yaml")
+    )
+    asked, began = _flat(values), _flat(saved)
+    plain = _flat(_plain(hydra.compose("train")))
+    typed = {_parse(o).key_or_group for o in HydraConfig.get().overrides.task}
+    chosen = {k for k in asked if asked[k] != plain.get(k) or k in typed}
+    free = {k for k in chosen if k.startswith(FREE_ON_RESUME)}
+    changed = [k for k in sorted(chosen - free) if asked[k] != began.get(k)]
+    if changed:
+        listed = "; ".join(f"{k} was {began.get(k)}, now {asked[k]}" for k in changed)
+        raise ConfigError(
+            f"cannot resume {folder} with another configuration: {listed}. Leave these out to "
+            "continue the run, or start a new one without trainer.resume."
+        )
+    for key in free:
+        node = saved
+        *groups, leaf = key.split(".")
+        for group in groups:
+            node = node[group]
+        node[leaf] = asked[key]
+    return saved
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _process_wide_switches() -> None:
+    """Results that do not depend on the day: deterministic algorithms and plain fp32."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.set_float32_matmul_precision("highest")

@@ -1,0 +1,308 @@
+"""What can be configured: types, ranges and cross-field rules. Values live in conf/*.yaml."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from cherimoya.errors import ConfigError
+from cherimoya.schema import build, checked
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BlocksConfig:
+    """The Cheri Block."""
+
+    expansion: int = checked(at_least=1)
+    residual_scale: float = checked(above=0)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Depth, width and heads. None means: take it from the data file."""
+
+    blocks: BlocksConfig
+    n_filters: int = checked(at_least=1)
+    n_layers: int = checked(at_least=1, at_most=24, hint="Block i has dilation 2^i.")
+    profile_kernel_size: int = checked(at_least=1)
+    signal_groups: list[int] | None = checked(at_least=1)
+    n_control_tracks: int | None = checked(at_least=0)
+    trimming: int | None = checked(at_least=0)
+
+    def __post_init__(self) -> None:
+        if self.profile_kernel_size % 2 == 0:
+            raise ConfigError(
+                f"model.profile_kernel_size={self.profile_kernel_size}: must be odd, "
+                f"such as {self.profile_kernel_size + 1}, so that the profile stays centred"
+            )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Learned (kendall) or fixed weights of the profile and count losses."""
+
+    name: str = checked(choices=("kendall", "fixed"))
+    freeze_below: float = checked(at_least=0)
+    profile_weight: float = checked(above=0)
+    count_weight: float = checked(above=0)
+
+
+@dataclass(frozen=True)
+class MuonConfig:
+    """Muon, as torch.optim.Muon."""
+
+    lr: float = checked(above=0)
+    weight_decay: float = checked(at_least=0)
+    momentum: float = checked(at_least=0, below=1)
+    ns_steps: int = checked(at_least=1, at_most=20)
+
+
+@dataclass(frozen=True)
+class AdamWConfig:
+    """AdamW, as torch.optim.AdamW."""
+
+    lr: float = checked(above=0)
+    weight_decay: float = checked(at_least=0)
+    beta1: float = checked(at_least=0, below=1)
+    beta2: float = checked(at_least=0, below=1)
+    eps: float = checked(above=0)
+
+
+@dataclass(frozen=True)
+class SGDConfig:
+    """SGD with momentum, warmed up and then constant."""
+
+    lr: float = checked(above=0)
+    momentum: float = checked(at_least=0, below=1)
+
+
+@dataclass(frozen=True)
+class RouteConfig:
+    """Parameters whose name matches the shell-style `pattern` go to `optimizer`."""
+
+    pattern: str
+    optimizer: str = checked(choices=("muon", "adamw", "sgd"))
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimizers, which parameter goes to which, the schedule and the EMA."""
+
+    routing: list[RouteConfig]
+    muon: MuonConfig | None
+    adamw: AdamWConfig | None
+    sgd: SGDConfig | None
+    warmup_epochs: float = checked(at_least=0)
+    warmup_start: float = checked(above=0, at_most=1)
+    min_lr: float = checked(at_least=0)
+    ema_decay: float = checked(at_least=0, below=1)
+    ema_warmup: bool = checked()
+
+    def __post_init__(self) -> None:
+        for route in self.routing:
+            if getattr(self, route.optimizer) is None:
+                raise ConfigError(
+                    f"optim.routing sends {route.pattern!r} to {route.optimizer}, but "
+                    f"optim.{route.optimizer} is null. Give it values or route elsewhere."
+                )
+        for name in ("muon", "adamw"):
+            chosen = getattr(self, name)
+            if chosen is not None and chosen.lr < self.min_lr:
+                raise ConfigError(
+                    f"optim.{name}.lr={chosen.lr:g} is below optim.min_lr={self.min_lr:g}, "
+                    "so the cosine would rise. Lower optim.min_lr."
+                )
+
+
+@dataclass(frozen=True)
+class KeysConfig:
+    """Dataset names of a plain HDF5 file with one-hot sequences."""
+
+    sequence: str
+    signal: str
+    control: str | None
+    label: str | None
+    chrom: str | None
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """The simulated experiment: how much of it, and from which seed."""
+
+    seed: int = checked(at_least=0)
+    n_chromosomes: int = checked(at_least=3)
+    n_peaks: int = checked(at_least=8)
+    n_background: int = checked(at_least=0)
+    mean_count: float = checked(above=0)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the loci come from, their windows, and which chromosomes go to which split."""
+
+    source: str = checked(choices=("synthetic", "hdf5"))
+    path: str | None = checked()
+    keys: KeysConfig | None = checked()
+    synthetic: SyntheticConfig | None = checked()
+    cache_dir: str | None = checked()
+    in_window: int | None = checked(at_least=1)
+    out_window: int | None = checked(at_least=1)
+    max_jitter: int | None = checked(at_least=0)
+    negative_ratio: float = checked(at_least=0)
+    reverse_complement: bool = checked()
+    train_chroms: list[str] | None = checked()
+    validation_chroms: list[str] = checked()
+    test_chroms: list[str] = checked()
+    exclude_chroms: list[str] = checked()
+
+    def __post_init__(self) -> None:
+        _check_windows(self.in_window, self.out_window)
+        splits = {
+            "data.train_chroms": self.train_chroms or [],
+            "data.validation_chroms": self.validation_chroms,
+            "data.test_chroms": self.test_chroms,
+            "data.exclude_chroms": self.exclude_chroms,
+        }
+        seen: dict[str, str] = {}
+        for key, chroms in splits.items():
+            for chrom in chroms:
+                if chrom in seen:
+                    where = (
+                        f"twice in {key}" if seen[chrom] == key else f"in {seen[chrom]} and {key}"
+                    )
+                    raise ConfigError(
+                        f"chromosome {chrom} is {where}. Each chromosome belongs to one split: "
+                        f"remove it from {key}."
+                    )
+                seen[chrom] = key
+        for key in ("data.train_chroms", "data.validation_chroms"):
+            if splits[key] == [] and not (key == "data.train_chroms" and self.train_chroms is None):
+                raise ConfigError(f"{key}=[] is empty. Name at least one chromosome.")
+        if self.source == "hdf5" and self.path is None:
+            raise ConfigError("data.path has no value. Set it: data.path=<file made by prepare>")
+        if self.source == "synthetic" and self.synthetic is None:
+            raise ConfigError(
+                "data.synthetic is null. Use data=synthetic, or data=hdf5 data.path=..."
+            )
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The loop: how long, how large a step, on what, and how to continue."""
+
+    max_epochs: int = checked(at_least=1)
+    batch_size: int = checked(at_least=1)
+    eval_batch_size: int = checked(at_least=1)
+    device: str = checked(choices=("auto", "cpu", "cuda"))
+    devices: int = checked(at_least=1, at_most=1, hint="Training runs in one process.")
+    precision: str = checked(choices=("fp32",))
+    compile: bool = checked()
+    threads: int | None = checked(at_least=1)
+    early_stopping: int | None = checked(at_least=1)
+    checkpoint_minutes: float = checked(above=0)
+    plots: bool = checked()
+    resume: str | None = checked()
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """Where metrics go besides the run folder."""
+
+    name: str = checked(choices=("wandb", "none"))
+    project: str = checked()
+    mode: str = checked(choices=("auto", "online", "offline"))
+    run_name: str | None = checked()
+    group: str | None = checked()
+    tags: list[str] = checked()
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything `cherimoya-train` composes."""
+
+    model: ModelConfig
+    loss: LossConfig
+    optim: OptimConfig
+    data: DataConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    seed: int = checked(at_least=0)
+
+    def __post_init__(self) -> None:
+        if self.optim.warmup_epochs > self.trainer.max_epochs:
+            raise ConfigError(
+                f"optim.warmup_epochs={self.optim.warmup_epochs:g} is longer than "
+                f"trainer.max_epochs={self.trainer.max_epochs}. Set optim.warmup_epochs to "
+                f"{self.trainer.max_epochs} or less."
+            )
+        check_trimming(self.model.trimming, self.data.in_window, self.data.out_window)
+
+
+def resolve(values: Mapping[str, Any], cls: type[T]) -> T:
+    """`values` as the checked configuration `cls`, such as TrainConfig. Raises ConfigError."""
+    return build(cls, values)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """`config` as plain nested dictionaries, the inverse of `resolve`."""
+    return asdict(config)
+
+
+def check_trimming(trimming: int | None, in_window: int | None, out_window: int | None) -> None:
+    """Refuse a trimming that does not turn the input window into the output window."""
+    if trimming is None or in_window is None or out_window is None:
+        return
+    if in_window - 2 * trimming != out_window:
+        raise ConfigError(
+            f"model.trimming={trimming}: {in_window} - 2 x {trimming} is not "
+            f"data.out_window={out_window}. Leave model.trimming=null to take "
+            f"{(in_window - out_window) // 2} from the windows."
+        )
+
+
+def _check_windows(in_window: int | None, out_window: int | None, prefix: str = "data.") -> None:
+    if in_window is None or out_window is None:
+        return
+    if out_window > in_window or (in_window - out_window) % 2:
+        raise ConfigError(
+            f"{prefix}in_window={in_window} and {prefix}out_window={out_window}: the input must be "
+            "at least as long as the output and exceed it by an even number of bases."
+        )
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Everything `cherimoya-prepare` composes: source files, windows, filters and background."""
+
+    fasta: str
+    loci: str
+    signal: list[list[str]]
+    control: list[list[str]]
+    output: str
+    overwrite: bool
+    genome: str | None
+    center: str = checked(choices=("midpoint", "summit"))
+    in_window: int = checked(at_least=1)
+    out_window: int = checked(at_least=1)
+    max_jitter: int = checked(at_least=0)
+    max_n_fraction: float = checked(at_least=0, at_most=1)
+    min_counts: float = checked(at_least=0)
+    outlier_factor: float | None = checked(above=0)
+    background_ratio: float = checked(at_least=0)
+    min_distance: int = checked(at_least=0)
+    gc_bin: float = checked(at_least=0.001, at_most=1)
+    seed: int = checked(at_least=0)
+
+    def __post_init__(self) -> None:
+        _check_windows(self.in_window, self.out_window, prefix="")
+        for key, groups in (("signal", self.signal), ("control", self.control)):
+            if [] in groups or (key == "signal" and not groups):
+                raise ConfigError(
+                    f"{key}={groups} has an empty group. Name bigWig files: '{key}="
+                    f"[[plus.bw,minus.bw]]' for a stranded pair, '{key}=[[cuts.bw]]' for one."
+                )
+            paths = [path for group in groups for path in group]
+            twice = sorted({path for path in paths if paths.count(path) > 1})
+            if twice:
+                raise ConfigError(f"{key} names {twice[0]} twice. Name each bigWig once.")

@@ -1,0 +1,127 @@
+"""Background loci: windows away from every peak, with the peaks' distribution of GC."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cherimoya.data.sources import Genome, Places
+
+MAX_BIN_SHIFT = 2  # a window may stand in for one this many GC bins away
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Lengths in bases of the input and output windows and of the margin on each side."""
+
+    in_window: int
+    out_window: int
+    max_jitter: int
+
+    @property
+    def stored(self) -> int:
+        """Length of the stored sequence."""
+        return self.in_window + 2 * self.max_jitter
+
+    def starts(self, center: np.ndarray) -> np.ndarray:
+        """Where the stored sequence of each centre starts."""
+        return center - self.in_window // 2 - self.max_jitter
+
+
+def gc_fraction(codes: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    """(n,) share of G and C among the A C G T of codes[start : start + length], 0 if none."""
+    gc = _window_sums((codes == 1) | (codes == 2), starts, length)
+    known = _window_sums(codes < 4, starts, length)
+    return gc / np.maximum(known, 1)
+
+
+def n_fraction(codes: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    """(n,) share of N in codes[start : start + length]."""
+    return _window_sums(codes == 4, starts, length) / length
+
+
+def candidates(
+    genome: Genome,
+    peaks: Places,
+    windows: Windows,
+    min_distance: int,
+    max_n_fraction: float,
+    rng: np.random.Generator,
+) -> tuple[Places, np.ndarray]:
+    """Places whose output windows touch neither each other nor a peak, and their GC (n,).
+
+    A peak is its interval and the output window at its centre, `min_distance` bases wider on
+    each side. Only chromosomes with peaks are searched, so a masked or foreign one gives none.
+    """
+    found, gc = [], []
+    for chrom in dict.fromkeys(peaks.chrom.tolist()):
+        codes = genome.codes(chrom)
+        there = peaks.take(peaks.chrom == chrom)
+        centers = _free_centers(len(codes), there, windows, min_distance, rng)
+        starts = centers - windows.in_window // 2
+        stored = windows.starts(centers)
+        keep = n_fraction(codes, stored, windows.stored) <= max_n_fraction
+        found.append(_places(chrom, centers[keep], windows))
+        gc.append(gc_fraction(codes, starts[keep], windows.in_window))
+    columns = (
+        np.concatenate([getattr(places, name) for places in found])
+        for name in ("chrom", "center", "start", "end")
+    )
+    return Places(*columns), np.concatenate(gc)
+
+
+def match_gc(
+    target: np.ndarray, pool: np.ndarray, count: int, width: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Ascending rows of `pool`, at most `count`, whose GC is distributed as `target`'s.
+
+    target, pool: GC fractions, compared in bins of `width`. A bin that runs out borrows from
+    bins up to MAX_BIN_SHIFT away and then stays short.
+    """
+    bins = int(np.ceil(1 / width)) + 1
+    share = np.bincount((target / width).astype(int), minlength=bins) / len(target)
+    wanted = np.diff(np.rint(np.cumsum(share) * count).astype(int), prepend=0)
+    shuffled = rng.permutation(len(pool))
+    of_bin = (pool[shuffled] / width).astype(int)
+    queues = [shuffled[of_bin == i].tolist() for i in range(bins)]
+    taken: list[int] = []
+    for shift in (0, *(s for d in range(1, MAX_BIN_SHIFT + 1) for s in (-d, d))):
+        for i in range(max(0, -shift), min(bins, bins - shift)):
+            queue = queues[i + shift]
+            drawn = queue[: wanted[i]]
+            del queue[: wanted[i]]
+            wanted[i] -= len(drawn)
+            taken += drawn
+    return np.sort(np.array(taken, np.int64))
+
+
+def _free_centers(
+    length: int, peaks: Places, windows: Windows, min_distance: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Centres of adjacent output windows that fill each gap between peaks, placed at random."""
+    out_left = peaks.center - windows.out_window // 2
+    low = np.minimum(peaks.start, out_left) - min_distance
+    high = np.maximum(peaks.end, out_left + windows.out_window) + min_distance
+    order = np.argsort(low, kind="stable")
+    low, high = low[order], np.maximum.accumulate(high[order])
+    before = windows.in_window // 2 + windows.max_jitter - windows.out_window // 2
+    after = windows.stored - before - windows.out_window
+    gap_start = np.clip(np.concatenate([[0], high]), before, None)
+    gap_end = np.clip(np.concatenate([low, [length]]), None, length - after)
+    room = np.maximum(gap_end - gap_start, 0)
+    number = room // windows.out_window
+    first = gap_start + rng.integers(0, room - number * windows.out_window + 1)
+    rank = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    return np.repeat(first, number) + rank * windows.out_window + windows.out_window // 2
+
+
+def _places(chrom: str, centers: np.ndarray, windows: Windows) -> Places:
+    left = centers - windows.out_window // 2
+    return Places(np.full(len(centers), chrom), centers, left, left + windows.out_window)
+
+
+def _window_sums(flags: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    if not len(starts):
+        return np.zeros(0, np.int64)
+    edges = np.stack([starts, starts + length], axis=1).ravel()
+    padded = np.append(flags, False)  # reduceat cannot end at the array's end
+    return np.add.reduceat(padded, edges, dtype=np.int64)[::2]

@@ -1,0 +1,68 @@
+"""The loci of a training run, with their splits, from whatever `data=...` chose."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cherimoya.config import DataConfig
+from cherimoya.data import hdf5, synthetic
+from cherimoya.data.loci import Loci, crop
+from cherimoya.data.splits import select_splits
+from cherimoya.errors import DataError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Loci in the windows of the run, the rows of each split, and the file they came from."""
+
+    loci: Loci
+    rows: dict[str, np.ndarray]  # "train", "validation", "test"
+    path: Path
+    fingerprint: str
+
+    def peaks(self, split: str) -> np.ndarray:
+        """The rows of the peaks of a split."""
+        rows = self.rows[split]
+        return rows[self.loci.label[rows] == 1]
+
+
+def load_dataset(config: DataConfig, say: Callable[[str], None]) -> Dataset:
+    """Read, cut and split the data; simulate it first if need be.
+
+    Raises DataError or ConfigError for whatever is wrong with the file or the splits.
+    """
+    path = _path(config, say)
+    header = hdf5.read_header(path, config.keys)
+    rows = select_splits(
+        header.chrom,
+        header.label,
+        train=config.train_chroms,
+        validation=config.validation_chroms,
+        test=config.test_chroms,
+        exclude=config.exclude_chroms,
+        where=str(path),
+    )
+    loci = crop(
+        hdf5.read(path, keys=config.keys),
+        config.in_window,
+        config.out_window,
+        config.max_jitter,
+        where=str(path),
+    )
+    return Dataset(loci, rows, path, hdf5.fingerprint(path))
+
+
+def _path(config: DataConfig, say: Callable[[str], None]) -> Path:
+    if config.source == "hdf5":
+        assert config.path is not None
+        return Path(config.path)
+    assert config.synthetic is not None
+    windows = (config.in_window, config.out_window, config.max_jitter)
+    if None in windows:
+        raise DataError(
+            "data=synthetic needs data.in_window, data.out_window and data.max_jitter: "
+            "there is no file to take them from."
+        )
+    return synthetic.cached(config.synthetic, *windows, config.cache_dir, say)  # type: ignore[arg-type]

@@ -1,0 +1,128 @@
+"""Cutting sequence and signal out of opened files, around places on the genome."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cherimoya.config import PrepareConfig
+from cherimoya.data.background import Windows, gc_fraction
+from cherimoya.data.loci import Loci
+from cherimoya.data.sources import Genome, Places, Track
+from cherimoya.errors import DataError
+
+Say = Callable[[str], None]
+SECONDS_BETWEEN_LINES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """The opened files, and what to cut out of them."""
+
+    config: PrepareConfig
+    genome: Genome
+    signal: list[Track]
+    control: list[Track]
+    windows: Windows
+    say: Say
+
+
+def gather(places: Places, label: int, sources: Sources) -> Loci:
+    """Sequence, signal (float32) and control around each of `places`."""
+    config, windows = sources.config, sources.windows
+    starts = windows.starts(places.center)
+    sequence = np.empty((len(places), windows.stored), np.uint8)
+    for chrom in dict.fromkeys(places.chrom.tolist()):
+        rows = np.flatnonzero(places.chrom == chrom)
+        codes = sources.genome.codes(chrom)
+        sequence[rows] = np.lib.stride_tricks.sliding_window_view(codes, windows.stored)[
+            starts[rows]
+        ]
+    inset = (windows.in_window - windows.out_window) // 2
+    what = "peaks" if label else "background"
+    signal = _values(
+        sources.signal, places, starts + inset, windows.stored - 2 * inset, what, sources
+    )
+    control = None
+    if sources.control:
+        control = _values(sources.control, places, starts, windows.stored, what, sources)
+    return Loci(
+        sequence=sequence,
+        signal=signal,
+        control=control,
+        label=np.full(len(places), label, np.uint8),
+        chrom=places.chrom,
+        start=starts,
+        end=starts + windows.stored,
+        in_window=windows.in_window,
+        out_window=windows.out_window,
+        max_jitter=windows.max_jitter,
+        track_names=[stem(track.path) for track in sources.signal],
+        control_names=[stem(track.path) for track in sources.control],
+        signal_groups=[len(group) for group in config.signal],
+        control_groups=[len(group) for group in config.control],
+        genome=config.genome or stem(Path(config.fasta)),
+        provenance={},
+    )
+
+
+def _values(
+    tracks: list[Track],
+    places: Places,
+    starts: np.ndarray,
+    length: int,
+    what: str,
+    sources: Sources,
+) -> np.ndarray:
+    """(n, tracks, length) float32. Raises DataError for a negative value."""
+    values = np.empty((len(places), len(tracks), length), np.float32)
+    label = f"reading {len(tracks)} bigWig at {what}"
+    for row in _progress(len(places), label, sources.say):
+        chrom, start = str(places.chrom[row]), int(starts[row])
+        for i, track in enumerate(tracks):
+            values[row, i] = track.values(chrom, start, start + length)
+    if values.min(initial=0) >= 0:
+        return values
+    row, i, base = np.argwhere(values < 0)[0]
+    raise DataError(
+        f"{tracks[i].path}: {values[row, i, base]:g} at {places.chrom[row]}:"
+        f"{starts[row] + base:,} (0-based), near the locus {places.name(row)}. Counts cannot be "
+        "negative. For a minus strand stored as negative values, turn them: bigWigToBedGraph, "
+        "awk '{$4 = -$4} 1', bedGraphToBigWig."
+    )
+
+
+def group_totals(loci: Loci) -> np.ndarray:
+    """(n, groups) total signal in the output window."""
+    inside = loci.signal[:, :, loci.max_jitter : loci.max_jitter + loci.out_window]
+    per_track = inside.sum(axis=2, dtype=np.float64)  # (n, tracks)
+    return np.add.reduceat(per_track, np.cumsum([0, *loci.signal_groups[:-1]]), axis=1)
+
+
+def gc_of(loci: Loci) -> np.ndarray:
+    """(n,) GC fraction of the input windows."""
+    n, stored = loci.sequence.shape
+    starts = np.arange(n) * stored + loci.max_jitter
+    return gc_fraction(loci.sequence.ravel(), starts, loci.in_window)
+
+
+def _progress(total: int, label: str, say: Say) -> Iterator[int]:
+    """0 to `total` - 1, with a bar on a terminal and now and then a line elsewhere."""
+    if sys.stderr.isatty():
+        yield from tqdm(range(total), desc=label, unit="locus", leave=False)
+        return
+    last = time.monotonic()
+    for item in range(total):
+        yield item
+        if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            say(f"{label}: {item + 1:,} of {total:,}")
+
+
+def stem(path: Path) -> str:
+    """The file's name without .gz and its last suffix."""
+    return path.name.removesuffix(".gz").rsplit(".", 1)[0]

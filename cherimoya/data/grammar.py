@@ -1,0 +1,197 @@
+"""The rules of the simulated experiment: motifs, and the signal that a sequence gives rise to.
+
+`expected_signal` is a deterministic function of the sequence, so that what a model has learned
+can be compared with the truth. Nothing in it prefers a strand: the reverse complement of a
+sequence has the reversed signal with its two strands exchanged.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+COMPLEMENT = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
+_BASES = {"A": [0], "C": [1], "G": [2], "T": [3], "W": [0, 3], "S": [1, 2]}
+
+
+@dataclass(frozen=True)
+class Motif:
+    """A binding site. Upper case is conserved (97 %), lower case variable (70 %), W is A or T."""
+
+    name: str
+    consensus: str
+    role: str
+
+
+MOTIFS = (
+    Motif("TATA", "gTATAWAAGg", "core promoter: sharp initiation 30 bp downstream"),
+    Motif("SP1", "gGGGCGGGGc", "activator: doubles initiation, best 50 bp upstream of it"),
+    Motif("ETS", "aCCGGAAGTg", "enhancer: doubles initiation within 140 bp, more so with SP1"),
+    Motif("ZEB", "cCAGGTGAtt", "repressor: divides initiation by three within 90 bp"),
+    Motif("NFY", "agCCAATCAg", "footprint: protected site, shoulders shifted between strands"),
+)
+CORE, ACTIVATOR, ENHANCER, REPRESSOR, FOOTPRINT = range(len(MOTIFS))
+
+CUTOFF = 4.2  # nats below the consensus: two variable bases may differ, no conserved one
+REACH = 90  # bases on each side of a motif where it adds signal
+LONGEST_RANGE = 150  # bases within which one motif changes the effect of another
+BACKGROUND = 2e-4  # signal per base and strand, in units of a lone core promoter
+MEAN_PEAK = 1.7  # mean signal of a simulated peak, in the same unit
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """Motif instances, ordered by locus; every array (m,).
+
+    locus: row of the sequence array; motif: index in MOTIFS; position: first base on the forward
+    strand; strand: 1 or -1; strength: 1 for the consensus, at least 0.5.
+    """
+
+    locus: np.ndarray
+    motif: np.ndarray
+    position: np.ndarray
+    strand: np.ndarray
+    strength: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.locus)
+
+    @property
+    def centre(self) -> np.ndarray:
+        """Middle of each instance, in bases (m,)."""
+        return self.position + (_WIDTHS[self.motif] - 1) / 2
+
+
+def probabilities(motif: Motif) -> np.ndarray:
+    """Position weight matrix (width, 4): the chance of A, C, G and T at each base."""
+    matrix = np.empty((len(motif.consensus), 4))
+    for row, letter in zip(matrix, motif.consensus, strict=True):
+        matches = _BASES[letter.upper()]
+        kept = 0.97 if letter.isupper() else 0.7
+        row[:] = (1 - kept) / (4 - len(matches))
+        row[matches] = kept / len(matches)
+    return matrix
+
+
+def reverse_complement(codes: np.ndarray) -> np.ndarray:
+    """Codes (..., L) of the other strand."""
+    return COMPLEMENT[codes[..., ::-1]]
+
+
+def scan(codes: np.ndarray) -> Instances:
+    """Every motif instance in `codes` (n, L), on both strands, within CUTOFF of its consensus."""
+    found = []
+    for index, motif in enumerate(MOTIFS):
+        for strand in (1, -1):
+            score = _scores(codes, motif, strand)  # (n, L - width + 1)
+            locus, position = np.nonzero(score > -CUTOFF)
+            constant = np.broadcast_to([[index], [strand]], (2, len(locus)))
+            found.append((locus, constant[0], position, constant[1], score[locus, position]))
+    locus, kind, position, side, score = (np.concatenate(parts) for parts in zip(*found))
+    order = np.lexsort((kind, position, locus))
+    strength = np.exp(score[order] / 6)
+    return Instances(locus[order], kind[order], position[order], side[order], strength)
+
+
+def expected_signal(codes: np.ndarray, mean_count: float) -> np.ndarray:
+    """Expected counts (n, 2, L) on the forward and reverse strand of sequences (n, L).
+
+    Every motif instance adds its footprint; core promoters scale theirs by their activators and
+    repressors; bound sites are protected. A simulated peak expects `mean_count` counts on average.
+    """
+    instances = scan(codes)
+    n, length = codes.shape
+    signal = np.full((n, 2, length + 2 * REACH), BACKGROUND)
+    exposed = np.ones_like(signal)
+    amount = amounts(instances)
+    for index, motif in enumerate(MOTIFS):
+        added, hidden = _footprint(index, len(motif.consensus))
+        for strand in (1, -1):
+            chosen = np.flatnonzero((instances.motif == index) & (instances.strand == strand))
+            bases = instances.position[chosen, None] + np.arange(added.shape[1])
+            where = (instances.locus[chosen, None, None], np.arange(2)[:, None], bases[:, None])
+            np.add.at(signal, where, amount[chosen, None, None] * added[::strand, ::strand])
+            strength = instances.strength[chosen, None, None]
+            np.multiply.at(exposed, where, 1 - strength * hidden[::strand, ::strand])
+    return (signal * exposed)[:, :, REACH : REACH + length] * (mean_count / MEAN_PEAK)
+
+
+def amounts(instances: Instances) -> np.ndarray:
+    """Signal that each instance adds (m,), in units of a lone consensus core promoter.
+
+    log amount of a core promoter = log strength + 0.7 activator + 0.7 enhancer - 1.1 repressor
+    + 0.5 activator x enhancer, each between 0 and 1: its strength times a soft function of the
+    distance, summed over instances, at most 1.
+    """
+    core, other = _pairs(instances)
+    downstream = instances.centre[other] - instances.centre[core]
+    downstream = downstream * instances.strand[core]
+    felt = np.zeros((len(instances), len(MOTIFS)))
+    weight = instances.strength[other] * _influence(instances.motif[other], downstream)
+    np.add.at(felt, (core, instances.motif[other]), weight)
+    activator, enhancer, repressor = np.minimum(felt, 1).T[[ACTIVATOR, ENHANCER, REPRESSOR]]
+    effect = 0.7 * activator + 0.7 * enhancer + 0.5 * activator * enhancer - 1.1 * repressor
+    return instances.strength * np.exp(effect)
+
+
+def _pairs(instances: Instances) -> tuple[np.ndarray, np.ndarray]:
+    """Every (core promoter, other instance) of the same locus, as two index arrays."""
+    core = np.flatnonzero(instances.motif == CORE)
+    first = np.searchsorted(instances.locus, instances.locus[core])
+    count = np.searchsorted(instances.locus, instances.locus[core], side="right") - first
+    within = np.arange(count.sum()) - np.repeat(count.cumsum() - count, count)
+    return np.repeat(core, count), np.repeat(first, count) + within
+
+
+def _influence(motif: np.ndarray, downstream: np.ndarray) -> np.ndarray:
+    """How much a motif `downstream` bases from a core promoter acts on it, 0 to 1: (pairs,)."""
+    distance = np.abs(downstream)
+    spaced = 0.4 + 0.6 * np.exp(-(((downstream + 50) / 25) ** 2) / 2)
+    return np.select(
+        [motif == ACTIVATOR, motif == ENHANCER, motif == REPRESSOR],
+        [spaced * _within(distance, 120), _within(distance, 140), _within(distance, 90)],
+        0.0,
+    )
+
+
+def _within(distance: np.ndarray, limit: float) -> np.ndarray:
+    return 1 / (1 + np.exp((distance - limit) / 4))
+
+
+def _footprint(motif: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Signal added, and fraction of it hidden, around a forward instance: (2, width + 2 REACH)."""
+    x = np.arange(width + 2 * REACH) - (width - 1) / 2 - REACH  # bases from the motif's centre
+    added, hidden = np.zeros((2, len(x))), np.zeros((2, len(x)))
+    if motif == CORE:
+        added[0] = _bump(x, 30.5, 1.0, 0.4) + _bump(x, 36.5, 1.0, 0.1) + _bump(x, 50, 8, 0.2)
+        added[1] = _bump(x, -59.5, 1.0, 0.2) + _bump(x, -64, 8, 0.1)
+    elif motif == FOOTPRINT:
+        added[0], added[1] = _bump(x, -22, 7, 0.15), _bump(x, 22, 7, 0.15)
+    elif motif == ACTIVATOR:
+        added[:] = _bump(x, -16, 4, 0.05) + _bump(x, 16, 4, 0.05)
+    elif motif == ENHANCER:
+        added[0], added[1] = _bump(x, 12, 1.5, 0.1), _bump(x, -12, 1.5, 0.1)
+    elif motif == REPRESSOR:
+        added[:] = _bump(x, 0, 12, 0.06)
+    if motif != CORE:
+        hidden[:, np.abs(x) < width / 2 + 2] = 0.9
+    return added, hidden
+
+
+def _bump(x: np.ndarray, centre: float, spread: float, mass: float) -> np.ndarray:
+    """A normal density over the bases x, adding up to `mass`."""
+    density = np.exp(-(((x - centre) / spread) ** 2) / 2)
+    return mass * density / density.sum()
+
+
+def _scores(codes: np.ndarray, motif: Motif, strand: int) -> np.ndarray:
+    """Log-odds against the consensus, 0 at most, of each placement: (n, L - width + 1)."""
+    matrix = probabilities(motif)
+    table = np.full((len(matrix), 5), -np.inf)  # an N matches nothing
+    table[:, :4] = np.log(matrix / matrix.max(axis=1, keepdims=True))
+    if strand == -1:
+        table = table[::-1, COMPLEMENT]
+    places = codes.shape[1] - len(table) + 1
+    return sum(row[codes[:, i : i + places]] for i, row in enumerate(table))  # type: ignore[return-value]
+
+
+_WIDTHS = np.array([len(motif.consensus) for motif in MOTIFS])

@@ -1,0 +1,256 @@
+"""The HDF5 file of loci: its format, an atomic writer and a validated reader."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cherimoya.config import KeysConfig
+from cherimoya.data import plain
+from cherimoya.data.loci import Loci, check, crop
+from cherimoya.data.splits import select_splits
+from cherimoya.errors import DataError
+
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Header",
+    "Loci",
+    "crop",
+    "fingerprint",
+    "read",
+    "read_header",
+    "select_splits",
+    "write",
+]
+
+FORMAT = "cherimoya-hdf5"
+VERSION = 1
+CHUNK_BYTES = 1 << 18
+REQUIRED = ("sequence", "signal", "label", "chrom", "start", "end")
+NUMBERS = ("in_window", "out_window", "max_jitter")
+LISTS = ("track_names", "control_names", "signal_groups", "control_groups")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Header:
+    """What a file holds, without its sequence and signal. chrom and label have shape (n,)."""
+
+    n: int
+    in_window: int
+    out_window: int
+    max_jitter: int
+    track_names: list[str]
+    control_names: list[str]
+    signal_groups: list[int]
+    control_groups: list[int]
+    genome: str
+    provenance: Mapping[str, Any]
+    signal_dtype: str
+    truth_names: list[str]
+    chrom: np.ndarray
+    label: np.ndarray
+
+    def chromosomes(self) -> dict[str, tuple[int, int]]:
+        """Chromosome -> (peaks, background), in the file's order."""
+        counts = {}
+        for name in dict.fromkeys(self.chrom.tolist()):
+            labels = self.label[self.chrom == name]
+            counts[name] = (int((labels == 1).sum()), int((labels == 0).sum()))
+        return counts
+
+
+def write(path: str | Path, loci: Loci) -> Path:
+    """Write `loci` to `path`, which appears whole or not at all.
+
+    Raises DataError when `loci` is not valid, or when the folder or the disk refuses.
+    """
+    path = Path(path)
+    check(loci, str(path))
+    try:
+        # libver: attributes over 64 KB, such as the provenance of many files
+        with _appearing(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
+            _write_attributes(file, loci)
+            for name, values in loci.arrays().items():
+                _write_dataset(file, name, values)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error}). Free space, or choose another folder."
+        ) from None
+    return path
+
+
+def read_header(path: str | Path, keys: KeysConfig | None = None) -> Header:
+    """The header of the file at `path`. Raises DataError as `read` does, values excepted."""
+    with _opened(path) as file:
+        if _is_plain(file, path, keys):
+            return Header(**plain.header(file, path, keys))  # type: ignore[arg-type]
+        _check_present(file, path)
+        return _header(file, path)
+
+
+def read(path: str | Path, rows: np.ndarray | None = None, keys: KeysConfig | None = None) -> Loci:
+    """The loci of the file at `path`: all of them, or those at `rows` (n,), in that order.
+
+    `keys` names the datasets of a plain file with one-hot sequences; a file in this package's
+    own format ignores it. See `plain` for what a plain file must hold.
+
+    Raises DataError, naming the file, the dataset, the value and the fix: missing, empty, not
+    HDF5, truncated, another format or version, a dataset missing, shapes that disagree, codes
+    over 4, negative, NaN or infinite signal.
+    """
+    with _opened(path) as file:
+        if _is_plain(file, path, keys):
+            loci = plain.loci(file, path, keys, rows)  # type: ignore[arg-type]
+        else:
+            loci = _read_own(file, path, rows)
+    check(loci, str(path))
+    return loci
+
+
+def fingerprint(path: str | Path) -> str:
+    """The first 16 hex digits of the SHA-256 of the file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _write_attributes(file: h5py.File, loci: Loci) -> None:
+    file.attrs["format"] = FORMAT
+    file.attrs["version"] = VERSION
+    file.attrs["genome"] = loci.genome
+    for name in NUMBERS:
+        file.attrs[name] = getattr(loci, name)
+    for name in LISTS:
+        file.attrs[name] = json.dumps(list(getattr(loci, name)))
+    file.attrs["provenance"] = json.dumps(dict(loci.provenance), sort_keys=True)
+
+
+def _write_dataset(file: h5py.File, name: str, values: np.ndarray) -> None:
+    if values.dtype.kind == "U":
+        values = np.char.encode(values, "utf-8")
+    rows = max(1, CHUNK_BYTES // max(1, values[:1].nbytes))
+    chunks = (min(len(values), rows), *values.shape[1:])
+    shuffle = values.dtype.itemsize > 1 and values.dtype.kind != "S"
+    file.create_dataset(
+        name, data=values, chunks=chunks, compression="gzip", compression_opts=1, shuffle=shuffle
+    )
+
+
+def _read_own(file: h5py.File, path: str | Path, rows: np.ndarray | None) -> Loci:
+    _check_present(file, path)
+    header = _header(file, path)
+    names = [name for name in ("sequence", "signal", "control", "start", "end") if name in file]
+    arrays: dict[str, Any] = {"control": None}
+    arrays |= {name: plain.read_rows(file[name], rows) for name in names}
+    truth = {name: plain.read_rows(file[f"truth/{name}"], rows) for name in header.truth_names}
+    every = slice(None) if rows is None else rows
+    described = {name: getattr(header, name) for name in (*NUMBERS, *LISTS)}
+    return Loci(
+        **arrays,
+        **described,
+        chrom=header.chrom[every],
+        label=header.label[every],
+        genome=header.genome,
+        provenance=header.provenance,
+        truth=truth,
+    )
+
+
+def _header(file: h5py.File, path: str | Path) -> Header:
+    try:
+        described: dict[str, Any] = {name: int(file.attrs[name]) for name in NUMBERS}
+        described |= {name: json.loads(file.attrs[name]) for name in (*LISTS, "provenance")}
+        described["genome"] = str(file.attrs["genome"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path}: its attributes are damaged ({error}). Prepare the file again."
+        ) from None
+    return Header(
+        n=len(file["sequence"]),
+        **described,
+        signal_dtype=str(file["signal"].dtype),
+        truth_names=sorted(file["truth"]) if "truth" in file else [],
+        chrom=plain.as_text(file["chrom"][:]),
+        label=file["label"][:].astype(np.uint8),
+    )
+
+
+def _check_present(file: h5py.File, path: str | Path) -> None:
+    version = file.attrs.get("version")
+    if version != VERSION:
+        raise DataError(
+            f"{path}: {FORMAT} version {version}, but this program reads version {VERSION}. "
+            "Prepare the file again, or install the release that wrote it."
+        )
+    for name in REQUIRED:
+        if name not in file:
+            raise DataError(
+                f"{path}: dataset {name!r} is missing. It holds {plain.listing(file)}. "
+                "Prepare the file again."
+            )
+        if file[name].shape[:1] != file["sequence"].shape[:1] or not file[name].shape:
+            raise DataError(
+                f"{path}: dataset {name!r} has shape {file[name].shape} and 'sequence' has "
+                f"{file['sequence'].shape}: they must agree on the number of loci. Prepare the "
+                "file again."
+            )
+
+
+def _is_plain(file: h5py.File, path: str | Path, keys: KeysConfig | None) -> bool:
+    found = file.attrs.get("format")
+    if found == FORMAT:
+        return False
+    if keys is not None:
+        return True
+    said = "no format attribute" if found is None else f"format {found!r}"
+    raise DataError(
+        f"{path}: {said}, expected {FORMAT!r}. It holds {plain.listing(file)}. Make a file with "
+        "cherimoya-prepare, or name the datasets of a plain one: "
+        "'data.keys={sequence: X, signal: y, control: null, label: null, chrom: null}'."
+    )
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[h5py.File]:
+    """The file open for reading; what h5py says about damage becomes a DataError."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(
+            f"data.path={path}: {'is a folder' if path.is_dir() else 'no such file'}. Make one "
+            "with cherimoya-prepare, or set data.path to an existing HDF5 file."
+        )
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty. Prepare it again, or copy it again.")
+    try:
+        if not h5py.is_hdf5(path):
+            raise DataError(
+                f"{path}: not an HDF5 file. Set data.path to a file made by cherimoya-prepare."
+            )
+        # a finished file never changes, and network file systems often refuse locks
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except OSError as error:
+        raise DataError(
+            f"{path}: truncated or damaged ({error}). Copy it again, or prepare it again."
+        ) from None
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its name at the end, or is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""Which loci train, validate and test: by chromosome, chosen when training starts."""
+
+from collections.abc import Collection, Iterable
+
+import numpy as np
+
+from cherimoya.errors import DataError
+
+SHOWN = 12
+
+
+def select_splits(
+    chrom: np.ndarray,
+    label: np.ndarray,
+    *,
+    train: Collection[str] | None,
+    validation: Collection[str],
+    test: Collection[str] = (),
+    exclude: Collection[str] = (),
+    where: str = "the data file",
+) -> dict[str, np.ndarray]:
+    """Row numbers (int64, ascending) of "train", "validation" and "test".
+
+    chrom (n,) and label (n,) are those of the file `where`. `train=None` takes every chromosome
+    that is not named otherwise. Raises DataError for a chromosome that the file does not have,
+    one that no split names while `train` is given, and a split without peaks.
+    """
+    held = list(dict.fromkeys(chrom.tolist()))
+    named = {"train": train, "validation": validation, "test": test, "exclude": exclude}
+    for split, names in named.items():
+        _check_known(split, names or (), held, where)
+    if train is None:
+        others = {*validation, *test, *exclude}
+        named["train"] = [name for name in held if name not in others]
+    else:
+        _check_all_used(named, held, where)
+    rows = {}
+    for split in ("train", "validation", "test"):
+        chosen = named[split] or ()
+        rows[split] = np.flatnonzero(np.isin(chrom, np.array(sorted(chosen), dtype=str)))
+        if chosen or split != "test":
+            _check_has_peaks(split, chosen, label[rows[split]], where)
+    return rows
+
+
+def name_mismatch(asked: Iterable[str], held: Iterable[str]) -> dict[str, str]:
+    """The names in `asked` that `held` writes otherwise, such as 1 for chr1: asked -> held."""
+    held = set(held)
+    bare = {_bare(name): name for name in held}
+    return {n: bare[_bare(n)] for n in asked if n not in held and _bare(n) in bare}
+
+
+def shown(names: Iterable[str]) -> str:
+    """The first few of `names`, and how many there are in all."""
+    listed = list(names)
+    more = f", ... ({len(listed)} in all)" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more if listed else "none"
+
+
+def _bare(name: str) -> str:
+    short = name[3:] if name.lower().startswith("chr") else name
+    return {"M": "MT"}.get(short.upper(), short.upper())
+
+
+def _check_known(split: str, names: Collection[str], held: list[str], where: str) -> None:
+    unknown = [name for name in names if name not in held]
+    mismatch = name_mismatch(unknown, held)
+    if not unknown or (split == "exclude" and not mismatch):  # nothing to leave out is no harm
+        return
+    fix = f"Use names that the file has, or remove them from data.{split}_chroms."
+    if mismatch:
+        renamed = ",".join(mismatch.get(name, name) for name in names)
+        fix = f"The two are named differently: set 'data.{split}_chroms=[{renamed}]'."
+    raise DataError(
+        f"data.{split}_chroms names {shown(unknown)}, which {where} does not have. "
+        f"Named: {shown(names)}. In the file: {shown(held)}. {fix}"
+    )
+
+
+def _check_all_used(named: dict[str, Collection[str] | None], held: list[str], where: str) -> None:
+    used = {name for names in named.values() for name in names or ()}
+    left = [name for name in held if name not in used]
+    if left:
+        raise DataError(
+            f"{where} has {shown(left)}, which no split names. Add to data.train_chroms, "
+            "data.validation_chroms or data.test_chroms, or leave out with "
+            f"'data.exclude_chroms=[{','.join(left)}]'."
+        )
+
+
+def _check_has_peaks(split: str, chosen: Collection[str], label: np.ndarray, where: str) -> None:
+    if label.any():
+        return
+    held = f"{len(label)} background loci and no peaks" if len(label) else "no loci"
+    raise DataError(
+        f"the {split} split has {held}: data.{split}_chroms={shown(chosen)} in {where}. "
+        "Choose chromosomes with peaks (background alone cannot train or score a model)."
+    )

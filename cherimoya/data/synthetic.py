@@ -1,0 +1,265 @@
+"""The embedded default data set: a simulated experiment whose truth is known.
+
+Peaks hold core promoters and the motifs that modulate them (see `grammar`), background holds
+none; GC content differs between chromosomes and loci. Observed counts are Poisson around the
+expected signal times a log-normal factor per locus, which no sequence model can foresee.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cherimoya.config import SyntheticConfig
+from cherimoya.data import grammar, hdf5
+from cherimoya.data.grammar import MOTIFS
+from cherimoya.data.loci import Loci, smallest_integers
+from cherimoya.errors import ConfigError, DataError
+
+GENERATOR_VERSION = 1  # part of the cache key: raise it whenever the same seed gives other data
+NOISE = 0.1  # standard deviation of log counts among loci of the same sequence
+SHORTEST = 128  # bases of input that hold a core promoter and its signal
+GAP = 2000  # bases between neighbouring loci, give or take half of them
+BLOCK = 1024  # loci simulated at once: bounds the memory
+ATTEMPTS = 20  # tries to find room for a motif before going without
+
+# motif and its chance of being planted in a peak; the others are placed around the first
+PLAN = (
+    (grammar.CORE, 1.0),
+    (grammar.CORE, 0.2),
+    (grammar.ACTIVATOR, 0.5),
+    (grammar.ENHANCER, 0.5),
+    (grammar.REPRESSOR, 0.35),
+    (grammar.FOOTPRINT, 0.4),
+)
+
+logger = logging.getLogger(__name__)
+
+
+def simulate(config: SyntheticConfig, in_window: int, out_window: int, max_jitter: int) -> Loci:
+    """The loci that `config` stands for, on chromosomes sim1, sim2, ..., in genomic order.
+
+    `truth` holds, one row for each locus: expected (2, out_window + 2 max_jitter), the counts
+    that the sequence alone predicts; log_count (1,), log(1 + their sum over out_window); and,
+    padded with -1, the motifs (k,) between start and end: motif, an index in
+    provenance["motifs"], motif_start (genomic), motif_strand (1 forward, 0 reverse) and
+    motif_strength (0.5 to 1).
+
+    Raises ConfigError when the input window is too short.
+    """
+    if in_window < SHORTEST:
+        raise ConfigError(
+            f"data.in_window={in_window}: simulated promoters need {SHORTEST} bases or more. "
+            f"Set data.in_window={SHORTEST} or higher, or use data=hdf5."
+        )
+    length, margin = in_window + 2 * max_jitter, (in_window - out_window) // 2
+    chrom, start, label, gc = _layout(_generator(config.seed, 0), config, length)
+    codes, expected, observed = [], [], []
+    for block, first in enumerate(range(0, len(label), BLOCK)):
+        rng, rows = _generator(config.seed, 1 + block), slice(first, first + BLOCK)
+        codes.append(_sequences(rng, label[rows], gc[rows], length, out_window))
+        rates = grammar.expected_signal(codes[-1], config.mean_count)[
+            :, :, margin : length - margin
+        ]
+        factor = np.exp(rng.normal(-(NOISE**2) / 2, NOISE, (len(rates), 1, 1)))  # mean 1
+        expected.append(rates.astype(np.float32))
+        observed.append(rng.poisson(rates * factor).astype(np.int32))
+    sequence, truth = np.concatenate(codes), {"expected": np.concatenate(expected)}
+    inside = truth["expected"][:, :, max_jitter : max_jitter + out_window]
+    truth["log_count"] = np.log1p(inside.sum((1, 2), dtype=np.float64))[:, None]
+    return Loci(
+        sequence=sequence,
+        signal=smallest_integers(np.concatenate(observed)),
+        control=None,
+        label=label,
+        chrom=np.char.add("sim", (chrom + 1).astype(str)),
+        start=start,
+        end=start + length,
+        in_window=in_window,
+        out_window=out_window,
+        max_jitter=max_jitter,
+        track_names=["plus", "minus"],
+        control_names=[],
+        signal_groups=[2],
+        control_groups=[],
+        genome="simulated",
+        provenance=_parameters(config, in_window, out_window, max_jitter)
+        | {"motifs": [asdict(motif) for motif in MOTIFS]},
+        truth=truth | _instances(sequence, start),
+    )
+
+
+def cached(
+    config: SyntheticConfig,
+    in_window: int,
+    out_window: int,
+    max_jitter: int,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """The HDF5 file of `simulate` with these arguments, made on first use.
+
+    `cache_dir` defaults to $XDG_CACHE_HOME/cherimoya, or ~/.cache/cherimoya; a temporary folder
+    steps in, with a warning, when it cannot be written. Processes may call this at once.
+    """
+    parameters = _parameters(config, in_window, out_window, max_jitter)
+    key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+    folder = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache()
+    fallback = Path(tempfile.gettempdir()) / f"cherimoya-{os.getuid()}"
+    paths = [place / f"synthetic-{key}.h5" for place in (folder, fallback)]
+    if _is_whole(paths[0]):
+        return paths[0]
+    loci = simulate(config, in_window, out_window, max_jitter)
+    try:
+        return hdf5.write(paths[0], loci)
+    except OSError as error:
+        reason = error.strerror or error
+        logger.warning("cannot write to %s (%s): using %s instead", folder, reason, fallback)
+    return paths[1] if _is_whole(paths[1]) else hdf5.write(paths[1], loci)
+
+
+def _parameters(
+    config: SyntheticConfig, in_window: int, out_window: int, max_jitter: int
+) -> dict[str, Any]:
+    """All that decides what is simulated."""
+    return {
+        "generator": "cherimoya.data.synthetic",
+        "generator_version": GENERATOR_VERSION,
+        **asdict(config),
+        "in_window": in_window,
+        "out_window": out_window,
+        "max_jitter": max_jitter,
+    }
+
+
+def _default_cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "cherimoya"
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether `path` is a readable file of loci; one that was cut short is made again."""
+    try:
+        hdf5.read_header(path)
+    except (DataError, OSError):
+        return False
+    return True
+
+
+def _generator(seed: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, stream]))
+
+
+def _layout(
+    rng: np.random.Generator, config: SyntheticConfig, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Chromosome index, start, label and GC content of each locus, in genomic order: (n,) each."""
+    peaks, background = config.n_peaks, config.n_background
+    label = np.repeat(np.array([1, 0], dtype=np.uint8), [peaks, background])
+    chrom = np.concatenate([np.arange(peaks), np.arange(background)]) % config.n_chromosomes
+    order = np.lexsort((rng.random(len(label)), chrom))
+    chrom, label = chrom[order], label[order]
+    rank = np.arange(len(chrom)) - np.searchsorted(chrom, chrom)
+    start = rank * (length + GAP) + rng.integers(GAP // 2, GAP, len(chrom))
+    gc = rng.normal(rng.uniform(0.38, 0.52, config.n_chromosomes)[chrom], 0.04).clip(0.25, 0.7)
+    return chrom, start, label, gc
+
+
+def _sequences(
+    rng: np.random.Generator, label: np.ndarray, gc: np.ndarray, length: int, out_window: int
+) -> np.ndarray:
+    """Codes (n, length) with the GC content `gc` (n,): peaks with motifs, background without."""
+    codes = _random_bases(rng, np.repeat(gc[:, None], length, axis=1))
+    peaks, background = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
+    codes[peaks] = _with_motifs(rng, codes[peaks], out_window)
+    while len(background):
+        found = grammar.scan(codes[background])
+        rows, widths = background[found.locus], [len(MOTIFS[m].consensus) for m in found.motif]
+        for row, first, width in zip(rows, found.position, widths, strict=True):
+            codes[row, first : first + width] = _random_bases(rng, np.full(width, gc[row]))
+        background = np.unique(rows)
+    return codes
+
+
+def _random_bases(rng: np.random.Generator, gc: np.ndarray) -> np.ndarray:
+    """Codes of the shape of `gc`: C or G with that chance, else A or T."""
+    strong, second = rng.random(gc.shape) < gc, rng.integers(0, 2, gc.shape)
+    return np.where(strong, 1 + second, 3 * second).astype(np.uint8)
+
+
+def _with_motifs(rng: np.random.Generator, codes: np.ndarray, out_window: int) -> np.ndarray:
+    """`codes` (n, L) with the motifs of PLAN written in where they find room."""
+    codes, (n, length) = codes.copy(), codes.shape
+    taken = np.zeros((n, length), dtype=bool)
+    spread = max(out_window // 2 - 72, 8)  # keeps a promoter's signal within the output window
+    core = np.stack([length // 2 + rng.integers(-spread, spread + 1, n), rng.choice([1, -1], n)])
+    for step, (motif, chance) in enumerate(PLAN):
+        width = len(MOTIFS[motif].consensus)
+        rows = np.flatnonzero(rng.random(n) < chance)
+        for _ in range(ATTEMPTS):
+            middle, strand = _places(rng, motif, core[:, rows], spread, length)
+            if step == 0:
+                middle, strand = core[:, rows]
+            first = np.clip(middle - width // 2, 0, length - width)
+            bases = first[:, None] + np.arange(width)
+            free = ~taken[rows[:, None], bases].any(axis=1)
+            where = (rows[free, None], bases[free])
+            codes[where] = _motif_sequences(rng, motif, strand[free])
+            taken[where] = True
+            rows = rows[~free]
+    return codes
+
+
+def _places(
+    rng: np.random.Generator, motif: int, core: np.ndarray, spread: int, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where to put `motif` in loci whose first core promoter is `core` (2, n): middle, strand."""
+    near, facing = core
+    n, strand = len(near), rng.choice([1, -1], len(near))
+    if motif in (grammar.CORE, grammar.FOOTPRINT):
+        return length // 2 + rng.integers(-spread, spread + 1, n), strand
+    limit = grammar.LONGEST_RANGE if motif == grammar.ENHANCER else 110
+    offset = rng.integers(-limit, limit + 1, n)
+    if motif == grammar.ACTIVATOR:  # half of them well spaced
+        spaced = np.rint(rng.normal(-50, 15, n)).astype(np.int64)
+        offset = np.where(rng.random(n) < 0.5, spaced, offset)
+    return near + facing * offset, strand
+
+
+def _motif_sequences(rng: np.random.Generator, motif: int, strand: np.ndarray) -> np.ndarray:
+    """Codes (n, width) drawn from the motif's matrix, as the forward strand reads them."""
+    matrix = grammar.probabilities(MOTIFS[motif])
+    codes = np.empty((len(strand), len(matrix)), dtype=np.uint8)
+    todo = np.arange(len(strand))
+    while len(todo):
+        draws = rng.random((len(todo), len(matrix), 1))
+        codes[todo] = (draws > matrix.cumsum(axis=1)[:, :3]).sum(axis=2)
+        todo = todo[~np.isin(todo, todo[_matching(codes[todo], motif)])]
+    return np.where(strand[:, None] == 1, codes, grammar.reverse_complement(codes))
+
+
+def _matching(codes: np.ndarray, motif: int) -> np.ndarray:
+    found = grammar.scan(codes)
+    return found.locus[(found.motif == motif) & (found.strand == 1)]
+
+
+def _instances(sequence: np.ndarray, start: np.ndarray) -> dict[str, np.ndarray]:
+    """The motif instances of each locus as arrays (n, k), padded with -1."""
+    found = grammar.scan(sequence)
+    rank = np.arange(len(found)) - np.searchsorted(found.locus, found.locus)
+    values = {
+        "motif": found.motif.astype(np.int8),
+        "motif_start": start[found.locus] + found.position,
+        "motif_strand": (found.strand == 1).astype(np.int8),
+        "motif_strength": found.strength.astype(np.float32),
+    }
+    padded = {}
+    for name, column in values.items():
+        padded[name] = np.full((len(sequence), rank.max(initial=0) + 1), -1, dtype=column.dtype)
+        padded[name][found.locus, rank] = column
+    return padded

@@ -1,0 +1,13 @@
+"""The errors a user can act on. Each message says what was wrong, where, and what to do."""
+
+
+class CherimoyaError(Exception):
+    """A problem the user can fix: printed as one message, without a traceback."""
+
+
+class ConfigError(CherimoyaError):
+    """A configuration key or value that cannot be used."""
+
+
+class DataError(CherimoyaError):
+    """An input file that is missing, damaged, or does not hold what is needed."""

@@ -1,0 +1,247 @@
+"""The Cherimoya network: DNA in, a base-resolution profile and log counts out."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cherimoya.cheri import CheriBlock
+from cherimoya.config import ModelConfig
+from cherimoya.errors import CherimoyaError
+from cherimoya.ops import reference
+
+STEM_KERNEL = 21
+SPARE_CONTEXT = 46  # bases that the default trimming keeps beyond the blocks' own reach
+UPSTREAM_PROFILE_KERNEL = 75
+
+
+class Cherimoya(nn.Module):
+    """A stem, `n_layers` Cheri Blocks with dilations 1, 2, 4, ..., and two heads.
+
+    Parameters
+    ----------
+    n_filters : int
+        Channels C of the stem and of every block.
+    n_layers : int
+        Number of blocks; block i has dilation 2**i.
+    expansion, residual_scale
+        See CheriBlock.
+    signal_groups : sequence of int
+        Channels of each group of tracks that share one multinomial and one count: [1] is
+        unstranded, [2] a stranded pair, [1, 2] both.
+    n_control_tracks : int
+        Control tracks that both heads read.
+    profile_kernel_size : int
+        Odd kernel of the profile head; upstream 0.1 uses 1, upstream 0.3 uses 75.
+    trimming : int, optional
+        Bases cut from each side; by default 46 + the sum of the dilations (2114 to 1000 bp).
+
+    Raises
+    ------
+    ValueError
+        If a size is out of range or `profile_kernel_size` is even.
+    """
+
+    def __init__(
+        self,
+        n_filters: int = 96,
+        n_layers: int = 9,
+        expansion: int = 2,
+        residual_scale: float = 0.15,
+        signal_groups: Sequence[int] = (1,),
+        n_control_tracks: int = 0,
+        profile_kernel_size: int = 1,
+        trimming: int | None = None,
+    ) -> None:
+        super().__init__()
+        groups = [int(g) for g in signal_groups]
+        if n_layers < 1 or n_control_tracks < 0 or not groups or min(groups) < 1:
+            raise ValueError(
+                f"n_layers={n_layers}, n_control_tracks={n_control_tracks}, "
+                f"signal_groups={groups}: need at least one layer and one channel a group"
+            )
+        if profile_kernel_size < 1 or profile_kernel_size % 2 == 0:
+            raise ValueError(f"profile_kernel_size={profile_kernel_size}: must be odd")
+        self.signal_groups = groups
+        self.n_control_tracks = n_control_tracks
+        dilations = [2**i for i in range(n_layers)]
+        self.trimming = SPARE_CONTEXT + sum(dilations) if trimming is None else trimming
+        if self.trimming < 0:
+            raise ValueError(f"trimming={trimming}: must not be negative")
+        has_controls = int(n_control_tracks > 0)
+        self.lw0 = nn.Parameter(torch.ones(len(groups)))
+        self.lw1 = nn.Parameter(torch.ones(len(groups)))
+        self.iconv = nn.Conv1d(4, n_filters, STEM_KERNEL, padding=STEM_KERNEL // 2)
+        self.blocks = nn.ModuleList(
+            CheriBlock(n_filters, d, expansion, residual_scale) for d in dilations
+        )
+        self.fconv = nn.Conv1d(
+            n_filters + n_control_tracks, sum(groups), profile_kernel_size,
+            padding=profile_kernel_size // 2,
+        )  # fmt: skip
+        self.linear = nn.Linear(n_filters + has_controls, len(groups))
+        for layer in (self.iconv, self.fconv, self.linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.config: dict[str, Any] = {
+            "n_filters": n_filters,
+            "n_layers": n_layers,
+            "expansion": expansion,
+            "residual_scale": residual_scale,
+            "signal_groups": groups,
+            "n_control_tracks": n_control_tracks,
+            "profile_kernel_size": profile_kernel_size,
+            "trimming": self.trimming,
+        }
+
+    @property
+    def receptive_field(self) -> int:
+        """Input bases that the convolutions of one output position read."""
+        reach = STEM_KERNEL // 2 + sum(2**i for i in range(len(self.blocks)))
+        return 2 * (reach + self.config["profile_kernel_size"] // 2) + 1
+
+    def forward(self, X: Tensor, X_ctl: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Predict profile logits and log counts.
+
+        Parameters
+        ----------
+        X : Tensor (N, 4, L)
+            One-hot sequence; an N is a column of zeros.
+        X_ctl : Tensor (N, n_control_tracks, L), optional
+            Control signal, required when the model has control tracks.
+
+        Returns
+        -------
+        tuple of Tensor
+            Profile logits (N, sum(signal_groups), L - 2 * trimming), to be normalised over each
+            group's channels and positions together, and log(1 + counts) (N, len(signal_groups)).
+
+        Raises
+        ------
+        ValueError
+            If a shape does not fit the model.
+        """
+        self._check_inputs(X, X_ctl)
+        x = reference.stem(X, self.iconv.weight, self.iconv.bias)  # (N, L, C)
+        for block in self.blocks:
+            x = block(x)
+        return self._profile(x, X_ctl), self._log_counts(x, X_ctl)
+
+    def _check_inputs(self, X: Tensor, X_ctl: Tensor | None) -> None:
+        if X.ndim != 3 or X.shape[1] != 4 or X.shape[2] <= 2 * self.trimming:
+            raise ValueError(
+                f"X has shape {tuple(X.shape)}: expected (N, 4, L) with L > {2 * self.trimming}, "
+                f"twice the model's trimming"
+            )
+        expected = (X.shape[0], self.n_control_tracks, X.shape[2])
+        if self.n_control_tracks and (X_ctl is None or X_ctl.shape != expected):
+            got = "None" if X_ctl is None else tuple(X_ctl.shape)
+            raise ValueError(f"X_ctl is {got}: this model needs controls of shape {expected}")
+        if not self.n_control_tracks and X_ctl is not None:
+            raise ValueError("X_ctl is given, but this model has no control tracks")
+
+    def _profile(self, x: Tensor, X_ctl: Tensor | None) -> Tensor:
+        """Convolve before trimming; rows that the kernel cannot reach are left out."""
+        length, margin = x.shape[1], self.config["profile_kernel_size"] // 2
+        start = max(self.trimming - margin, 0)
+        y = x[:, start : length - start]
+        if X_ctl is not None:
+            y = torch.cat([y, X_ctl[:, :, start : length - start].transpose(1, 2)], dim=2)
+        logits = reference.profile_head(y, self.fconv.weight, self.fconv.bias)
+        cut = self.trimming - start
+        return logits[:, :, cut : logits.shape[2] - cut]
+
+    def _log_counts(self, x: Tensor, X_ctl: Tensor | None) -> Tensor:
+        window = slice(self.trimming, x.shape[1] - self.trimming)
+        features = x[:, window].mean(dim=1, dtype=torch.float32)  # (N, C)
+        if X_ctl is not None:
+            total = X_ctl[:, :, window].sum(dim=(1, 2), dtype=torch.float32)
+            features = torch.cat([features, torch.log1p(total)[:, None]], dim=1)
+        return F.linear(features, self.linear.weight, self.linear.bias)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `{"config", "state_dict"}`, which `Cherimoya.load` reads back."""
+        torch.save({"config": self.config, "state_dict": self.state_dict()}, path)
+
+    def export_upstream(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that upstream 0.3's `Cherimoya.load` reads.
+
+        Raises
+        ------
+        ValueError
+            If the profile kernel is not upstream's 75.
+        """
+        if self.config["profile_kernel_size"] != UPSTREAM_PROFILE_KERNEL:
+            raise ValueError(
+                f"profile_kernel_size={self.config['profile_kernel_size']}: upstream 0.3 reads "
+                f"only {UPSTREAM_PROFILE_KERNEL}. Train with experiment=upstream_0_3."
+            )
+        config = {k: v for k, v in self.config.items() if k != "profile_kernel_size"}
+        config["name"] = f"cherimoya.{config['n_filters']}.{config['n_layers']}"
+        config["verbose"] = False
+        torch.save({"config": config, "state_dict": self.state_dict()}, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> "Cherimoya":
+        """Read a checkpoint of this package, of upstream 0.1.0 or of upstream 0.2 and 0.3.
+
+        Raises
+        ------
+        CherimoyaError
+            If the file is missing, damaged, or not such a checkpoint.
+        """
+        config, state = _read_checkpoint(Path(path))
+        try:
+            model = cls(**_own_config(config, state))
+            model.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CherimoyaError(f"{path} does not hold a Cherimoya model: {error}") from error
+        return model.to(device)
+
+
+def build_model(
+    config: ModelConfig, signal_groups: Sequence[int], n_control_tracks: int, trimming: int
+) -> Cherimoya:
+    """The network of a training run; groups, controls and trimming come from its data."""
+    return Cherimoya(
+        n_filters=config.n_filters,
+        n_layers=config.n_layers,
+        expansion=config.blocks.expansion,
+        residual_scale=config.blocks.residual_scale,
+        signal_groups=signal_groups,
+        n_control_tracks=n_control_tracks,
+        profile_kernel_size=config.profile_kernel_size,
+        trimming=trimming,
+    )
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise CherimoyaError(f"no checkpoint at {path}. A run keeps its own in checkpoints/best.pt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(content["config"]), dict(content["state_dict"])
+    except Exception as error:  # torch.load raises many types for a damaged file
+        raise CherimoyaError(
+            f'{path} is not a checkpoint ({{"config", "state_dict"}}), or is damaged: {error}'
+        ) from error
+
+
+def _own_config(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
+    """Our constructor's arguments from the configuration of any supported checkpoint.
+
+    Upstream 0.1.0 has `n_outputs` with one joint multinomial and, with `single_count_output`,
+    one count: a single signal group. No upstream file names the profile kernel's size.
+    """
+    own = {k: v for k, v in config.items() if k not in ("name", "verbose")}
+    if "n_outputs" in own:
+        n_outputs = own.pop("n_outputs")
+        if not own.pop("single_count_output", True) and n_outputs > 1:
+            raise ValueError("single_count_output=False has no equal here: counts share no group")
+        own["signal_groups"] = [n_outputs]
+    own["profile_kernel_size"] = state["fconv.weight"].shape[-1]
+    return own

@@ -1,0 +1,1 @@
+"""Tensor operations: no modules, no configuration, no training."""

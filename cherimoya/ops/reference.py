@@ -1,0 +1,162 @@
+"""Pure PyTorch operations: the CPU path, the oracle of the tests, the baseline of the benchmarks.
+
+Activations are channels-last, (N, L, C). `cheri_block_composed` is the formula of a block;
+`cheri_block` is the same function with its backward written by hand for the CPU, where the tanh
+of torch's GELU and the tensors that autograd keeps cost as much as the matrix products.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+EPS = 1e-3
+
+# gelu_tanh(h) = h sigmoid(z) with z = GELU_SCALE (h + 0.044715 h^3), Hendrycks and Gimpel (2016):
+# torch's sigmoid is four times as fast as its tanh. With p = GELU_SCALE h, z = p + GELU_CUBIC p^3.
+GELU_SCALE = 2 * (2 / torch.pi) ** 0.5
+GELU_CUBIC = 0.044715 / GELU_SCALE**2
+
+CHUNK_ELEMENTS = 512 * 1024  # hidden activations handled at once, so that they stay in the cache
+
+
+def dilated_conv(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """Three-tap depthwise convolution with zero padding, as shifted multiply-adds.
+
+    y[l] = w0 x[l - d] + w1 x[l] + w2 x[l + d] for x (N, L, C) and weight (3, C). Its transpose
+    is the same function with the taps in reverse order.
+    """
+    y = x * weight[1]
+    y[:, dilation:].addcmul_(x[:, :-dilation], weight[0])
+    y[:, :-dilation].addcmul_(x[:, dilation:], weight[2])
+    return y
+
+
+def dilated_conv_norm(x: Tensor, weight: Tensor, dilation: int, eps: float = EPS) -> Tensor:
+    """Dilated depthwise convolution, then normalisation of each example over its (L, C) plane.
+
+    x (N, L, C), weight (3, C) -> (N, L, C) in the dtype of x. The variance is biased and taken
+    after the mean is removed, so that it holds when |mean| >> std; statistics are at least fp32.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return _conv_norm(x.to(dtype), weight.to(dtype), dilation, eps)[0].to(x.dtype)
+
+
+def _conv_norm(x: Tensor, weight: Tensor, dilation: int, eps: float) -> tuple[Tensor, Tensor]:
+    """The normalised convolution (N, L, C) and each example's 1 / std (N, 1, 1)."""
+    y = dilated_conv(x, weight, dilation)
+    y -= y.mean((1, 2), keepdim=True)
+    rstd = torch.rsqrt(y.square().mean((1, 2), keepdim=True) + eps)
+    return y * rstd, rstd
+
+
+def cheri_block_composed(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float = EPS,
+    trim: int = 0,
+) -> Tensor:
+    """`cheri_block` by autograd: its formula, and its path for everything but CPU training."""
+    xhat = dilated_conv_norm(x, conv_weight, dilation, eps)
+    window = slice(trim, x.shape[1] - trim)
+    h = F.gelu(F.linear(xhat[:, window], linear1_weight), approximate="tanh")
+    return x[:, window] + residual_scale * F.linear(h, linear2_weight)
+
+
+def cheri_block(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float = EPS,
+    trim: int = 0,
+) -> Tensor:
+    """x + residual_scale * linear2(gelu_tanh(linear1(dilated_conv_norm(x)))).
+
+    Parameters
+    ----------
+    x : Tensor (N, L, C)
+    conv_weight : Tensor (3, C)
+    linear1_weight : Tensor (H, C)
+    linear2_weight : Tensor (C, H)
+    dilation : int
+        Distance between the taps.
+    residual_scale : float
+        Factor of the MLP's output.
+    eps : float
+        Added to the variance.
+    trim : int
+        Positions left out of the result on each side. The normalisation still reads them, the
+        MLP does not: worth it in the last block, whose ends no head reads.
+
+    Returns
+    -------
+    Tensor (N, L - 2 * trim, C)
+    """
+    weights = (conv_weight, linear1_weight, linear2_weight)
+    by_hand = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if not by_hand or torch.compiler.is_compiling():
+        return cheri_block_composed(x, *weights, dilation, residual_scale, eps, trim)
+    training = torch.is_grad_enabled()
+    return _CheriBlock.apply(x, *weights, dilation, residual_scale, eps, trim, training)
+
+
+class _CheriBlock(torch.autograd.Function):
+    """A block that keeps xhat, the hidden activations and the slopes of the GELU."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        conv_weight: Tensor,
+        linear1_weight: Tensor,
+        linear2_weight: Tensor,
+        dilation: int,
+        residual_scale: float,
+        eps: float,
+        trim: int,
+        training: bool,
+    ) -> Tensor:
+        n, length, channels = x.shape
+        window = slice(trim, length - trim)
+        xhat, rstd = _conv_norm(x, conv_weight, dilation, eps)
+        out = torch.empty_like(x[:, window], memory_format=torch.contiguous_format)
+        act, slope = _mlp_forward(
+            xhat[:, window].reshape(-1, channels),
+            x[:, window].reshape(-1, channels),
+            linear1_weight.t() * GELU_SCALE,
+            linear2_weight.t() * (residual_scale / GELU_SCALE),
+            out.view(-1, channels),
+            training,
+        )
+        ctx.save_for_backward(x, conv_weight, linear1_weight, linear2_weight, xhat, rstd, act, slope)
+        ctx.dilation, ctx.residual_scale, ctx.window = dilation, residual_scale, window
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        x, conv_weight, linear1_weight, linear2_weight, xhat, rstd, act, slope = ctx.saved_tensors
+        channels, window = x.shape[2], ctx.window
+        g, dlinear1, dlinear2 = _mlp_backward(
+            dout.reshape(-1, channels),
+            xhat[:, window].reshape(-1, channels),
+            act,
+            slope,
+            linear1_weight * GELU_SCALE,
+            linear2_weight * (ctx.residual_scale / GELU_SCALE),
+        )
+        dconv = _norm_backward(g.view(dout.shape), xhat, rstd, window)
+        dx = dilated_conv(dconv, conv_weight.flip(0), ctx.dilation)
+        dx[:, window] += dout
+        dweight = _conv_weight_grad(x, dconv, ctx.dilation)
+        scale = ctx.residual_scale / GELU_SCALE
+        return dx, dweight, dlinear1 * GELU_SCALE, dlinear2 * scale, None, None, None, None, None

@@ -1,0 +1,1 @@
+"""Which parameter goes to which optimizer, Muon, and the learning-rate schedule."""

@@ -1,0 +1,134 @@
+"""How a mapping of plain values becomes a checked dataclass, and what is said when it cannot."""
+
+import difflib
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, field, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from cherimoya.errors import ConfigError
+
+T = TypeVar("T")
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def checked(
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    choices: tuple[Any, ...] | None = None,
+    hint: str = "",
+) -> Any:
+    """A dataclass field whose value must lie in a range or among `choices`.
+
+    The check applies to every element of a list, and never to None. `hint` ends the message.
+    """
+    limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
+    return field(metadata={"limits": limits, "choices": choices, "hint": hint})
+
+
+def build(cls: type[T], values: Any, prefix: str = "") -> T:
+    """Build the dataclass `cls` from `values`, recursively.
+
+    Raises ConfigError naming the key, the value and the fix for an unknown or missing key, a
+    wrong type, a value out of range, and whatever `__post_init__` objects to.
+    """
+    if not isinstance(values, Mapping):
+        where = prefix or "the configuration"
+        raise ConfigError(f"{where}={values!r}: expected a group of keys. Choose one of its files.")
+    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise ConfigError(
+                unknown_key(_join(prefix, str(key)), [_join(prefix, n) for n in names])
+            )
+    hints = get_type_hints(cls)
+    arguments = {}
+    for f in fields(cls):  # type: ignore[arg-type]
+        key = _join(prefix, f.name)
+        if f.name not in values or values[f.name] == "???":
+            if f.name not in values and (f.default, f.default_factory) != (MISSING, MISSING):
+                continue
+            raise ConfigError(f"{key} has no value. Set it on the command line: {key}=<value>")
+        value = _convert(hints[f.name], values[f.name], key)
+        _check(value, f.metadata, key)
+        arguments[f.name] = value
+    return cls(**arguments)
+
+
+def known_keys(cls: type, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of the dataclass `cls`, groups included."""
+    hints = get_type_hints(cls)
+    for f in fields(cls):
+        key = _join(prefix, f.name)
+        yield key
+        for option in (hints[f.name], *get_args(hints[f.name])):
+            if is_dataclass(option) and get_origin(hints[f.name]) is not list:
+                yield from known_keys(option, key)  # type: ignore[arg-type]
+
+
+def unknown_key(key: str, candidates: list[str]) -> str:
+    """The message for a key that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(key, candidates, n=1, cutoff=0.5)
+    if not near:  # a key typed without its group, such as n_filters for model.n_filters
+        leaves = {c.rsplit(".", 1)[-1]: c for c in candidates}
+        near = [leaves[n] for n in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaves, n=1)]
+    if near:
+        return f"unknown key {key}. Did you mean {near[0]}?"
+    return f"unknown key {key}. Known here: {', '.join(sorted(candidates))}"
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """`value` as the type `hint`, or a ConfigError: no silent rounding, no text as a number."""
+    if get_origin(hint) in (Union, types.UnionType):
+        options = [a for a in get_args(hint) if a is not type(None)]
+        if value is None:
+            return None
+        return _convert(options[0], value, key)
+    if get_origin(hint) is list:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{key}={value!r}: expected a list, such as {key}=[...]")
+        (item,) = get_args(hint)
+        return [_convert(item, v, f"{key}[{i}]") for i, v in enumerate(value)]
+    if is_dataclass(hint):
+        return build(hint, value, key)  # type: ignore[arg-type]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)  # chromosome names such as 1
+    if type(value) is not hint:
+        shown = "null" if value is None else value
+        raise ConfigError(f"{key}={shown}: expected {_TYPE_NAMES.get(hint, hint.__name__)}")
+    return value
+
+
+def _check(value: Any, metadata: Mapping[str, Any], key: str) -> None:
+    if value is None or not metadata:
+        return
+    hint = f" {metadata['hint']}" if metadata["hint"] else ""
+    choices = metadata["choices"]
+    for item in value if isinstance(value, list) else [value]:
+        if choices is not None and item not in choices:
+            near = difflib.get_close_matches(str(item), [str(c) for c in choices], n=1)
+            guess = f" Did you mean {near[0]}?" if near else ""
+            listed = ", ".join(str(c) for c in choices)
+            raise ConfigError(f"{key}={item}: must be one of {listed}.{guess}{hint}")
+        for name, limit in metadata["limits"].items():
+            if limit is not None and not _COMPARE[name](item, limit):
+                words = name.replace("_", " ")
+                raise ConfigError(f"{key}={item}: must be {words} {limit}.{hint}")
+
+
+_COMPARE = {
+    "at_least": lambda a, b: a >= b,
+    "above": lambda a, b: a > b,
+    "at_most": lambda a, b: a <= b,
+    "below": lambda a, b: a < b,
+}

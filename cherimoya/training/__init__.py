@@ -1,0 +1,1 @@
+"""The training run: the loop, checkpoints, evaluation and its record."""

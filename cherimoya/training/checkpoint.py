@@ -1,0 +1,90 @@
+"""Files that appear whole or not at all, and the state from which a run continues."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from cherimoya.errors import CherimoyaError
+from cherimoya.network import Cherimoya
+
+LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write; it is synced to disk and takes the name `path` when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Checkpoints:
+    """The checkpoints of a run folder: best and final models, and the last training state."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def save_model(self, model: Cherimoya, name: str) -> Path:
+        """Save the model's current parameters as `name`, readable by Cherimoya.load."""
+        with appearing(self.folder / name) as file:
+            torch.save({"config": model.config, "state_dict": model.state_dict()}, file)
+        return self.folder / name
+
+    def save_last(self, state: dict[str, Any]) -> None:
+        """Save the training state; the one before stays as previous.pt."""
+        last = self.folder / LAST
+        with appearing(self.folder / f"{LAST}.new") as file:
+            torch.save(state, file)
+        if last.exists():
+            os.replace(last, self.folder / PREVIOUS)
+        os.replace(self.folder / f"{LAST}.new", last)
+
+    def load_last(self, say: Callable[[str], None]) -> dict[str, Any]:
+        """The newest training state that can be read.
+
+        Raises CherimoyaError when there is none.
+        """
+        reasons: list[str] = []
+        for name in (f"{LAST}.new", LAST, PREVIOUS):
+            path = self.folder / name
+            if not path.exists():
+                continue
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                if reasons:
+                    say(f"{reasons[-1]}; continuing from {name}, the one before")
+                return state
+            except Exception as error:  # torch.load raises many types for a damaged file
+                reasons.append(f"{path} is damaged ({str(error).splitlines()[0][:80]})")
+        why = "; ".join(reasons) or f"{self.folder} holds no {LAST}"
+        raise CherimoyaError(f"cannot resume: {why}. Start a new run.")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Own the run folder; a second process that wants it gets a CherimoyaError."""
+    with open(folder / ".lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise CherimoyaError(
+                f"{folder} is in use by process {lock.read().strip() or 'unknown'}. "
+                "Wait until it ends, or stop it first."
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

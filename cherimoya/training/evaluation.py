@@ -1,0 +1,120 @@
+"""Predictions on the loci of a split, and the metrics of training: profile, counts, peaks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cherimoya import metrics
+from cherimoya.data.batches import LociOnDevice
+from cherimoya.network import Cherimoya
+
+PROFILE_METRICS = ("profile_mnll", "profile_pearson", "profile_spearman", "profile_jsd")
+COUNT_METRICS = ("count_pearson", "count_spearman", "count_mse")
+RANKING_METRICS = ("auroc", "auprc")
+METRICS = PROFILE_METRICS + COUNT_METRICS + RANKING_METRICS
+LOWER_IS_BETTER = ("loss", "profile_mnll", "profile_jsd", "count_mse")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-locus results, from which every metric follows.
+
+    profile: metric name to (n, n_groups) float64, NaN where undefined; log_counts and
+    observed_log_counts: (n, n_groups) of log(1 + counts); label: (n,) 1 peak, 0 background.
+    """
+
+    profile: dict[str, Tensor]
+    log_counts: Tensor
+    observed_log_counts: Tensor
+    label: Tensor
+
+    def metrics(self) -> dict[str, float]:
+        """Metrics by name, averaged over signal groups; NaN where undefined.
+
+        Profile metrics are means over peaks that have counts, count metrics are over peaks, and
+        AUROC and AUPRC rank peaks against background by the predicted counts of all groups.
+        """
+        peak = self.label == 1
+        result = {
+            name: values[peak].nanmean(dim=0).nanmean().item()
+            for name, values in self.profile.items()
+        }
+        x, y = self.log_counts[peak].double(), self.observed_log_counts[peak].double()
+        for name, function in (
+            ("count_pearson", metrics.pearson),
+            ("count_spearman", metrics.spearman),
+            ("count_mse", metrics.mean_squared_error),
+        ):
+            groups = [function(x[:, g], y[:, g]) for g in range(x.shape[1])]
+            result[name] = torch.stack(groups).nanmean().item()
+        total = torch.expm1(self.log_counts.double()).sum(dim=1)
+        result["auroc"] = metrics.auroc(total, self.label).item()
+        result["auprc"] = metrics.auprc(total, self.label).item()
+        return result
+
+
+def score_profiles(
+    p: Tensor, counts: Tensor, signal_groups: list[int], log_counts: Tensor, label: Tensor
+) -> Scores:
+    """Scores of a prediction without a network: a truth or a baseline.
+
+    p, counts (n, tracks, L): expected and observed signal; log_counts (n, n_groups).
+    """
+    # A floor far below one read keeps the log-likelihood finite where nothing is expected.
+    logits = p.double().clamp(min=1e-12).log()
+    return Scores(
+        profile=_profile_metrics(logits, p, counts, signal_groups),
+        log_counts=log_counts,
+        observed_log_counts=_log_totals(counts, signal_groups),
+        label=label,
+    )
+
+
+@torch.no_grad()
+def evaluate(
+    model: Cherimoya, loci: LociOnDevice, rows: np.ndarray, label: np.ndarray, batch_size: int
+) -> Scores:
+    """Score `model` on the loci at `rows`: centred windows, forward strand.
+
+    The model is left in the mode it was in.
+    """
+    groups = model.signal_groups
+    parts: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(rows), batch_size):
+            batch = loci.centred(rows[start : start + batch_size])
+            logits, log_counts = model(batch.X, batch.control)
+            p = metrics.group_softmax(logits, groups)
+            parts.append((
+                {k: v.cpu() for k, v in _profile_metrics(logits, p, batch.signal, groups).items()},
+                log_counts.cpu(),
+                _log_totals(batch.signal, groups).cpu(),
+            ))  # fmt: skip
+    finally:
+        model.train(was_training)
+    return Scores(
+        profile={name: torch.cat([p[0][name] for p in parts]) for name in PROFILE_METRICS},
+        log_counts=torch.cat([p[1] for p in parts]),
+        observed_log_counts=torch.cat([p[2] for p in parts]),
+        label=torch.from_numpy(label[rows].astype(np.int64)),
+    )
+
+
+def _profile_metrics(
+    logits: Tensor, p: Tensor, counts: Tensor, groups: list[int]
+) -> dict[str, Tensor]:
+    return {
+        "profile_mnll": metrics.profile_mnll(logits, counts, groups).double(),
+        "profile_pearson": metrics.profile_pearson(p, counts, groups),
+        "profile_spearman": metrics.profile_spearman(p, counts, groups),
+        "profile_jsd": metrics.profile_jsd(p, counts, groups),
+    }
+
+
+def _log_totals(counts: Tensor, groups: list[int]) -> Tensor:
+    totals = [k.sum(dim=(1, 2)) for k in counts.split(groups, dim=1)]
+    return torch.log1p(torch.stack(totals, dim=1))  # (n, n_groups)

@@ -1,0 +1,42 @@
+"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved its state."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.exit_code = 128 + signum
+
+
+class StopRequest:
+    """Whether a signal asked the loop to stop; `signum` is that signal, or None."""
+
+    signum: int | None = None
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Catch the first Ctrl-C or SIGTERM inside the block; a second one stops at once."""
+    request = StopRequest()
+    before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        request.signum = signum
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+    for s in STOP_SIGNALS:
+        signal.signal(s, note)
+    try:
+        yield request
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

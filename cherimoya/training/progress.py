@@ -1,0 +1,75 @@
+"""How a run shows that it moves: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+LINE_SECONDS = 30.0  # between two plain lines within an epoch
+TIMED_STEPS = 10  # steps after which the time left is first estimated
+WARMUP_STEPS = 2  # steps that the estimate leaves out
+
+
+def say(message: str) -> None:
+    """Print a line without breaking a progress bar."""
+    tqdm.write(message, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def steps(batches: Iterable[Any], epoch: int, done: int, total: int) -> Iterator[Any]:
+    """Iterate over the batches of an epoch of `total` steps, `done` of them already made."""
+    if sys.stderr.isatty():
+        yield from tqdm(
+            batches, desc=f"epoch {epoch}", initial=done, total=total, leave=False, unit="step"
+        )
+        return
+    shown = time.monotonic()
+    for step, batch in enumerate(batches, start=done):
+        if time.monotonic() - shown > LINE_SECONDS:
+            say(f"epoch {epoch}: step {step} of {total}")
+            shown = time.monotonic()
+        yield batch
+
+
+class TimeEstimate:
+    """Says once, after the first steps, how long the training will take."""
+
+    def __init__(self, steps_left: int, tell: Callable[[str], None]) -> None:
+        self._left, self._tell = steps_left, tell
+        self._count, self._since = 0, 0.0
+
+    def step_done(self) -> None:
+        """Count a step; tells the estimate after TIMED_STEPS of them."""
+        self._count += 1
+        if self._count == WARMUP_STEPS:
+            self._since = time.monotonic()
+        if self._count == TIMED_STEPS:
+            seconds = (time.monotonic() - self._since) / (TIMED_STEPS - WARMUP_STEPS)
+            left = duration(seconds * max(self._left - self._count, 0))
+            self._tell(f"{1000 * seconds:.0f} ms a step: about {left} of training, at most")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42 s, 3 min 10 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Aligned columns: the first to the left, the others to the right."""
+    widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
+    lines = []
+    for r in [header, *rows]:
+        cells = [
+            r[0].ljust(widths[0]),
+            *(c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True)),
+        ]
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "-" * max(len(line) for line in lines))
+    return "\n".join(lines)

@@ -1,0 +1,235 @@
+"""What a run leaves behind: rows, a summary and a status on disk, and the same at W&B.
+
+The run folder is the source of truth; W&B, which only this module imports, is a copy that may
+fail or be switched off without harm to the training.
+"""
+
+import json
+import math
+import os
+import socket
+import threading
+import time
+import traceback
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlparse
+
+from cherimoya.config import LoggerConfig
+from cherimoya.errors import CherimoyaError
+from cherimoya.training.checkpoint import appearing
+from cherimoya.training.interrupt import Interrupted
+
+REACH_SECONDS = 5.0
+
+
+def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
+    """ "online" or "offline", and why. Only asks; nothing is started.
+
+    Raises CherimoyaError within seconds when online is wanted and cannot be.
+    """
+    import wandb
+
+    if config.mode == "offline" or os.environ.get("WANDB_MODE") == "offline":
+        return "offline", "as asked"
+    url = wandb.Settings().base_url
+    if not _has_key(url):
+        if config.mode == "auto":
+            return "offline", "no API key"
+        raise CherimoyaError(
+            f"logger.mode=online, but there is no API key for {url}. Run `wandb login`, set "
+            "WANDB_API_KEY, or use logger.mode=offline."
+        )
+    problem = _unreachable(url)
+    if problem:
+        raise CherimoyaError(
+            f"a W&B API key is set, but {url} cannot be reached ({problem}). Use "
+            "logger.mode=offline to sync later, or logger=none."
+        )
+    return "online", url
+
+
+def _has_key(url: str) -> bool:
+    import netrc
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        file = netrc.netrc(os.environ.get("NETRC"))
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return file.authenticators(urlparse(url).hostname or "") is not None
+
+
+def _unreachable(url: str) -> str | None:
+    """Why `url` does not answer within seconds, or None: any HTTP answer will do."""
+    outcome: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=REACH_SECONDS).close()
+            outcome.append(None)
+        except urllib.error.HTTPError:
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(str(getattr(error, "reason", error)))
+
+    thread = threading.Thread(target=ask, daemon=True)  # a name server may never answer
+    thread.start()
+    thread.join(REACH_SECONDS + 1)
+    return outcome[0] if outcome else f"no answer in {REACH_SECONDS:.0f} s"
+
+
+class RunLog:
+    """The record of one run, opened with `with`: closed with the truth whatever happens.
+
+    metrics.jsonl has one row a line, flushed as it is written; summary.json the end results;
+    status.json is running, done, interrupted, or failed with the traceback.
+    """
+
+    def __init__(
+        self, folder: Path, config: LoggerConfig, say: Callable[[str], None], mode: str | None
+    ) -> None:
+        self.folder = folder
+        self.wandb_id: str | None = None
+        self._config, self._say, self._mode = config, say, mode
+        self._wandb: Any = None
+        self._rows_path = folder / "metrics.jsonl"
+        self._started = time.time()
+
+    def __enter__(self) -> "RunLog":
+        self._write_status("running")
+        self._rows = open(self._rows_path, "ab")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        state, exit_code = "done", 0
+        if isinstance(error, (Interrupted, KeyboardInterrupt)):
+            state, exit_code = "interrupted", getattr(error, "exit_code", 130)
+        elif error is not None:
+            state, exit_code = "failed", 1
+        try:
+            self._rows.close()
+            self._write_status(state, error)
+        finally:
+            if self._wandb is not None:
+                self._wandb.summary["status"] = state
+                self._wandb.finish(exit_code=exit_code)
+
+    def start_wandb(self, settings: Mapping[str, Any], wandb_id: str | None) -> None:
+        """Open the W&B run, or the one that had `wandb_id` before an interruption."""
+        if self._mode is None:
+            return
+        import wandb
+
+        try:
+            self._wandb = wandb.init(
+                project=self._config.project,
+                name=self._config.run_name or self.folder.name,
+                group=self._config.group,
+                tags=self._config.tags,
+                dir=self.folder,
+                mode=self._mode,  # type: ignore[arg-type]
+                id=wandb_id,
+                resume="allow" if wandb_id else None,
+                config=dict(settings),
+                reinit="finish_previous",
+                settings=wandb.Settings(silent=True, console="off", init_timeout=REACH_SECONDS + 3),
+            )
+        except wandb.errors.Error as error:
+            raise CherimoyaError(
+                f"W&B refused the run: {str(error).splitlines()[0]} "
+                "Use logger.mode=offline to sync later, or logger=none."
+            ) from error
+        self.wandb_id = self._wandb.id
+        self._wandb.define_metric("*", step_metric="step")
+
+    @property
+    def where(self) -> str:
+        """One line on where the metrics go."""
+        if self._wandb is None:
+            return "the run folder only"
+        if self._mode == "online":
+            return f"W&B, {self._wandb.url}"
+        return "W&B, offline"
+
+    @property
+    def sync_command(self) -> str | None:
+        """The command that sends an offline W&B run, or None."""
+        if self._wandb is None or self._mode == "online":
+            return None
+        return f"wandb sync {Path(self._wandb.settings.sync_dir)}"
+
+    @property
+    def position(self) -> int:
+        """Bytes of metrics.jsonl so far."""
+        return self._rows.tell()
+
+    def rewind(self, position: int) -> None:
+        """Forget the rows after `position`: the run goes on from before them.
+
+        Raises CherimoyaError when the file is shorter than that.
+        """
+        if self._rows_path.stat().st_size < position:
+            raise CherimoyaError(
+                f"{self._rows_path} is shorter than when the checkpoint was written: rows were "
+                "removed. Restore the file, or start a new run."
+            )
+        self._rows.truncate(position)
+        self._rows.seek(position)
+
+    def row(self, values: Mapping[str, Any]) -> None:
+        """Append a row; it needs a "step". NaN becomes null, which JSON can say."""
+        clean = _jsonable(dict(values))
+        self._rows.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
+        self._rows.flush()
+        if self._wandb is not None:
+            self._wandb.log({k: v for k, v in clean.items() if v is not None})
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Write summary.json, and its numbers to W&B's summary."""
+        clean = _jsonable(dict(values))
+        with appearing(self.folder / "summary.json") as file:
+            file.write(json.dumps(clean, indent=2, allow_nan=False).encode() + b"\n")
+        if self._wandb is not None:
+            self._wandb.summary.update(clean)
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        """Send a plot to W&B; on disk it is already."""
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({name: wandb.Image(str(path)), "step": step})
+
+    def _write_status(self, state: str, error: BaseException | None = None) -> None:
+        status: dict[str, Any] = {
+            "state": state,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._started)),
+            "seconds": round(time.time() - self._started, 1),
+        }
+        if error is not None:
+            status["error"] = str(error)
+            status["traceback"] = "".join(traceback.format_exception(error))
+        with appearing(self.folder / "status.json") as file:
+            file.write(json.dumps(status, indent=2).encode() + b"\n")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

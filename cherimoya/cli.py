@@ -6,6 +6,7 @@ torch and wandb are imported only after that, so that --help and --cfg answer at
 import os
 import secrets
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,46 +54,41 @@ def prepare() -> None:
 
 def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
     """Run `work` on each configuration that Hydra composes; the exit code tells the truth."""
-    failures: list[tuple[str, str]] = []
-    codes: list[int] = []
+    outcomes: list[tuple[str, str]] = []  # of each job: its overrides, and its error or ""
 
-    def task(values: DictConfig) -> None:
-        hydra_config = HydraConfig.get()
-        multirun = hydra_config.mode == RunMode.MULTIRUN
-        label = hydra_config.job.override_dirname or name
-        if multirun:
-            print(f"\n[{hydra_config.job.num}] {label}", flush=True)
+    def job(values: DictConfig) -> None:
+        settings = HydraConfig.get()
+        label = settings.job.override_dirname
+        if settings.mode == RunMode.MULTIRUN:
+            print(f"\n=== job {settings.job.num}: {label}", flush=True)
         try:
             work(values)
+            outcomes.append((label, ""))
         except CherimoyaError as error:
             _complain(error)
-            failures.append((label, str(error)))
-            codes.append(1)
-        except Exception as error:  # another job of the sweep must still get its turn
-            if not multirun and not hasattr(error, "exit_code"):
-                raise
-            if hasattr(error, "exit_code"):  # interrupted: the whole sweep stops
+            outcomes.append((label, str(error)))
+        except Exception as error:
+            if hasattr(error, "exit_code"):  # interrupted: the jobs that follow do not start
                 raise SystemExit(error.exit_code) from None
-            import traceback
-
-            traceback.print_exc()
-            failures.append((label, repr(error)))
-            codes.append(1)
+            if settings.mode != RunMode.MULTIRUN:
+                raise
+            traceback.print_exc()  # the other jobs still get their turn
+            outcomes.append((label, repr(error)))
 
     try:
         sys.argv[1:] = list(_checked_arguments(sys.argv[1:], schema))
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
     except CherimoyaError as error:
         _complain(error)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    if len(failures) > 1 or ((failures and "-m" in sys.argv) or "--multirun" in sys.argv):
-        print(f"\n{len(failures)} of the jobs failed:", file=sys.stderr)
-        for label, message in failures:
-            print(f"  {label}: {message}", file=sys.stderr)
-    if codes:
-        raise SystemExit(max(codes))
+    if len(outcomes) > 1:
+        print(f"\n=== {len(outcomes)} jobs")
+        for label, problem in outcomes:
+            print(f"{'FAILED' if problem else 'done  '}  {label}{problem and f': {problem}'}")
+    if any(problem for _, problem in outcomes):
+        raise SystemExit(1)
 
 
 def _complain(error: Exception) -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from toy import Toy
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -15,3 +16,10 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"golden numbers and real data are not at {folder} (set CHERIMOYA_SHARED)")
     return folder
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    """A small genome, two bigWig tracks and the means to prepare them."""
+    pytest.importorskip("pybigtools")
+    return Toy(tmp_path)

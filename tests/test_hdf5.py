@@ -97,7 +97,8 @@ def test_header_has_counts_without_the_arrays(path: Path) -> None:
     header = hdf5.read_header(path)
     assert (header.n, header.in_window, header.out_window, header.max_jitter) == (30, 40, 20, 6)
     assert header.chromosomes() == {"chr1": (6, 4), "chr2": (7, 3), "chrX": (7, 3)}
-    assert header.signal_groups == [1, 2] and header.signal_dtype == "int16"
+    assert header.signal_groups == [1, 2]
+    assert header.signal_dtype == "int16"
     assert header.truth_names == ["expected", "rate"]
 
 
@@ -131,7 +132,7 @@ def test_a_refused_write_is_one_message(tmp_path: Path, monkeypatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(hdf5, "_write_dataset", full)
-    with pytest.raises(DataError, match="No space left.*Free space"):
+    with pytest.raises(DataError, match=r"No space left.*Free space"):
         hdf5.write(tmp_path / "full.h5", make_loci())
     assert list(tmp_path.iterdir()) == []
 
@@ -307,7 +308,9 @@ def test_a_plain_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.sequence, make_loci().sequence)
     np.testing.assert_array_equal(read.signal, make_loci().signal)
     assert (read.in_window, read.out_window, read.max_jitter) == (52, 32, 0)
-    assert read.signal_groups == [3] and read.control is None and read.label.all()
+    assert read.signal_groups == [3]
+    assert read.control is None
+    assert read.label.all()
     assert list(np.unique(read.chrom)) == [f"part{i}" for i in range(10)]
     assert list(read.chrom) == sorted(read.chrom)
 

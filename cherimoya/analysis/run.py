@@ -68,6 +68,8 @@ def run(config: TrainConfig, folder: Path) -> None:
                     f"saved. Continue with: cherimoya-train trainer.resume={shlex.quote(str(folder))}"
                 )
                 raise
+            except torch.OutOfMemoryError as error:
+                raise CherimoyaError(out_of_memory(config, folder)) from error
             conclude(config, trainer, log, say)
 
 
@@ -99,6 +101,15 @@ def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:
     torch.manual_seed(config.seed)
     trimming = (loci.in_window - loci.out_window) // 2
     return build_model(config.model, loci.signal_groups, controls, trimming)
+
+
+def out_of_memory(config: TrainConfig, folder: Path) -> str:
+    """What to say when the device's memory is full."""
+    smaller = max(config.trainer.batch_size // 2, 1)
+    return (
+        f"out of memory on the device with trainer.batch_size={config.trainer.batch_size}. Try "
+        f"trainer.batch_size={smaller} in a new run ({folder} keeps what was saved)."
+    )
 
 
 def training_step(config: TrainConfig, model: Cherimoya, dataset: Dataset) -> TrainingStep:

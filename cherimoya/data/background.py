@@ -54,7 +54,7 @@ def candidates(
     """
     found, gc = [], []
     for chrom in dict.fromkeys(peaks.chrom.tolist()):
-        codes = genome.codes(chrom)
+        codes = genome.codes[chrom]
         there = peaks.take(peaks.chrom == chrom)
         centers = _free_centers(len(codes), there, windows, min_distance, rng)
         starts = centers - windows.in_window // 2

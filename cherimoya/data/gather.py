@@ -38,7 +38,7 @@ def gather(places: Places, label: int, sources: Sources) -> Loci:
     sequence = np.empty((len(places), windows.stored), np.uint8)
     for chrom in dict.fromkeys(places.chrom.tolist()):
         rows = np.flatnonzero(places.chrom == chrom)
-        codes = sources.genome.codes(chrom)
+        codes = sources.genome.codes[chrom]
         sequence[rows] = np.lib.stride_tricks.sliding_window_view(codes, windows.stored)[
             starts[rows]
         ]

@@ -23,10 +23,10 @@ class Motif:
 
 
 MOTIFS = (
-    Motif("TATA", "gTATAWAAGg", "core promoter: sharp initiation 30 bp downstream"),
-    Motif("SP1", "gGGGCGGGGc", "activator: doubles initiation, best 50 bp upstream of it"),
-    Motif("ETS", "aCCGGAAGTg", "enhancer: doubles initiation within 140 bp, more so with SP1"),
-    Motif("ZEB", "cCAGGTGAtt", "repressor: divides initiation by three within 90 bp"),
+    Motif("INR", "ccTCAGTTCg", "initiator: sharp initiation at its A, divergent 60 bp upstream"),
+    Motif("SP1", "gGGGCGGGGc", "activator: up to 2.5 x initiation, best 50 bp upstream of it"),
+    Motif("ETS", "aCCGGAAGTg", "enhancer: 2.5 x initiation within 140 bp, more so with SP1"),
+    Motif("ZEB", "cCAGGTGAtt", "repressor: a quarter of the initiation within 90 bp"),
     Motif("NFY", "agCCAATCAg", "footprint: protected site, shoulders shifted between strands"),
 )
 CORE, ACTIVATOR, ENHANCER, REPRESSOR, FOOTPRINT = range(len(MOTIFS))
@@ -118,7 +118,7 @@ def expected_signal(codes: np.ndarray, mean_count: float) -> np.ndarray:
 def amounts(instances: Instances) -> np.ndarray:
     """Signal that each instance adds (m,), in units of a lone consensus core promoter.
 
-    log amount of a core promoter = log strength + 0.7 activator + 0.7 enhancer - 1.1 repressor
+    log amount of a core promoter = log strength + 0.9 activator + 0.9 enhancer - 1.4 repressor
     + 0.5 activator x enhancer, each between 0 and 1: its strength times a soft function of the
     distance, summed over instances, at most 1.
     """
@@ -129,7 +129,7 @@ def amounts(instances: Instances) -> np.ndarray:
     weight = instances.strength[other] * _influence(instances.motif[other], downstream)
     np.add.at(felt, (core, instances.motif[other]), weight)
     activator, enhancer, repressor = np.minimum(felt, 1).T[[ACTIVATOR, ENHANCER, REPRESSOR]]
-    effect = 0.7 * activator + 0.7 * enhancer + 0.5 * activator * enhancer - 1.1 * repressor
+    effect = 0.9 * activator + 0.9 * enhancer + 0.5 * activator * enhancer - 1.4 * repressor
     return instances.strength * np.exp(effect)
 
 
@@ -162,16 +162,16 @@ def _footprint(motif: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     x = np.arange(width + 2 * REACH) - (width - 1) / 2 - REACH  # bases from the motif's centre
     added, hidden = np.zeros((2, len(x))), np.zeros((2, len(x)))
     if motif == CORE:
-        added[0] = _bump(x, 30.5, 1.0, 0.4) + _bump(x, 36.5, 1.0, 0.1) + _bump(x, 50, 8, 0.2)
-        added[1] = _bump(x, -59.5, 1.0, 0.2) + _bump(x, -64, 8, 0.1)
+        added[0] = _bump(x, -0.5, 1, 0.45) + _bump(x, 45, 8, 0.25)
+        added[1] = _bump(x, -59.5, 1, 0.2) + _bump(x, -65, 8, 0.1)
     elif motif == FOOTPRINT:
-        added[0], added[1] = _bump(x, -22, 7, 0.15), _bump(x, 22, 7, 0.15)
+        added[0], added[1] = _bump(x, -18, 4, 0.2), _bump(x, 18, 4, 0.2)
     elif motif == ACTIVATOR:
-        added[:] = _bump(x, -16, 4, 0.05) + _bump(x, 16, 4, 0.05)
+        added[:] = _bump(x, -13, 2, 0.1) + _bump(x, 13, 2, 0.1)
     elif motif == ENHANCER:
-        added[0], added[1] = _bump(x, 12, 1.5, 0.1), _bump(x, -12, 1.5, 0.1)
+        added[0], added[1] = _bump(x, 12, 1.5, 0.15), _bump(x, -12, 1.5, 0.15)
     elif motif == REPRESSOR:
-        added[:] = _bump(x, 0, 12, 0.06)
+        added[0], added[1] = _bump(x, -10, 3, 0.1), _bump(x, 10, 3, 0.1)
     if motif != CORE:
         hidden[:, np.abs(x) < width / 2 + 2] = 0.9
     return added, hidden

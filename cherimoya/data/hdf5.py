@@ -35,6 +35,8 @@ FORMAT = "cherimoya-hdf5"
 VERSION = 1
 CHUNK_BYTES = 1 << 18
 REQUIRED = ("sequence", "signal", "label", "chrom", "start", "end")
+# libver: attributes over 64 KB, such as the provenance of many files; locks: see _opened
+CREATE: dict[str, Any] = {"libver": "v108", "locking": False}
 NUMBERS = ("in_window", "out_window", "max_jitter")
 LISTS = ("track_names", "control_names", "signal_groups", "control_groups")
 
@@ -75,8 +77,7 @@ def write(path: str | Path, loci: Loci) -> Path:
     path = Path(path)
     check(loci, str(path))
     try:
-        # libver: attributes over 64 KB, such as the provenance of many files
-        with _appearing(path) as temporary, h5py.File(temporary, "w", libver="v108") as file:
+        with _appearing(path) as temporary, h5py.File(temporary, "w", **CREATE) as file:
             _write_attributes(file, loci)
             for name, values in loci.arrays().items():
                 _write_dataset(file, name, values)

@@ -59,7 +59,7 @@ class Loci:
         """The loci at `rows`, in that order."""
         taken = {name: values[rows] for name, values in self.arrays().items()}
         truth = {name: taken.pop(f"truth/{name}") for name in self.truth}
-        return replace(self, **taken, truth=truth)  # type: ignore[arg-type]
+        return replace(self, **taken, truth=truth)
 
 
 def crop(

@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from cherimoya.data.sources import (
     Places,
     check_loci_names,
     check_track_names,
-    open_genome,
     open_tracks,
+    read_genome,
     read_places,
 )
 from cherimoya.data.splits import shown
@@ -45,15 +44,13 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
     began, output = time.monotonic(), Path(config.output)
     _check_output(output, config.overwrite)
     places = read_places(config.loci, config.center)
-    with ExitStack() as stack:
-        sources = Sources(
-            config,
-            stack.enter_context(open_genome(config.fasta)),
-            stack.enter_context(open_tracks(_flat(config.signal), "signal")),
-            stack.enter_context(open_tracks(_flat(config.control), "control")),
-            Windows(config.in_window, config.out_window, config.max_jitter),
-            say,
-        )
+    with (
+        open_tracks(_flat(config.signal), "signal") as signal,
+        open_tracks(_flat(config.control), "control") as control,
+    ):
+        genome = read_genome(config.fasta, set(places.chrom.tolist()))
+        windows = Windows(config.in_window, config.out_window, config.max_jitter)
+        sources = Sources(config, genome, signal, control, windows, say)
         _check_names(places, sources)
         loci = _loci(places, sources)
     say(f"writing {output} ...")
@@ -80,7 +77,7 @@ def _loci(places: Places, sources: Sources) -> Loci:
     loci = _joined(parts)
     letters = sources.genome.letters
     if letters:
-        listed = ", ".join(f"{letter} {count:,}" for letter, count in letters.most_common())
+        listed = ", ".join(f"{letter} {count:,}" for letter, count in sorted(letters.items()))
         inside = int((loci.sequence == N_CODE).sum())
         say(f"letters other than A C G T are treated as N: {listed} ({inside:,} in the windows)")
     signal = smallest_integers(loci.signal)

@@ -2,13 +2,14 @@
 
 import gzip
 import importlib
+import re
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from cherimoya.errors import DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
 BIGWIG_MAGIC = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
+FASTA_BLOCK = 1 << 26
 NO_FIELDS = ("track", "browser", "#")
 SUMMIT_COLUMN = 9  # narrowPeak column 10, an offset from the start
 
@@ -43,56 +45,48 @@ class Places:
         return f"{self.chrom[row]}:{self.start[row]:,}-{self.end[row]:,}"
 
 
+@dataclass(frozen=True, eq=False)
 class Genome:
-    """A FASTA file, one chromosome in memory at a time.
+    """A FASTA file.
 
-    `lengths` maps chromosome to length in bases, in the file's order; `letters` counts those
-    other than A C G T in the chromosomes read so far.
+    lengths: sequence name to length in bases, in the file's order
+    codes: (length,) uint8 for each name that was asked for, 0-3 for A C G T in either case, 4
+        for every other letter
+    letters: how often each letter other than A C G T occurs in them
     """
 
-    def __init__(self, path: Path, fasta: Any) -> None:
-        self.path = path
-        self.lengths: dict[str, int] = dict(zip(fasta.references, fasta.lengths, strict=True))
-        self._fasta = fasta
-        self._letters: dict[str, Counter[str]] = {}
-
-    @property
-    def letters(self) -> Counter[str]:
-        return sum(self._letters.values(), Counter())
-
-    def codes(self, chrom: str) -> np.ndarray:
-        """(length,) uint8: 0-3 for A C G T in either case, 4 for every other letter."""
-        text = np.frombuffer(self._fasta.fetch(chrom).encode("ascii"), np.uint8)
-        codes = _CODES[text]
-        others = np.bincount(text[codes == N_CODE], minlength=1)
-        self._letters[chrom] = Counter()
-        for letter in np.flatnonzero(others):
-            self._letters[chrom][chr(letter).upper()] += int(others[letter])
-        return codes
+    path: Path
+    lengths: dict[str, int]
+    codes: dict[str, np.ndarray]
+    letters: Counter[str]
 
 
-@contextmanager
-def open_genome(path: str | Path) -> Iterator[Genome]:
-    """The FASTA file at `path`, plain or BGZF; its index goes to a temporary folder."""
+def read_genome(path: str | Path, names: Collection[str]) -> Genome:
+    """The FASTA file at `path`, plain, gzip or BGZF, with the codes of the sequences in `names`."""
     path = Path(path)
-    _check_fasta(path)
-    pysam = _needed("pysam")
-    with TemporaryDirectory() as folder, ExitStack() as stack:
-        fai, gzi = f"{folder}/fai", f"{folder}/gzi"
-        verbosity = pysam.set_verbosity(0)
-        stack.callback(pysam.set_verbosity, verbosity)
-        try:
-            pysam.faidx(str(path), "--fai-idx", fai, "--gzi-idx", gzi)
-            compressed = gzi if Path(gzi).exists() else None
-            fasta = pysam.FastaFile(
-                str(path), filepath_index=fai, filepath_index_compressed=compressed
-            )
-        except (pysam.SamtoolsError, OSError, ValueError):
-            raise DataError(
-                f"fasta={path}: cannot be indexed. Lines of one sequence must be equally long, "
-                f"without blank lines, and the file complete: `samtools faidx {path}` says where."
-            ) from None
-        yield Genome(path, stack.enter_context(fasta))
+    check_exists(path, "fasta")
+    lengths: dict[str, int] = {}
+    parts: dict[str, list[bytes]] = {}
+    others: Counter[int] = Counter()
+    name = ""
+    try:
+        with opened(path, "rb") as file:
+            for header, lines in _fasta_pieces(file, path):
+                if header is not None:
+                    name = _fasta_name(header, lengths, path)
+                    lengths[name] = 0
+                codes = lines.translate(_CODES, b"\r\n\t ")
+                lengths[name] += len(codes)
+                if name in names:
+                    parts.setdefault(name, []).append(codes)
+                    others.update(lines.translate(None, b"ACGTacgt\r\n\t "))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"fasta={path}: truncated or damaged ({error}). Copy it again.") from None
+    whole = {name: np.frombuffer(b"".join(pieces), np.uint8) for name, pieces in parts.items()}
+    letters: Counter[str] = Counter()
+    for code, count in others.items():
+        letters[chr(code).upper()] += count
+    return Genome(path, lengths, whole, letters)
 
 
 class Track:
@@ -104,34 +98,37 @@ class Track:
         self._bigwig = bigwig
 
     def values(self, chrom: str, start: int, end: int) -> np.ndarray:
-        """(end - start,) float32; zeros where the file has no value or no such chromosome."""
+        """(end - start,) float64; zeros where the file has no value or no such chromosome."""
         if chrom not in self.lengths:
-            return np.zeros(end - start, np.float32)
+            return np.zeros(end - start)
         try:
-            values = self._bigwig.values(chrom, start, end, numpy=True)
-        except RuntimeError as error:
+            values = self._bigwig.values(chrom, start, end, fillna=None)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # damage makes pybigtools panic, which is no Exception
             raise DataError(
                 f"{self.path}: cannot be read at {chrom}:{start:,}-{end:,} ({error}). "
                 "The file is damaged: make or copy it again."
             ) from None
-        return np.where(np.isnan(values), np.float32(0), values)
+        return np.where(np.isnan(values), 0, values)
 
 
 @contextmanager
 def open_tracks(paths: Iterable[str | Path], key: str) -> Iterator[list[Track]]:
     """The bigWig files at `paths`, which the configuration names under `key`."""
-    bigwig = _needed("pyBigWig")
+    bigtools = _needed("pybigtools")
     with ExitStack() as stack:
         tracks = []
         for path in map(Path, paths):
             _check_bigwig(path, key)
+            # an open file, because pybigtools judges a path by its suffix
+            file = stack.enter_context(open(path, "rb"))
             try:
-                opened = stack.enter_context(bigwig.open(str(path)))
-            except RuntimeError:
+                tracks.append(Track(path, bigtools.open(file)))
+            except (bigtools.BBIReadError, ValueError, OSError):
                 raise DataError(
                     f"{key}: {path} is truncated or damaged. Make or copy it again."
                 ) from None
-            tracks.append(Track(path, opened))
         yield tracks
 
 
@@ -143,20 +140,25 @@ def read_places(path: str | Path, center: str) -> Places:
     """
     path = Path(path)
     check_exists(path, "loci")
-    opener = gzip.open if _head(path, 2) == GZIP_MAGIC else open
     rows = []
     try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip() and not line.startswith(NO_FIELDS):
                     rows.append(_place(line, center, f"loci={path}, line {number}"))
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"loci={path}: not a BED file ({error}). Give a text file.") from None
     if not rows:
         raise DataError(f"loci={path}: no loci in it. Give a BED file with at least one line.")
     chrom, middle, start, end = zip(*rows, strict=True)
     numbers = (np.array(column, np.int64) for column in (middle, start, end))
     return Places(np.array(chrom), *numbers)
+
+
+def opened(path: Path, mode: str, encoding: str | None = None) -> IO[Any]:
+    """The file at `path`, uncompressed on the way if it is gzip or BGZF."""
+    opener: Any = gzip.open if _head(path, 2) == GZIP_MAGIC else open
+    return opener(path, mode, encoding=encoding)
 
 
 def check_exists(path: Path, key: str) -> None:
@@ -236,23 +238,42 @@ def _summit(columns: list[str], length: int, where: str) -> int:
     return int(text)
 
 
-def _check_fasta(path: Path) -> None:
-    check_exists(path, "fasta")
-    head = _head(path, 18)
-    if head[:2] == GZIP_MAGIC and not (head[3] & 4 and head[12:14] == b"BC"):
-        raise DataError(
-            f"fasta={path}: gzip cannot be read at random. Recompress it as BGZF, which gzip "
-            f"tools read too: gunzip -c {path} | bgzip > genome.fa.gz"
-        )
-    with gzip.open(path) if head[:2] == GZIP_MAGIC else open(path, "rb") as file:
-        if file.read(1) != b">":
+def _fasta_pieces(file: IO[bytes], path: Path) -> Iterator[tuple[bytes | None, bytes]]:
+    """(header, lines of letters) in order; header None where the sequence before goes on."""
+    rest, first = b"", True
+    while block := file.read(FASTA_BLOCK):
+        if first and not block.startswith(b">"):
             raise DataError(f"fasta={path}: not a FASTA file, which starts with '>'.")
+        first = False
+        whole, newline, rest = (rest + block).rpartition(b"\n")
+        yield from _split_headers(whole + newline)
+    yield from _split_headers(rest)
+
+
+def _split_headers(lines: bytes) -> Iterator[tuple[bytes | None, bytes]]:
+    """The same for whole lines."""
+    before, *records = re.split(rb"^>", lines, flags=re.MULTILINE)
+    if before:
+        yield None, before
+    for record in records:
+        header, _, letters = record.partition(b"\n")
+        yield header, letters
+
+
+def _fasta_name(header: bytes, known: Collection[str], path: Path) -> str:
+    words = header.decode("utf-8", "replace").split()
+    if not words or words[0] in known:
+        what = f"two sequences are named {words[0]}" if words else "a sequence has no name"
+        raise DataError(f"fasta={path}: {what}. Give each its own name after '>'.")
+    return words[0]
 
 
 def _check_bigwig(path: Path, key: str) -> None:
     check_exists(path, key)
     if _head(path, 4) not in BIGWIG_MAGIC:
-        raise DataError(f"{key}={path}: not a bigWig file. Give a .bw or .bigWig file.")
+        raise DataError(
+            f"{key}={path}: not a bigWig file. Make one with bedGraphToBigWig or bamCoverage."
+        )
 
 
 def _renaming(asked: Iterable[str], held: Iterable[str], path: str) -> str:
@@ -280,11 +301,4 @@ def _needed(module: str) -> Any:
         ) from None
 
 
-def _code_table() -> np.ndarray:
-    table = np.full(256, N_CODE, np.uint8)
-    for code, letter in enumerate(b"ACGT"):
-        table[[letter, letter + 32]] = code
-    return table
-
-
-_CODES = _code_table()
+_CODES = bytes(b"ACGT".find(bytes([i]).upper()) % (N_CODE + 1) for i in range(256))

@@ -125,19 +125,20 @@ class _CheriBlock(torch.autograd.Function):
         trim: int,
         training: bool,
     ) -> Tensor:
-        n, length, channels = x.shape
+        _, length, channels = x.shape
         window = slice(trim, length - trim)
         xhat, rstd = _conv_norm(x, conv_weight, dilation, eps)
         out = torch.empty_like(x[:, window], memory_format=torch.contiguous_format)
         act, slope = _mlp_forward(
             xhat[:, window].reshape(-1, channels),
             x[:, window].reshape(-1, channels),
-            linear1_weight.t() * GELU_SCALE,
-            linear2_weight.t() * (residual_scale / GELU_SCALE),
+            (linear1_weight * GELU_SCALE).t().contiguous(),
+            (linear2_weight * (residual_scale / GELU_SCALE)).t().contiguous(),
             out.view(-1, channels),
             training,
         )
-        ctx.save_for_backward(x, conv_weight, linear1_weight, linear2_weight, xhat, rstd, act, slope)
+        weights = (conv_weight, linear1_weight, linear2_weight)
+        ctx.save_for_backward(x, *weights, xhat, rstd, act, slope)
         ctx.dilation, ctx.residual_scale, ctx.window = dilation, residual_scale, window
         return out
 
@@ -145,18 +146,121 @@ class _CheriBlock(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, conv_weight, linear1_weight, linear2_weight, xhat, rstd, act, slope = ctx.saved_tensors
-        channels, window = x.shape[2], ctx.window
+        channels, window, scale = x.shape[2], ctx.window, ctx.residual_scale / GELU_SCALE
         g, dlinear1, dlinear2 = _mlp_backward(
             dout.reshape(-1, channels),
             xhat[:, window].reshape(-1, channels),
             act,
             slope,
+            linear2_weight * scale,
             linear1_weight * GELU_SCALE,
-            linear2_weight * (ctx.residual_scale / GELU_SCALE),
         )
         dconv = _norm_backward(g.view(dout.shape), xhat, rstd, window)
         dx = dilated_conv(dconv, conv_weight.flip(0), ctx.dilation)
         dx[:, window] += dout
         dweight = _conv_weight_grad(x, dconv, ctx.dilation)
-        scale = ctx.residual_scale / GELU_SCALE
         return dx, dweight, dlinear1 * GELU_SCALE, dlinear2 * scale, None, None, None, None, None
+
+
+def _mlp_forward(
+    xhat: Tensor, x: Tensor, up: Tensor, down: Tensor, out: Tensor, training: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """out = x + gelu(xhat @ up) @ down, a chunk of rows at a time.
+
+    xhat, x, out (M, C); up (C, H) holds GELU_SCALE, down (H, C) its inverse. Returns what the
+    backward needs when `training`: GELU_SCALE times the activations, and the slopes, (M, H).
+    """
+    m, hidden = xhat.shape[0], up.shape[1]
+    rows = max(1, CHUNK_ELEMENTS // hidden)
+    p = x.new_empty(min(rows, m), hidden)
+    act = x.new_empty(m, hidden) if training else torch.empty_like(p)
+    slope = torch.empty_like(act) if training else None
+    for start in range(0, m, rows):
+        chunk = slice(start, min(start + rows, m))
+        size = chunk.stop - start
+        kept = chunk if training else slice(0, size)
+        torch.mm(xhat[chunk], up, out=p[:size])
+        _gelu(p[:size], act[kept], None if slope is None else slope[kept])
+        torch.mm(act[kept], down, out=out[chunk])
+        out[chunk] += x[chunk]
+    return (act, slope) if training else (None, None)
+
+
+def _gelu(p: Tensor, act: Tensor, slope: Tensor | None) -> None:
+    """Write act = p s and slope = d act / d p = s + s (1 - s) (3 z - 2 p), s = sigmoid(z)."""
+    z = act if slope is None else slope
+    torch.mul(p, p, out=z)
+    torch.addcmul(p, p, z, value=GELU_CUBIC, out=z)
+    torch.sigmoid(z, out=act)
+    if slope is not None:
+        z.sub_(p, alpha=2 / 3)
+        torch.ops.aten.sigmoid_backward.grad_input(z, act, grad_input=z)
+        torch.add(act, z, alpha=3, out=slope)
+    act *= p
+
+
+def _mlp_backward(
+    dout: Tensor, xhat: Tensor, act: Tensor, slope: Tensor, down: Tensor, up: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `_mlp_forward` without its residual.
+
+    dout, xhat (M, C); act, slope (M, H); down (C, H) and up (H, C) scaled as in the forward.
+    Returns d xhat (M, C), and d up (H, C) and d down (C, H) before that scaling.
+    """
+    m, hidden = act.shape
+    rows = max(1, CHUNK_ELEMENTS // hidden)
+    buffer = act.new_empty(min(rows, m), hidden)
+    dxhat = torch.empty_like(xhat)
+    dup, ddown = torch.zeros_like(down), torch.zeros_like(down)  # (C, H)
+    for start in range(0, m, rows):
+        chunk = slice(start, min(start + rows, m))
+        dp = buffer[: chunk.stop - start]
+        torch.mm(dout[chunk], down, out=dp)
+        dp *= slope[chunk]
+        torch.mm(dp, up, out=dxhat[chunk])
+        dup.addmm_(xhat[chunk].t(), dp)
+        ddown.addmm_(dout[chunk].t(), act[chunk])
+    return dxhat, dup.t(), ddown
+
+
+def _norm_backward(g: Tensor, xhat: Tensor, rstd: Tensor, window: slice) -> Tensor:
+    """rstd (g - mean(g) - xhat mean(g xhat)) over each (L, C) plane, g zero outside `window`."""
+    size = xhat.shape[1] * xhat.shape[2]
+    mean_g = g.sum((1, 2), keepdim=True) / size
+    mean_gx = (g * xhat[:, window]).sum((1, 2), keepdim=True) / size
+    dconv = torch.addcmul(-rstd * mean_g, xhat, -rstd * mean_gx)  # (N, L, C)
+    dconv[:, window].addcmul_(g, rstd)
+    return dconv
+
+
+def _conv_weight_grad(x: Tensor, dy: Tensor, dilation: int) -> Tensor:
+    """Gradient of `dilated_conv` by its taps (3, C), for x and dy (N, L, C)."""
+    taps = (
+        x[:, :-dilation] * dy[:, dilation:],
+        x * dy,
+        x[:, dilation:] * dy[:, :-dilation],
+    )
+    return torch.stack([tap.sum((0, 1)) for tap in taps])
+
+
+def stem(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolution over the one-hot sequence, then GELU(tanh).
+
+    x (N, 4, L), weight (C, 4, K) with K odd, bias (C,) -> (N, L, C), contiguous. On the CPU one
+    matrix product over windows of the sequence takes half the time of conv1d.
+    """
+    kernel = weight.shape[-1]
+    padded = F.pad(x.transpose(1, 2), (0, 0, kernel // 2, kernel // 2))  # (N, L + K - 1, 4)
+    windows = padded.unfold(1, kernel, 1).transpose(2, 3).flatten(2)  # (N, L, 4 K)
+    h = F.linear(windows, weight.transpose(1, 2).flatten(1), bias)
+    return F.gelu(h, approximate="tanh")
+
+
+def profile_head(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Profile logits: a convolution over positions with padding k // 2.
+
+    y (N, L, C), weight (G, C, k) with k odd, bias (G,) -> (N, G, L).
+    """
+    if weight.shape[-1] == 1:
+        return F.linear(y, weight[:, :, 0], bias).transpose(1, 2)
+    return F.conv1d(y.transpose(1, 2), weight, bias, padding=weight.shape[-1] // 2)

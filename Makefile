@@ -1,0 +1,45 @@
+# `make train` and `make test` do their own set-up in .venv. `make` lists everything.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test quick lint type bench sweep clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY) ## install into .venv, in the versions of constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: $(READY) ## train on the embedded data; ARGS='model.n_filters=64 seed=1' to change it
+	$(BIN)/cherimoya-train $(ARGS)
+
+test: $(READY) ## run every test that needs no GPU
+	$(BIN)/pytest -m "not gpu" $(ARGS)
+
+quick: $(READY) ## run the quick tests alone, in under 5 minutes
+	$(BIN)/pytest -m "not gpu and not slow" $(ARGS)
+
+lint: $(READY) ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(READY) ## check types
+	$(BIN)/mypy
+
+bench: $(READY) ## time the CPU training step; UPSTREAM=<python with upstream's cherimoya> to compare
+	$(BIN)/python experiments/cpu_step/bench.py $(if $(UPSTREAM),--upstream-python $(UPSTREAM)) $(ARGS)
+
+sweep: $(READY) ## a small sweep over depth and width on the embedded data
+	$(BIN)/cherimoya-train -m model.n_layers=5,7,9 model.n_filters=16,32 $(ARGS)
+
+clean: ## remove .venv and caches, never outputs
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

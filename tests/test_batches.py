@@ -1,0 +1,129 @@
+"""The examples of an epoch: a pure function of (seed, epoch, index), gathered exactly."""
+
+import numpy as np
+import pytest
+import torch
+
+from cherimoya.data.batches import LociOnDevice, examples_per_epoch, plan_epoch
+from cherimoya.data.loci import Loci
+
+# Recorded once: another value means that seeds no longer mean what they meant.
+EXPECTED_LOCI = [27, 18, 45, 39, 9, 50, 17, 34]
+EXPECTED_SHIFTS = [15, 69, 100, 50, 58, 100, 192, 53]
+EXPECTED_FLIPS = [False, True, True, False, True, True, False, False]
+LABEL = np.array([1] * 40 + [0] * 25, dtype=np.uint8)
+
+
+def plan(seed=0, epoch=0, negative_ratio=0.3, max_jitter=8, reverse_complement=True):
+    return plan_epoch(seed, epoch, LABEL, negative_ratio, max_jitter, reverse_complement)
+
+
+def test_every_peak_once_and_the_asked_share_of_background():
+    p = plan()
+    peaks = p.locus[LABEL[p.locus] == 1]
+    background = p.locus[LABEL[p.locus] == 0]
+    assert sorted(peaks) == list(range(40))
+    assert len(background) == len(set(background)) == int(40 * 0.3)
+    assert len(p) == examples_per_epoch(LABEL, 0.3) == 52
+
+
+def test_background_is_drawn_in_rounds_when_there_is_too_little():
+    p = plan(negative_ratio=1.5)  # 60 draws of 25
+    drawn = np.bincount(p.locus, minlength=len(LABEL))[40:]
+    assert drawn.sum() == 60
+    assert set(drawn) == {2, 3}
+
+
+def test_no_background_at_all_is_no_error():
+    p = plan_epoch(0, 0, np.ones(5, dtype=np.uint8), 0.5, 2, True)
+    assert sorted(p.locus) == list(range(5))
+    assert examples_per_epoch(np.ones(5, dtype=np.uint8), 0.5) == 5
+
+
+def test_only_peaks_are_jittered_and_all_shifts_occur():
+    shifts = [plan(epoch=e) for e in range(30)]
+    peak = np.concatenate([p.shift[LABEL[p.locus] == 1] for p in shifts])
+    background = np.concatenate([p.shift[LABEL[p.locus] == 0] for p in shifts])
+    assert set(peak) == set(range(17))
+    assert set(background) == {8}
+    assert abs(np.concatenate([p.flip for p in shifts]).mean() - 0.5) < 0.05
+    assert not plan(reverse_complement=False).flip.any()
+
+
+def test_seed_and_epoch_decide_everything():
+    for other in (plan(seed=1), plan(epoch=1)):
+        assert not np.array_equal(other.locus, plan().locus)
+        assert not np.array_equal(other.flip, plan().flip)
+    assert np.array_equal(plan(seed=3, epoch=7).shift, plan(seed=3, epoch=7).shift)
+
+
+def test_the_examples_never_change_with_a_version():
+    p = plan_epoch(7, 3, LABEL, 0.3, 100, True)
+    assert p.locus[:8].tolist() == EXPECTED_LOCI
+    assert p.shift[:8].tolist() == EXPECTED_SHIFTS
+    assert p.flip[:8].tolist() == EXPECTED_FLIPS
+
+
+def loci(n=6, in_window=12, out_window=8, jitter=3) -> Loci:
+    rng = np.random.default_rng(0)
+    length, out = in_window + 2 * jitter, out_window + 2 * jitter
+    return Loci(
+        sequence=rng.integers(0, 5, (n, length), dtype=np.uint8),
+        signal=rng.integers(0, 9, (n, 3, out)).astype(np.int16),
+        control=rng.integers(0, 9, (n, 2, length)).astype(np.uint8),
+        label=np.ones(n, dtype=np.uint8),
+        chrom=np.array(["a"] * n),
+        start=np.zeros(n, dtype=np.int64),
+        end=np.full(n, length, dtype=np.int64),
+        in_window=in_window,
+        out_window=out_window,
+        max_jitter=jitter,
+        track_names=["x", "y", "z"],
+        control_names=["p", "m"],
+        signal_groups=[1, 2],
+        control_groups=[2],
+        genome="",
+        provenance={},
+    )
+
+
+def test_forward_batch_is_the_stored_window():
+    data = loci()
+    b = LociOnDevice(data, torch.device("cpu")).batch(
+        np.array([4, 1]), np.array([0, 5]), np.array([False, False])
+    )
+    for i, (row, shift) in enumerate([(4, 0), (1, 5)]):
+        codes = data.sequence[row, shift : shift + 12]
+        one_hot = np.stack([codes == base for base in range(4)])
+        np.testing.assert_array_equal(b.X[i].numpy(), one_hot)
+        np.testing.assert_array_equal(b.signal[i], data.signal[row, :, shift : shift + 8])
+        np.testing.assert_array_equal(b.control[i], data.control[row, :, shift : shift + 12])
+
+
+def test_flipped_batch_is_the_reverse_complement():
+    data = loci()
+    device_loci = LociOnDevice(data, torch.device("cpu"))
+    forward = device_loci.batch(np.array([2]), np.array([1]), np.array([False]))
+    flipped = device_loci.batch(np.array([2]), np.array([1]), np.array([True]))
+    # A <-> T and C <-> G reverse the base axis; an N stays a column of zeros.
+    assert torch.equal(flipped.X, forward.X.flip(1, 2))
+    assert torch.equal(flipped.signal, forward.signal[:, [0, 2, 1]].flip(2))
+    assert torch.equal(flipped.control, forward.control[:, [1, 0]].flip(2))
+
+
+def test_centred_is_the_middle_of_the_stored_window():
+    data = loci()
+    b = LociOnDevice(data, torch.device("cpu")).centred(np.arange(6))
+    np.testing.assert_array_equal(b.signal, data.signal[:, :, 3:11])
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_an_example_does_not_depend_on_the_batch_it_is_in(epoch):
+    data = loci()
+    device_loci = LociOnDevice(data, torch.device("cpu"))
+    p = plan_epoch(0, epoch, data.label, 0.0, 3, True)
+    together = device_loci.batch(p.locus, p.shift, p.flip)
+    for i in range(len(p)):
+        alone = device_loci.batch(p.locus[i : i + 1], p.shift[i : i + 1], p.flip[i : i + 1])
+        assert torch.equal(alone.X[0], together.X[i])
+        assert torch.equal(alone.signal[0], together.signal[i])

@@ -1,0 +1,161 @@
+"""Rules of the house: who imports whom, every configuration composes, the wheel works alone."""
+
+import ast
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from cherimoya import Cherimoya
+from cherimoya.cli import conf_dir
+from cherimoya.config import PrepareConfig, TrainConfig, resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "cherimoya"
+
+# A module may import only what stands on its own level or below.
+LEVELS = [
+    {"errors", "schema", "__init__"},
+    {"config", "ops"},
+    {"cheri", "network", "losses", "metrics", "data", "optim"},
+    {"training"},
+    {"analysis"},
+    {"cli"},
+]
+ONLY_IN = {  # third-party package: the only places that may import it
+    "hydra": {"cli"},
+    "omegaconf": {"cli"},
+    "wandb": {"training.run_log"},
+    "h5py": {"data"},
+    "triton": {"ops"},
+    "matplotlib": {"analysis.plots"},
+    "pybigtools": {"data.sources"},
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that `path` imports, inside functions too, as absolute dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def level(name: str) -> int:
+    return next(i for i, names in enumerate(LEVELS) if name.split(".")[0] in names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_imports_go_one_way(path):
+    if path == PACKAGE / "__init__.py":
+        return  # its two names are imported when they are asked for
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package == "cherimoya" and rest and not rest.startswith("__"):
+            assert level(rest) <= level(dotted(path)), f"{dotted(path)} imports {name}"
+        if package in ONLY_IN:
+            assert any(dotted(path).startswith(place) for place in ONLY_IN[package]), (
+                f"{dotted(path)} imports {name}"
+            )
+
+
+def test_the_command_line_answers_without_torch_or_wandb():
+    code = (
+        "import sys, cherimoya.cli, cherimoya\n"
+        "assert not {'torch', 'wandb', 'h5py', 'numpy'} & set(sys.modules), sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def options() -> list[str]:
+    """Every option of every config group, as an override of cherimoya-train."""
+    found = []
+    for path in sorted(conf_dir().rglob("*.yaml")):
+        *groups, name = path.relative_to(conf_dir()).with_suffix("").parts
+        if groups:
+            found.append(f"{'/'.join(groups)}={name}")
+    return found
+
+
+NEEDED = ["data.path=x.h5", "data.validation_chroms=[a]", "data.test_chroms=[b]"]
+
+
+@pytest.mark.parametrize("option", options())
+def test_every_option_of_every_group_composes_and_resolves(option):
+    needed = NEEDED if "data=hdf5" in option or option.startswith("experiment=") else []
+    resolve(composed("train", [option, *needed]), TrainConfig)
+
+
+def test_prepare_composes_and_resolves():
+    needed = ["fasta=a.fa", "loci=b.bed", "signal=[[c.bw]]", "output=d.h5"]
+    resolve(composed("prepare", needed), PrepareConfig)
+
+
+def test_the_default_model_is_the_published_one():
+    config = resolve(composed("train", []), TrainConfig).model
+    model = Cherimoya(
+        config.n_filters,
+        config.n_layers,
+        config.blocks.expansion,
+        config.blocks.residual_scale,
+        profile_kernel_size=config.profile_kernel_size,
+    )
+    assert sum(p.numel() for p in model.parameters()) == 342_724
+    assert model.config == Cherimoya().config  # the class's defaults are those of the YAML
+
+
+def composed(name: str, overrides: list[str]) -> dict:
+    GlobalHydra.instance().clear()
+    OmegaConf.register_new_resolver("run_id", lambda: "test", replace=True)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return OmegaConf.to_container(compose(name, overrides), resolve=True)
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_another_environment_and_folder(tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    environment = tmp_path / "env"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    # The wheel itself is installed new; its dependencies are those of this environment.
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True
+    )
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    site = Path(pytest.__file__).parents[1]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    listed = subprocess.run(
+        [environment / "bin" / "cherimoya-train", "--cfg", "job"],
+        env={**env, "PYTHONPATH": str(dependencies(site, tmp_path / "site"))},
+        cwd=elsewhere, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "n_filters: 96" in listed.stdout
+    assert not listed.stderr
+    assert list(elsewhere.iterdir()) == []
+
+
+def dependencies(site: Path, folder: Path) -> Path:
+    """A folder with everything installed at `site` but this package, editable or not."""
+    folder.mkdir()
+    for entry in site.iterdir():
+        if "cherimoya" not in entry.name:
+            (folder / entry.name).symlink_to(entry)
+    return folder

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cherimoya.config import PrepareConfig, TrainConfig, resolve, to_dict
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.schema import known_keys, unknown_key
 
 RESUME = "trainer.resume"
@@ -67,9 +67,9 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
         except CherimoyaError as error:
             _complain(error)
             outcomes.append((label, str(error)))
+        except Interrupted as error:  # the jobs that follow do not start either
+            raise SystemExit(error.exit_code) from None
         except Exception as error:
-            if hasattr(error, "exit_code"):  # interrupted: the jobs that follow do not start
-                raise SystemExit(error.exit_code) from None
             if settings.mode != RunMode.MULTIRUN:
                 raise
             traceback.print_exc()  # the other jobs still get their turn

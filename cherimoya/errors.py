@@ -1,5 +1,7 @@
 """The errors a user can act on. Each message says what was wrong, where, and what to do."""
 
+import signal
+
 
 class CherimoyaError(Exception):
     """A problem the user can fix: printed as one message, without a traceback."""
@@ -11,3 +13,11 @@ class ConfigError(CherimoyaError):
 
 class DataError(CherimoyaError):
     """An input file that is missing, damaged, or does not hold what is needed."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop by a signal, and has saved its state."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.exit_code = 128 + signum

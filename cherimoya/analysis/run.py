@@ -18,13 +18,12 @@ from cherimoya.analysis.banner import banner, describe_device
 from cherimoya.config import TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import LociOnDevice, examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
-from cherimoya.errors import ConfigError
+from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya, build_model
 from cherimoya.training import progress
 from cherimoya.training.checkpoint import BEST, Checkpoints, locked
 from cherimoya.training.evaluation import LOWER_IS_BETTER, METRICS, Scores, evaluate
-from cherimoya.training.interrupt import Interrupted
 from cherimoya.training.run_log import RunLog, wandb_mode
 from cherimoya.training.step import TrainingStep
 from cherimoya.training.trainer import Trainer

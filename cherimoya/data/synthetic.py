@@ -35,7 +35,7 @@ PLAN = (
     (grammar.CORE, 0.2),
     (grammar.ACTIVATOR, 0.5),
     (grammar.ENHANCER, 0.5),
-    (grammar.REPRESSOR, 0.35),
+    (grammar.REPRESSOR, 0.45),
     (grammar.FOOTPRINT, 0.4),
 )
 
@@ -196,7 +196,7 @@ def _with_motifs(rng: np.random.Generator, codes: np.ndarray, out_window: int) -
     """`codes` (n, L) with the motifs of PLAN written in where they find room."""
     codes, (n, length) = codes.copy(), codes.shape
     taken = np.zeros((n, length), dtype=bool)
-    spread = max(out_window // 2 - 72, 8)  # keeps a promoter's signal within the output window
+    spread = max(out_window // 2 - 60, 8)  # keeps a promoter's signal within the output window
     core = np.stack([length // 2 + rng.integers(-spread, spread + 1, n), rng.choice([1, -1], n)])
     for step, (motif, chance) in enumerate(PLAN):
         width = len(MOTIFS[motif].consensus)

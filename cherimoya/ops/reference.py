@@ -102,11 +102,16 @@ def cheri_block(
     Tensor (N, L - 2 * trim, C)
     """
     weights = (conv_weight, linear1_weight, linear2_weight)
-    by_hand = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    if not by_hand or torch.compiler.is_compiling():
+    if not _by_hand(x):
         return cheri_block_composed(x, *weights, dilation, residual_scale, eps, trim)
     training = torch.is_grad_enabled()
     return _CheriBlock.apply(x, *weights, dilation, residual_scale, eps, trim, training)
+
+
+def _by_hand(x: Tensor) -> bool:
+    """Whether the hand-written gradients serve x; a compiler does better with the formulas."""
+    supported = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return supported and not torch.compiler.is_compiling()
 
 
 class _CheriBlock(torch.autograd.Function):
@@ -243,24 +248,61 @@ def _conv_weight_grad(x: Tensor, dy: Tensor, dilation: int) -> Tensor:
     return torch.stack([tap.sum((0, 1)) for tap in taps])
 
 
+class _GeluTanh(torch.autograd.Function):
+    """GELU(tanh) that keeps its slopes."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, training: bool) -> Tensor:
+        act = torch.empty_like(h)
+        slope = torch.empty_like(h) if training else None
+        _gelu(h * GELU_SCALE, act, slope)
+        ctx.save_for_backward(slope)
+        return act.mul_(1 / GELU_SCALE)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return dout * slope, None
+
+
 def stem(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolution over the one-hot sequence, then GELU(tanh).
 
-    x (N, 4, L), weight (C, 4, K) with K odd, bias (C,) -> (N, L, C), contiguous. On the CPU one
-    matrix product over windows of the sequence takes half the time of conv1d.
+    x (N, 4, L), weight (C, 4, K) with K odd, bias (C,) -> (N, L, C), contiguous. One matrix
+    product over windows of the sequence, which on a CPU takes half the time of conv1d.
     """
     kernel = weight.shape[-1]
     padded = F.pad(x.transpose(1, 2), (0, 0, kernel // 2, kernel // 2))  # (N, L + K - 1, 4)
     windows = padded.unfold(1, kernel, 1).transpose(2, 3).flatten(2)  # (N, L, 4 K)
     h = F.linear(windows, weight.transpose(1, 2).flatten(1), bias)
+    if _by_hand(h):
+        return _GeluTanh.apply(h, torch.is_grad_enabled())
     return F.gelu(h, approximate="tanh")
 
 
 def profile_head(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Profile logits: a convolution over positions with padding k // 2.
 
-    y (N, L, C), weight (G, C, k) with k odd, bias (G,) -> (N, G, L).
+    y (N, L, C), weight (G, C, k) with k odd, bias (G,) -> (N, G, L). On a CPU conv1d with so few
+    outputs takes ten times as long as the product with every tap, shifted and summed.
     """
-    if weight.shape[-1] == 1:
+    groups, channels, kernel = weight.shape
+    if kernel == 1:
         return F.linear(y, weight[:, :, 0], bias).transpose(1, 2)
-    return F.conv1d(y.transpose(1, 2), weight, bias, padding=weight.shape[-1] // 2)
+    if y.device.type != "cpu":
+        return F.conv1d(y.transpose(1, 2), weight, bias, padding=kernel // 2)
+    taps = weight.transpose(1, 2).reshape(groups * kernel, channels)
+    z = taps.expand(len(y), -1, -1) @ y.transpose(1, 2)  # (N, G k, L)
+    return _sum_shifted(z.unflatten(1, (groups, kernel))) + bias[:, None]
+
+
+def _sum_shifted(z: Tensor) -> Tensor:
+    """out[l] = sum_j z[j, l + j - k // 2], zero outside: z (N, G, k, L) -> (N, G, L).
+
+    Rows padded to one element less than their stride start one position later each.
+    """
+    kernel, length = z.shape[2:]
+    padded = F.pad(z, (kernel // 2, kernel // 2)).flatten(2)  # (N, G, k (L + k - 1))
+    skewed = F.pad(padded, (0, kernel)).unflatten(2, (kernel, length + kernel))
+    return skewed[..., :length].sum(2)

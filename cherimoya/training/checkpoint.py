@@ -67,7 +67,7 @@ class Checkpoints:
                     say(f"{reasons[-1]}; continuing from {name}, the one before")
                 return state
             except Exception as error:  # torch.load raises many types for a damaged file
-                reasons.append(f"{path} is damaged ({str(error).splitlines()[0][:80]})")
+                reasons.append(f"{path} is damaged ({type(error).__name__})")
         why = "; ".join(reasons) or f"{self.folder} holds no {LAST}"
         raise CherimoyaError(f"cannot resume: {why}. Start a new run.")
 

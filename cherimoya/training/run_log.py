@@ -20,9 +20,8 @@ from typing import Any
 from urllib.parse import urlparse
 
 from cherimoya.config import LoggerConfig
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.training.checkpoint import appearing
-from cherimoya.training.interrupt import Interrupted
 
 REACH_SECONDS = 5.0
 
@@ -113,8 +112,10 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         state, exit_code = "done", 0
-        if isinstance(error, (Interrupted, KeyboardInterrupt)):
-            state, exit_code = "interrupted", getattr(error, "exit_code", 130)
+        if isinstance(error, Interrupted):
+            state, exit_code = "interrupted", error.exit_code
+        elif isinstance(error, KeyboardInterrupt):
+            state, exit_code = "interrupted", 130
         elif error is not None:
             state, exit_code = "failed", 1
         try:

@@ -12,12 +12,12 @@ import torch
 from cherimoya.config import TrainConfig
 from cherimoya.data.batches import Batch, EpochPlan, LociOnDevice, plan_epoch
 from cherimoya.data.dataset import Dataset
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.losses import LossTerms
 from cherimoya.training import progress
 from cherimoya.training.checkpoint import BEST, FINAL, Checkpoints
 from cherimoya.training.evaluation import evaluate
-from cherimoya.training.interrupt import Interrupted, stop_request
+from cherimoya.training.interrupt import stop_request
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.step import TrainingStep
 

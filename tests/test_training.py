@@ -1,0 +1,204 @@
+"""A run from end to end: the same every time, and to the bit after any interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import clean_environment
+
+from cherimoya import Cherimoya
+from cherimoya.errors import CherimoyaError
+from cherimoya.training.checkpoint import LAST, PREVIOUS, Checkpoints, locked
+
+TRAIN = [sys.executable, "-c", "from cherimoya.cli import train; train()"]
+
+
+def run_folder(folder: Path) -> Path:
+    (found,) = folder.glob("outputs/*/*/")
+    return found
+
+
+def weights(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    content = torch.load(run / "checkpoints" / name, weights_only=True)
+    if name != "last.pt":
+        return content["state_dict"]
+    step = content["step"]
+    return {**step["model"], **{f"ema.{k}": v for k, v in step["ema"]["average"].items()}}
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Equal to the bit: training state, best and final model, every row but its times."""
+    for name in ("last.pt", "best.pt", "final.pt"):
+        first, second = weights(a, name), weights(b, name)
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert torch.equal(value, second[key]), (name, key)
+    assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
+
+
+@pytest.fixture
+def whole_run(cherimoya_train, train_arguments, tmp_path):
+    done = cherimoya_train(*train_arguments)
+    assert done.returncode == 0, done.stderr
+    return run_folder(tmp_path), done.stdout
+
+
+def test_a_run_leaves_what_it_promises(whole_run):
+    run, printed = whole_run
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    steps_per_epoch = rows[0]["step"]
+    assert [row["step"] for row in rows] == [steps_per_epoch * i for i in (1, 2, 3)]
+    assert rows[-1]["train/loss"] < rows[0]["train/loss"]
+    summary = json.loads((run / "summary.json").read_text())
+    best = min(rows, key=lambda row: row["valid/loss"])
+    assert summary["best_epoch"] == best["epoch"]
+    assert summary["test"]["profile_pearson"] > summary["average_profile"]["profile_pearson"] - 0.2
+    assert summary["ceiling"]["profile_mnll"] < summary["test"]["profile_mnll"]
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
+    model = Cherimoya.load(run / "checkpoints" / "best.pt")
+    assert summary["parameters"] == sum(p.numel() for p in model.parameters())
+    for fact in ("no GPU found", "8 filters x 4 blocks", "receptive field", "train ", "of ceiling"):
+        assert fact in printed
+    assert str(run.name) in printed
+
+
+def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(
+    whole_run, cherimoya_train, train_arguments, tmp_path
+):
+    first, _ = whole_run
+    assert cherimoya_train(*train_arguments, "hydra.run.dir=again").returncode == 0
+    assert_same_run(first, tmp_path / "again")
+    assert cherimoya_train(*train_arguments, "seed=1", "hydra.run.dir=other").returncode == 0
+    assert not torch.equal(
+        weights(first)["iconv.weight"], weights(tmp_path / "other")["iconv.weight"]
+    )
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
+    kill, whole_run, cherimoya_train, train_arguments, tmp_path
+):
+    whole, _ = whole_run
+    run = tmp_path / "killed"
+    command = [*TRAIN, *train_arguments, f"hydra.run.dir={run}", "trainer.checkpoint_minutes=1e-4"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    )
+    rows = run / "metrics.jsonl"
+    wait_until(lambda: rows.exists() and rows.stat().st_size > 0)
+    time.sleep(0.05)  # somewhere in the second epoch
+    process.send_signal(kill)
+    output, _ = process.communicate(timeout=60)
+    assert not (run / "summary.json").exists(), "killed too late to test anything"
+    if kill != signal.SIGKILL:
+        assert process.returncode == 128 + kill
+        assert f"trainer.resume={run.name}" in output
+        assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
+    resumed = cherimoya_train(f"trainer.resume={run}", "trainer.checkpoint_minutes=5")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed after" in resumed.stdout
+    assert_same_run(whole, run)
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def test_resuming_with_another_model_says_what_changed(whole_run, cherimoya_train):
+    run, _ = whole_run
+    done = cherimoya_train(f"trainer.resume={run}", "model.n_filters=16")
+    assert done.returncode == 1
+    assert "model.n_filters was 8, now 16" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_resuming_a_finished_run_changes_nothing(whole_run, cherimoya_train):
+    run, _ = whole_run
+    before = (run / "metrics.jsonl").read_text(), weights(run, "final.pt")
+    assert cherimoya_train(f"trainer.resume={run}").returncode == 0
+    assert (run / "metrics.jsonl").read_text() == before[0]
+    for key, value in weights(run, "final.pt").items():
+        assert torch.equal(value, before[1][key])
+
+
+def test_resuming_with_changed_data_is_refused(
+    cherimoya_train, train_arguments, small_data, tmp_path
+):
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(small_data.read_bytes())
+    arguments = [a.replace(str(small_data), str(copy)) for a in train_arguments]
+    assert cherimoya_train(*arguments, "hydra.run.dir=run").returncode == 0
+    with open(copy, "ab") as file:
+        file.write(b"more")
+    done = cherimoya_train("trainer.resume=run")
+    assert done.returncode == 1
+    assert "has changed since the run began" in done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    cherimoya_train, train_arguments, tmp_path
+):
+    done = cherimoya_train(*train_arguments, "optim.adamw.lr=1e30", "hydra.run.dir=run")
+    assert done.returncode == 1
+    assert "the loss is" in done.stderr
+    assert "Lower optim.muon.lr" in done.stderr
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+
+
+def test_early_stopping(cherimoya_train, train_arguments):
+    # Rates this large make the validation loss worse sooner or later.
+    done = cherimoya_train(
+        *train_arguments, "trainer.early_stopping=1", "trainer.max_epochs=30",
+        "optim.adamw.lr=0.5", "optim.muon.lr=0.5", "optim.ema_decay=0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "stopping early" in done.stdout
+    assert "epoch 29" not in done.stdout
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(tmp_path):
+    checkpoints, said = Checkpoints(tmp_path), []
+    checkpoints.save_last({"epoch": 1})
+    checkpoints.save_last({"epoch": 2})
+    assert checkpoints.load_last(said.append) == {"epoch": 2}
+    assert said == []
+    (tmp_path / LAST).write_bytes((tmp_path / LAST).read_bytes()[:100])
+    assert checkpoints.load_last(said.append) == {"epoch": 1}
+    assert "damaged" in said[0]
+    (tmp_path / PREVIOUS).write_bytes(b"")
+    with pytest.raises(CherimoyaError, match="cannot resume"):
+        checkpoints.load_last(said.append)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_last({"epoch": 1})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save_last({"epoch": 2})
+    assert checkpoints.load_last(print) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == [LAST]
+
+
+def test_two_runs_cannot_own_one_folder(tmp_path):
+    message = f"in use by process {os.getpid()}"
+    with locked(tmp_path):
+        with pytest.raises(CherimoyaError, match=message), locked(tmp_path):
+            pass
+    with locked(tmp_path):
+        pass

@@ -93,7 +93,10 @@ def test_a_typo_in_an_experiment_file(cherimoya_train, train_arguments, tmp_path
     text = "# @package _global_\nmodel:\n  n_filter: 8\n"
     (folder / "typo.yaml").write_text(text)
     done = timed(
-        cherimoya_train, f"hydra.searchpath=[{tmp_path / 'mine'}]", "experiment=typo", *train_arguments
+        cherimoya_train,
+        f"hydra.searchpath=[{tmp_path / 'mine'}]",
+        "experiment=typo",
+        *train_arguments,
     )
     fails(done, "unknown key model.n_filter. Did you mean model.n_filters?")
 

@@ -22,7 +22,7 @@ def status(folder) -> dict:
 
 
 def test_rows_are_on_disk_at_once_and_nan_is_null(tmp_path):
-    with RunLog(tmp_path, logger(), print, None) as log:
+    with RunLog(tmp_path, logger()) as log:
         log.row({"step": 1, "value": float("nan")})
         assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "value": null}\n'
         assert status(tmp_path)["state"] == "running"
@@ -30,13 +30,13 @@ def test_rows_are_on_disk_at_once_and_nan_is_null(tmp_path):
 
 
 def test_a_rewound_log_forgets_rows_and_half_rows(tmp_path):
-    with RunLog(tmp_path, logger(), print, None) as log:
+    with RunLog(tmp_path, logger()) as log:
         log.row({"step": 1})
         position = log.position
         log.row({"step": 2})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 3, "val')
-    with RunLog(tmp_path, logger(), print, None) as log:
+    with RunLog(tmp_path, logger()) as log:
         log.rewind(position)
         log.row({"step": 2})
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
@@ -51,7 +51,7 @@ def test_a_rewound_log_forgets_rows_and_half_rows(tmp_path):
     ],
 )
 def test_the_status_tells_how_it_ended(tmp_path, error, state):
-    with pytest.raises(type(error)), RunLog(tmp_path, logger(), print, None):
+    with pytest.raises(type(error)), RunLog(tmp_path, logger()):
         raise error
     assert status(tmp_path)["state"] == state
     assert type(error).__name__ in status(tmp_path)["traceback"]
@@ -65,7 +65,8 @@ def test_no_logger_never_imports_wandb(tmp_path):
         "from pathlib import Path\n"
         "import cherimoya.analysis.run\n"
         "config = LoggerConfig('none', 'p', 'auto', None, None, [])\n"
-        f"with RunLog(Path({str(tmp_path)!r}), config, print, None) as log:\n"
+        f"with RunLog(Path({str(tmp_path)!r}), config) as log:\n"
+        "    log.check_wandb()\n"
         "    log.start_wandb({}, None)\n"
         "    log.row({'step': 1})\n"
         "assert 'wandb' not in sys.modules\n"
@@ -77,8 +78,9 @@ def test_wandb_gets_config_rows_summary_and_the_end(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     with (
         pytest.raises(ValueError, match="broken"),
-        RunLog(tmp_path, logger(name="wandb"), print, "offline") as log,
+        RunLog(tmp_path, logger(name="wandb")) as log,
     ):
+        log.check_wandb()
         log.start_wandb({"seed": 7}, None)
         log.row({"step": 5, "valid/loss": 1.5})
         log.summary({"best_epoch": 3})
@@ -105,6 +107,8 @@ def read_wandb(path) -> dict:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found["config"] |= {u.key: json.loads(u.value_json) for u in record.run.config.update}
+        elif kind == "config":  # whatever the run record was too early for
+            found["config"] |= {u.key: json.loads(u.value_json) for u in record.config.update}
         elif kind == "history":
             row = {
                 i.key or ".".join(i.nested_key): json.loads(i.value_json)

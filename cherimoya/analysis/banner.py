@@ -49,13 +49,15 @@ def banner(
         numbers = sum(parameters[n].numel() for n in names)
         lines.append(f"  {optimizer:<8} {len(names)} tensors, {numbers:,} numbers: {_short(names)}")
     return "\n".join(
-        [*lines, *(f"  warning  {w}" for w in window_warnings(config, loci.in_window))]
+        [
+            *lines,
+            *(f"  warning  {w}" for w in window_warnings(config.model.n_layers, loci.in_window)),
+        ]
     )
 
 
-def window_warnings(config: TrainConfig, in_window: int) -> list[str]:
+def window_warnings(n_layers: int, in_window: int) -> list[str]:
     """What is wasted when the dilations reach beyond the input window."""
-    n_layers = config.model.n_layers
     useful = (in_window - 1).bit_length()  # blocks with dilation < in_window
     if n_layers > useful:
         wasted = ", ".join(str(2**i) for i in range(useful, n_layers))

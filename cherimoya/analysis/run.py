@@ -24,7 +24,7 @@ from cherimoya.network import Cherimoya, build_model
 from cherimoya.training import progress
 from cherimoya.training.checkpoint import BEST, Checkpoints, locked
 from cherimoya.training.evaluation import LOWER_IS_BETTER, METRICS, Scores, evaluate
-from cherimoya.training.run_log import RunLog, wandb_mode
+from cherimoya.training.run_log import RunLog
 from cherimoya.training.step import TrainingStep
 from cherimoya.training.trainer import Trainer
 
@@ -38,38 +38,33 @@ def run(config: TrainConfig, folder: Path) -> None:
     the user can mend, Interrupted after Ctrl-C or SIGTERM.
     """
     say = progress.say
-    mode, why = wandb_mode(config.logger) if config.logger.name == "wandb" else (None, "")
-    device = choose_device(config.trainer.device)
-    checkpoints = Checkpoints(folder / "checkpoints")
-    with locked(folder):
+    with locked(folder), RunLog(folder, config.logger) as log:
+        log.check_wandb()
+        device = choose_device(config.trainer.device)
+        checkpoints = Checkpoints(folder / "checkpoints")
         saved = checkpoints.load_last(say) if config.trainer.resume else None
-        torch.set_num_threads(
-            saved["threads"] if saved else config.trainer.threads or torch.get_num_threads()
-        )
-        with RunLog(folder, config.logger, say, mode) as log:
-            dataset = load_dataset(config.data, say)
-            model = model_for(config, dataset).to(device)
-            step = training_step(config, model, dataset)
-            loci = LociOnDevice(dataset.loci, device)
-            trainer = Trainer(config, step, dataset, loci, log, checkpoints, say)
-            if saved is not None:
-                trainer.restore(saved)
-            log.start_wandb(record(config, dataset, model), saved["wandb_id"] if saved else None)
-            goes_to = f"{log.where}{f' ({why})' if mode == 'offline' else ''}"
-            about_device = describe_device(device, config.trainer.device)
-            say(banner(config, folder, about_device, model, dataset, step.routes, goes_to))
-            if saved is not None:
-                say(f"resumed after {trainer.state.step:,} steps, in epoch {trainer.state.epoch}")
-            try:
-                trainer.fit()
-            except Interrupted:
-                say(
-                    f"saved. Continue with: cherimoya-train trainer.resume={shlex.quote(str(folder))}"
-                )
-                raise
-            except torch.OutOfMemoryError as error:
-                raise CherimoyaError(out_of_memory(config, folder)) from error
-            conclude(config, trainer, log, say)
+        threads = saved["threads"] if saved else config.trainer.threads
+        torch.set_num_threads(threads or torch.get_num_threads())
+        dataset = load_dataset(config.data)
+        model = model_for(config, dataset).to(device)
+        step = training_step(config, model, dataset)
+        loci = LociOnDevice(dataset.loci, device)
+        trainer = Trainer(config, step, dataset, loci, log, checkpoints, say)
+        if saved:
+            trainer.restore(saved)
+        log.start_wandb(record(config, dataset, model), saved["wandb_id"] if saved else None)
+        about_device = describe_device(device, config.trainer.device)
+        say(banner(config, folder, about_device, model, dataset, step.routes, log.where))
+        if saved:
+            say(f"resumed after {trainer.state.step:,} steps, in epoch {trainer.state.epoch}")
+        try:
+            trainer.fit()
+        except Interrupted:
+            say(f"saved. Continue with: cherimoya-train trainer.resume={shlex.quote(str(folder))}")
+            raise
+        except torch.OutOfMemoryError as error:
+            raise CherimoyaError(out_of_memory(config, folder)) from error
+        conclude(config, trainer, log, say)
 
 
 def choose_device(asked: str) -> torch.device:

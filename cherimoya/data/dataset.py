@@ -1,6 +1,5 @@
 """The loci of a training run, with their splits, from whatever `data=...` chose."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +27,12 @@ class Dataset:
         return rows[self.loci.label[rows] == 1]
 
 
-def load_dataset(config: DataConfig, say: Callable[[str], None]) -> Dataset:
+def load_dataset(config: DataConfig) -> Dataset:
     """Read, cut and split the data; simulate it first if need be.
 
     Raises DataError or ConfigError for whatever is wrong with the file or the splits.
     """
-    path = _path(config, say)
+    path = _path(config)
     header = hdf5.read_header(path, config.keys)
     rows = select_splits(
         header.chrom,
@@ -54,7 +53,7 @@ def load_dataset(config: DataConfig, say: Callable[[str], None]) -> Dataset:
     return Dataset(loci, rows, path, hdf5.fingerprint(path))
 
 
-def _path(config: DataConfig, say: Callable[[str], None]) -> Path:
+def _path(config: DataConfig) -> Path:
     if config.source == "hdf5":
         assert config.path is not None
         return Path(config.path)
@@ -65,4 +64,4 @@ def _path(config: DataConfig, say: Callable[[str], None]) -> Path:
             "data=synthetic needs data.in_window, data.out_window and data.max_jitter: "
             "there is no file to take them from."
         )
-    return synthetic.cached(config.synthetic, *windows, config.cache_dir, say)  # type: ignore[arg-type]
+    return synthetic.cached(config.synthetic, *windows, config.cache_dir)  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ CUTOFF = 4.2  # nats below the consensus: two variable bases may differ, no cons
 REACH = 70  # bases on each side of a motif where it adds signal
 LONGEST_RANGE = 150  # bases within which one motif changes the effect of another
 BACKGROUND = 2e-4  # signal per base and strand, in units of a lone core promoter
-MEAN_PEAK = 1.7  # mean signal of a simulated peak, in the same unit
+MEAN_PEAK = 1.86  # mean signal of a simulated peak at the default windows, in the same unit
 
 
 @dataclass(frozen=True, eq=False)

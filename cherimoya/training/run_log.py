@@ -6,6 +6,7 @@ fail or be switched off without harm to the training.
 
 import json
 import math
+import netrc
 import os
 import socket
 import threading
@@ -13,7 +14,7 @@ import time
 import traceback
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ from cherimoya.config import LoggerConfig
 from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.training.checkpoint import appearing
 
-REACH_SECONDS = 5.0
+REACH_SECONDS = 4.0
 
 
 def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
@@ -35,8 +36,9 @@ def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
 
     if config.mode == "offline" or os.environ.get("WANDB_MODE") == "offline":
         return "offline", "as asked"
-    url = wandb.Settings().base_url
-    if not _has_key(url):
+    settings = wandb.setup().settings
+    url = settings.base_url
+    if not settings.api_key and not _has_netrc_entry(url):
         if config.mode == "auto":
             return "offline", "no API key"
         raise CherimoyaError(
@@ -52,11 +54,7 @@ def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
     return "online", url
 
 
-def _has_key(url: str) -> bool:
-    import netrc
-
-    if os.environ.get("WANDB_API_KEY"):
-        return True
+def _has_netrc_entry(url: str) -> bool:
     try:
         file = netrc.netrc(os.environ.get("NETRC"))
     except (OSError, netrc.NetrcParseError):
@@ -90,12 +88,11 @@ class RunLog:
     status.json is running, done, interrupted, or failed with the traceback.
     """
 
-    def __init__(
-        self, folder: Path, config: LoggerConfig, say: Callable[[str], None], mode: str | None
-    ) -> None:
+    def __init__(self, folder: Path, config: LoggerConfig) -> None:
         self.folder = folder
         self.wandb_id: str | None = None
-        self._config, self._say, self._mode = config, say, mode
+        self._config = config
+        self._mode, self._why = "none", ""
         self._wandb: Any = None
         self._rows_path = folder / "metrics.jsonl"
         self._started = time.time()
@@ -126,9 +123,14 @@ class RunLog:
                 self._wandb.summary["status"] = state
                 self._wandb.finish(exit_code=exit_code)
 
+    def check_wandb(self) -> None:
+        """Decide between online and offline before any work starts; see `wandb_mode`."""
+        if self._config.name == "wandb":
+            self._mode, self._why = wandb_mode(self._config)
+
     def start_wandb(self, settings: Mapping[str, Any], wandb_id: str | None) -> None:
         """Open the W&B run, or the one that had `wandb_id` before an interruption."""
-        if self._mode is None:
+        if self._mode == "none":
             return
         import wandb
 
@@ -161,7 +163,7 @@ class RunLog:
             return "the run folder only"
         if self._mode == "online":
             return f"W&B, {self._wandb.url}"
-        return "W&B, offline"
+        return f"W&B, offline ({self._why})"
 
     @property
     def sync_command(self) -> str | None:

@@ -159,9 +159,8 @@ def compare(n_filters: int, args: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def append_row(row: dict[str, object]) -> None:
-    """Add one line to results.csv, with a header if the file is new."""
-    path = HERE / "results.csv"
+def append_row(path: Path, row: dict[str, object]) -> None:
+    """Add one line to `path`, with a header if the file is new."""
     new = not path.exists()
     with path.open("a", newline="") as handle:
         writer = csv.DictWriter(handle, row)
@@ -176,6 +175,7 @@ def main() -> None:
     parser.add_argument("--filters", type=int, nargs="+", default=[32, 96])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--output", type=Path, default=HERE / "results.csv")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:
@@ -185,7 +185,7 @@ def main() -> None:
         parser.error("--upstream-python is required")
     for n_filters in args.filters:
         row = compare(n_filters, args)
-        append_row(row)
+        append_row(args.output, row)
         print(row)
 
 

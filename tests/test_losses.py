@@ -1,0 +1,63 @@
+"""The losses against scipy and against formulas written out."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multinomial
+
+from cherimoya import Cherimoya
+from cherimoya.config import LossConfig
+from cherimoya.losses import FixedLoss, KendallLoss, build_loss, profile_and_count_losses
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, 10, generator=generator, dtype=torch.float64)
+    signal = torch.poisson(torch.full((4, 3, 10), 1.5, dtype=torch.float64), generator=generator)
+    return logits, torch.randn(4, 2, generator=generator, dtype=torch.float64), signal
+
+
+def test_losses_per_group_are_scipys_multinomial_and_squared_log_errors(batch):
+    logits, log_counts, signal = batch
+    profile, count = profile_and_count_losses(logits, log_counts, signal, [1, 2])
+    for g, channels in enumerate([slice(0, 1), slice(1, 3)]):
+        expected_profile, expected_count = [], []
+        for i in range(4):
+            k = signal[i, channels].flatten().numpy()
+            z = logits[i, channels].flatten().numpy()
+            p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+            expected_profile.append(-multinomial.logpmf(k, k.sum(), p))
+            expected_count.append((np.log1p(k.sum()) - log_counts[i, g].item()) ** 2)
+        assert profile[g].item() == pytest.approx(np.mean(expected_profile), rel=1e-9)
+        assert count[g].item() == pytest.approx(np.mean(expected_count), rel=1e-9)
+
+
+def test_learned_weights_follow_the_formula_and_freeze_when_settled():
+    model = Cherimoya(n_filters=8, n_layers=1, signal_groups=[1, 2])
+    model.lw0.data = torch.tensor([1.5, 2.0])
+    model.lw1.data = torch.tensor([0.5, 1.0])
+    profile, count = torch.tensor([3.0, 5.0]), torch.tensor([0.2, 0.4])
+    loss = KendallLoss(freeze_below=1.0)
+    total = loss(model, profile, count)
+    weighted = 3 / (2 * 1.5**2) + 5 / (2 * 2.0**2) + 0.2 / (2 * 0.5**2) + 0.4 / 2
+    penalty = sum(np.log(x) ** 2 for x in (1.5, 2.0, 0.5, 1.0))
+    assert total.item() == pytest.approx(weighted + penalty, rel=1e-6)
+
+    model.lw0.grad = torch.tensor([1.5, -0.7])  # mean magnitude 1.1
+    assert not loss.end_epoch(model)
+    model.lw0.grad = torch.tensor([1.2, -0.7])  # 0.95
+    assert loss.end_epoch(model)
+    assert not loss.end_epoch(model)  # once
+    assert not model.lw0.requires_grad
+    assert not model.lw1.requires_grad
+    assert loss(model, profile, count).item() == pytest.approx(weighted, rel=1e-6)
+
+
+def test_fixed_weights_leave_the_learned_ones_out():
+    model = Cherimoya(n_filters=8, n_layers=1)
+    loss = build_loss(LossConfig("fixed", 1.0, 2.0, 10.0), model)
+    assert isinstance(loss, FixedLoss)
+    assert not model.lw0.requires_grad
+    assert loss(model, torch.tensor([3.0]), torch.tensor([0.5])).item() == 11.0
+    assert not loss.end_epoch(model)

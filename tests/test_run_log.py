@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -88,7 +89,10 @@ def test_wandb_gets_config_rows_summary_and_the_end(tmp_path, monkeypatch):
         assert log.sync_command.startswith("wandb sync ")
         raise ValueError("broken")
     (folder,) = tmp_path.glob(f"wandb/offline-run-*-{run_id}")
-    records = read_wandb(folder / f"run-{run_id}.wandb")
+    end = time.monotonic() + 20  # W&B's own process may still be writing
+    while (records := read_wandb(folder / f"run-{run_id}.wandb"))["exit_code"] is None:
+        assert time.monotonic() < end, records
+        time.sleep(0.1)
     assert records["config"]["seed"] == 7
     assert records["history"] == [{"step": 5, "valid/loss": 1.5}]
     assert records["summary"]["best_epoch"] == 3

@@ -7,9 +7,9 @@ expected signal times a log-normal factor per locus, which no sequence model can
 
 import hashlib
 import json
-import logging
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,6 @@ PLAN = (
     (grammar.REPRESSOR, 0.45),
     (grammar.FOOTPRINT, 0.4),
 )
-
-logger = logging.getLogger(__name__)
 
 
 def simulate(config: SyntheticConfig, in_window: int, out_window: int, max_jitter: int) -> Loci:
@@ -101,11 +99,13 @@ def cached(
     out_window: int,
     max_jitter: int,
     cache_dir: str | Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> Path:
     """The HDF5 file of `simulate` with these arguments, made on first use.
 
-    `cache_dir` defaults to $XDG_CACHE_HOME/cherimoya, or ~/.cache/cherimoya; a temporary folder
-    steps in, with a warning, when it cannot be written. Processes may call this at once.
+    `cache_dir` defaults to $XDG_CACHE_HOME/cherimoya, or ~/.cache/cherimoya. When it cannot be
+    written, one line to `say` names the temporary folder that takes its place. Any number of
+    processes may call this at once.
     """
     parameters = _parameters(config, in_window, out_window, max_jitter)
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
@@ -118,8 +118,7 @@ def cached(
     try:
         return hdf5.write(paths[0], loci)
     except OSError as error:
-        reason = error.strerror or error
-        logger.warning("cannot write to %s (%s): using %s instead", folder, reason, fallback)
+        say(f"cannot write to {folder} ({error.strerror}): keeping the simulated data in {fallback}")
     return paths[1] if _is_whole(paths[1]) else hdf5.write(paths[1], loci)
 
 

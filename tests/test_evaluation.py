@@ -82,7 +82,7 @@ def test_the_table_shows_the_share_of_the_ceiling():
 
 @pytest.mark.parametrize(
     ("n_layers", "in_window", "word"),
-    [(9, 2114, None), (9, 1044, None), (9, 1042, "wider"), (12, 2114, "wider"), (13, 2114, "4096")],
+    [(9, 2114, None), (9, 257, None), (9, 256, "dilation 256"), (13, 2114, "dilation 4096")],
 )
 def test_dilations_beyond_the_window_are_warned_of(n_layers, in_window, word):
     warnings = window_warnings(n_layers, in_window)

@@ -9,7 +9,7 @@ from cherimoya import __version__
 from cherimoya.config import TrainConfig
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset
-from cherimoya.network import STEM_KERNEL, Cherimoya
+from cherimoya.network import Cherimoya
 
 
 def banner(
@@ -36,7 +36,8 @@ def banner(
         "model": f"{config.model.n_filters} filters x {config.model.n_layers} blocks, "
         f"{size:,} parameters",
         "window": f"{loci.in_window:,} bp in, {loci.out_window:,} bp out, "
-        f"receptive field {model.receptive_field:,} bp",
+        f"receptive field {model.receptive_field:,} bp"
+        f"{', wider than the window' if model.receptive_field > loci.in_window else ''}",
         "data": f"{dataset.path} ({dataset.fingerprint})",
         "loci": "; ".join(splits),
         "steps": f"{examples // batch_size} an epoch of {batch_size} examples "
@@ -57,7 +58,7 @@ def banner(
 
 
 def window_warnings(n_layers: int, in_window: int) -> list[str]:
-    """What is wasted when the dilations reach beyond the input window."""
+    """Blocks whose dilation is no shorter than the input window: their outer taps read padding."""
     useful = (in_window - 1).bit_length()  # blocks with dilation < in_window
     if n_layers > useful:
         wasted = ", ".join(str(2**i) for i in range(useful, n_layers))
@@ -65,12 +66,6 @@ def window_warnings(n_layers: int, in_window: int) -> list[str]:
             f"dilation {wasted} is no shorter than the {in_window} bp window: those blocks read "
             f"only padding beside the centre. Use model.n_layers={useful} or a longer "
             "data.in_window."
-        ]
-    reach = 2 * (STEM_KERNEL // 2 + 2**n_layers - 1) + 1
-    if reach > in_window:
-        return [
-            f"the receptive field ({reach:,} bp) is wider than the {in_window:,} bp window: the "
-            f"longest dilations read padding in part. model.n_layers={n_layers - 1} loses little."
         ]
     return []
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 COMPLEMENT = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
-_BASES = {"A": [0], "C": [1], "G": [2], "T": [3], "W": [0, 3], "S": [1, 2]}
+CONSERVED, VARIABLE = 0.97, 0.7  # chance of the consensus base
 
 
 @dataclass(frozen=True)
 class Motif:
-    """A binding site. Upper case is conserved (97 %), lower case variable (70 %), W is A or T."""
+    """A binding site. Upper case bases of the consensus are conserved, lower case ones variable."""
 
     name: str
     consensus: str
@@ -33,9 +33,8 @@ CORE, ACTIVATOR, ENHANCER, REPRESSOR, FOOTPRINT = range(len(MOTIFS))
 
 CUTOFF = 4.2  # nats below the consensus: two variable bases may differ, no conserved one
 REACH = 70  # bases on each side of a motif where it adds signal
-LONGEST_RANGE = 150  # bases within which one motif changes the effect of another
 BACKGROUND = 2e-4  # signal per base and strand, in units of a lone core promoter
-MEAN_PEAK = 1.86  # mean signal of a simulated peak at the default windows, in the same unit
+MEAN_PEAK = 1.86  # mean signal of a simulated peak in the default windows, in that unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +62,9 @@ class Instances:
 
 def probabilities(motif: Motif) -> np.ndarray:
     """Position weight matrix (width, 4): the chance of A, C, G and T at each base."""
-    matrix = np.empty((len(motif.consensus), 4))
-    for row, letter in zip(matrix, motif.consensus, strict=True):
-        matches = _BASES[letter.upper()]
-        kept = 0.97 if letter.isupper() else 0.7
-        row[:] = (1 - kept) / (4 - len(matches))
-        row[matches] = kept / len(matches)
+    kept = np.array([CONSERVED if base.isupper() else VARIABLE for base in motif.consensus])
+    matrix = np.repeat((1 - kept[:, None]) / 3, 4, axis=1)
+    matrix[np.arange(len(kept)), ["ACGT".index(base) for base in motif.consensus.upper()]] = kept
     return matrix
 
 
@@ -86,7 +82,9 @@ def scan(codes: np.ndarray) -> Instances:
             locus, position = np.nonzero(score > -CUTOFF)
             constant = np.broadcast_to([[index], [strand]], (2, len(locus)))
             found.append((locus, constant[0], position, constant[1], score[locus, position]))
-    locus, kind, position, side, score = (np.concatenate(parts) for parts in zip(*found))
+    locus, kind, position, side, score = (
+        np.concatenate(parts) for parts in zip(*found, strict=True)
+    )
     order = np.lexsort((kind, position, locus))
     strength = np.exp(score[order] / 6)
     return Instances(locus[order], kind[order], position[order], side[order], strength)
@@ -96,7 +94,8 @@ def expected_signal(codes: np.ndarray, mean_count: float) -> np.ndarray:
     """Expected counts (n, 2, L) on the forward and reverse strand of sequences (n, L).
 
     Every motif instance adds its footprint; core promoters scale theirs by their activators and
-    repressors; bound sites are protected. A simulated peak expects `mean_count` counts on average.
+    repressors; bound sites are protected. A simulated peak expects `mean_count` counts on average,
+    in the default windows.
     """
     instances = scan(codes)
     n, length = codes.shape
@@ -191,7 +190,7 @@ def _scores(codes: np.ndarray, motif: Motif, strand: int) -> np.ndarray:
     if strand == -1:
         table = table[::-1, COMPLEMENT]
     places = codes.shape[1] - len(table) + 1
-    return sum(row[codes[:, i : i + places]] for i, row in enumerate(table))  # type: ignore[return-value]
+    return sum(row[codes[:, i : i + places]] for i, row in enumerate(table))
 
 
 _WIDTHS = np.array([len(motif.consensus) for motif in MOTIFS])

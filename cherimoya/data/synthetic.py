@@ -29,9 +29,8 @@ GAP = 2000  # bases between neighbouring loci, give or take half of them
 BLOCK = 1024  # loci simulated at once: bounds the memory
 ATTEMPTS = 20  # tries to find room for a motif before going without
 
-# motif and its chance of being planted in a peak; the others are placed around the first
+# what may be planted around the first core promoter of a peak, and the chance that it is
 PLAN = (
-    (grammar.CORE, 1.0),
     (grammar.CORE, 0.2),
     (grammar.ACTIVATOR, 0.5),
     (grammar.ENHANCER, 0.5),
@@ -62,15 +61,13 @@ def simulate(config: SyntheticConfig, in_window: int, out_window: int, max_jitte
     for block, first in enumerate(range(0, len(label), BLOCK)):
         rng, rows = _generator(config.seed, 1 + block), slice(first, first + BLOCK)
         codes.append(_sequences(rng, label[rows], gc[rows], length, out_window))
-        rates = grammar.expected_signal(codes[-1], config.mean_count)[
-            :, :, margin : length - margin
-        ]
-        factor = np.exp(rng.normal(-(NOISE**2) / 2, NOISE, (len(rates), 1, 1)))  # mean 1
+        rates = grammar.expected_signal(codes[-1], config.mean_count)
+        rates = rates[:, :, margin : length - margin]
         expected.append(rates.astype(np.float32))
-        observed.append(rng.poisson(rates * factor).astype(np.int32))
-    sequence, truth = np.concatenate(codes), {"expected": np.concatenate(expected)}
-    inside = truth["expected"][:, :, max_jitter : max_jitter + out_window]
-    truth["log_count"] = np.log1p(inside.sum((1, 2), dtype=np.float64))[:, None]
+        observed.append(_observe(rng, rates))
+    sequence, profile = np.concatenate(codes), np.concatenate(expected)
+    inside = profile[:, :, max_jitter : max_jitter + out_window].sum((1, 2), dtype=np.float64)
+    truth = {"expected": profile, "log_count": np.log1p(inside)[:, None]}
     return Loci(
         sequence=sequence,
         signal=smallest_integers(np.concatenate(observed)),
@@ -110,16 +107,16 @@ def cached(
     parameters = _parameters(config, in_window, out_window, max_jitter)
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache()
-    fallback = Path(tempfile.gettempdir()) / f"cherimoya-{os.getuid()}"
-    paths = [place / f"synthetic-{key}.h5" for place in (folder, fallback)]
-    if _is_whole(paths[0]):
-        return paths[0]
+    path = folder / f"synthetic-{key}.h5"
+    if _is_whole(path):
+        return path
     loci = simulate(config, in_window, out_window, max_jitter)
     try:
-        return hdf5.write(paths[0], loci)
+        return hdf5.write(path, loci)
     except OSError as error:
-        say(f"cannot write to {folder} ({error.strerror}): keeping the simulated data in {fallback}")
-    return paths[1] if _is_whole(paths[1]) else hdf5.write(paths[1], loci)
+        fallback = Path(tempfile.gettempdir()) / f"cherimoya-{os.getuid()}"
+        say(f"cannot write to {folder} ({error.strerror}): the simulated data go to {fallback}")
+    return hdf5.write(fallback / path.name, loci)
 
 
 def _parameters(
@@ -192,57 +189,74 @@ def _random_bases(rng: np.random.Generator, gc: np.ndarray) -> np.ndarray:
 
 
 def _with_motifs(rng: np.random.Generator, codes: np.ndarray, out_window: int) -> np.ndarray:
-    """`codes` (n, L) with the motifs of PLAN written in where they find room."""
+    """`codes` (n, L) with a core promoter near the middle, and the motifs of PLAN."""
     codes, (n, length) = codes.copy(), codes.shape
     taken = np.zeros((n, length), dtype=bool)
     spread = max(out_window // 2 - 60, 8)  # keeps a promoter's signal within the output window
-    core = np.stack([length // 2 + rng.integers(-spread, spread + 1, n), rng.choice([1, -1], n)])
-    for step, (motif, chance) in enumerate(PLAN):
-        width = len(MOTIFS[motif].consensus)
+    middle, facing = length // 2 + rng.integers(-spread, spread + 1, n), rng.choice([1, -1], n)
+    _plant(rng, codes, taken, grammar.CORE, np.arange(n), middle, facing)
+    for motif, chance in PLAN:
         rows = np.flatnonzero(rng.random(n) < chance)
         for _ in range(ATTEMPTS):
-            middle, strand = _places(rng, motif, core[:, rows], spread, length)
-            if step == 0:
-                middle, strand = core[:, rows]
-            first = np.clip(middle - width // 2, 0, length - width)
-            bases = first[:, None] + np.arange(width)
-            free = ~taken[rows[:, None], bases].any(axis=1)
-            where = (rows[free, None], bases[free])
-            codes[where] = _motif_sequences(rng, motif, strand[free])
-            taken[where] = True
-            rows = rows[~free]
+            strand = rng.choice([1, -1], len(rows))
+            if motif in (grammar.CORE, grammar.FOOTPRINT):
+                place = length // 2 + rng.integers(-spread, spread + 1, len(rows))
+            else:
+                place = middle[rows] + facing[rows] * _distances(rng, motif, len(rows))
+            planted = _plant(rng, codes, taken, motif, rows, place, strand)
+            rows = rows[~planted]
     return codes
 
 
-def _places(
-    rng: np.random.Generator, motif: int, core: np.ndarray, spread: int, length: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where to put `motif` in loci whose first core promoter is `core` (2, n): middle, strand."""
-    near, facing = core
-    n, strand = len(near), rng.choice([1, -1], len(near))
-    if motif in (grammar.CORE, grammar.FOOTPRINT):
-        return length // 2 + rng.integers(-spread, spread + 1, n), strand
-    limit = grammar.LONGEST_RANGE if motif == grammar.ENHANCER else 110
-    offset = rng.integers(-limit, limit + 1, n)
-    if motif == grammar.ACTIVATOR:  # half of them well spaced
-        spaced = np.rint(rng.normal(-50, 15, n)).astype(np.int64)
-        offset = np.where(rng.random(n) < 0.5, spaced, offset)
-    return near + facing * offset, strand
+def _distances(rng: np.random.Generator, motif: int, n: int) -> np.ndarray:
+    """How far downstream of a core promoter to plant what modulates it (n,)."""
+    limit = 150 if motif == grammar.ENHANCER else 110
+    anywhere = rng.integers(-limit, limit + 1, n)
+    if motif != grammar.ACTIVATOR:
+        return anywhere
+    well_spaced = np.rint(rng.normal(-50, 15, n)).astype(np.int64)
+    return np.where(rng.random(n) < 0.5, well_spaced, anywhere)
+
+
+def _plant(
+    rng: np.random.Generator,
+    codes: np.ndarray,
+    taken: np.ndarray,
+    motif: int,
+    rows: np.ndarray,
+    middle: np.ndarray,
+    strand: np.ndarray,
+) -> np.ndarray:
+    """Write `motif` into `rows` of `codes` where nothing is `taken`; returns where it was (m,)."""
+    width = len(MOTIFS[motif].consensus)
+    first = np.clip(middle - width // 2, 0, codes.shape[1] - width)
+    bases = first[:, None] + np.arange(width)
+    free = ~taken[rows[:, None], bases].any(axis=1)
+    where = (rows[free, None], bases[free])
+    codes[where] = _motif_sequences(rng, motif, strand[free])
+    taken[where] = True
+    return free
 
 
 def _motif_sequences(rng: np.random.Generator, motif: int, strand: np.ndarray) -> np.ndarray:
     """Codes (n, width) drawn from the motif's matrix, as the forward strand reads them."""
-    matrix = grammar.probabilities(MOTIFS[motif])
-    codes = np.empty((len(strand), len(matrix)), dtype=np.uint8)
+    below = grammar.probabilities(MOTIFS[motif]).cumsum(axis=1)[:, :3]
+    codes = np.empty((len(strand), len(below)), dtype=np.uint8)
     todo = np.arange(len(strand))
     while len(todo):
-        draws = rng.random((len(todo), len(matrix), 1))
-        codes[todo] = (draws > matrix.cumsum(axis=1)[:, :3]).sum(axis=2)
-        todo = todo[~np.isin(todo, todo[_matching(codes[todo], motif)])]
+        codes[todo] = (rng.random((len(todo), len(below), 1)) > below).sum(axis=2)
+        todo = np.setdiff1d(todo, todo[_matching(codes[todo], motif)])
     return np.where(strand[:, None] == 1, codes, grammar.reverse_complement(codes))
 
 
+def _observe(rng: np.random.Generator, rates: np.ndarray) -> np.ndarray:
+    """Poisson counts (n, 2, L) of expected counts, with a factor per locus whose mean is 1."""
+    factor = np.exp(rng.normal(-(NOISE**2) / 2, NOISE, (len(rates), 1, 1)))
+    return rng.poisson(rates * factor).astype(np.int32)
+
+
 def _matching(codes: np.ndarray, motif: int) -> np.ndarray:
+    """Rows of `codes` (n, width) that are instances of `motif` on the forward strand."""
     found = grammar.scan(codes)
     return found.locus[(found.motif == motif) & (found.strand == 1)]
 

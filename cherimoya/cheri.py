@@ -46,8 +46,11 @@ class CheriBlock(nn.Module):
         for weight in self.parameters():
             nn.init.trunc_normal_(weight, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, L, C) to (N, L, C)."""
+    def forward(self, x: Tensor, trim: int = 0) -> Tensor:
+        """(N, L, C) to (N, L - 2 * trim, C): `trim` positions less on each side.
+
+        The normalisation spans all L positions; only the MLP skips those left out.
+        """
         return reference.cheri_block(
             x,
             self.conv_weight,
@@ -55,6 +58,7 @@ class CheriBlock(nn.Module):
             self.linear2.weight,
             self.dilation,
             self.residual_scale,
+            trim=trim,
         )
 
     def extra_repr(self) -> str:

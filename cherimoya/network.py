@@ -126,10 +126,16 @@ class Cherimoya(nn.Module):
             If a shape does not fit the model.
         """
         self._check_inputs(X, X_ctl)
+        # Ends that no head reads are left out of the last block already.
+        unread = max(self.trimming - self.config["profile_kernel_size"] // 2, 0)
         x = reference.stem(X, self.iconv.weight, self.iconv.bias)  # (N, L, C)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x)
-        return self._profile(x, X_ctl), self._log_counts(x, X_ctl)
+        x = self.blocks[-1](x, trim=unread)  # (N, L - 2 unread, C)
+        if X_ctl is not None:
+            X_ctl = X_ctl[:, :, unread : X_ctl.shape[2] - unread]
+        cut = self.trimming - unread
+        return self._profile(x, X_ctl, cut), self._log_counts(x, X_ctl, cut)
 
     def _check_inputs(self, X: Tensor, X_ctl: Tensor | None) -> None:
         if X.ndim != 3 or X.shape[1] != 4 or X.shape[2] <= 2 * self.trimming:
@@ -144,19 +150,16 @@ class Cherimoya(nn.Module):
         if not self.n_control_tracks and X_ctl is not None:
             raise ValueError("X_ctl is given, but this model has no control tracks")
 
-    def _profile(self, x: Tensor, X_ctl: Tensor | None) -> Tensor:
-        """Convolve before trimming; rows that the kernel cannot reach are left out."""
-        length, margin = x.shape[1], self.config["profile_kernel_size"] // 2
-        start = max(self.trimming - margin, 0)
-        y = x[:, start : length - start]
+    def _profile(self, x: Tensor, X_ctl: Tensor | None, cut: int) -> Tensor:
+        """Convolve, and then cut: (N, L', C) to (N, tracks, L' - 2 cut)."""
         if X_ctl is not None:
-            y = torch.cat([y, X_ctl[:, :, start : length - start].transpose(1, 2)], dim=2)
-        logits = reference.profile_head(y, self.fconv.weight, self.fconv.bias)
-        cut = self.trimming - start
+            x = torch.cat([x, X_ctl.transpose(1, 2)], dim=2)
+        logits = reference.profile_head(x, self.fconv.weight, self.fconv.bias)
         return logits[:, :, cut : logits.shape[2] - cut]
 
-    def _log_counts(self, x: Tensor, X_ctl: Tensor | None) -> Tensor:
-        window = slice(self.trimming, x.shape[1] - self.trimming)
+    def _log_counts(self, x: Tensor, X_ctl: Tensor | None, cut: int) -> Tensor:
+        """Average what is left after the cut: (N, L', C) to (N, n_groups)."""
+        window = slice(cut, x.shape[1] - cut)
         features = x[:, window].mean(dim=1, dtype=torch.float32)  # (N, C)
         if X_ctl is not None:
             total = X_ctl[:, :, window].sum(dim=(1, 2), dtype=torch.float32)

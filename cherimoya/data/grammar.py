@@ -34,7 +34,7 @@ CORE, ACTIVATOR, ENHANCER, REPRESSOR, FOOTPRINT = range(len(MOTIFS))
 CUTOFF = 4.2  # nats below the consensus: two variable bases may differ, no conserved one
 REACH = 70  # bases on each side of a motif where it adds signal
 BACKGROUND = 2e-4  # signal per base and strand, in units of a lone core promoter
-MEAN_PEAK = 1.86  # mean signal of a simulated peak in the default windows, in that unit
+MEAN_PEAK = 1.96  # mean signal of a simulated peak in the default windows, in that unit
 
 
 @dataclass(frozen=True, eq=False)

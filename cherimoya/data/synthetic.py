@@ -113,9 +113,9 @@ def cached(
     loci = simulate(config, in_window, out_window, max_jitter)
     try:
         return hdf5.write(path, loci)
-    except OSError as error:
+    except (DataError, OSError) as error:
         fallback = Path(tempfile.gettempdir()) / f"cherimoya-{os.getuid()}"
-        say(f"cannot write to {folder} ({error.strerror}): the simulated data go to {fallback}")
+        say(f"{error} Until then the simulated data go to {fallback}")
     return hdf5.write(fallback / path.name, loci)
 
 

@@ -197,7 +197,6 @@ class TrainerConfig:
     device: str = checked(choices=("auto", "cpu", "cuda"))
     devices: int = checked(at_least=1, at_most=1, hint="Training runs in one process.")
     precision: str = checked(choices=("fp32",))
-    compile: bool = checked()
     threads: int | None = checked(at_least=1)
     early_stopping: int | None = checked(at_least=1)
     checkpoint_minutes: float = checked(above=0)

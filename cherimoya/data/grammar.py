@@ -23,16 +23,16 @@ class Motif:
 
 
 MOTIFS = (
-    Motif("INR", "ccTCAGTTCg", "initiator: sharp initiation at its A, divergent 45 bp upstream"),
+    Motif("INR", "ccTCAGTTCg", "initiator: sharp initiation at its A, divergent 35 bp upstream"),
     Motif("SP1", "gGGGCGGGGc", "activator: up to 2.5 x initiation, best 50 bp upstream of it"),
-    Motif("ETS", "aCCGGAAGTg", "enhancer: 2.5 x initiation within 140 bp, more so with SP1"),
-    Motif("ZEB", "cCAGGTGAtt", "repressor: a quarter of the initiation within 120 bp"),
+    Motif("ETS", "aCCGGAAGTg", "enhancer: 2.5 x initiation within 110 bp, more so with SP1"),
+    Motif("ZEB", "cCAGGTGAtt", "repressor: a quarter of the initiation within 100 bp"),
     Motif("NFY", "agCCAATCAg", "footprint: protected site, shoulders shifted between strands"),
 )
 CORE, ACTIVATOR, ENHANCER, REPRESSOR, FOOTPRINT = range(len(MOTIFS))
 
 CUTOFF = 4.2  # nats below the consensus: two variable bases may differ, no conserved one
-REACH = 70  # bases on each side of a motif where it adds signal
+REACH = 60  # bases on each side of a motif where it adds signal
 BACKGROUND = 2e-4  # signal per base and strand, in units of a lone core promoter
 MEAN_PEAK = 1.96  # mean signal of a simulated peak in the default windows, in that unit
 
@@ -147,7 +147,7 @@ def _influence(motif: np.ndarray, downstream: np.ndarray) -> np.ndarray:
     spaced = 0.4 + 0.6 * np.exp(-(((downstream + 50) / 25) ** 2) / 2)
     return np.select(
         [motif == ACTIVATOR, motif == ENHANCER, motif == REPRESSOR],
-        [spaced * _within(distance, 120), _within(distance, 140), _within(distance, 120)],
+        [spaced * _within(distance, 100), _within(distance, 110), _within(distance, 100)],
         0.0,
     )
 
@@ -161,8 +161,8 @@ def _footprint(motif: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     x = np.arange(width + 2 * REACH) - (width - 1) / 2 - REACH  # bases from the motif's centre
     added, hidden = np.zeros((2, len(x))), np.zeros((2, len(x)))
     if motif == CORE:
-        added[0] = _bump(x, -0.5, 1, 0.45) + _bump(x, 35, 6, 0.25)
-        added[1] = _bump(x, -44.5, 1, 0.2) + _bump(x, -50, 6, 0.1)
+        added[0] = _bump(x, -0.5, 1, 0.45) + _bump(x, 28, 5, 0.25)
+        added[1] = _bump(x, -35.5, 1, 0.2) + _bump(x, -39, 5, 0.1)
     elif motif == FOOTPRINT:
         added[0], added[1] = _bump(x, -18, 4, 0.2), _bump(x, 18, 4, 0.2)
     elif motif == ACTIVATOR:

@@ -192,7 +192,7 @@ def _with_motifs(rng: np.random.Generator, codes: np.ndarray, out_window: int) -
     """`codes` (n, L) with a core promoter near the middle, and the motifs of PLAN."""
     codes, (n, length) = codes.copy(), codes.shape
     taken = np.zeros((n, length), dtype=bool)
-    spread = max(out_window // 2 - 60, 8)  # keeps a promoter's signal within the output window
+    spread = max(out_window // 2 - 48, 8)  # keeps a promoter's signal within the output window
     middle, facing = length // 2 + rng.integers(-spread, spread + 1, n), rng.choice([1, -1], n)
     _plant(rng, codes, taken, grammar.CORE, np.arange(n), middle, facing)
     for motif, chance in PLAN:
@@ -210,7 +210,7 @@ def _with_motifs(rng: np.random.Generator, codes: np.ndarray, out_window: int) -
 
 def _distances(rng: np.random.Generator, motif: int, n: int) -> np.ndarray:
     """How far downstream of a core promoter to plant what modulates it (n,)."""
-    limit = 150 if motif == grammar.ENHANCER else 110
+    limit = 115 if motif == grammar.ENHANCER else 95
     anywhere = rng.integers(-limit, limit + 1, n)
     if motif != grammar.ACTIVATOR:
         return anywhere

@@ -8,6 +8,7 @@ import secrets
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +142,8 @@ def _quoted(path: Path) -> str:
 
 def _train(values: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
-    try:
+    with suppress(ValueError):
         folder = folder.relative_to(Path.cwd())
-    except ValueError:
-        pass
     try:
         plain = _plain(values)
         if plain["trainer"]["resume"] is not None:

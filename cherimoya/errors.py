@@ -15,7 +15,7 @@ class DataError(CherimoyaError):
     """An input file that is missing, damaged, or does not hold what is needed."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - a request that was met, not an error
     """The run was asked to stop by a signal, and has saved its state."""
 
     def __init__(self, signum: int) -> None:

@@ -128,9 +128,9 @@ class Cherimoya(nn.Module):
         self._check_inputs(X, X_ctl)
         # Ends that no head reads are left out of the last block already.
         unread = max(self.trimming - self.config["profile_kernel_size"] // 2, 0)
-        x = reference.stem(X, self.iconv.weight, self.iconv.bias)  # (N, L, C)
+        x = reference.stem(X, self.iconv.weight, self.iconv.bias)  # type: ignore[arg-type]
         for block in self.blocks[:-1]:
-            x = block(x)
+            x = block(x)  # (N, L, C)
         x = self.blocks[-1](x, trim=unread)  # (N, L - 2 unread, C)
         if X_ctl is not None:
             X_ctl = X_ctl[:, :, unread : X_ctl.shape[2] - unread]
@@ -154,7 +154,7 @@ class Cherimoya(nn.Module):
         """Convolve, and then cut: (N, L', C) to (N, tracks, L' - 2 cut)."""
         if X_ctl is not None:
             x = torch.cat([x, X_ctl.transpose(1, 2)], dim=2)
-        logits = reference.profile_head(x, self.fconv.weight, self.fconv.bias)
+        logits = reference.profile_head(x, self.fconv.weight, self.fconv.bias)  # type: ignore[arg-type]
         return logits[:, :, cut : logits.shape[2] - cut]
 
     def _log_counts(self, x: Tensor, X_ctl: Tensor | None, cut: int) -> Tensor:

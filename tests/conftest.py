@@ -78,4 +78,5 @@ def cherimoya_train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
 def clean_environment() -> dict[str, str]:
     """This process's environment, without W&B's settings."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    return kept | {"NETRC": os.devnull, "PYTHONPATH": str(REPOSITORY)}
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return kept | {"NETRC": os.devnull, "PYTHONPATH": path}

@@ -46,7 +46,7 @@ def test_a_seed_stands_for_its_data():
 def test_the_windows_of_these_tests_are_the_defaults():
     text = (conf_dir() / "data" / "synthetic.yaml").read_text()
     for key, value in zip(("in_window", "out_window", "max_jitter"), WINDOWS, strict=True):
-        assert f"\n{key}: {value} " in text
+        assert f"\n  {key}: {value} " in text
 
 
 def test_loci_lie_apart_on_every_chromosome(loci):

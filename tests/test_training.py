@@ -197,8 +197,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
 
 def test_two_runs_cannot_own_one_folder(tmp_path):
     message = f"in use by process {os.getpid()}"
-    with locked(tmp_path):
-        with pytest.raises(CherimoyaError, match=message), locked(tmp_path):
-            pass
-    with locked(tmp_path):
+    with locked(tmp_path), pytest.raises(CherimoyaError, match=message), locked(tmp_path):
+        pass
+    with locked(tmp_path):  # free again
         pass

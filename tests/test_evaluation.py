@@ -8,7 +8,7 @@ from scipy import stats
 from cherimoya import Cherimoya
 from cherimoya.analysis import baselines
 from cherimoya.analysis.banner import window_warnings
-from cherimoya.analysis.run import score_table
+from cherimoya.analysis.conclusion import score_table
 from cherimoya.config import DataConfig
 from cherimoya.data.batches import LociOnDevice
 from cherimoya.data.dataset import load_dataset

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from cherimoya import __version__
+from cherimoya.analysis import baselines
 from cherimoya.config import TrainConfig
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset
@@ -44,6 +43,14 @@ def banner(
         f"({examples % batch_size} dropped), {config.trainer.max_epochs} epochs",
         "metrics": where_metrics_go,
     }
+    truth = baselines.ceiling(dataset, "validation")
+    if truth is not None:
+        best = truth.metrics()
+        facts["ceiling"] = (
+            f"validation MNLL {best['profile_mnll']:.3f}, profile r "
+            f"{best['profile_pearson']:.3f}, count r {best['count_pearson']:.3f}: the simulation's "
+            "own truth"
+        )
     lines = [f"Cherimoya {__version__}"]
     lines += [f"  {name:<8} {value}" for name, value in facts.items()]
     for optimizer, names in routes.items():
@@ -68,15 +75,6 @@ def window_warnings(n_layers: int, in_window: int) -> list[str]:
             "data.in_window."
         ]
     return []
-
-
-def describe_device(device: torch.device, asked: str) -> str:
-    """The device, and why it was chosen."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        return name if asked == "cuda" else f"{name} (found; trainer.device=cpu to leave it)"
-    threads = f"CPU, {torch.get_num_threads()} threads"
-    return f"{threads} (as asked)" if asked == "cpu" else f"{threads} (no GPU found)"
 
 
 def _short(names: Sequence[str]) -> str:

@@ -12,7 +12,6 @@ import csv
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -130,16 +129,10 @@ def run_contender(name: str, n_filters: int, args: argparse.Namespace) -> dict[s
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def cpu_name() -> str:
-    """The processor as Linux names it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
-
-
 def compare(n_filters: int, args: argparse.Namespace) -> dict[str, object]:
     """Rounds of every contender in turn; each time is the median over rounds."""
+    from cherimoya.analysis.machine import cpu_name
+
     seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     for i in range(args.rounds):
         for name in CONTENDERS:

@@ -1,0 +1,157 @@
+"""The end of a run: scores of the best checkpoint, a summary, plots, and where they are."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cherimoya.analysis import baselines
+from cherimoya.config import TrainConfig
+from cherimoya.data.dataset import Dataset
+from cherimoya.metrics import group_softmax
+from cherimoya.network import Cherimoya
+from cherimoya.training import progress
+from cherimoya.training.checkpoint import BEST
+from cherimoya.training.evaluation import LOWER_IS_BETTER, METRICS, Scores, evaluate
+from cherimoya.training.run_log import RunLog
+from cherimoya.training.trainer import Trainer
+
+N_EXAMPLE_LOCI = 4
+
+
+def conclude(
+    config: TrainConfig, trainer: Trainer, log: RunLog, say: Callable[[str], None]
+) -> None:
+    """Score the best checkpoint on the test loci, write the summary and the plots, and say so."""
+    folder, dataset, state = log.folder, trainer.dataset, trainer.state
+    split = "test" if len(dataset.rows["test"]) else "validation"
+    model = Cherimoya.load(folder / "checkpoints" / BEST, device=_device_of(trainer.step.model))
+    size = config.trainer.eval_batch_size
+    scores = evaluate(model, trainer.loci, dataset.rows[split], dataset.loci.label, size)
+    columns = _beside(scores, dataset, split)
+    log.summary(
+        {
+            "best_epoch": state.best_epoch,
+            "epochs": state.epoch,
+            "steps": state.step,
+            "train_seconds": round(state.seconds, 1),
+            "best_valid_loss": state.best_loss,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "scored_split": split,
+            **{name.replace(" ", "_"): values for name, values in columns.items()},
+        }
+    )
+    plots = _plots(model, trainer, scores, split, log, say) if config.trainer.plots else []
+    say("")
+    say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
+    say(score_table(columns))
+    say(f"\n{state.step:,} steps in {progress.duration(state.seconds)}")
+    say(f"run          {folder}")
+    say(f"checkpoints  {folder / 'checkpoints'}")
+    if plots:
+        say(f"plots        {folder / 'plots'}")
+    if log.sync_command:
+        say(f"W&B          {log.sync_command}")
+
+
+def _beside(scores: Scores, dataset: Dataset, split: str) -> dict[str, dict[str, float]]:
+    """The scores of the model, of the average profile, and of the truth where it is known."""
+    columns = {split: scores, "average profile": baselines.average_profile(dataset, split)}
+    truth = baselines.ceiling(dataset, split)
+    if truth is not None:
+        columns["ceiling"] = truth
+    return {name: values.metrics() for name, values in columns.items()}
+
+
+def score_table(columns: dict[str, dict[str, float]]) -> str:
+    """Metrics by column; beside a ceiling also the share of it that was reached."""
+    header = ["metric", *columns]
+    first = next(iter(columns.values()))
+    if "ceiling" in columns:
+        header.append("of ceiling")
+    rows = []
+    for name in METRICS:
+        row = [name, *(_number(values[name]) for values in columns.values())]
+        if "ceiling" in columns:
+            comparable = name not in LOWER_IS_BETTER
+            row.append(
+                f"{100 * first[name] / columns['ceiling'][name]:.0f} %" if comparable else ""
+            )
+        rows.append(row)
+    return progress.table(header, rows)
+
+
+def _plots(
+    model: Cherimoya,
+    trainer: Trainer,
+    scores: Scores,
+    split: str,
+    log: RunLog,
+    say: Callable[[str], None],
+) -> list[Path]:
+    try:
+        from cherimoya.analysis import plots
+    except ImportError:
+        say(
+            "no plots: matplotlib is missing. Install it with: pip install 'cherimoya-train[plots]'"
+        )
+        return []
+    folder = log.folder / "plots"
+    made = [
+        plots.learning_curves(log.folder / "metrics.jsonl", folder / "learning_curves.png"),
+        plots.count_scatter(
+            scores.log_counts.numpy(),
+            scores.observed_log_counts.numpy(),
+            scores.label.numpy(),
+            folder / "counts.png",
+        ),
+        plots.example_profiles(
+            _examples(model, trainer, split),
+            trainer.dataset.loci.track_names,
+            folder / "profiles.png",
+        ),
+    ]
+    for path in made:
+        log.image(f"plots/{path.stem}", path, trainer.state.step)
+    return made
+
+
+@torch.no_grad()
+def _examples(model: Cherimoya, trainer: Trainer, split: str) -> list[dict[str, Any]]:
+    """A few peaks of the split, evenly spread from the most counts to the median."""
+    dataset, loci = trainer.dataset, trainer.dataset.loci
+    peaks = dataset.peaks(split)
+    totals = baselines.centred_signal(dataset, peaks).sum(dim=(1, 2)).numpy()
+    order = peaks[np.argsort(-totals, kind="stable")]
+    chosen = order[
+        np.linspace(0, (len(order) - 1) // 2, min(N_EXAMPLE_LOCI, len(order)), dtype=int)
+    ]
+    batch = trainer.loci.centred(chosen)
+    model.eval()
+    logits, log_counts = model(batch.X, batch.control)
+    counts = torch.expm1(log_counts).repeat_interleave(
+        torch.tensor(model.signal_groups, device=log_counts.device), dim=1
+    )
+    expected = (group_softmax(logits, model.signal_groups) * counts[:, :, None]).cpu().numpy()
+    sign = [-1 if size == 2 and i == 1 else 1 for size in model.signal_groups for i in range(size)]
+    shift = loci.max_jitter + (loci.in_window - loci.out_window) // 2
+    return [
+        {
+            "title": f"{loci.chrom[row]}:{loci.start[row] + shift:,}",
+            "start": int(loci.start[row]) + shift,
+            "observed": batch.signal[i].cpu().numpy(),
+            "expected": expected[i],
+            "sign": sign,
+        }
+        for i, row in enumerate(chosen)
+    ]
+
+
+def _device_of(model: Cherimoya) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"

@@ -1,0 +1,67 @@
+"""Append the scores of a finished run to a table of results.
+
+    python experiments/record.py outputs/<date>/<run> experiments/yeast/results.csv
+
+A row holds the date, machine, versions, commit, seed and size of the run, and its test scores
+beside those of the average profile and, where the truth is known, the ceiling.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from cherimoya.analysis.machine import cpu_name, git_commit, versions
+
+SCORES = ("profile_mnll", "profile_pearson", "profile_jsd", "count_pearson", "count_mse", "auroc")
+
+
+def row_of(run: Path, name: str) -> dict[str, object]:
+    """The row of the run in folder `run`."""
+    summary = json.loads((run / "summary.json").read_text())
+    status = json.loads((run / "status.json").read_text())
+    config = OmegaConf.load(run / "config.yaml")
+    columns = [c for c in (summary["scored_split"], "average_profile", "ceiling") if c in summary]
+    scores = {
+        f"{column} {score}": round(summary[column][score], 4)
+        for column in columns
+        for score in SCORES
+        if summary[column][score] is not None
+    }
+    return {
+        "date": datetime.date.today().isoformat(),
+        "run": name,
+        "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "commit": git_commit(),
+        "seed": config.seed,
+        "parameters": summary["parameters"],
+        "epochs": summary["epochs"],
+        "steps": summary["steps"],
+        "train_seconds": summary["train_seconds"],
+        "total_seconds": status["seconds"],
+        **scores,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("table", type=Path, help="the CSV to append to")
+    parser.add_argument("--name", required=True, help="what the run is called in the table")
+    args = parser.parse_args()
+    row = row_of(args.run, args.name)
+    rows = list(csv.DictReader(args.table.open())) if args.table.exists() else []
+    fields = list(dict.fromkeys([*(key for r in rows for key in r), *row]))
+    with args.table.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, fields)
+        writer.writeheader()
+        writer.writerows([*rows, row])
+
+
+if __name__ == "__main__":
+    main()

@@ -78,13 +78,14 @@ def example_profiles(examples: Sequence[dict[str, Any]], names: Sequence[str], p
         axis.set_ylabel("counts a base")
         axis.margins(x=0)
         axis.ticklabel_format(axis="x", style="plain", useOffset=False)
+        axis.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     axes[-1, 0].set_xlabel("position (bp)")
     handles = [
         plt.Line2D([], [], color=OBSERVED, linewidth=2, label="observed"),
         plt.Line2D([], [], color=PREDICTED, label="predicted"),
     ]
     title = " up, ".join(names) + " down" if -1 in examples[0]["sign"] else ", ".join(names)
-    axes[0, 0].legend(handles=handles, frameon=False, loc="upper right", title=title, fontsize=8)
+    figure.legend(handles=handles, frameon=False, loc="outside upper right", ncols=2, title=title)
     return _save(figure, path)
 
 

@@ -169,10 +169,14 @@ def _prepare(values: DictConfig) -> None:
 
 
 def _plain(values: DictConfig) -> dict[str, Any]:
-    """`values` without Hydra's own keys, as dictionaries and lists."""
+    """`values` as dictionaries and lists; a resume may start from another folder, so the data's
+    path is made absolute."""
     content = OmegaConf.to_container(values, resolve=True)
     assert isinstance(content, dict)
-    return {str(k): v for k, v in content.items() if k not in ("experiment", "sweep")}
+    data = content.get("data", {})
+    if data.get("path") not in (None, "???"):
+        data["path"] = os.path.abspath(data["path"])
+    return {str(k): v for k, v in content.items()}
 
 
 def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:

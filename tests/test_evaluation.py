@@ -78,6 +78,9 @@ def test_the_table_shows_the_share_of_the_ceiling():
     assert lines[0].split() == ["metric", "test", "ceiling", "of", "ceiling"]
     assert lines[3].split() == ["profile_pearson", "0.6000", "0.8000", "75", "%"]
     assert lines[2].split() == ["profile_mnll", "0.6000", "0.8000"]
+    without_background = test | {"auroc": float("nan")}
+    table = score_table({"test": without_background, "ceiling": ceiling})
+    assert table.splitlines()[9].split() == ["auroc", "-", "0.8000"]
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,9 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
     for name in METRICS:
         row = [name, *(_number(values[name]) for values in columns.values())]
         if "ceiling" in columns:
-            comparable = name not in LOWER_IS_BETTER
-            row.append(
-                f"{100 * first[name] / columns['ceiling'][name]:.0f} %" if comparable else ""
-            )
+            share = 100 * first[name] / columns["ceiling"][name]  # NaN without background loci
+            comparable = name not in LOWER_IS_BETTER and share == share
+            row.append(f"{share:.0f} %" if comparable else "")
         rows.append(row)
     return progress.table(header, rows)
 

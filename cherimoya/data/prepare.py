@@ -1,7 +1,6 @@
 """FASTA + bigWig + BED -> the HDF5 file of loci, with GC-matched background."""
 
 import hashlib
-import importlib.metadata
 import os
 import shlex
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cherimoya import __version__
 from cherimoya.config import PrepareConfig, to_dict
 from cherimoya.data import hdf5
 from cherimoya.data.background import Windows, candidates, match_gc
@@ -215,7 +215,7 @@ def _provenance(config: PrepareConfig) -> dict[str, Any]:
     return {
         "sources": [_described(key, Path(name)) for key, name in files],
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "version": _version(),
+        "version": __version__,
         "config": to_dict(config),
     }
 
@@ -224,13 +224,6 @@ def _described(key: str, path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"key": key, "name": path.name, "size": path.stat().st_size, "sha256": digest}
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("cherimoya-train")
-    except importlib.metadata.PackageNotFoundError:  # a bare clone
-        return "unknown"
 
 
 def _flat(groups: list[list[str]]) -> list[str]:

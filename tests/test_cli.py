@@ -30,9 +30,10 @@ def timed(run, *arguments, **environment):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
 def test_help_and_configuration_are_printed(cherimoya_train, arguments, tmp_path):
-    done = cherimoya_train(*arguments)
+    done = cherimoya_train(*arguments, "model.n_layers=3")
     assert done.returncode == 0
     assert "n_filters: 96" in done.stdout
+    assert "n_layers: 3" in done.stdout
     assert not done.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "cherimoya"
 
 # A module may import only what stands on its own level or below.
 LEVELS = [
-    {"errors", "schema", "__init__"},
+    {"errors", "schema", "progress", "__init__"},
     {"config", "ops"},
     {"cheri", "network", "losses", "metrics", "data", "optim"},
     {"training"},

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from cherimoya import progress
 from cherimoya.analysis import baselines
 from cherimoya.config import TrainConfig
 from cherimoya.data.dataset import Dataset
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
-from cherimoya.training import progress
 from cherimoya.training.checkpoint import BEST
 from cherimoya.training.evaluation import LOWER_IS_BETTER, METRICS, Scores, evaluate
 from cherimoya.training.run_log import RunLog

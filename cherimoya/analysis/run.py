@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cherimoya import progress
 from cherimoya.analysis.banner import banner
 from cherimoya.analysis.conclusion import conclude
 from cherimoya.analysis.machine import (
@@ -22,7 +23,6 @@ from cherimoya.data.batches import LociOnDevice, examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.network import Cherimoya, build_model
-from cherimoya.training import progress
 from cherimoya.training.checkpoint import Checkpoints, locked
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.step import TrainingStep

@@ -1,14 +1,12 @@
 """Cutting sequence and signal out of opened files, around places on the genome."""
 
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from cherimoya import progress
 from cherimoya.config import PrepareConfig
 from cherimoya.data.background import Windows, gc_fraction
 from cherimoya.data.loci import Loci
@@ -16,7 +14,6 @@ from cherimoya.data.sources import Genome, Places, Track
 from cherimoya.errors import DataError
 
 Say = Callable[[str], None]
-SECONDS_BETWEEN_LINES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +78,7 @@ def _values(
     """(n, tracks, length) float32. Raises DataError for a negative value."""
     values = np.empty((len(places), len(tracks), length), np.float32)
     label = f"reading {len(tracks)} bigWig at {what}"
-    for row in _progress(len(places), label, sources.say):
+    for row in progress.shown(range(len(places)), label, len(places), "locus", tell=sources.say):
         chrom, start = str(places.chrom[row]), int(starts[row])
         for i, track in enumerate(tracks):
             values[row, i] = track.values(chrom, start, start + length)
@@ -108,19 +105,6 @@ def gc_of(loci: Loci) -> np.ndarray:
     n, stored = loci.sequence.shape
     starts = np.arange(n) * stored + loci.max_jitter
     return gc_fraction(loci.sequence.ravel(), starts, loci.in_window)
-
-
-def _progress(total: int, label: str, say: Say) -> Iterator[int]:
-    """0 to `total` - 1, with a bar on a terminal and now and then a line elsewhere."""
-    if sys.stderr.isatty():
-        yield from tqdm(range(total), desc=label, unit="locus", leave=False)
-        return
-    last = time.monotonic()
-    for item in range(total):
-        yield item
-        if time.monotonic() - last > SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            say(f"{label}: {item + 1:,} of {total:,}")
 
 
 def stem(path: Path) -> str:

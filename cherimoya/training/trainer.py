@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from cherimoya import progress
 from cherimoya.config import TrainConfig
 from cherimoya.data.batches import Batch, EpochPlan, LociOnDevice, plan_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.losses import LossTerms
-from cherimoya.training import progress
 from cherimoya.training.checkpoint import BEST, FINAL, Checkpoints
 from cherimoya.training.evaluation import evaluate
 from cherimoya.training.interrupt import stop_request
@@ -143,7 +143,8 @@ class Trainer:
                 part = slice(i * size, (i + 1) * size)
                 yield rows[part], self.loci.batch(rows[part], plan.shift[part], plan.flip[part])
 
-        return progress.steps(gather(), self.state.epoch, self.state.batch, self.steps_per_epoch)
+        label, done = f"epoch {self.state.epoch}", self.state.batch
+        return progress.shown(gather(), label, self.steps_per_epoch, "step", done)
 
     def _account(self, terms: LossTerms, rows: np.ndarray) -> None:
         """Add a step's losses to the epoch's sums."""

@@ -1,13 +1,15 @@
-"""How a run shows that it moves: a bar on a terminal, plain lines elsewhere."""
+"""How long work shows that it moves: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TypeVar
 
 from tqdm import tqdm
 
-LINE_SECONDS = 30.0  # between two plain lines within an epoch
+T = TypeVar("T")
+
+LINE_SECONDS = 30.0  # between two plain lines
 TIMED_STEPS = 10  # steps after which the time left is first estimated
 WARMUP_STEPS = 2  # steps that the estimate leaves out
 
@@ -18,19 +20,24 @@ def say(message: str) -> None:
     sys.stdout.flush()
 
 
-def steps(batches: Iterable[Any], epoch: int, done: int, total: int) -> Iterator[Any]:
-    """Iterate over the batches of an epoch of `total` steps, `done` of them already made."""
+def shown(
+    items: Iterable[T],
+    label: str,
+    total: int,
+    unit: str,
+    done: int = 0,
+    tell: Callable[[str], None] = say,
+) -> Iterator[T]:
+    """Iterate over `items`, `done` of `total` already dealt with, and show how far it is."""
     if sys.stderr.isatty():
-        yield from tqdm(
-            batches, desc=f"epoch {epoch}", initial=done, total=total, leave=False, unit="step"
-        )
+        yield from tqdm(items, desc=label, initial=done, total=total, leave=False, unit=unit)
         return
-    shown = time.monotonic()
-    for step, batch in enumerate(batches, start=done):
-        if time.monotonic() - shown > LINE_SECONDS:
-            say(f"epoch {epoch}: step {step} of {total}")
-            shown = time.monotonic()
-        yield batch
+    last = time.monotonic()
+    for i, item in enumerate(items, start=done):
+        if time.monotonic() - last > LINE_SECONDS:
+            tell(f"{label}: {unit} {i:,} of {total:,}")
+            last = time.monotonic()
+        yield item
 
 
 class TimeEstimate:

@@ -1,0 +1,36 @@
+"""What long work shows: lines in a file, the time left, tables."""
+
+import pytest
+
+from cherimoya import progress
+
+
+def test_lines_elsewhere_than_on_a_terminal_count_from_what_was_done(monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    told: list[str] = []
+    items = list(progress.shown("abc", "epoch 2", 1005, "step", done=1002, tell=told.append))
+    assert items == ["a", "b", "c"]
+    assert told[0] == "epoch 2: step 1,002 of 1,005"
+
+
+def test_quick_work_prints_no_line():
+    told: list[str] = []
+    assert list(progress.shown(range(3), "x", 3, "step", tell=told.append)) == [0, 1, 2]
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(42.4, "42 s"), (190, "3 min 10 s"), (7500, "2 h 5 min")]
+)
+def test_durations_in_words(seconds, words):
+    assert progress.duration(seconds) == words
+
+
+def test_the_time_left_is_told_once_and_leaves_the_warm_up_out(monkeypatch):
+    clock = iter([100.0, 104.0])  # after the second and the tenth step: 0.5 s a step
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    told: list[str] = []
+    estimate = progress.TimeEstimate(130, told.append)
+    for _ in range(20):
+        estimate.step_done()
+    assert told == ["500 ms a step: about 1 min 0 s of training, at most"]

@@ -1,21 +1,18 @@
 """Append the scores of a finished run to a table of results.
 
-    python experiments/record.py outputs/<date>/<run> experiments/yeast/results.csv
+    python experiments/record.py outputs/<date>/<run> experiments/yeast/results.csv --name stripeseq
 
-A row holds the date, machine, versions, commit, seed and size of the run, and its test scores
-beside those of the average profile and, where the truth is known, the ceiling.
+A row holds the date and, as the run itself noted them, its machine, versions, commit, seed, size
+and test scores beside those of the average profile and, where the truth is known, the ceiling.
 """
 
 import argparse
 import csv
 import datetime
 import json
-import os
 from pathlib import Path
 
 from omegaconf import OmegaConf
-
-from cherimoya.analysis.machine import cpu_name, git_commit, versions
 
 SCORES = ("profile_mnll", "profile_pearson", "profile_jsd", "count_pearson", "count_mse", "auroc")
 
@@ -25,6 +22,7 @@ def row_of(run: Path, name: str) -> dict[str, object]:
     summary = json.loads((run / "summary.json").read_text())
     status = json.loads((run / "status.json").read_text())
     config = OmegaConf.load(run / "config.yaml")
+    origin = summary["provenance"]
     columns = [c for c in (summary["scored_split"], "average_profile", "ceiling") if c in summary]
     scores = {
         f"{column} {score}": round(summary[column][score], 4)
@@ -35,9 +33,9 @@ def row_of(run: Path, name: str) -> dict[str, object]:
     return {
         "date": datetime.date.today().isoformat(),
         "run": name,
-        "machine": f"{cpu_name()}, {os.cpu_count()} cores",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-        "commit": git_commit(),
+        "machine": origin["cpu"],
+        "versions": ", ".join(f"{name} {version}" for name, version in origin["versions"].items()),
+        "commit": origin["git_commit"],
         "seed": config.seed,
         "parameters": summary["parameters"],
         "epochs": summary["epochs"],

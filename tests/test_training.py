@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import clean_environment
+from matplotlib import image
 
 from cherimoya import Cherimoya
 from cherimoya.errors import CherimoyaError
@@ -62,11 +63,24 @@ def test_a_run_leaves_what_it_promises(whole_run):
     assert summary["test"]["profile_pearson"] > summary["average_profile"]["profile_pearson"] - 0.2
     assert summary["ceiling"]["profile_mnll"] < summary["test"]["profile_mnll"]
     assert json.loads((run / "status.json").read_text())["state"] == "done"
+    origin = summary["provenance"]
+    assert origin["versions"]["torch"] == torch.__version__
+    assert origin["data_fingerprint"] in printed
     model = Cherimoya.load(run / "checkpoints" / "best.pt")
     assert summary["parameters"] == sum(p.numel() for p in model.parameters())
     for fact in ("no GPU found", "8 filters x 4 blocks", "receptive field", "train ", "of ceiling"):
         assert fact in printed
     assert str(run.name) in printed
+
+
+def test_a_run_draws_its_plots(cherimoya_train, train_arguments, tmp_path):
+    done = cherimoya_train(*train_arguments, "trainer.plots=true", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert "plots        run/plots" in done.stdout
+    images = {p.name: image.imread(p) for p in (tmp_path / "run" / "plots").iterdir()}
+    assert set(images) == {"learning_curves.png", "counts.png", "profiles.png"}
+    for name, pixels in images.items():  # something is drawn in the blue of predictions
+        assert (pixels[..., 2] - pixels[..., 0] > 0.2).sum() > 50, name
 
 
 def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(

@@ -1,6 +1,6 @@
 """The end of a run: scores of the best checkpoint, a summary, plots, and where they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,16 @@ N_EXAMPLE_LOCI = 4
 
 
 def conclude(
-    config: TrainConfig, trainer: Trainer, log: RunLog, say: Callable[[str], None]
+    config: TrainConfig,
+    trainer: Trainer,
+    log: RunLog,
+    say: Callable[[str], None],
+    origin: Mapping[str, Any],
 ) -> None:
-    """Score the best checkpoint on the test loci, write the summary and the plots, and say so."""
+    """Score the best checkpoint on the test loci, write the summary and the plots, and say so.
+
+    `origin` is what the numbers depend on, kept in the summary as "provenance".
+    """
     folder, dataset, state = log.folder, trainer.dataset, trainer.state
     split = "test" if len(dataset.rows["test"]) else "validation"
     model = Cherimoya.load(folder / "checkpoints" / BEST, device=_device_of(trainer.step.model))
@@ -40,6 +47,7 @@ def conclude(
             "best_valid_loss": state.best_loss,
             "parameters": sum(p.numel() for p in model.parameters()),
             "scored_split": split,
+            "provenance": origin,
             **{name.replace(" ", "_"): values for name, values in columns.items()},
         }
     )

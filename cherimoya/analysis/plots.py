@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 OBSERVED, PREDICTED, PEAK, BACKGROUND = "0.55", "#0072B2", "#0072B2", "#E69F00"
 CURVES = (
@@ -24,7 +22,8 @@ def learning_curves(metrics_file: Path, path: Path) -> Path:
     """Training loss and validation metrics by epoch, from metrics.jsonl."""
     rows = [json.loads(line) for line in metrics_file.read_text().splitlines()]
     epochs = [row["epoch"] for row in rows]
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True)
     for axis, (name, label) in zip(axes.flat, CURVES, strict=True):
         values = [np.nan if row[name] is None else row[name] for row in rows]
         axis.plot(epochs, values, color=PREDICTED, marker="." if len(rows) < 40 else None)
@@ -39,9 +38,8 @@ def count_scatter(
 ) -> Path:
     """Predicted against observed log counts of each locus and group, (n, n_groups)."""
     n_groups = predicted.shape[1]
-    figure, axes = plt.subplots(
-        1, n_groups, figsize=(4.5 * n_groups, 4.2), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(4.5 * n_groups, 4.2), layout="constrained")
+    axes = figure.subplots(1, n_groups, squeeze=False)
     for g, axis in enumerate(axes[0]):
         for value, name, colour in ((0, "background", BACKGROUND), (1, "peaks", PEAK)):
             chosen = label == value
@@ -65,9 +63,8 @@ def example_profiles(examples: Sequence[dict[str, Any]], names: Sequence[str], p
     Each example has "title", "start", and "observed" and "expected" of shape (tracks, L), and
     `names` are the tracks'. Signs are given by "sign" (tracks,).
     """
-    figure, axes = plt.subplots(
-        len(examples), 1, figsize=(10, 2.2 * len(examples)), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(10, 2.2 * len(examples)), layout="constrained")
+    axes = figure.subplots(len(examples), 1, squeeze=False)
     for axis, example in zip(axes[:, 0], examples, strict=True):
         x = example["start"] + np.arange(example["observed"].shape[1])
         for i, sign in enumerate(example["sign"]):
@@ -81,18 +78,17 @@ def example_profiles(examples: Sequence[dict[str, Any]], names: Sequence[str], p
         axis.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     axes[-1, 0].set_xlabel("position (bp)")
     handles = [
-        plt.Line2D([], [], color=OBSERVED, linewidth=2, label="observed"),
-        plt.Line2D([], [], color=PREDICTED, label="predicted"),
+        Line2D([], [], color=OBSERVED, linewidth=2, label="observed"),
+        Line2D([], [], color=PREDICTED, label="predicted"),
     ]
     title = " up, ".join(names) + " down" if -1 in examples[0]["sign"] else ", ".join(names)
     figure.legend(handles=handles, frameon=False, loc="outside upper right", ncols=2, title=title)
     return _save(figure, path)
 
 
-def _save(figure: Any, path: Path) -> Path:
+def _save(figure: Figure, path: Path) -> Path:
     for axis in figure.axes:
         axis.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-    plt.close(figure)
     return path

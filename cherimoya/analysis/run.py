@@ -50,7 +50,11 @@ def run(config: TrainConfig, folder: Path) -> None:
         trainer = Trainer(config, step, dataset, loci, log, checkpoints, say)
         if saved:
             trainer.restore(saved)
-        log.start_wandb(record(config, dataset, model), saved["wandb_id"] if saved else None)
+        origin = provenance(dataset)
+        log.start_wandb(
+            {**to_dict(config), "network": model.config, **origin},
+            saved["wandb_id"] if saved else None,
+        )
         about_device = describe_device(device, config.trainer.device)
         say(banner(config, folder, about_device, model, dataset, step.routes, log.where))
         if saved:
@@ -62,7 +66,7 @@ def run(config: TrainConfig, folder: Path) -> None:
             raise
         except torch.OutOfMemoryError as error:
             raise CherimoyaError(out_of_memory(config, folder)) from error
-        conclude(config, trainer, log, say)
+        conclude(config, trainer, log, say, origin)
 
 
 def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:
@@ -109,15 +113,12 @@ def training_step(config: TrainConfig, model: Cherimoya, dataset: Dataset) -> Tr
     )
 
 
-def record(config: TrainConfig, dataset: Dataset, model: Cherimoya) -> dict[str, Any]:
-    """What W&B keeps of a run besides its metrics: configuration, code, versions, data."""
+def provenance(dataset: Dataset) -> dict[str, Any]:
+    """What the numbers of this run depend on besides its configuration, as of now."""
     return {
-        **to_dict(config),
-        "network": model.config,
         "data_fingerprint": dataset.fingerprint,
         "git_commit": git_commit(),
         "command": shlex.join(sys.argv),
         "versions": versions(),
-        "cpu": cpu_name(),
-        "cpu_count": os.cpu_count(),
+        "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
     }

@@ -2,7 +2,7 @@
 
 Activations are channels-last, (N, L, C). `cheri_block_composed` is the formula of a block;
 `cheri_block` is the same function with its backward written by hand for the CPU, where the tanh
-of torch's GELU and the tensors that autograd keeps cost as much as the matrix products.
+of torch's GELU and the tensors that autograd keeps cost much beside the matrix products.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 EPS = 1e-3
 
 # gelu_tanh(h) = h sigmoid(z) with z = GELU_SCALE (h + 0.044715 h^3), Hendrycks and Gimpel (2016):
-# torch's sigmoid is four times as fast as its tanh. With p = GELU_SCALE h, z = p + GELU_CUBIC p^3.
+# torch's sigmoid is faster than its tanh on a CPU. With p = GELU_SCALE h, z = p + GELU_CUBIC p^3.
 GELU_SCALE = 2 * (2 / torch.pi) ** 0.5
 GELU_CUBIC = 0.044715 / GELU_SCALE**2
 
@@ -270,7 +270,7 @@ def stem(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolution over the one-hot sequence, then GELU(tanh).
 
     x (N, 4, L), weight (C, 4, K) with K odd, bias (C,) -> (N, L, C), contiguous. One matrix
-    product over windows of the sequence, which on a CPU takes half the time of conv1d.
+    product over windows of the sequence, which is faster than conv1d on a CPU.
     """
     kernel = weight.shape[-1]
     padded = F.pad(x.transpose(1, 2), (0, 0, kernel // 2, kernel // 2))  # (N, L + K - 1, 4)
@@ -285,7 +285,7 @@ def profile_head(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Profile logits: a convolution over positions with padding k // 2.
 
     y (N, L, C), weight (G, C, k) with k odd, bias (G,) -> (N, G, L). On a CPU conv1d with so few
-    outputs takes ten times as long as the product with every tap, shifted and summed.
+    outputs takes far longer than the product with every tap, shifted and summed.
     """
     groups, channels, kernel = weight.shape
     if kernel == 1:

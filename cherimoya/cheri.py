@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from cherimoya.ops import reference
+from cherimoya.ops.block import cheri_block
 
 
 class CheriBlock(nn.Module):
@@ -51,7 +51,7 @@ class CheriBlock(nn.Module):
 
         The normalisation spans all L positions; only the MLP skips those left out.
         """
-        return reference.cheri_block(
+        return cheri_block(
             x,
             self.conv_weight,
             self.linear1.weight,

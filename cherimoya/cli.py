@@ -31,6 +31,7 @@ FREE_ON_RESUME = (
     "trainer.device",
     "trainer.checkpoint_minutes",
     "trainer.plots",
+    "trainer.autotune",
     "logger.",
 )
 
@@ -174,7 +175,7 @@ def _train(values: DictConfig) -> None:
         raise
     if config.trainer.resume is None:
         OmegaConf.save(OmegaConf.create(to_dict(config)), folder / "config.yaml")
-    _process_wide_switches()
+    _process_wide_switches(config.trainer.autotune)
     from cherimoya.analysis.run import run
 
     run(config, folder)
@@ -237,8 +238,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _process_wide_switches() -> None:
+def _process_wide_switches(autotune: bool) -> None:
     """Results that do not depend on the day: deterministic algorithms and plain fp32."""
+    if os.environ.get("CHERIMOYA_AUTOTUNE") != "0":  # whoever starts the run may rule it out
+        os.environ["CHERIMOYA_AUTOTUNE"] = str(int(autotune))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 

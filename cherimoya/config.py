@@ -201,6 +201,7 @@ class TrainerConfig:
     early_stopping: int | None = checked(at_least=1)
     checkpoint_minutes: float = checked(above=0)
     plots: bool = checked()
+    autotune: bool = checked()
     resume: str | None = checked()
 
 

@@ -5,6 +5,7 @@ Activations are channels-last, (N, L, C). `cheri_block_composed` is the formula 
 of torch's GELU and the tensors that autograd keeps cost much beside the matrix products.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,12 +62,14 @@ def cheri_block_composed(
     residual_scale: float,
     eps: float = EPS,
     trim: int = 0,
+    conv_norm: Callable[[Tensor, Tensor, int, float], Tensor] | None = None,
 ) -> Tensor:
     """`cheri_block` by autograd: its formula, and its path for everything but CPU training."""
-    xhat = dilated_conv_norm(x, conv_weight, dilation, eps)
+    xhat = (conv_norm or dilated_conv_norm)(x, conv_weight, dilation, eps)
     window = slice(trim, x.shape[1] - trim)
-    h = F.gelu(F.linear(xhat[:, window], linear1_weight), approximate="tanh")
-    return x[:, window] + residual_scale * F.linear(h, linear2_weight)
+    up, down = linear1_weight.to(x.dtype), linear2_weight.to(x.dtype)
+    h = F.gelu(F.linear(xhat[:, window], up), approximate="tanh")
+    return x[:, window] + residual_scale * F.linear(h, down)
 
 
 def cheri_block(

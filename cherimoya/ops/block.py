@@ -1,0 +1,176 @@
+"""The whole Cheri Block as one operation, with its gradients."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cherimoya.ops import reference
+from cherimoya.ops.conv_norm import check, fused_dilated_conv_norm
+from cherimoya.ops.dispatch import autocast, use_kernels
+from cherimoya.ops.gpu import operand_dtype, tf32_allowed, total_memory
+from cherimoya.ops.reference import EPS
+
+# xhat is kept for the backward, one tensor a block, unless it is larger than this part of the
+# GPU's memory: recomputing it costs about 8 % of the time.
+KEPT_SHARE = 1 / 64
+
+
+@torch.library.custom_op("cherimoya::cheri_block", mutates_args=())
+def fused_block(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The block's output, and what its backward needs: see `block_launch.block_forward`."""
+    from cherimoya.ops import block_launch
+
+    if not x.numel() or x.shape[1] == 2 * trim:
+        return _empty(
+            x,
+            conv_weight,
+            linear1_weight,
+            linear2_weight,
+            dilation,
+            residual_scale,
+            eps,
+            trim,
+            keep,
+        )
+    return block_launch.block_forward(
+        x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, eps, trim, keep
+    )
+
+
+@fused_block.register_fake
+def _empty(
+    x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, eps, trim, keep
+):  # type: ignore[no-untyped-def]
+    from cherimoya.ops.tables import Tables
+
+    n, length, channels = x.shape
+    out = x.new_empty(n, length - 2 * trim, channels)
+    xhat = torch.empty_like(out, dtype=operand_dtype(x)) if keep else x.new_empty(0)
+    tables = Tables.empty(x, linear1_weight, residual_scale)
+    statistic = x.new_empty(n, dtype=torch.float32)
+    return out, statistic, torch.empty_like(statistic), xhat, tables.up, tables.down
+
+
+@torch.library.custom_op("cherimoya::cheri_block_backward", mutates_args=())
+def fused_block_backward(
+    dout: Tensor,
+    x: Tensor,
+    conv_weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    xhat: Tensor,
+    up: Tensor,
+    down: Tensor,
+    hidden: int,
+    dilation: int,
+    residual_scale: float,
+    trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, of the taps (3, C), of linear1 (H, C) and linear2 (C, H)."""
+    from cherimoya.ops import block_launch
+
+    if not dout.numel():
+        gradients = _empty_gradients(
+            dout, x, conv_weight, mean, rstd, xhat, up, down, hidden, dilation, residual_scale, trim
+        )
+        return tuple(gradient.zero_() for gradient in gradients)
+    return block_launch.block_backward(
+        dout, x, conv_weight, mean, rstd, xhat, up, down, hidden, dilation, residual_scale, trim
+    )
+
+
+@fused_block_backward.register_fake
+def _empty_gradients(dout, x, conv_weight, mean, rstd, xhat, up, down, hidden, *_):  # type: ignore[no-untyped-def]
+    channels = x.shape[2]
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    shapes = (3, channels), (hidden, channels), (channels, hidden)
+    return dx, *(x.new_empty(shape, dtype=torch.float32) for shape in shapes)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, _, trim, _ = inputs
+    ctx.save_for_backward(x, conv_weight, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.sizes = len(linear1_weight), dilation, residual_scale, trim
+    ctx.dtypes = conv_weight.dtype, linear1_weight.dtype, linear2_weight.dtype
+
+
+def _gradients(ctx: Any, dout: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    dx, *gradients = fused_block_backward(dout, *ctx.saved_tensors, *ctx.sizes)
+    weights = (g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True))
+    return dx, *weights, None, None, None, None, None
+
+
+fused_block.register_autograd(_gradients, setup_context=_save)
+
+
+def cheri_block(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float = EPS,
+    trim: int = 0,
+) -> Tensor:
+    """x + residual_scale * linear2(gelu_tanh(linear1(dilated_conv_norm(x)))).
+
+    On a GPU by fused kernels, forward and backward; elsewhere by `reference.cheri_block`. The
+    kernels keep x, two numbers an example and, where it is small beside the GPU's memory, the
+    normalised convolution for the backward; the rest is computed again. fp32 is multiplied with
+    11 significant bits, as TF32 is, if torch may (`torch.set_float32_matmul_precision("high")`);
+    if not, by cuBLAS between the fused kernels of the convolution with normalisation.
+
+    Parameters
+    ----------
+    x : Tensor (N, L, C)
+        fp32, bf16 or fp16; under autocast it is cast first.
+    conv_weight : Tensor (3, C)
+    linear1_weight : Tensor (H, C)
+    linear2_weight : Tensor (C, H)
+    dilation : int
+        Distance between the taps.
+    residual_scale : float
+        Factor of the MLP's output.
+    eps : float
+        Added to the variance.
+    trim : int
+        Positions left out of the result on each side. The normalisation still reads them, the
+        MLP does not: worth it in the last block, whose ends no head reads.
+
+    Returns
+    -------
+    Tensor (N, L - 2 * trim, C), in the dtype of x
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit each other, the dilation is not positive, or nothing is left.
+    """
+    check(x, conv_weight, dilation)
+    if 2 * trim > x.shape[1] or trim < 0:
+        raise ValueError(f"trim={trim} leaves nothing of {x.shape[1]} positions")
+    x = autocast(x)
+    weights = (conv_weight, linear1_weight, linear2_weight)
+    if not use_kernels(x):
+        return reference.cheri_block(x, *weights, dilation, residual_scale, eps, trim)
+    if x.dtype == torch.float32 and x.device.type == "cuda" and not tf32_allowed():
+        return reference.cheri_block_composed(
+            x, *weights, dilation, residual_scale, eps, trim, conv_norm=fused_dilated_conv_norm
+        )
+    training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
+    keep = training and x.nbytes <= KEPT_SHARE * total_memory(x.device)
+    return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep)[0]

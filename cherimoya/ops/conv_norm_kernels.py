@@ -1,0 +1,368 @@
+"""Triton kernels of the dilated depthwise convolution with normalisation, forward and backward.
+
+Activations are (N, L, C), contiguous; the taps are (3, C) in fp32; all arithmetic is fp32.
+
+Every kernel marches: rows l, l + d, l + 2d, ... are a lane, and a program walks STEPS rows of
+ROWS lanes with the neighbours x[l - d], x[l], x[l + d] in registers. So each row is loaded once
+whatever the dilation, with AHEAD loads in flight. The rows of an example fall into
+d * ceil(ceil(L / d) / STEPS) lanes; lanes past the end are masked.
+
+Sums over an example or the batch go through partial results that are combined in a fixed order:
+no atomics, so two runs are equal to the bit. An example's own results do not depend on N.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def wait_for_previous_kernel(PDL: tl.constexpr):
+    """Block until the kernel before this one has finished, when launched before it had."""
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
+def lane_starts(block, lanes, L, d, ROWS: tl.constexpr, STEPS: tl.constexpr):
+    """First rows (ROWS,) of a block of lanes; beyond every row for lanes that do not exist."""
+    lane = block * ROWS + tl.arange(0, ROWS)
+    first = lane % d + (lane // d) * (STEPS * d)
+    return tl.where(lane < lanes, first, L + 4 * d)
+
+
+@triton.jit
+def load_row(x, offset, row, step: tl.constexpr, d, dC, L, in_columns):
+    """x[row + step * d] in its own dtype, zero outside 0..L; offset is that of x[row]."""
+    r = row + step * d
+    return tl.load(x + offset + step * dC, mask=((r >= 0) & (r < L))[:, None] & in_columns, other=0)
+
+
+@triton.jit
+def load_taps(weight, column, C: tl.constexpr):
+    """The three taps of these columns, each (1, COLUMNS)."""
+    inside = column < C
+    w0 = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+    w1 = tl.load(weight + C + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+    w2 = tl.load(weight + 2 * C + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+    return w0, w1, w2
+
+
+@triton.jit
+def conv_stats(
+    x, weight, part_mean, part_m2, part_count, pid, L, d, lanes, blocks,
+    C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
+    AHEAD: tl.constexpr,
+):  # fmt: skip
+    """Mean, sum of squared deviations and count of the convolution over one tile.
+
+    Each element's lane is summed about its first value, then lanes are joined as by Chan et al.
+    (1983): exact enough when |mean| >> std.
+    """
+    SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
+    block = (pid // SPLIT) % blocks
+    n = pid // (SPLIT * blocks)
+    column = (pid % SPLIT) * COLUMNS + tl.arange(0, COLUMNS)
+    in_columns = (column < C)[None, :]
+    row = lane_starts(block, lanes, L, d, ROWS, STEPS)
+    dC = d * C
+    x += n.to(tl.int64) * L * C
+    offset = (row * C)[:, None] + column[None, :]
+    queue = ()
+    for k in tl.static_range(-1, AHEAD + 1):
+        queue = queue + (load_row(x, offset, row, k, d, dC, L, in_columns),)
+    w0, w1, w2 = load_taps(weight, column, C)
+    before = queue[0].to(tl.float32)
+    here = queue[1].to(tl.float32)
+    origin = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    square = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for k in tl.static_range(STEPS):
+        if k + AHEAD + 1 <= STEPS:
+            queue = queue + (load_row(x, offset, row, k + AHEAD + 1, d, dC, L, in_columns),)
+        after = queue[k + 2].to(tl.float32)
+        conv = before * w0 + (here * w1 + after * w2)
+        if k == 0:
+            origin = conv
+        else:
+            dev = tl.where((row + k * d < L)[:, None], conv - origin, 0.0)
+            total += dev
+            square += dev * dev
+        before = here
+        here = after
+    count = tl.minimum(tl.maximum((L - row + d - 1) // d, 0), STEPS).to(tl.float32)[:, None]
+    count = tl.where(in_columns, count, 0.0)
+    exists = count > 0.5
+    inverse = 1.0 / tl.maximum(count, 1.0)
+    lane_mean = origin + total * inverse
+    all_count = tl.sum(count)
+    mean = tl.sum(tl.where(exists, lane_mean * count, 0.0)) / tl.maximum(all_count, 1.0)
+    dev = lane_mean - mean
+    m2 = tl.where(exists, square - total * total * inverse + count * dev * dev, 0.0)
+    tl.store(part_mean + pid, mean)
+    tl.store(part_m2 + pid, tl.sum(m2))
+    tl.store(part_count + pid, all_count)
+
+
+@triton.jit
+def combine_stats(part_mean, part_m2, part_count, n, parts, size, eps, PARTS: tl.constexpr):
+    """Mean and 1 / std of one example from its tiles, in a fixed order."""
+    i = tl.arange(0, PARTS)
+    at = n.to(tl.int64) * parts + i
+    mean_i = tl.load(part_mean + at, mask=i < parts, other=0.0)
+    m2_i = tl.load(part_m2 + at, mask=i < parts, other=0.0)
+    count_i = tl.load(part_count + at, mask=i < parts, other=0.0)
+    mean = tl.sum(mean_i * count_i) / size
+    var = tl.sum(m2_i + count_i * (mean_i - mean) * (mean_i - mean)) / size
+    return mean, 1.0 / tl.sqrt_rn(var + eps)
+
+
+@triton.jit(do_not_specialize=["L", "d", "lanes", "blocks"])
+def conv_stats_kernel(
+    x, weight, part_mean, part_m2, part_count, L, d, lanes, blocks,
+    C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
+    AHEAD: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """x (N, L, C), weight (3, C) -> part_* (N, blocks * ceil(C / COLUMNS)). One program a tile."""
+    wait_for_previous_kernel(PDL)
+    conv_stats(
+        x, weight, part_mean, part_m2, part_count, tl.program_id(0), L, d, lanes, blocks,
+        C, COLUMNS, ROWS, STEPS, AHEAD,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["L", "window", "trim", "d", "lanes", "blocks", "parts"])
+def conv_norm_fwd_kernel(
+    x, weight, part_mean, part_m2, part_count, mean_out, rstd_out, y,
+    L, window, trim, d, lanes, blocks, parts, eps,
+    C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
+    AHEAD: tl.constexpr, PARTS: tl.constexpr, COMBINE: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """y = normalised convolution of rows trim .. trim + window. One program a tile of y.
+
+    x (N, L, C), weight (3, C), y (N, window, C), mean_out and rstd_out (N,): written from
+    part_* (N, parts) when COMBINE, else read.
+    """
+    wait_for_previous_kernel(PDL)
+    pid = tl.program_id(0)
+    SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
+    block = (pid // SPLIT) % blocks
+    n = pid // (SPLIT * blocks)
+    column = (pid % SPLIT) * COLUMNS + tl.arange(0, COLUMNS)
+    in_columns = (column < C)[None, :]
+    row = lane_starts(block, lanes, L, d, ROWS, STEPS)  # of y; x is `trim` rows ahead
+    dC = d * C
+    x += n.to(tl.int64) * L * C
+    y += n.to(tl.int64) * window * C
+    y_offset = (row * C)[:, None] + column[None, :]
+    row += trim
+    offset = (row * C)[:, None] + column[None, :]
+    queue = ()
+    for k in tl.static_range(-1, AHEAD + 1):
+        queue = queue + (load_row(x, offset, row, k, d, dC, L, in_columns),)
+    if COMBINE:
+        size = (L * C).to(tl.float32)
+        mean, rstd = combine_stats(part_mean, part_m2, part_count, n, parts, size, eps, PARTS)
+        if pid % (SPLIT * blocks) == 0:
+            tl.store(mean_out + n, mean)
+            tl.store(rstd_out + n, rstd)
+    else:
+        mean = tl.load(mean_out + n)
+        rstd = tl.load(rstd_out + n)
+    w0, w1, w2 = load_taps(weight, column, C)
+    before = queue[0].to(tl.float32)
+    here = queue[1].to(tl.float32)
+    for k in tl.static_range(STEPS):
+        if k + AHEAD + 1 <= STEPS:
+            queue = queue + (load_row(x, offset, row, k + AHEAD + 1, d, dC, L, in_columns),)
+        after = queue[k + 2].to(tl.float32)
+        v = (before * w0 + (here * w1 + (after * w2 - mean))) * rstd
+        inside = (row + k * d < trim + window)[:, None] & in_columns
+        tl.store(y + y_offset + k * dC, v.to(y.dtype.element_ty), mask=inside)
+        before = here
+        here = after
+
+
+@triton.jit(do_not_specialize=["L", "d", "lanes", "blocks"])
+def conv_norm_bwd_sums_kernel(
+    x, weight, dy, mean, rstd, sum_g, sum_gx, L, d, lanes, blocks,
+    C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
+    AHEAD: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Sums of dy and of dy * xhat over tiles, with xhat computed again from x.
+
+    x, dy (N, L, C), weight (3, C), mean, rstd (N,) -> sum_g, sum_gx (N, blocks * splits).
+    """
+    wait_for_previous_kernel(PDL)
+    pid = tl.program_id(0)
+    SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
+    block = (pid // SPLIT) % blocks
+    n = pid // (SPLIT * blocks)
+    column = (pid % SPLIT) * COLUMNS + tl.arange(0, COLUMNS)
+    in_columns = (column < C)[None, :]
+    row = lane_starts(block, lanes, L, d, ROWS, STEPS)
+    dC = d * C
+    x += n.to(tl.int64) * L * C
+    dy += n.to(tl.int64) * L * C
+    offset = (row * C)[:, None] + column[None, :]
+    queue = ()
+    for k in tl.static_range(-1, AHEAD + 1):
+        queue = queue + (load_row(x, offset, row, k, d, dC, L, in_columns),)
+    gs = ()
+    for k in tl.static_range(0, AHEAD):
+        gs = gs + (load_row(dy, offset, row, k, d, dC, L, in_columns),)
+    shift = tl.load(mean + n)
+    w0, w1, w2 = load_taps(weight, column, C)
+    before = queue[0].to(tl.float32)
+    here = queue[1].to(tl.float32)
+    g_total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    gx_total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for k in tl.static_range(STEPS):
+        if k + AHEAD + 1 <= STEPS:
+            queue = queue + (load_row(x, offset, row, k + AHEAD + 1, d, dC, L, in_columns),)
+        if k + AHEAD < STEPS:
+            gs = gs + (load_row(dy, offset, row, k + AHEAD, d, dC, L, in_columns),)
+        after = queue[k + 2].to(tl.float32)
+        g = gs[k].to(tl.float32)  # zero outside
+        g_total += g
+        gx_total += g * (before * w0 + (here * w1 + (after * w2 - shift)))
+        before = here
+        here = after
+    tl.store(sum_g + pid, tl.sum(g_total))
+    tl.store(sum_gx + pid, tl.sum(gx_total) * tl.load(rstd + n))
+
+
+@triton.jit
+def norm_coefficients(sum_g, sum_gx, mean, rstd, n, tiles, size, TILES: tl.constexpr):
+    """b, c with d conv = rstd g + b conv + c, from the sums of g and g xhat over an example.
+
+    d conv = rstd (g - mean(g) - xhat mean(g xhat)), and xhat = (conv - mean) rstd.
+    """
+    i = tl.arange(0, TILES)
+    at = n.to(tl.int64) * tiles + i
+    mean_g = tl.sum(tl.load(sum_g + at, mask=i < tiles, other=0.0)) / size
+    mean_gx = tl.sum(tl.load(sum_gx + at, mask=i < tiles, other=0.0)) / size
+    b = -rstd * rstd * mean_gx
+    return b, -rstd * mean_g - b * mean
+
+
+@triton.jit(do_not_specialize=["N", "L", "window", "trim", "d", "lanes", "blocks", "tiles"])
+def conv_norm_bwd_kernel(
+    x, weight, g, dout, mean, rstd, sum_g, sum_gx, dx, part_dw,
+    N, L, window, trim, d, lanes, blocks, tiles,
+    C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
+    AHEAD: tl.constexpr, TILES: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the convolution with normalisation by its input and its taps.
+
+    x (N, L, C), g and dout (N, window, C): the gradient of the normalised convolution and, when
+    RESIDUAL, that of the block's output, of rows trim .. trim + window; mean, rstd (N,);
+    sum_g, sum_gx (N, tiles) -> dx (N, L, C), part_dw (programs / splits, 3, C). Programs own
+    fixed ranges of tiles, so that few partial sums of the taps' gradient are left to add.
+    """
+    wait_for_previous_kernel(PDL)
+    SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
+    part = tl.program_id(0) // SPLIT
+    parts = tl.num_programs(0) // SPLIT
+    column = (tl.program_id(0) % SPLIT) * COLUMNS + tl.arange(0, COLUMNS)
+    in_columns = (column < C)[None, :]
+    w0, w1, w2 = load_taps(weight, column, C)
+    dw0 = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    dw1 = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    dw2 = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    dC = d * C
+    size = (L * C).to(tl.float32)
+    all_tiles = (N * blocks).to(tl.int64)
+    start = (part * all_tiles // parts).to(tl.int32)
+    stop = ((part + 1) * all_tiles // parts).to(tl.int32)
+    current = -1
+    b = 0.0
+    c = 0.0
+    scale = 0.0
+    for tile in tl.range(start, stop, num_stages=1, disable_licm=True):
+        n = tile // blocks
+        row = lane_starts(tile % blocks, lanes, L, d, ROWS, STEPS)
+        x_n = x + n.to(tl.int64) * L * C
+        dx_n = dx + n.to(tl.int64) * L * C
+        g_n = g + n.to(tl.int64) * window * C
+        dout_n = dout + n.to(tl.int64) * window * C
+        offset = (row * C)[:, None] + column[None, :]
+        g_row = row - trim
+        g_offset = (g_row * C)[:, None] + column[None, :]
+        xs = ()
+        for k in tl.static_range(-2, AHEAD + 2):
+            xs = xs + (load_row(x_n, offset, row, k, d, dC, L, in_columns),)
+        gs = ()
+        for k in tl.static_range(-1, AHEAD + 1):
+            gs = gs + (load_row(g_n, g_offset, g_row, k, d, dC, window, in_columns),)
+        douts = ()
+        if RESIDUAL:
+            for k in tl.static_range(0, AHEAD):
+                douts = douts + (load_row(dout_n, g_offset, g_row, k, d, dC, window, in_columns),)
+        if n != current:
+            scale = tl.load(rstd + n)
+            b, c = norm_coefficients(sum_g, sum_gx, tl.load(mean + n), scale, n, tiles, size, TILES)
+        current = n
+        # xs[k + 2] = x[row + k d], gs[k + 1] = g[row + k d]; dconv is zero outside 0..L
+        before2 = xs[0].to(tl.float32)
+        before = xs[1].to(tl.float32)
+        here = xs[2].to(tl.float32)
+        after = xs[3].to(tl.float32)
+        conv = before2 * w0 + (before * w1 + here * w2)
+        inside = ((row >= d) & (row - d < L))[:, None]
+        dconv_before = tl.where(inside, gs[0].to(tl.float32) * scale + (conv * b + c), 0.0)
+        conv = before * w0 + (here * w1 + after * w2)
+        dconv = tl.where((row < L)[:, None], gs[1].to(tl.float32) * scale + (conv * b + c), 0.0)
+        for k in tl.static_range(STEPS):
+            if k + AHEAD < STEPS:
+                xs = xs + (load_row(x_n, offset, row, k + AHEAD + 2, d, dC, L, in_columns),)
+                gs = gs + (
+                    load_row(g_n, g_offset, g_row, k + AHEAD + 1, d, dC, window, in_columns),
+                )
+                if RESIDUAL:
+                    douts = douts + (
+                        load_row(dout_n, g_offset, g_row, k + AHEAD, d, dC, window, in_columns),
+                    )
+            after2 = xs[k + 4].to(tl.float32)
+            conv = here * w0 + (after * w1 + after2 * w2)
+            inside = (row + (k + 1) * d < L)[:, None]
+            dconv_after = tl.where(inside, gs[k + 2].to(tl.float32) * scale + (conv * b + c), 0.0)
+            v = w0 * dconv_after + w1 * dconv + w2 * dconv_before
+            if RESIDUAL:
+                v += douts[k].to(tl.float32)
+            here_inside = (row + k * d < L)[:, None] & in_columns
+            tl.store(dx_n + offset + k * dC, v.to(dx.dtype.element_ty), mask=here_inside)
+            dw0 += dconv * before
+            dw1 += dconv * here
+            dw2 += dconv * after
+            before = here
+            here = after
+            after = after2
+            dconv_before = dconv
+            dconv = dconv_after
+    out = part_dw + part * (3 * C) + column
+    tl.store(out, tl.sum(dw0, 0), mask=column < C)
+    tl.store(out + C, tl.sum(dw1, 0), mask=column < C)
+    tl.store(out + 2 * C, tl.sum(dw2, 0), mask=column < C)
+
+
+@triton.jit
+def sum_rows(parts, rows, size, at, BLOCK: tl.constexpr, DEPTH: tl.constexpr):
+    """Sum over the rows of parts (rows, size) at these columns, in a fixed order."""
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for first in range(0, rows, DEPTH):
+        row = first + tl.arange(0, DEPTH)
+        inside = (row < rows)[:, None] & (at < size)[None, :]
+        total += tl.sum(
+            tl.load(parts + row[:, None] * size + at[None, :], mask=inside, other=0.0), 0
+        )
+    return total
+
+
+@triton.jit(do_not_specialize=["rows", "size"])
+def sum_rows_kernel(
+    parts, out, rows, size, BLOCK: tl.constexpr, DEPTH: tl.constexpr, PDL: tl.constexpr
+):
+    """out (size,) = sum over the rows of parts (rows, size), in a fixed order."""
+    wait_for_previous_kernel(PDL)
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + at, sum_rows(parts, rows, size, at, BLOCK, DEPTH), mask=at < size)

@@ -71,24 +71,27 @@ def prepare_weights(
         tl.store(w2_half + i, down.to(tl.float16), mask=h < HP)
 
 
-@triton.jit(do_not_specialize=["L", "d", "lanes", "blocks", "weight_programs"])
+@triton.jit(do_not_specialize=["L", "d", "lanes", "blocks", "stats_programs"])
 def block_stats_kernel(
     x, weight, part_mean, part_m2, part_count, w1, w2, w1_table, w2_table, w2_half,
-    L, d, lanes, blocks, weight_programs, scale,
+    L, d, lanes, blocks, stats_programs, scale,
     C: tl.constexpr, H: tl.constexpr, CP: tl.constexpr, HP: tl.constexpr,
     COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, AHEAD: tl.constexpr,
     BLOCK: tl.constexpr, HALF: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """`conv_stats_kernel`, with the weights' tables made by the first `weight_programs`."""
+    """`conv_stats_kernel`, with the weights' tables made by the programs after `stats_programs`."""
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
-    if pid < weight_programs:
-        prepare_weights(w1, w2, w1_table, w2_table, w2_half, pid, scale, C, H, CP, HP, BLOCK, HALF)
-    else:
+    if pid < stats_programs:
         conv_stats(
-            x, weight, part_mean, part_m2, part_count, pid - weight_programs,
+            x, weight, part_mean, part_m2, part_count, pid,
             L, d, lanes, blocks, C, COLUMNS, ROWS, STEPS, AHEAD,
         )  # fmt: skip
+    else:
+        pid -= stats_programs
+        prepare_weights(
+            w1, w2, w1_table, w2_table, w2_half, pid, scale, C, H, CP, HP, BLOCK, HALF
+        )
 
 
 @triton.jit
@@ -229,17 +232,17 @@ def block_bwd_weights_kernel(
 ):  # fmt: skip
     """Partial gradients of HS hidden units' weights over every `parts`-th tile of BM rows.
 
-    xhat, dout (all rows, C) in examples of `window` rows and `tiles` tiles; tables (HP, CA + CB)
-    -> part_dw1 and part_dw2 (parts, HP, CA + CB). Everything is transposed, hidden units by rows,
-    so that the activations leave the first products in the registers where the second ones want
-    them. SCALED: dout was multiplied by `scales`, one for each tile. A program, which owns up to
-    OWNED tiles, brings them all to the scale of its largest.
+    xhat, dout (all rows, C) -> part_dw1 and part_dw2 (parts, HP, CA + CB); tables (HP, CA + CB).
+    Everything is transposed, hidden units by rows, so that the activations leave the first
+    products in the registers where the second ones want them. There are `window` rows in all, or
+    in each example of `tiles` tiles if SCALED: then dout was multiplied by `scales`, one for each
+    tile, and a program, which owns up to OWNED tiles, brings them to the scale of its largest.
     """
     wait_for_previous_kernel(PDL)
     SLICES: tl.constexpr = HP // HS
     DT: tl.constexpr = xhat.dtype.element_ty
     CP: tl.constexpr = CA + CB
-    part = (tl.program_id(0) // SLICES).to(tl.int64)
+    part = tl.program_id(0) // SLICES
     parts = tl.num_programs(0) // SLICES
     first = (tl.program_id(0) % SLICES) * HS
     up_a = load_table(w1, first, CP, 0, HS, CA)
@@ -256,10 +259,14 @@ def block_bwd_weights_kernel(
         owned = part + parts * tl.arange(0, OWNED)
         common = tl.min(tl.load(scales + owned, mask=owned < all_tiles, other=float("inf")))
     for tile in tl.range(part, all_tiles, parts, num_stages=STAGES, disable_licm=True):
-        inner = (tile % tiles) * BM
-        start = (tile // tiles) * window + inner
+        if SCALED:  # examples do not share a tile
+            inner = (tile % tiles) * BM
+            start = tl.cast(tile // tiles, tl.int64) * window + inner
+            left = window - inner
+        else:
+            start = tl.cast(tile, tl.int64) * BM
+            left = window - tile * BM
         row = tl.arange(0, BM)
-        left = tl.minimum(window - inner, BM).to(tl.int32)
         v = xhat + start * C
         y = dout + start * C
         va = load_rows(v, row, left, C, 0, CA)
@@ -285,11 +292,11 @@ def block_bwd_weights_kernel(
             dw2_b = tl.dot(act, yb, dw2_b, input_precision="ieee")
     hidden = first + tl.arange(0, HS)
     unscale = 1.0 / common
-    at = part * (HP * CP) + hidden[:, None] * CP + tl.arange(0, CA)[None, :]
+    at = part.to(tl.int64) * (HP * CP) + hidden[:, None] * CP + tl.arange(0, CA)[None, :]
     tl.store(part_dw1 + at, dw1_a * unscale)
     tl.store(part_dw2 + at, dw2_a * unscale)
     if CB > 0:
-        at = part * (HP * CP) + hidden[:, None] * CP + (CA + tl.arange(0, CB))[None, :]
+        at = part.to(tl.int64) * (HP * CP) + hidden[:, None] * CP + (CA + tl.arange(0, CB))[None, :]
         tl.store(part_dw1 + at, dw1_b * unscale)
         tl.store(part_dw2 + at, dw2_b * unscale)
 

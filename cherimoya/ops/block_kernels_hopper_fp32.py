@@ -1,7 +1,7 @@
 """The block's forward in Gluon for fp32 tensors, products in fp16: see `block_kernels_hopper`.
 
 A tile's taps, at twice the bytes, come 32 columns at a time; each consumer has a producer and a
-ring of its own. The residual is read again at the end instead of starting the accumulator.
+ring of its own.
 """
 
 import triton.language as tl
@@ -20,7 +20,6 @@ from cherimoya.ops.block_kernels_hopper import (
     make_ring,
     mma_layout,
     multiply_down,
-    store_layout,
     store_tile,
     sync_threads,
     twice_gelu_half,
@@ -56,28 +55,45 @@ def produce_fp32(
 
 
 @gluon.jit
-def store_with_residual(
-    x, out, n, first, trim, L, rows, acc, unscale,
-    C: gl.constexpr, C0: gl.constexpr, CW: gl.constexpr,
-):  # fmt: skip
-    """out = x + unscale * acc, columns C0 .. C0 + CW of rows first .. first + 64."""
-    LAYOUT: gl.constexpr = store_layout(CW)
-    row = first + gl.arange(0, 64, gl.SliceLayout(1, LAYOUT))
-    column = C0 + gl.arange(0, CW, gl.SliceLayout(0, LAYOUT))
-    at = gl.expand_dims(row * C, 1) + gl.expand_dims(column, 0)
-    inside = gl.expand_dims(row < rows, 1)
-    residual = gl.load(x + (n.to(gl.int64) * L + trim) * C + at, mask=inside, other=0.0)
-    value = residual + gl.convert_layout(acc, LAYOUT) * unscale
-    gl.store(out + n.to(gl.int64) * rows * C + at, value, mask=inside)
+def beside(a, b, CW: gl.constexpr):
+    """Two tiles (64, CW / 2) as one (64, CW) in the layout of an accumulator."""
+    both = gl.join(a, b).permute((0, 2, 1)).reshape([64, CW])
+    return gl.convert_layout(both, mma_layout(CW))
+
+
+@gluon.jit
+def accumulator(xs, FIRST: gl.constexpr, CW: gl.constexpr, factor):
+    """factor * columns of x, from groups FIRST and on, as the start of an accumulator (64, CW)."""
+    if CW == WIDTH:
+        acc = gl.convert_layout(xs[FIRST], mma_layout(CW))
+    elif CW == 2 * WIDTH:
+        acc = beside(xs[FIRST], xs[FIRST + 1], CW)
+    else:
+        left = beside(xs[FIRST], xs[FIRST + 1], CW // 2)
+        acc = beside(left, beside(xs[FIRST + 2], xs[FIRST + 3], CW // 2), CW)
+    return acc * factor
+
+
+@gluon.jit
+def multiply_up_groups(vs, w1, c, GROUPS: gl.constexpr, HS: gl.constexpr):
+    """Start v (64, C) @ w (HS, C) transposed, both in groups of WIDTH columns."""
+    product = gl.zeros([64, HS], gl.float32, mma_layout(HS))
+    for j in gl.static_range(GROUPS):
+        product = warpgroup_mma(
+            vs[j], w1.index(c * GROUPS + j).permute((1, 0)), product,
+            use_acc=j > 0, is_async=True,
+        )  # fmt: skip
+    return product
 
 
 @gluon.jit
 def consume_fp32(
-    ID: gl.constexpr, x, ring, w1, w2_a, w2_b, taps, full, empty, loaded,
+    ID: gl.constexpr, ring, w1, w2_a, w2_b, taps, full, empty, loaded,
     part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
-    start, stop, tiles, L, window, trim, parts, eps, unscale,
+    start, stop, tiles, L, window, parts, eps, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, HS: gl.constexpr, CHUNKS: gl.constexpr,
     STAGES: gl.constexpr, CONSUMERS: gl.constexpr, PARTS: gl.constexpr, KEEP: gl.constexpr,
+    ROLLED: gl.constexpr,
 ):  # fmt: skip
     """Every CONSUMERS-th tile: taps -> xhat -> linear1 -> gelu -> linear2 -> plus the residual."""
     GROUPS: gl.constexpr = C // WIDTH
@@ -99,6 +115,7 @@ def consume_fp32(
             gl.store(mean_out + n, mean)
             gl.store(rstd_out + n, rstd)
         vs = ()
+        xs = ()
         for j in gl.static_range(GROUPS):
             i = (k // CONSUMERS) * GROUPS + j
             stage = i % STAGES
@@ -110,29 +127,38 @@ def consume_fp32(
             after = ring.index(3 * stage + 2).load(OPERAND)
             v = after * gl.expand_dims(taps.index(3 * j + 2).load(SLICE), 0) + v
             vs = vs + ((v * rstd).to(gl.float16),)
+            xs = xs + (here,)
             sync_threads()
             mbarrier.arrive(empty.index(stage), count=1)
         if KEEP:
             for j in gl.static_range(GROUPS):
                 store_tile(xhat, n, first, window, vs[j], C, j * WIDTH, WIDTH)
-        acc_a = gl.zeros([64, CA], gl.float32, mma_layout(CA))
+        acc_a = accumulator(xs, 0, CA, 1.0 / unscale)
         acc_b = acc_a
         if CB > 0:
-            acc_b = gl.zeros([64, CB], gl.float32, mma_layout(CB))
-        for c in tl.range(0, CHUNKS, disable_licm=True):
-            product = gl.zeros([64, HS], gl.float32, mma_layout(HS))
-            for j in gl.static_range(GROUPS):
-                product = warpgroup_mma(
-                    vs[j], w1.index(c * GROUPS + j).permute((1, 0)), product,
-                    use_acc=j > 0, is_async=True,
-                )  # fmt: skip
-            pre = warpgroup_mma_wait(0, deps=[product])
-            act = gl.convert_layout(twice_gelu_half(pre), OPERAND)
-            acc_a, acc_b = multiply_down(act, w2_a.index(c), w2_b.index(c), acc_a, acc_b, CB)
+            acc_b = accumulator(xs, CA // WIDTH, CB, 1.0 / unscale)
+        if ROLLED:
+            for c in tl.range(0, CHUNKS, disable_licm=True):
+                product = multiply_up_groups(vs, w1, c, GROUPS, HS)
+                pre = warpgroup_mma_wait(0, deps=[product])
+                act = gl.convert_layout(twice_gelu_half(pre), OPERAND)
+                acc_a, acc_b = multiply_down(act, w2_a.index(c), w2_b.index(c), acc_a, acc_b, CB)
+                acc_a, acc_b = wait_down(acc_a, acc_b, CB)
+        else:
+            product = multiply_up_groups(vs, w1, 0, GROUPS, HS)
+            for c in gl.static_range(CHUNKS):
+                if c == 0:
+                    pre = warpgroup_mma_wait(0, deps=[product])
+                else:  # linear2 of the chunk before may still run
+                    pre = warpgroup_mma_wait(2 if CB > 0 else 1, deps=[product])
+                if c + 1 < CHUNKS:
+                    product = multiply_up_groups(vs, w1, c + 1, GROUPS, HS)
+                act = gl.convert_layout(twice_gelu_half(pre), OPERAND)
+                acc_a, acc_b = multiply_down(act, w2_a.index(c), w2_b.index(c), acc_a, acc_b, CB)
             acc_a, acc_b = wait_down(acc_a, acc_b, CB)
-        store_with_residual(x, out, n, first, trim, L, window, acc_a, unscale, C, 0, CA)
+        store_tile(out, n, first, window, acc_a * unscale, C, 0, CA)
         if CB > 0:
-            store_with_residual(x, out, n, first, trim, L, window, acc_b, unscale, C, CA, CB)
+            store_tile(out, n, first, window, acc_b * unscale, C, CA, CB)
 
 
 @gluon.constexpr_function
@@ -156,12 +182,12 @@ def taps_to_shared_groups(weight, C: gl.constexpr):
 
 @gluon.jit(do_not_specialize=["L", "window", "trim", "d", "tiles", "all_tiles", "parts"])
 def hopper_fwd_fp32_kernel(
-    xd, w1d, w2a, w2b, x, weight,
+    xd, w1d, w2a, w2b, weight,
     part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
     L, window, trim, d, tiles, all_tiles, parts, eps, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, HS: gl.constexpr, CHUNKS: gl.constexpr,
-    STAGES: gl.constexpr, PARTS: gl.constexpr, KEEP: gl.constexpr, REGISTERS: gl.constexpr,
-    PDL: gl.constexpr,
+    STAGES: gl.constexpr, PARTS: gl.constexpr, KEEP: gl.constexpr, ROLLED: gl.constexpr,
+    REGISTERS: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """`hopper_fwd_kernel` for fp32 x and out; xhat and the tables are fp16.
 
@@ -198,15 +224,15 @@ def hopper_fwd_fp32_kernel(
     sync_threads()
     gl.warp_specialize([
         (consume_fp32, (
-            0, x, ring_0, w1, w2_a, w2_b, taps, full_0, empty_0, loaded,
+            0, ring_0, w1, w2_a, w2_b, taps, full_0, empty_0, loaded,
             part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
-            start, stop, tiles, L, window, trim, parts, eps, unscale,
-            C, CA, CB, HS, CHUNKS, STAGES, 2, PARTS, KEEP)),
+            start, stop, tiles, L, window, parts, eps, unscale,
+            C, CA, CB, HS, CHUNKS, STAGES, 2, PARTS, KEEP, ROLLED)),
         (consume_fp32, (
-            1, x, ring_1, w1, w2_a, w2_b, taps, full_1, empty_1, loaded,
+            1, ring_1, w1, w2_a, w2_b, taps, full_1, empty_1, loaded,
             part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
-            start, stop, tiles, L, window, trim, parts, eps, unscale,
-            C, CA, CB, HS, CHUNKS, STAGES, 2, PARTS, KEEP)),
+            start, stop, tiles, L, window, parts, eps, unscale,
+            C, CA, CB, HS, CHUNKS, STAGES, 2, PARTS, KEEP, ROLLED)),
         (produce_fp32, (
             0, xd, ring_0, full_0, empty_0, start, stop, tiles, trim, d, C, STAGES, 2)),
         (produce_fp32, (

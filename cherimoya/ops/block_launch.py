@@ -36,15 +36,15 @@ def _gemm(*choices: tuple[int, int, int, int]) -> list[Config]:
 
 # Launch options to choose from; the first is the default.
 FORWARD = _gemm(
-    (128, 64, 3, 8), (64, 64, 3, 4), (128, 64, 2, 8), (64, 32, 3, 4), (128, 32, 3, 4),
-    (128, 32, 4, 8), (256, 64, 2, 16), (64, 64, 2, 8), (64, 32, 2, 4),
+    (128, 64, 3, 8), (64, 64, 3, 4), (128, 64, 2, 8), (64, 32, 3, 4), (128, 32, 4, 8),
+    (256, 64, 2, 16), (64, 32, 2, 4), (64, 32, 5, 8),
 )  # fmt: skip
 BACKWARD_XHAT = _gemm(
-    (64, 32, 2, 4), (64, 64, 2, 4), (64, 64, 2, 8), (64, 32, 3, 4), (32, 32, 2, 4), (64, 32, 2, 8),
+    (64, 32, 2, 4), (64, 64, 2, 4), (64, 64, 2, 8), (64, 32, 3, 4), (32, 32, 2, 4), (128, 32, 2, 8),
 )  # fmt: skip
 BACKWARD_WEIGHTS = _gemm(
-    (64, 64, 3, 4), (32, 64, 3, 4), (64, 64, 2, 4), (32, 64, 2, 4), (64, 64, 3, 8),
-    (32, 64, 4, 8), (64, 32, 3, 4), (64, 64, 2, 8), (32, 64, 3, 8), (32, 64, 2, 8),
+    (64, 64, 3, 4), (32, 64, 3, 4), (64, 64, 2, 4), (64, 64, 3, 8), (32, 64, 3, 8), (64, 32, 3, 4),
+    (64, 64, 2, 8), (64, 128, 2, 8),
 )  # fmt: skip
 
 
@@ -70,10 +70,10 @@ def stats_and_tables(
     parts = Parts.empty(x, march.tiles)
     padded_rows, padded_channels = tables.up.shape
     weight_programs = triton.cdiv(tables.up.numel(), WEIGHT_BLOCK)
-    kernels.block_stats_kernel[(weight_programs + n * march.tiles,)](
+    kernels.block_stats_kernel[(n * march.tiles + weight_programs,)](
         x, conv_weight, parts.mean, parts.m2, parts.count, linear1_weight, linear2_weight,
         tables.up, tables.down, tables.down_half,
-        length, dilation, march.lanes, march.blocks, weight_programs, tables.scale,
+        length, dilation, march.lanes, march.blocks, n * march.tiles, tables.scale,
         H=len(linear1_weight), CP=padded_channels, HP=padded_rows, BLOCK=WEIGHT_BLOCK,
         HALF=tables.down_half is not tables.down,
         **march.options, **dependent_launch(x.device),

@@ -28,7 +28,8 @@ FORWARD: list[Config] = [
     for consumers, stages, rolled in ((3, 3, 1), (2, 2, 0), (3, 6, 1), (2, 4, 0), (2, 2, 1))
 ]
 FORWARD_FP32: list[Config] = [
-    {"consumers": 2, "stages": stages, "hidden": 64} for stages in (2, 3, 4)
+    {"consumers": 2, "stages": stages, "hidden": 64, "rolled": rolled}
+    for stages, rolled in ((2, 0), (2, 1), (3, 0), (3, 1))
 ]
 BACKWARD: list[Config] = [
     {"consumers": consumers, "stages": stages, "hidden": 64}
@@ -93,19 +94,20 @@ def forward(
         **dependent_launch(x.device),
         "PARTS": padded(parts.tiles),
         "KEEP": keep,
+        "ROLLED": bool(config["rolled"]),
     }
     down = _tables(tables.down_half, tables, config)
     if single:
         del options["CONSUMERS"]
         hopper_fwd_fp32_kernel[grid](
             TensorDescriptor.from_tensor(x, [1, TILE, FP32_WIDTH], _layout_fp32()),
-            _descriptor(tables.up, config["hidden"], FP32_WIDTH), *down, x, *written,
+            _descriptor(tables.up, config["hidden"], FP32_WIDTH), *down, *written,
             tables.unscale, **options,
         )  # fmt: skip
     else:
         up = _tables(tables.up, tables, config)
         kernels.hopper_fwd_kernel[grid](
-            *_rows(x, tables), *up, *down, *written, ROLLED=bool(config["rolled"]), **options
+            *_rows(x, tables), *up, *down, *written, **options
         )
     return out, xhat
 

@@ -80,11 +80,11 @@ def conv_stats(
         if k + AHEAD + 1 <= STEPS:
             queue = queue + (load_row(x, offset, row, k + AHEAD + 1, d, dC, L, in_columns),)
         after = queue[k + 2].to(tl.float32)
-        conv = before * w0 + (here * w1 + after * w2)
         if k == 0:
-            origin = conv
+            origin = before * w0 + (here * w1 + after * w2)
         else:
-            dev = tl.where((row + k * d < L)[:, None], conv - origin, 0.0)
+            dev = before * w0 + (here * w1 + (after * w2 - origin))
+            dev = tl.where((row + k * d < L)[:, None], dev, 0.0)
             total += dev
             square += dev * dev
         before = here

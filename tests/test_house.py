@@ -23,7 +23,7 @@ PACKAGE = ROOT / "cherimoya"
 LEVELS = [
     {"errors", "schema", "progress", "__init__"},
     {"config", "ops"},
-    {"cheri", "network", "losses", "metrics", "data", "optim"},
+    {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
     {"training"},
     {"analysis"},
     {"cli"},

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from cherimoya import __version__
 from cherimoya.analysis import baselines
 from cherimoya.config import TrainConfig
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.network import Cherimoya
+from cherimoya.ops.dispatch import route
 
 
 def banner(
@@ -32,6 +35,7 @@ def banner(
     facts = {
         "run": f"{folder}, seed {config.seed}",
         "device": device,
+        "kernels": route(model.lw0.device, torch.float32).why,
         "model": f"{config.model.n_filters} filters x {config.model.n_layers} blocks, "
         f"{size:,} parameters",
         "window": f"{loci.in_window:,} bp in, {loci.out_window:,} bp out, "

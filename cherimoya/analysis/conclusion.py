@@ -13,6 +13,7 @@ from cherimoya.config import TrainConfig
 from cherimoya.data.dataset import Dataset
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
+from cherimoya.ops import tuning
 from cherimoya.training.checkpoint import BEST
 from cherimoya.training.evaluation import LOWER_IS_BETTER, METRICS, Scores, evaluate
 from cherimoya.training.run_log import RunLog
@@ -47,7 +48,7 @@ def conclude(
             "best_valid_loss": state.best_loss,
             "parameters": sum(p.numel() for p in model.parameters()),
             "scored_split": split,
-            "provenance": origin,
+            "provenance": {**origin, "kernel_options": tuning.chosen()},
             **{name.replace(" ", "_"): values for name, values in columns.items()},
         }
     )

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.conv_norm import check, fused_dilated_conv_norm
-from cherimoya.ops.dispatch import autocast, use_kernels
-from cherimoya.ops.gpu import operand_dtype, tf32_allowed, total_memory
+from cherimoya.ops.dispatch import autocast, route
+from cherimoya.ops.gpu import operand_dtype, total_memory
 from cherimoya.ops.reference import EPS
 
 # xhat is kept for the backward, one tensor a block, unless it is larger than this part of the
@@ -50,16 +50,24 @@ def fused_block(
 
 @fused_block.register_fake
 def _empty(
-    x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, eps, trim, keep
-):  # type: ignore[no-untyped-def]
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     from cherimoya.ops.tables import Tables
 
     n, length, channels = x.shape
     out = x.new_empty(n, length - 2 * trim, channels)
     xhat = torch.empty_like(out, dtype=operand_dtype(x)) if keep else x.new_empty(0)
     tables = Tables.empty(x, linear1_weight, residual_scale)
-    statistic = x.new_empty(n, dtype=torch.float32)
-    return out, statistic, torch.empty_like(statistic), xhat, tables.up, tables.down
+    mean, rstd = (x.new_empty(n, dtype=torch.float32) for _ in range(2))
+    return out, mean, rstd, xhat, tables.up, tables.down
 
 
 @torch.library.custom_op("cherimoya::cheri_block_backward", mutates_args=())
@@ -81,21 +89,25 @@ def fused_block_backward(
     from cherimoya.ops import block_launch
 
     if not dout.numel():
-        gradients = _empty_gradients(
+        dx, dw, dw1, dw2 = _empty_gradients(
             dout, x, conv_weight, mean, rstd, xhat, up, down, hidden, dilation, residual_scale, trim
         )
-        return tuple(gradient.zero_() for gradient in gradients)
+        return dx.zero_(), dw.zero_(), dw1.zero_(), dw2.zero_()
     return block_launch.block_backward(
         dout, x, conv_weight, mean, rstd, xhat, up, down, hidden, dilation, residual_scale, trim
     )
 
 
 @fused_block_backward.register_fake
-def _empty_gradients(dout, x, conv_weight, mean, rstd, xhat, up, down, hidden, *_):  # type: ignore[no-untyped-def]
+def _empty_gradients(
+    dout: Tensor, x: Tensor, conv_weight: Tensor, mean: Tensor, rstd: Tensor, xhat: Tensor,
+    up: Tensor, down: Tensor, hidden: int, dilation: int, residual_scale: float, trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     channels = x.shape[2]
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     shapes = (3, channels), (hidden, channels), (channels, hidden)
-    return dx, *(x.new_empty(shape, dtype=torch.float32) for shape in shapes)
+    dw, dw1, dw2 = (x.new_empty(shape, dtype=torch.float32) for shape in shapes)
+    return dx, dw, dw1, dw2
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -107,7 +119,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.dtypes = conv_weight.dtype, linear1_weight.dtype, linear2_weight.dtype
 
 
-def _gradients(ctx: Any, dout: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dout: Tensor | None, *_: Tensor) -> tuple[Tensor | None, ...]:
+    if dout is None:
+        return (None,) * 9
     dx, *gradients = fused_block_backward(dout, *ctx.saved_tensors, *ctx.sizes)
     weights = (g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True))
     return dx, *weights, None, None, None, None, None
@@ -161,13 +175,24 @@ def cheri_block(
         If the shapes do not fit each other, the dilation is not positive, or nothing is left.
     """
     check(x, conv_weight, dilation)
+    channels, hidden = x.shape[2], len(linear1_weight)
+    expected = {"linear1": (hidden, channels), "linear2": (channels, hidden)}
+    for (name, shape), weight in zip(
+        expected.items(), (linear1_weight, linear2_weight), strict=True
+    ):
+        if weight.shape != shape:
+            raise ValueError(
+                f"{name}'s weight has shape {tuple(weight.shape)}; with {channels} channels and "
+                f"{hidden} hidden units it must be {shape}"
+            )
     if 2 * trim > x.shape[1] or trim < 0:
         raise ValueError(f"trim={trim} leaves nothing of {x.shape[1]} positions")
     x = autocast(x)
     weights = (conv_weight, linear1_weight, linear2_weight)
-    if not use_kernels(x):
+    chosen = route(x.device, x.dtype)
+    if not chosen.conv_norm:
         return reference.cheri_block(x, *weights, dilation, residual_scale, eps, trim)
-    if x.dtype == torch.float32 and x.device.type == "cuda" and not tf32_allowed():
+    if not chosen.block:
         return reference.cheri_block_composed(
             x, *weights, dilation, residual_scale, eps, trim, conv_norm=fused_dilated_conv_norm
         )

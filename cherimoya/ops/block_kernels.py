@@ -89,9 +89,7 @@ def block_stats_kernel(
         )  # fmt: skip
     else:
         pid -= stats_programs
-        prepare_weights(
-            w1, w2, w1_table, w2_table, w2_half, pid, scale, C, H, CP, HP, BLOCK, HALF
-        )
+        prepare_weights(w1, w2, w1_table, w2_table, w2_half, pid, scale, C, H, CP, HP, BLOCK, HALF)
 
 
 @triton.jit

@@ -48,6 +48,14 @@ BACKWARD_WEIGHTS = _gemm(
 )  # fmt: skip
 
 
+# Accumulators of a kernel, their rows, and how many of their elements a thread can hold.
+ACCUMULATED = {"block_fwd": 1, "block_bwd_xhat": 1, "block_bwd_weights": 2}
+ACCUMULATOR_ROWS = {
+    "block_fwd": "rows", "block_bwd_xhat": "rows", "block_bwd_weights": "hidden"
+}  # fmt: skip
+MOST_ACCUMULATED = 192
+
+
 def stats_and_tables(
     x: Tensor,
     conv_weight: Tensor,
@@ -168,7 +176,7 @@ def reduce(
     channels = part_dw.shape[2]
     new = partial_sums.new_empty
     dw, dw1, dw2 = new(3, channels), new(hidden, channels), new(channels, hidden)
-    block = 32
+    block = 32 if dw.device.type == "cuda" else 1024  # the interpreter likes few programs
     programs = triton.cdiv(padded_rows * padded_channels, block)
     kernels.block_reduce_kernel[(2 * programs + triton.cdiv(3 * channels, block),)](
         *partial_sums, part_dw, dw1, dw2, dw, parts, len(part_dw), programs,
@@ -193,9 +201,15 @@ def _options(config: Config, x: Tensor) -> dict[str, object]:
 def _best(
     kernel: str, x: Tensor, tables: Tables, choices: list[Config], rehearse: Callable[[], Run]
 ) -> Config:
-    """The launch options for x (N, L, C), of the choices whose hidden step fits."""
-    hidden = len(tables.up)
-    fitting = [choice for choice in choices if hidden % choice["hidden"] == 0]
+    """The launch options for x (N, L, C), of the choices that fit the tables and the GPU."""
+    hidden, columns = tables.up.shape
+    fitting = [
+        choice
+        for choice in choices
+        if hidden % choice["hidden"] == 0
+        and ACCUMULATED[kernel] * choice[ACCUMULATOR_ROWS[kernel]] * columns
+        <= MOST_ACCUMULATED * 32 * choice["num_warps"]
+    ]
     return tuning.best(kernel, key_of(x, H=hidden), fitting, rehearse)
 
 

@@ -106,9 +106,7 @@ def forward(
         )  # fmt: skip
     else:
         up = _tables(tables.up, tables, config)
-        kernels.hopper_fwd_kernel[grid](
-            *_rows(x, tables), *up, *down, *written, **options
-        )
+        kernels.hopper_fwd_kernel[grid](*_rows(x, tables), *up, *down, *written, **options)
     return out, xhat
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
 from cherimoya.ops import reference
-from cherimoya.ops.dispatch import autocast, use_kernels
+from cherimoya.ops.dispatch import autocast, route
 from cherimoya.ops.reference import EPS
 
 
@@ -52,6 +52,7 @@ class FusedDilatedConvNormFunc(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int, eps: float = EPS) -> Tensor:
+        check(x, weight, dilation)
         y, mean, rstd = conv_norm(x, weight, dilation, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.dilation = dilation
@@ -71,7 +72,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)
 
 
-def _gradients(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dy: Tensor | None, *_: Tensor) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return None, None, None, None
     return *conv_norm_backward(dy, *ctx.saved_tensors, ctx.dilation), None, None
 
 
@@ -106,7 +109,7 @@ def fused_dilated_conv_norm(x: Tensor, weight: Tensor, dilation: int, eps: float
     """
     check(x, weight, dilation)
     x = autocast(x)
-    if use_kernels(x):
+    if route(x.device, x.dtype).conv_norm:
         return conv_norm(x, weight, dilation, eps)[0]
     return reference.dilated_conv_norm(x, weight, dilation, eps)
 

@@ -3,20 +3,30 @@
 import functools
 import importlib.util
 import os
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cherimoya.errors import ConfigError
-from cherimoya.ops.gpu import interpreting
+from cherimoya.ops.gpu import capability, interpreting, tf32_allowed
 from cherimoya.progress import say
 
 CHOICES = ("reference", "triton", "portable")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def use_kernels(x: Tensor) -> bool:
-    """Whether the Triton kernels serve x (N, L, C), else the reference; says once why not.
+@dataclass(frozen=True)
+class Route:
+    """What runs the convolution with normalisation (`conv_norm`) and the whole block (`block`)."""
+
+    conv_norm: bool  # the kernels, else PyTorch
+    block: bool
+    why: str  # for people, in a few words
+
+
+def route(device: torch.device, dtype: torch.dtype) -> Route:
+    """Which implementation serves tensors of this dtype on this device, and why.
 
     CHERIMOYA_KERNELS=reference or triton forces one of them; portable is triton without the
     kernels that only one generation of GPUs can run. On the CPU, TRITON_INTERPRET=1 runs the
@@ -34,28 +44,38 @@ def use_kernels(x: Tensor) -> bool:
             "by device."
         )
     if choice == "reference":
-        return False
-    obstacle = _obstacle(x.device.type, x.dtype, importlib.util.find_spec("triton") is not None)
+        return Route(False, False, "PyTorch (CHERIMOYA_KERNELS=reference)")
+    obstacle = _obstacle(device, dtype)
     if obstacle and choice:
         raise ConfigError(
             f"CHERIMOYA_KERNELS={choice}, but {obstacle}. Unset it, or set it to reference."
         )
-    if obstacle and x.device.type == "cuda":
-        _say_once(f"PyTorch instead of the fused kernels: {obstacle}")
-    return not obstacle
+    if obstacle:
+        if device.type == "cuda":
+            _say_once(f"PyTorch instead of the fused kernels: {obstacle}")
+        return Route(False, False, f"PyTorch: {obstacle}")
+    if dtype == torch.float32 and device.type == "cuda" and not tf32_allowed():
+        why = "fused convolution and normalisation, products in full fp32 by cuBLAS"
+        return Route(True, False, why)
+    forced = f" (CHERIMOYA_KERNELS={choice})" if choice else ""
+    return Route(True, True, f"fused blocks in {_name(dtype)}{forced}")
 
 
-def _obstacle(device: str, dtype: torch.dtype, triton: bool) -> str | None:
-    """Why the kernels cannot take such a tensor."""
-    if not triton:
+def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the kernels cannot take such tensors."""
+    if device.type != "cuda" and not interpreting():
+        return f"on the {device.type}"
+    if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (pip install triton)"
-    if device != "cuda" and not interpreting():
-        return f"the tensors are on the {device}, without Triton's interpreter (TRITON_INTERPRET=1)"
     if dtype not in DTYPES:
-        return f"{str(dtype).removeprefix('torch.')} is not one of fp32, bf16 and fp16"
-    if device == "cuda" and not torch.version.hip and torch.cuda.get_device_capability() < (7, 5):
+        return f"{_name(dtype)} is not one of fp32, bf16 and fp16"
+    if device.type == "cuda" and not torch.version.hip and capability(device) < (7, 5):
         return "the GPU is older than compute capability 7.5"
     return None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Which launch options a kernel gets: measured once per GPU and shape, then remembered.
 
 The choice fixes the order in which a kernel sums, so equal bits need an equal choice. That is why
-it is kept on disk, why what tuned.json holds is not measured, and why the batch size is no part
+it is kept on disk, why what tuned.json knows is not measured, and why the batch size is no part
 of a key: the last, smaller batch of an epoch must sum as the others do.
 
 tuned.json holds {GPU name: {"conv_stats C=96 H=192 dtype=bfloat16 L=2048": {"rows": 32, ...}}}, a
@@ -28,6 +28,7 @@ Run = Callable[[Config], object]
 SWITCH = "CHERIMOYA_AUTOTUNE"  # "0" in the environment: never measure
 TABLE = Path(__file__).with_name("tuned.json")
 BUDGET_SECONDS = 60.0  # per kernel and key; no other candidate is begun after
+KNOWN_OCTAVES = 2.0  # how far tuned.json reaches from the lengths it was measured at
 WARMUP_LAUNCHES = 2
 TIMED_LAUNCHES = 10
 QUEUE_CYCLES = 10_000_000  # about 5 ms, in which the host queues every timed launch
@@ -79,27 +80,53 @@ def _can_measure() -> bool:
 
 
 def _remembered(label: str, candidates: Sequence[Config]) -> Config | None:
-    """The choice in tuned.json, else in the cache, for exactly this GPU and label."""
+    """The choice for this GPU: in tuned.json for L within KNOWN_OCTAVES, else in the cache."""
     if device := _device_name():
-        for entries in (_table().get(device, {}), _read(_cache_file(device))):
-            if entries.get(label) in candidates:
-                return entries[label]
+        known = {device: _table().get(device, {})}
+        octaves, config = _nearest_of(known, label, candidates, exact=True)
+        if config and octaves <= KNOWN_OCTAVES:
+            return config
+        entries = _read(_cache_file(device))
+        if entries.get(label) in candidates:
+            return entries[label]
     return None
 
 
 def _nearest(label: str, candidates: Sequence[Config]) -> Config:
     """The entry of tuned.json with the nearest L, of this GPU before others, or the default."""
-    asked, here = _fields(label), _device_name()
+    here = _device_name()
+    others = {device: entries for device, entries in _table().items() if device != here}
+    for known in ({here: _table().get(here, {})}, others):
+        _, config = _nearest_of(known, label, candidates, exact=False)
+        if config:
+            return config
+    return candidates[0]
+
+
+def _nearest_of(
+    table: Mapping[str, Mapping[str, Config]],
+    label: str,
+    candidates: Sequence[Config],
+    exact: bool,
+) -> tuple[float, Config | None]:
+    """The entry with the nearest L, and how many octaves away that is.
+
+    `exact`: of those that agree in all but L, else of those that agree in C and dtype.
+    """
+    asked = _fields(label)
     found = []
-    for device, entries in _table().items():
+    for entries in table.values():
         for other, config in entries.items():
             fields = _fields(other)
-            same = all(asked.get(n) in (None, fields.get(n)) for n in ("kernel", "C", "dtype"))
-            if same and config in candidates:
-                octaves = math.log2(int(asked.get("L", 1)) / int(fields.get("L", 1)))
-                unlike = len(asked.items() - fields.items())
-                found.append(((device != here, abs(octaves), unlike), config))
-    return min(found, key=lambda entry: entry[0])[1] if found else candidates[0]
+            unlike = {name for name in asked | fields if asked.get(name) != fields.get(name)}
+            fits = unlike <= {"L"} if exact else not unlike & {"kernel", "C", "dtype"}
+            if fits and config in candidates:
+                octaves = abs(math.log2(int(asked.get("L", 1)) / int(fields.get("L", 1))))
+                found.append(((octaves, len(unlike)), config))
+    if not found:
+        return math.inf, None
+    (octaves, _), config = min(found, key=lambda entry: entry[0])
+    return octaves, config
 
 
 def _fields(label: str) -> dict[str, str]:

@@ -1,0 +1,384 @@
+"""Calls of the fused operations, their gradients and errors: what the tests of the kernels share.
+
+Run as a script with TRITON_INTERPRET=1 it is the other end of `test_kernels.Interpreter`: it reads
+one of CHECKS and its arguments as a line of JSON, makes that check and answers with its result.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cherimoya.ops import reference
+from cherimoya.ops.block import cheri_block
+from cherimoya.ops.conv_norm import FusedDilatedConvNormFunc, fused_dilated_conv_norm
+
+RESIDUAL_SCALE = 0.7
+NAMES = ("out", "dx", "dconv_weight", "dlinear1_weight", "dlinear2_weight")
+
+Results = dict[str, Tensor]  # by NAMES; an operation without linear weights has the first three
+Function = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of an operation, "conv_norm" or "cheri_block"."""
+
+    op: str
+    n: int
+    length: int
+    channels: int
+    dilation: int
+    trim: int = 0
+    expansion: int = 2
+    dtype: str = "float32"  # of x; the weights are fp32
+    layout: str = "contiguous"  # see `laid_out`
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __str__(self) -> str:
+        first, *rest = asdict(self).items()
+        default = Case("", 0, 0, 0, 0)
+        given = [f"{k}={v}" for k, v in rest if v != getattr(default, k) or k == "n"]
+        return " ".join([first[1], *given])
+
+
+def inputs(case: Case, device: str = "cpu") -> list[Tensor]:
+    """x and the weights, all with gradients, far from their near-identity start."""
+    generator = torch.Generator().manual_seed(case.length)
+    c, hidden = case.channels, case.expansion * case.channels
+    shapes = [(case.n, case.length, c), (3, c), (hidden, c), (c, hidden)]
+    scales = [case.std, 1.0, c**-0.5, 2 * hidden**-0.5]
+    values = [
+        s * torch.randn(shape, generator=generator, dtype=torch.float64)
+        for shape, s in zip(shapes, scales, strict=True)
+    ]
+    x, *weights = values if case.op == "cheri_block" else values[:2]
+    x = laid_out((x + case.mean).to(device, getattr(torch, case.dtype)), case.layout, 0)
+    inner = "contiguous" if case.layout == "expanded" else case.layout
+    weights = [laid_out(w.to(device, torch.float32), inner) for w in weights]
+    return [v.requires_grad_() for v in (x, *weights)]
+
+
+def output_gradient(case: Case, device: str = "cpu") -> Tensor:
+    """A gradient of the output."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (case.n, case.length - 2 * case.trim, case.channels)
+    dout = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return laid_out(dout.to(device, getattr(torch, case.dtype)), case.layout, 2)
+
+
+def laid_out(x: Tensor, layout: str, dim: int = 0) -> Tensor:
+    """x in another layout; "expanded" repeats the first of `dim` with a stride of 0."""
+    if layout == "transposed":
+        return x.mT.contiguous().mT
+    if layout == "columns":  # of a wider tensor, from its second column on
+        return torch.nn.functional.pad(x, (1, 2))[..., 1:-2]
+    if layout == "offset":  # dense, but no multiple of 16 bytes from the start
+        return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
+    if layout == "expanded":
+        return x.narrow(dim, 0, 1).expand_as(x)
+    return x.contiguous()
+
+
+def fused(case: Case, *values: Tensor) -> Tensor:
+    """The operation as a user calls it."""
+    if case.op == "conv_norm":
+        return fused_dilated_conv_norm(*values, case.dilation)
+    return cheri_block(*values, case.dilation, RESIDUAL_SCALE, trim=case.trim)
+
+
+def composed(case: Case, *values: Tensor) -> Tensor:
+    """The operation's formula in PyTorch, in the dtype of x."""
+    if case.op == "conv_norm":
+        return reference.dilated_conv_norm(*values, case.dilation)
+    return reference.cheri_block_composed(*values, case.dilation, RESIDUAL_SCALE, trim=case.trim)
+
+
+def results(function: Function, values: list[Tensor], dout: Tensor) -> Results:
+    """The function's output and every gradient."""
+    out = function(*values)
+    gradients = torch.autograd.grad(out, values, dout)
+    return dict(zip(NAMES, (out.detach(), *gradients), strict=False))
+
+
+def exact(case: Case, values: list[Tensor], dout: Tensor) -> Results:
+    """`results` of the formula in float64, for the very same numbers."""
+    doubles = [v.detach().double().requires_grad_() for v in values]
+    return results(partial(composed, case), doubles, dout.double())
+
+
+def rms_error(actual: Tensor, expected: Tensor) -> float:
+    """Relative RMS error, in float64; infinite where the shapes differ."""
+    if actual.shape != expected.shape:
+        return torch.inf
+    actual, expected = actual.double(), expected.double()
+    return ((actual - expected).norm() / expected.norm().clamp(min=1e-30)).item()
+
+
+def errors(actual: Results, expected: Results) -> dict[str, float]:
+    return {name: rms_error(actual[name], expected[name]) for name in expected}
+
+
+def different(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> list[str]:
+    """Names of those that are not equal to the bit."""
+    return [name for name in a if not torch.equal(a[name], b[name])]
+
+
+@contextlib.contextmanager
+def poisoned_allocations() -> Iterator[None]:
+    """Memory that torch hands to Python uninitialised holds NaN."""
+
+    def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def allocate_nan(*args: object, **kwargs: object) -> Tensor:
+            new = allocate(*args, **kwargs)
+            return new.fill_(torch.nan) if new.is_floating_point() else new
+
+        return allocate_nan
+
+    with contextlib.ExitStack() as stack:
+        for place, name in ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty")):
+            stack.enter_context(mock.patch.object(place, name, poisoned(getattr(place, name))))
+        yield
+
+
+@contextlib.contextmanager
+def launched_with(choice: int) -> Iterator[None]:
+    """Every kernel gets the launch options at this place of its list, counted in a circle."""
+
+    def best(kernel: str, key: object, candidates: Sequence[object], *_: object) -> object:
+        return candidates[choice % len(candidates)]
+
+    with mock.patch("cherimoya.ops.tuning.best", best):
+        yield
+
+
+def batch_differences(case: Case, values: list[Tensor], dout: Tensor, one: int) -> list[str]:
+    """What of example `one` changes when it is alone, and of the others when it holds NaN."""
+    call = partial(fused, case)
+    together = of_examples(results(call, values, dout))
+    x, *weights = values
+    alone = x.detach()[one : one + 1].requires_grad_()
+    separate = of_examples(results(call, [alone, *weights], dout[one : one + 1]))
+    found = [f"{k} alone" for k in separate if not torch.equal(separate[k][0], together[k][one])]
+    broken = x.detach().clone()
+    broken[one, case.length // 2, 0] = torch.nan
+    beside = of_examples(results(call, [broken.requires_grad_(), *weights], dout))
+    others = [i for i in range(case.n) if i != one]
+    changed = different(
+        {f"{k} beside NaN": v[others] for k, v in together.items()},
+        {f"{k} beside NaN": v[others] for k, v in beside.items()},
+    )
+    return found + changed + ([] if beside["out"][one].isnan().all() else ["NaN is lost"])
+
+
+def of_examples(found: Results) -> Results:
+    """Those with a row for each example."""
+    return {name: found[name] for name in ("out", "dx")}
+
+
+def accuracy(case: Case, twice: bool) -> dict[str, object]:
+    """Errors of the kernels and of the formula in that dtype, and what a second call changes.
+
+    Uninitialised memory holds NaN in the second call.
+    """
+    values, dout = inputs(case), output_gradient(case)
+    call = partial(fused, case)
+    first = results(call, values, dout)
+    expected = exact(case, values, dout)
+    unrepeated = []
+    if twice:
+        with poisoned_allocations():
+            unrepeated = different(first, results(call, values, dout))
+    return {
+        "errors": errors(first, expected),
+        "formula": errors(results(partial(composed, case), values, dout), expected),
+        "dtypes": {name: str(v.dtype).removeprefix("torch.") for name, v in first.items()},
+        "unrepeated": unrepeated,
+    }
+
+
+def in_many_tiles(case: Case) -> dict[str, object]:
+    """`accuracy` where an example's partial sums are added up before they are read."""
+    from cherimoya.ops import conv_norm_launch
+
+    with mock.patch.object(conv_norm_launch, "MANY_TILES", 1):
+        return accuracy(case, twice=False)
+
+
+def by_launch_options(case: Case, choice: int) -> dict[str, object]:
+    """`accuracy` with other launch options than the default."""
+    with launched_with(choice):
+        return accuracy(case, twice=False)
+
+
+def output_error(case: Case) -> float:
+    """Error of an output without gradients."""
+    values = [v.detach() for v in inputs(case)]
+    return rms_error(fused(case, *values), composed(case, *(v.double() for v in values)))
+
+
+def batch(case: Case) -> list[str]:
+    return batch_differences(case, inputs(case), output_gradient(case), one=1)
+
+
+def partial_gradients(case: Case) -> list[str]:
+    """Which gradients change when those of x, or those of the weights, are not asked for."""
+    values, dout = inputs(case), output_gradient(case)
+    together = results(partial(fused, case), values, dout)
+    found = []
+    for asked in (slice(0, 1), slice(1, None)):
+        leaves = [v.detach() for v in values]
+        wanted = [v.requires_grad_() for v in leaves[asked]]
+        gradients = torch.autograd.grad(fused(case, *leaves), wanted, dout)
+        names = NAMES[1:][asked]
+        found += different(dict(zip(names, gradients, strict=False)), together)
+    return found
+
+
+def keeping(case: Case) -> list[str]:
+    """What changes when the normalised convolution is kept for the backward."""
+    call, values, dout = partial(fused, case), inputs(case), output_gradient(case)
+    again = results(call, values, dout)
+    with mock.patch("cherimoya.ops.block.total_memory", return_value=2**40):
+        return different(again, results(call, values, dout))
+
+
+def as_function(case: Case) -> list[str]:
+    """What `FusedDilatedConvNormFunc` computes otherwise than `fused_dilated_conv_norm`."""
+    values, dout = inputs(case), output_gradient(case)
+    ours = results(partial(fused, case), values, dout)
+    function = results(lambda *v: FusedDilatedConvNormFunc.apply(*v, case.dilation), values, dout)
+    return different(ours, function)
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps the calls of cherimoya's operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if op.namespace == "cherimoya":
+            self.calls.append((op, args))
+        return op(*args, **kwargs or {})
+
+
+def opchecks(case: Case, tests: list[str]) -> dict[str, dict[str, str]]:
+    """What torch.library.opcheck says to the forward and the backward operation."""
+    values, dout = inputs(case), output_gradient(case)
+    with Recorder() as recorder:
+        results(partial(fused, case), values, dout)
+    found = {}
+    for op, args in recorder.calls:
+        forward = "backward" not in op.name()
+        leaves = tuple(
+            a.detach().requires_grad_(forward and any(a is v for v in values))
+            if isinstance(a, Tensor)
+            else a
+            for a in args
+        )
+        checks = torch.library.opcheck(op, leaves, test_utils=tests, raise_exception=False)
+        found[str(op)] = {test: str(result) for test, result in checks.items()}
+    return found
+
+
+def gradcheck(case: Case, fast: bool) -> bool:
+    """torch's comparison with differences, in fp32."""
+    return torch.autograd.gradcheck(
+        partial(fused, case), inputs(case), eps=5e-3, atol=2e-3, rtol=1e-2, fast_mode=fast,
+        check_undefined_grad=False,
+    )  # fmt: skip
+
+
+def without_gradient(case: Case) -> list[bool]:
+    """Whether each input's gradient is missing or zero where the output has none."""
+
+    class Stop(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, y: Tensor) -> Tensor:
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx: object, dy: Tensor) -> None:
+            return None
+
+    values = inputs(case)
+    y = Stop.apply(fused(case, *values))
+    gradients = torch.autograd.grad(y, values, torch.ones_like(y), allow_unused=True)
+    return [g is None or not g.any().item() for g in gradients]
+
+
+def compiled(case: Case, backends: list[str]) -> dict[str, list[str]]:
+    """What torch.compile changes."""
+    values, dout = inputs(case), output_gradient(case)
+    call = partial(fused, case)
+    eager = results(call, values, dout)
+    found = {}
+    for backend in backends:
+        torch.compiler.reset()
+        function = torch.compile(call, backend=backend, fullgraph=True)
+        found[backend] = different(eager, results(function, values, dout))
+    return found
+
+
+def autocast(case: Case) -> dict[str, object]:
+    """The dtypes of the output and of every gradient, and the output's error."""
+    values = inputs(case)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = results(partial(fused, case), values, output_gradient(case).bfloat16())
+    dtypes = {name: str(v.dtype).removeprefix("torch.") for name, v in found.items()}
+    return {"dtypes": dtypes, "error": rms_error(found["out"], composed(case, *values))}
+
+
+def after_a_change(case: Case) -> dict[str, float]:
+    """Error of the output once each weight in turn was changed in place."""
+    x, *weights = (v.detach() for v in inputs(case))
+    before, found = fused(case, x, *weights), {}
+    for name, weight in zip(NAMES[2:], weights, strict=False):
+        weight.mul_(-1.5)
+        after = fused(case, x, *weights)
+        assert not torch.equal(before, after), name
+        before = after
+        found[name] = rms_error(after, composed(case, *(v.double() for v in (x, *weights))))
+    return found
+
+
+CHECKS = {
+    check.__name__: check
+    for check in (
+        accuracy, in_many_tiles, by_launch_options, output_error, batch, partial_gradients, keeping,
+        as_function, opchecks, gradcheck, without_gradient, compiled, autocast, after_a_change,
+    )
+}  # fmt: skip
+
+
+def answer(request: dict[str, object]) -> dict[str, object]:
+    """The result of one check, or how it failed."""
+    check = CHECKS[request.pop("check")]
+    try:
+        return {"result": check(Case(**request.pop("case")), **request)}
+    except Exception:
+        return {"failure": traceback.format_exc()}
+
+
+def main() -> None:
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no reply
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

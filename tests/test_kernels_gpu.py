@@ -1,0 +1,335 @@
+"""The fused operations on a GPU: accuracy, equal bits, captured graphs and compiled calls."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import pytest
+import torch
+from kernel_cases import (
+    Case,
+    Recorder,
+    Results,
+    batch_differences,
+    composed,
+    different,
+    errors,
+    exact,
+    fused,
+    inputs,
+    launched_with,
+    output_gradient,
+    results,
+)
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
+]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A dtype of x, what torch may do with fp32, and the limit of the relative RMS errors."""
+
+    dtype: str
+    limit: float
+    tf32: bool = False
+
+    @property
+    def half(self) -> bool:
+        return self.dtype != "float32"
+
+
+MODES = {
+    "fp32": Mode("float32", 1e-5),
+    "tf32": Mode("float32", 1e-3, tf32=True),
+    "bf16": Mode("bfloat16", 1e-2),
+    "fp16": Mode("float16", 1e-2),
+}
+# Half dtypes are never worse than PyTorch's own products in that dtype, but for so much; nor is
+# anything where |mean| >> std.
+FORMULA_FACTOR, FORMULA_MARGIN = 1.5, 1e-5
+
+DEVICE = "cuda"
+WIDTH = {"conv_norm": 100, "cheri_block": 96}  # few, since every other one is compiled anew
+OPS = tuple(WIDTH)
+CACHED_BYTES = [2**19] * 64 + [2**24] * 8 + [2**28]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_tuned(monkeypatch, tmp_path):
+    """The default launch options, the default kernels."""
+    monkeypatch.setenv("CHERIMOYA_AUTOTUNE", "0")
+    monkeypatch.setenv("CHERIMOYA_CACHE", str(tmp_path))
+    monkeypatch.delenv("CHERIMOYA_KERNELS", raising=False)
+
+
+@pytest.fixture
+def mode(request, monkeypatch):
+    """One of MODES, set in torch."""
+    mode = MODES[request.param]
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", mode.tf32)
+    return mode
+
+
+@pytest.fixture
+def kernels(request, monkeypatch):
+    """A value of CHERIMOYA_KERNELS."""
+    monkeypatch.setenv("CHERIMOYA_KERNELS", request.param)
+    return request.param
+
+
+def in_modes(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("mode", names, indirect=True)
+
+
+def poison_cached_memory() -> None:
+    """The caching allocator's free blocks hold NaN."""
+    blocks = [torch.full((size // 4,), torch.nan, device=DEVICE) for size in CACHED_BYTES]
+    del blocks
+
+
+def limits(mode: Mode, formula: dict[str, float], far: bool) -> dict[str, float]:
+    """What each error may be; `far`: the mean of x is far from zero."""
+    margin = {name: FORMULA_FACTOR * error + FORMULA_MARGIN for name, error in formula.items()}
+    if far:
+        return margin if mode.half else {k: max(mode.limit, v) for k, v in margin.items()}
+    return {name: min(mode.limit, v) if mode.half else mode.limit for name, v in margin.items()}
+
+
+def assert_accurate(case: Case, mode: Mode) -> None:
+    """Output and gradients agree with float64, and a second call repeats them to the bit."""
+    case = replace(case, dtype=mode.dtype)
+    values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
+    expected = exact(case, values, dout)
+    formula = errors(results(partial(composed, case), values, dout), expected)
+    found = []
+    for _ in range(2):
+        poison_cached_memory()
+        found.append(results(partial(fused, case), values, dout))
+    ours, limit = errors(found[0], expected), limits(mode, formula, far=case.mean != 0)
+    report = "\n".join(f"{k}: {ours[k]:.2g}, limit {limit[k]:.2g}" for k in ours)
+    assert all(ours[name] <= limit[name] for name in ours), f"{case}\n{report}"
+    assert different(*found) == [], f"{case}: a second call differs"
+
+
+def slow(*widths: tuple[str, int]) -> list[object]:
+    return [pytest.param(*width, marks=pytest.mark.slow) for width in widths]
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"),
+    [
+        *(("bf16", c) for c in (24, 96, 100, 128)),
+        *((mode, 96) for mode in ("fp16", "tf32")),
+        ("fp32", 100),
+        *slow(*(("bf16", c) for c in (8, 40, 64, 192, 256))),
+        *slow(*((mode, c) for mode in ("fp16", "tf32") for c in (24, 100, 128, 256))),
+        *slow(*(("fp32", c) for c in (8, 24, 96, 256))),
+    ],
+    indirect=["mode"],
+)
+def test_a_block_of_any_width(mode, channels):
+    for trim in (0, 23):
+        assert_accurate(Case("cheri_block", 3, 301, channels, 16, trim=trim), mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"),
+    [("tf32", 96), *slow(("bf16", 96), ("bf16", 128), ("fp16", 96), ("tf32", 128))],
+    indirect=["mode"],
+)
+@pytest.mark.parametrize("kernels", ["portable"], indirect=True)
+def test_a_block_by_the_portable_kernels(mode, channels, kernels):
+    for trim in (0, 23):
+        assert_accurate(Case("cheri_block", 3, 301, channels, 16, trim=trim), mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"),
+    [
+        ("fp16", 24),
+        *slow(*((mode, c) for mode in ("fp32", "bf16") for c in (8, 24, 40, 96, 100, 256))),
+    ],
+    indirect=["mode"],
+)
+def test_conv_norm_of_any_width(mode, channels):
+    assert_accurate(Case("conv_norm", 3, 301, channels, 16), mode)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", range(1, 10))
+@pytest.mark.parametrize("kernels", ["triton", "portable"], indirect=True)
+@in_modes("bf16", "tf32")
+def test_other_launch_options_are_as_accurate(mode, choice, kernels):
+    out_of_resources = pytest.importorskip("triton.runtime.errors").OutOfResources
+    for op in OPS:
+        try:
+            with launched_with(choice):
+                assert_accurate(Case(op, 3, 301, 96, 16), mode)
+        except out_of_resources as error:  # the tuner passes such a choice over
+            pytest.skip(f"{op} on this GPU: {error}")
+
+
+# N, L, d: one and two positions, L < d, L < 2 d, L no multiple of any tile
+LENGTHS = [
+    (16, 1, 1),
+    (16, 2, 256),
+    (2, 77, 256),
+    (2, 77, 4),
+    (3, 300, 16),
+    (2, 301, 256),
+    (1, 1024, 64),
+    (2, 2114, 1),
+    (2, 2114, 256),
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "mode", "channels", "kernels"),
+    [
+        ("conv_norm", "fp32", 24, "triton"),
+        ("conv_norm", "bf16", 100, "triton"),
+        ("cheri_block", "bf16", 96, "triton"),
+        ("cheri_block", "bf16", 96, "portable"),
+        ("cheri_block", "tf32", 96, "triton"),
+        pytest.param("cheri_block", "bf16", 128, "triton", marks=pytest.mark.slow),
+        pytest.param("cheri_block", "fp32", 96, "triton", marks=pytest.mark.slow),
+    ],
+    indirect=["mode", "kernels"],
+)
+def test_any_length_and_dilation(op, mode, channels, kernels):
+    for n, length, dilation in LENGTHS:
+        assert_accurate(Case(op, n, length, channels, dilation), mode)
+
+
+@pytest.mark.parametrize("op", OPS)
+@in_modes("bf16")
+def test_more_examples_than_a_grid_has_rows(op, mode):
+    assert_accurate(Case(op, 65537, 2, 8, 256), mode)
+
+
+@in_modes("bf16")
+def test_three_hidden_units_a_channel(mode):
+    assert_accurate(Case("cheri_block", 3, 301, 24, 16, trim=5, expansion=3), mode)
+
+
+@pytest.mark.parametrize("op", OPS)
+@in_modes("fp32", "bf16")
+def test_a_mean_a_thousand_times_the_std(op, mode):
+    assert_accurate(Case(op, 2, 301, 100, 16, mean=1e3), mode)
+
+
+@pytest.mark.parametrize("op", OPS)
+@in_modes("bf16")
+def test_inputs_and_gradients_may_have_any_layout(op, mode):
+    for layout in ("transposed", "columns", "offset", "expanded"):
+        assert_accurate(Case(op, 3, 301, WIDTH[op], 16, layout=layout), mode)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [*(Case(op, 0, 301, 96, 16) for op in OPS), Case("cheri_block", 2, 46, 96, 16, trim=23)],
+    ids=str,
+)
+@in_modes("bf16")
+def test_nothing_to_compute_gives_zero_gradients(case, mode):
+    assert_accurate(case, mode)
+
+
+@pytest.mark.parametrize(
+    ("op", "mode", "channels", "kernels"),
+    [
+        ("conv_norm", "fp32", 100, "triton"),
+        ("cheri_block", "bf16", 96, "triton"),
+        ("cheri_block", "bf16", 96, "portable"),
+        ("cheri_block", "tf32", 96, "triton"),
+    ],
+    indirect=["mode", "kernels"],
+)
+def test_an_example_does_not_depend_on_its_batch(op, mode, channels, kernels):
+    case = Case(op, 5, 301, channels, 16, dtype=mode.dtype)
+    values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
+    for one in (0, 3):
+        assert batch_differences(case, values, dout, one) == []
+
+
+@pytest.mark.parametrize("op", OPS)
+@in_modes("bf16")
+def test_a_gpu_computes_by_the_kernels_unless_told_otherwise(op, mode, monkeypatch):
+    case = Case(op, 3, 301, WIDTH[op], 16, dtype=mode.dtype)
+    values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
+    with Recorder() as recorder:
+        results(partial(fused, case), values, dout)
+    assert [call.name() for call, _ in recorder.calls] == [
+        f"cherimoya::{op}", f"cherimoya::{op}_backward"
+    ]  # fmt: skip
+    monkeypatch.setenv("CHERIMOYA_KERNELS", "reference")
+    found, formula = (results(partial(f, case), values, dout) for f in (fused, composed))
+    assert different(found, formula) == []
+
+
+@pytest.mark.parametrize("op", OPS)
+@in_modes("bf16", "tf32")
+def test_a_captured_graph_replays_the_same_bits(op, mode):
+    case = Case(op, 3, 301, WIDTH[op], 16, dtype=mode.dtype)
+    values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
+    step = partial(results, partial(fused, case), values, dout)
+    graph, captured = captured_graph(step)
+    before = replayed(graph, captured)
+    assert different(before, step()) == []
+    with torch.no_grad():
+        for weight in values[1:]:
+            weight.mul_(-1.1)
+    after = replayed(graph, captured)
+    assert different(after, step()) == []
+    assert different(after, before) == list(before)
+
+
+def captured_graph(step: partial[Results]) -> tuple[torch.cuda.CUDAGraph, Results]:
+    """A CUDA graph of `step`, and what its replays write into."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    return graph, captured
+
+
+def replayed(graph: torch.cuda.CUDAGraph, captured: Results) -> Results:
+    """Copies of what a replay computes, over NaN."""
+    for v in captured.values():
+        v.fill_(torch.nan)
+    graph.replay()
+    return {name: v.clone() for name, v in captured.items()}
+
+
+@pytest.mark.parametrize("op", OPS)
+@in_modes("bf16")
+def test_a_compiled_function_has_the_same_numbers(op, mode):
+    case = Case(op, 3, 301, WIDTH[op], 16, dtype=mode.dtype)
+    values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
+
+    def function(x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        return torch.sin(fused(case, 2 * x, *weights)) + x  # something to fuse on both sides
+
+    eager = results(function, values, dout)
+    compiled = results(torch.compile(function, fullgraph=True), values, dout)
+    assert max(errors(compiled, eager).values()) < mode.limit
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_autocast_casts_the_input_first(op):
+    case = Case(op, 3, 301, WIDTH[op], 16)
+    values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE).bfloat16()
+    with torch.autocast(DEVICE, torch.bfloat16):
+        found = results(partial(fused, case), values, dout)
+    x, *weights = values
+    cast = results(lambda x, *w: fused(case, x.bfloat16(), *w), [x, *weights], dout)
+    assert found["out"].dtype == torch.bfloat16
+    assert found["dx"].dtype == torch.float32
+    assert different(found, cast) == []

@@ -253,6 +253,17 @@ def keeping(case: Case) -> list[str]:
         return different(again, results(call, values, dout))
 
 
+def second_backward(case: Case) -> list[str]:
+    """What a second backward of one forward changes, with what is kept dropped in the first."""
+    values, dout = inputs(case), output_gradient(case)
+    with mock.patch("cherimoya.ops.block.total_memory", return_value=2**40):
+        out = fused(case, *values)
+        once, twice = (torch.autograd.grad(out, values, dout, retain_graph=True) for _ in "12")
+    return different(
+        dict(zip(NAMES[1:], once, strict=False)), dict(zip(NAMES[1:], twice, strict=False))
+    )
+
+
 def as_function(case: Case) -> list[str]:
     """What `FusedDilatedConvNormFunc` computes otherwise than `fused_dilated_conv_norm`."""
     values, dout = inputs(case), output_gradient(case)
@@ -358,7 +369,7 @@ CHECKS = {
     check.__name__: check
     for check in (
         accuracy, in_many_tiles, by_launch_options, output_error, batch, partial_gradients, keeping,
-        as_function, opchecks, gradcheck, without_gradient, compiled, autocast, after_a_change,
+        second_backward, as_function, opchecks, gradcheck, without_gradient, compiled, autocast, after_a_change,
     )
 }  # fmt: skip
 

@@ -70,8 +70,8 @@ def _empty(
     return out, mean, rstd, xhat, tables.up, tables.down
 
 
-@torch.library.custom_op("cherimoya::cheri_block_backward", mutates_args=())
-def fused_block_backward(
+@torch.library.custom_op("cherimoya::cheri_block_backward_products", mutates_args=())
+def backward_products(
     dout: Tensor,
     x: Tensor,
     conv_weight: Tensor,
@@ -85,23 +85,62 @@ def fused_block_backward(
     residual_scale: float,
     trim: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The part of the backward that reads xhat: see `block_launch.backward_products`."""
+    from cherimoya.ops import block_launch
+
+    sizes = (hidden, dilation, residual_scale, trim)
+    run = block_launch.backward_products if dout.numel() else _empty_products
+    return run(dout, x, conv_weight, mean, rstd, xhat, up, down, *sizes)
+
+
+@backward_products.register_fake
+def _empty_products(
+    dout: Tensor, x: Tensor, conv_weight: Tensor, mean: Tensor, rstd: Tensor, xhat: Tensor,
+    up: Tensor, down: Tensor, hidden: int, dilation: int, residual_scale: float, trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    from cherimoya.ops.block_launch import weight_parts
+    from cherimoya.ops.conv_norm_launch import few_tiles
+    from cherimoya.ops.tables import ROWS_OF_SUMS
+
+    g = torch.empty_like(dout, dtype=x.dtype, memory_format=torch.contiguous_format)
+    tiles = few_tiles(-(-dout.shape[1] // ROWS_OF_SUMS))
+    sum_g, sum_gx = (x.new_empty(len(x), tiles, dtype=torch.float32) for _ in range(2))
+    shape = (2, weight_parts(dout, len(up)), *up.shape)
+    return g, sum_g, sum_gx, x.new_empty(shape, dtype=torch.float32)
+
+
+@torch.library.custom_op("cherimoya::cheri_block_backward_conv", mutates_args=())
+def backward_conv(
+    dout: Tensor,
+    x: Tensor,
+    conv_weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    g: Tensor,
+    sum_g: Tensor,
+    sum_gx: Tensor,
+    partial_sums: Tensor,
+    hidden: int,
+    dilation: int,
+    residual_scale: float,
+    trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, of the taps (3, C), of linear1 (H, C) and linear2 (C, H)."""
     from cherimoya.ops import block_launch
 
-    if not dout.numel():
-        dx, dw, dw1, dw2 = _empty_gradients(
-            dout, x, conv_weight, mean, rstd, xhat, up, down, hidden, dilation, residual_scale, trim
-        )
-        return dx.zero_(), dw.zero_(), dw1.zero_(), dw2.zero_()
-    return block_launch.block_backward(
-        dout, x, conv_weight, mean, rstd, xhat, up, down, hidden, dilation, residual_scale, trim
-    )
+    arguments = (dout, x, conv_weight, mean, rstd, g, sum_g, sum_gx, partial_sums)
+    sizes = (hidden, dilation, residual_scale, trim)
+    if dout.numel():
+        return block_launch.backward_conv(*arguments, *sizes)
+    dx, dw, dw1, dw2 = _empty_gradients(*arguments, *sizes)
+    return dx.zero_(), dw.zero_(), dw1.zero_(), dw2.zero_()
 
 
-@fused_block_backward.register_fake
+@backward_conv.register_fake
 def _empty_gradients(
-    dout: Tensor, x: Tensor, conv_weight: Tensor, mean: Tensor, rstd: Tensor, xhat: Tensor,
-    up: Tensor, down: Tensor, hidden: int, dilation: int, residual_scale: float, trim: int,
+    dout: Tensor, x: Tensor, conv_weight: Tensor, mean: Tensor, rstd: Tensor, g: Tensor,
+    sum_g: Tensor, sum_gx: Tensor, partial_sums: Tensor,
+    hidden: int, dilation: int, residual_scale: float, trim: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     channels = x.shape[2]
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -112,7 +151,9 @@ def _empty_gradients(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, _, trim, _ = inputs
-    ctx.save_for_backward(x, conv_weight, *output[1:])
+    _, mean, rstd, xhat, up, down = output
+    ctx.save_for_backward(x, conv_weight, mean, rstd, up, down)
+    ctx.kept = [xhat]  # not saved: the backward drops it before the gradient of x needs room
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.sizes = len(linear1_weight), dilation, residual_scale, trim
@@ -122,7 +163,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _gradients(ctx: Any, dout: Tensor | None, *_: Tensor) -> tuple[Tensor | None, ...]:
     if dout is None:
         return (None,) * 9
-    dx, *gradients = fused_block_backward(dout, *ctx.saved_tensors, *ctx.sizes)
+    *given, up, down = ctx.saved_tensors
+    kept = ctx.kept.pop() if ctx.kept else dout.new_empty(0)  # a second backward has none
+    products = backward_products(dout, *given, kept, up, down, *ctx.sizes)
+    del kept
+    dx, *gradients = backward_conv(dout, *given, *products, *ctx.sizes)
     weights = (g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True))
     return dx, *weights, None, None, None, None, None
 

@@ -164,17 +164,18 @@ def block_fwd_kernel(
         store_rows(out, row, window, residual + acc_b * unscale, C, CA, CB)
 
 
-@triton.jit(do_not_specialize=["window", "tiles", "scale_tiles"])
+@triton.jit(do_not_specialize=["window", "tiles", "sum_tiles"])
 def block_bwd_xhat_kernel(
-    xhat, dout, scales, w1, w2, g, sum_g, sum_gx, window, tiles, scale_tiles, unscale,
+    xhat, dout, scales, w1, w2, g, sum_g, sum_gx, window, tiles, sum_tiles, unscale,
     C: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr, HP: tl.constexpr, HS: tl.constexpr,
     BM: tl.constexpr, STAGES: tl.constexpr, SCALED: tl.constexpr, FAST: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
     """g = d xhat for BM rows of one example, and the tile's sums of g and g * xhat.
 
-    xhat, dout, g (N, window, C); tables (HP, CA + CB); sum_g, sum_gx (N, tiles). SCALED: dout was
-    multiplied by `scales` (N, scale_tiles), one for every 64 positions, a multiple of BM.
+    xhat, dout, g (N, window, C); tables (HP, CA + CB); sum_g, sum_gx (N, sum_tiles), one for every
+    64 positions, of which BM is a multiple. SCALED: dout was multiplied by scales, likewise, and
+    BM is 64.
     """
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
@@ -210,15 +211,20 @@ def block_bwd_xhat_kernel(
         ga = tl.dot(dpre, up_a, ga, input_precision="ieee")
         if CB > 0:
             gb = tl.dot(dpre, up_b, gb, input_precision="ieee")
+    first_sum = (pid % tiles) * (BM // 64)
     if SCALED:
-        unscale /= tl.load(scales + n * scale_tiles + (pid % tiles) * BM // 64)
+        unscale /= tl.load(scales + n * sum_tiles + first_sum)
     store_rows(g, row, window, ga * unscale, C, 0, CA)
     total = tl.sum(ga)
     if CB > 0:
         store_rows(g, row, window, gb * unscale, C, CA, CB)
         total += tl.sum(gb)
-    tl.store(sum_g + pid, total * unscale)
-    tl.store(sum_gx + pid, tl.sum(row_gx) * unscale)
+    total_gx = tl.sum(row_gx)
+    for i in tl.static_range(BM // 64):  # the first of these holds the whole tile's
+        share = unscale if i == 0 else 0.0
+        inside = first_sum + i < sum_tiles
+        tl.store(sum_g + n * sum_tiles + first_sum + i, total * share, mask=inside)
+        tl.store(sum_gx + n * sum_tiles + first_sum + i, total_gx * share, mask=inside)
 
 
 @triton.jit(do_not_specialize=["window", "tiles", "all_tiles"])

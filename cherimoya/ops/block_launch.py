@@ -22,7 +22,14 @@ from cherimoya.ops.gpu import (
     operand_dtype,
     portable,
 )
-from cherimoya.ops.tables import SCALED_ROWS, OutputGradient, Tables, padded_hidden
+from cherimoya.ops.tables import (
+    HIDDEN_STEP,
+    ROWS_OF_SUMS,
+    OutputGradient,
+    Tables,
+    padded_hidden,
+    table_scales,
+)
 from cherimoya.ops.tuning import Config, Run
 
 WEIGHT_BLOCK = 1024
@@ -40,13 +47,12 @@ FORWARD = _gemm(
     (256, 64, 2, 16), (64, 32, 2, 4), (64, 32, 5, 8),
 )  # fmt: skip
 BACKWARD_XHAT = _gemm(
-    (64, 32, 2, 4), (64, 64, 2, 4), (64, 64, 2, 8), (64, 32, 3, 4), (32, 32, 2, 4), (128, 32, 2, 8),
+    (64, 32, 2, 4), (64, 64, 2, 4), (64, 64, 2, 8), (64, 32, 3, 4), (128, 32, 2, 8), (64, 32, 4, 4),
 )  # fmt: skip
 BACKWARD_WEIGHTS = _gemm(
-    (64, 64, 3, 4), (32, 64, 3, 4), (64, 64, 2, 4), (64, 64, 3, 8), (32, 64, 3, 8), (64, 32, 3, 4),
-    (64, 64, 2, 8), (64, 128, 2, 8),
+    (64, 64, 3, 4), (32, 64, 3, 4), (64, 64, 2, 4), (64, 64, 3, 8), (32, 64, 3, 8), (64, 64, 2, 8),
+    (32, 64, 5, 4),
 )  # fmt: skip
-
 
 # Accumulators of a kernel, their rows, and how many of their elements a thread can hold.
 ACCUMULATED = {"block_fwd": 1, "block_bwd_xhat": 1, "block_bwd_weights": 2}
@@ -128,10 +134,10 @@ def xhat_gradient(
         config = _best("block_bwd_xhat", xhat, tables, BACKWARD_XHAT, rehearse)
     g = torch.empty_like(xhat, dtype=dtype)
     tiles = triton.cdiv(window, config["rows"])
-    sums = GradSums.empty(xhat, tiles)
+    sums = GradSums.empty(xhat, triton.cdiv(window, ROWS_OF_SUMS))
     kernels.block_bwd_xhat_kernel[(n * tiles,)](
         xhat, dout.values, dout.scales_or_any, tables.up, tables.down, g, sums.g, sums.gx,
-        window, tiles, triton.cdiv(window, SCALED_ROWS), tables.unscale,
+        window, tiles, sums.tiles, tables.unscale,
         C=channels, **tables.options(), SCALED=dout.scales is not None, **_options(config, xhat),
     )  # fmt: skip
     return g, sums.few()
@@ -150,14 +156,13 @@ def weight_gradients(
 
         config = _best("block_bwd_weights", xhat, tables, BACKWARD_WEIGHTS, rehearse)
     scaled = dout.scales is not None
+    parts = weight_parts(xhat, len(tables.up))
     if scaled:
-        config = config | {"rows": SCALED_ROWS}
+        config = config | {"rows": ROWS_OF_SUMS}
     else:  # nothing asks for the examples' borders
         n, window = 1, n * window
     tiles = triton.cdiv(window, config["rows"])
     slices = len(tables.up) // config["hidden"]
-    resident = multiprocessors(xhat.device) * max(1, 8 // config["num_warps"])
-    parts = max(1, min(n * tiles, resident // slices))
     partial_sums = xhat.new_empty(2, parts, *tables.up.shape, dtype=torch.float32)
     kernels.block_bwd_weights_kernel[(parts * slices,)](
         xhat, dout.values, dout.scales_or_any, tables.up, tables.down, *partial_sums,
@@ -166,6 +171,13 @@ def weight_gradients(
         **_options(config, xhat),
     )  # fmt: skip
     return partial_sums
+
+
+def weight_parts(xhat: Tensor, padded_rows: int) -> int:
+    """Programs that share xhat (N, window, C) for the gradient of one step of hidden units."""
+    rows = xhat.shape[0] * xhat.shape[1]
+    resident = 2 * multiprocessors(xhat.device) // (padded_rows // HIDDEN_STEP)
+    return max(1, min(-(-rows // ROWS_OF_SUMS), resident))
 
 
 def reduce(
@@ -232,7 +244,7 @@ def block_forward(
     trim: int,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """out (N, L - 2 trim, C), and what `block_backward` needs besides x and the taps.
+    """out (N, L - 2 trim, C), and what the backward needs besides x and the taps.
 
     That is mean and 1 / std (N,), xhat like out (of no elements unless `keep`), and the tables.
     """
@@ -255,7 +267,7 @@ def block_forward(
     return out, *statistics, xhat if keep else x.new_empty(0), tables.up, tables.down
 
 
-def block_backward(
+def backward_products(
     dout: Tensor,
     x: Tensor,
     conv_weight: Tensor,
@@ -269,22 +281,47 @@ def block_backward(
     residual_scale: float,
     trim: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x (its dtype), of the taps and of linear1's and linear2's weights (fp32)."""
+    """The part of the backward that reads xhat, which may have no elements.
+
+    Returns g = d xhat (N, window, C), its sums by tiles (N, tiles) and those of g * xhat, and the
+    gradients of the tables in parts (2, parts, HP, CA + CB).
+    """
     x, conv_weight, dilation = conv.prepared(x, conv_weight, dilation)
     dout = contiguous(dout.to(x.dtype))
-    statistics = (mean, rstd)
     tables = Tables.of(x, up, down, down, residual_scale)
     if not xhat.numel():
         xhat = conv.normalised(
-            x, conv_weight, dilation, trim, operand_dtype(x), None, statistics, 0.0
+            x, conv_weight, dilation, trim, operand_dtype(x), None, (mean, rstd), 0.0
         )
     gradient = OutputGradient.of(dout)
     hopper = _hopper(x, hidden)
     by_xhat = hopper.xhat_gradient if hopper else xhat_gradient
     g, sums = by_xhat(xhat, gradient, tables, x.dtype)
-    partial_sums = weight_gradients(xhat, gradient, tables)
-    dx, part_dw = conv.backward(x, conv_weight, g, dout, statistics, sums, dilation, trim)
-    return dx, *reduce(partial_sums, part_dw, hidden, residual_scale, tables.unscale)
+    return g, sums.g, sums.gx, weight_gradients(xhat, gradient, tables)
+
+
+def backward_conv(
+    dout: Tensor,
+    x: Tensor,
+    conv_weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    g: Tensor,
+    sum_g: Tensor,
+    sum_gx: Tensor,
+    partial_sums: Tensor,
+    hidden: int,
+    dilation: int,
+    residual_scale: float,
+    trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x (its dtype), of the taps and of linear1's and linear2's weights (fp32)."""
+    x, conv_weight, dilation = conv.prepared(x, conv_weight, dilation)
+    dout = contiguous(dout.to(x.dtype))
+    sums = GradSums(sum_g, sum_gx, sum_g.shape[1])
+    dx, part_dw = conv.backward(x, conv_weight, g, dout, (mean, rstd), sums, dilation, trim)
+    _, unscale = table_scales(x, residual_scale)
+    return dx, *reduce(partial_sums, part_dw, hidden, residual_scale, unscale)
 
 
 def _hopper(x: Tensor, hidden: int) -> ModuleType | None:

@@ -13,10 +13,10 @@ from cherimoya.ops import tuning
 from cherimoya.ops.block_kernels_hopper_fp32 import hopper_fwd_fp32_kernel
 from cherimoya.ops.conv_norm_launch import GradSums, Parts, key_of, padded, unit_statistics
 from cherimoya.ops.gpu import dependent_launch, filling, multiprocessors
-from cherimoya.ops.tables import OutputGradient, Tables
+from cherimoya.ops.tables import ROWS_OF_SUMS, OutputGradient, Tables
 from cherimoya.ops.tuning import Config, Run
 
-TILE = 64  # positions
+TILE = ROWS_OF_SUMS  # positions
 FP32_WIDTH = 32  # columns of an fp32 stage
 SHARED_BYTES = 227 * 1024  # that one program may have
 CHANNELS = (32, 64, 96, 128)

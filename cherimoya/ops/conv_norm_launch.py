@@ -73,6 +73,11 @@ class March:
         return self.blocks * self.splits
 
 
+def few_tiles(tiles: int) -> int:
+    """Tiles an example that a program reads the results of: all, or 1 after they are joined."""
+    return tiles if tiles <= MANY_TILES else 1
+
+
 @dataclass(frozen=True)
 class Parts:
     """Statistics of tiles, (N, tiles) each."""
@@ -95,7 +100,7 @@ class Parts:
 
     def few(self) -> "Parts":
         """The same with one tile an example, where there are many: each program reads them all."""
-        if self.tiles <= MANY_TILES:
+        if few_tiles(self.tiles) == self.tiles:
             return self
         count = self.count.sum(1, keepdim=True)
         mean = (self.mean * self.count).sum(1, keepdim=True) / count
@@ -124,7 +129,7 @@ class GradSums:
 
     def few(self) -> "GradSums":
         """The same with one tile an example, where there are many: each program reads them all."""
-        if self.tiles <= MANY_TILES:
+        if few_tiles(self.tiles) == self.tiles:
             return self
         return GradSums(self.g.sum(1, keepdim=True), self.gx.sum(1, keepdim=True), 1)
 

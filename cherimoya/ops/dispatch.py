@@ -37,6 +37,12 @@ def route(device: torch.device, dtype: torch.dtype) -> Route:
     ConfigError
         If CHERIMOYA_KERNELS has another value, or asks for kernels that cannot run.
     """
+    return Route(*_decide(device, dtype))
+
+
+@torch.compiler.assume_constant_result  # asks for much that a compiler cannot follow
+def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, str]:
+    """The fields of `route`'s answer."""
     choice = os.environ.get("CHERIMOYA_KERNELS", "")
     if choice and choice not in CHOICES:
         raise ConfigError(
@@ -44,7 +50,7 @@ def route(device: torch.device, dtype: torch.dtype) -> Route:
             "by device."
         )
     if choice == "reference":
-        return Route(False, False, "PyTorch (CHERIMOYA_KERNELS=reference)")
+        return False, False, "PyTorch (CHERIMOYA_KERNELS=reference)"
     obstacle = _obstacle(device, dtype)
     if obstacle and choice:
         raise ConfigError(
@@ -53,12 +59,12 @@ def route(device: torch.device, dtype: torch.dtype) -> Route:
     if obstacle:
         if device.type == "cuda":
             _say_once(f"PyTorch instead of the fused kernels: {obstacle}")
-        return Route(False, False, f"PyTorch: {obstacle}")
+        return False, False, f"PyTorch: {obstacle}"
     if dtype == torch.float32 and device.type == "cuda" and not tf32_allowed():
         why = "fused convolution and normalisation, products in full fp32 by cuBLAS"
-        return Route(True, False, why)
+        return True, False, why
     forced = f" (CHERIMOYA_KERNELS={choice})" if choice else ""
-    return Route(True, True, f"fused blocks in {_name(dtype)}{forced}")
+    return True, True, f"fused blocks in {_name(dtype)}{forced}"
 
 
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -36,7 +36,7 @@ def capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def total_memory(device: torch.device) -> int:
     """Bytes of memory of the GPU; none in the interpreter."""
     if device.type != "cuda":

@@ -11,7 +11,7 @@ from cherimoya.ops import block_kernels as kernels
 from cherimoya.ops.gpu import dependent_launch, operand_dtype
 
 HIDDEN_STEP = 64  # hidden units are padded to a multiple of this
-SCALED_ROWS = 64  # positions that share a scale
+ROWS_OF_SUMS = 64  # positions that share a sum of gradients, and a scale
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,21 @@ class Tables:
         x: Tensor, up: Tensor, down: Tensor, down_half: Tensor, residual_scale: float
     ) -> "Tables":
         """Tables of a block of x (N, L, C), from their contents."""
-        scale, unscale = residual_scale / 2, 1.0
-        if operand_dtype(x) != x.dtype:  # the weights alone are sure to be in fp16's range
-            scale, exponent = math.frexp(scale)
-            unscale = 2.0**exponent
-        return Tables(up, down, down_half, column_widths(x.shape[2]), scale, unscale)
+        return Tables(
+            up, down, down_half, column_widths(x.shape[2]), *table_scales(x, residual_scale)
+        )
 
     def options(self) -> dict[str, int]:
         """The kernels' constants."""
         return {"CA": self.widths[0], "CB": self.widths[1], "HP": len(self.up)}
+
+
+def table_scales(x: Tensor, residual_scale: float) -> tuple[float, float]:
+    """`Tables.scale` and `Tables.unscale` for a block of x."""
+    if operand_dtype(x) == x.dtype:
+        return residual_scale / 2, 1.0
+    scale, exponent = math.frexp(residual_scale / 2)  # the weights alone are in fp16's range
+    return scale, 2.0**exponent
 
 
 def column_widths(channels: int) -> tuple[int, int]:
@@ -72,7 +78,7 @@ class OutputGradient:
     """The gradient of a block's output (N, window, C), in the dtype of the products."""
 
     values: Tensor
-    scales: Tensor | None  # (N, tiles of SCALED_ROWS positions): what each was multiplied by
+    scales: Tensor | None  # (N, tiles of ROWS_OF_SUMS positions): what each was multiplied by
 
     @staticmethod
     def of(dout: Tensor) -> "OutputGradient":
@@ -80,10 +86,10 @@ class OutputGradient:
         if operand_dtype(dout) == dout.dtype:
             return OutputGradient(dout, None)
         n, window, channels = dout.shape
-        tiles = triton.cdiv(window, SCALED_ROWS)
+        tiles = triton.cdiv(window, ROWS_OF_SUMS)
         values = torch.empty_like(dout, dtype=torch.float16)
         scales = dout.new_empty(n, tiles)
-        tile = SCALED_ROWS * channels
+        tile = ROWS_OF_SUMS * channels
         kernels.scale_to_half_kernel[(n * tiles,)](
             dout, values, scales, window * channels, tiles, TILE=tile,
             BLOCK=triton.next_power_of_2(tile), num_warps=8, **dependent_launch(dout.device),

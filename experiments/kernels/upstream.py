@@ -14,13 +14,11 @@ import sys
 import threading
 import time
 import types
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from cases import RESIDUAL_SCALE, Case
-from parity import errors
 from timing import Forward, Result, autocast, free_memory, in_one_line, measure
 from torch import Tensor
 
@@ -58,14 +56,14 @@ class Upstream:
         threading.Thread(target=_read, args=(self.process, self.lines), daemon=True).start()
         return self._answer(START_SECONDS)["version"]
 
-    def measure(self, case: Case, parity: Case, seconds: float) -> Result:
+    def measure(self, case: Case, seconds: float) -> Result:
         """As `timing.measure`. Raises RuntimeError when it fails or takes too long."""
         deadline = time.monotonic() + min(seconds, CASE_SECONDS)
         if self.process is None:
             self.start()
         assert self.process is not None
         assert self.process.stdin is not None
-        print(json.dumps([case.as_dict(), parity.as_dict()]), file=self.process.stdin, flush=True)
+        print(json.dumps(case.as_dict()), file=self.process.stdin, flush=True)
         answer = self._answer(deadline - time.monotonic())
         if "failed" in answer:
             raise RuntimeError(answer["failed"])
@@ -141,14 +139,11 @@ def _serve(folder: Path, device_name: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print(json.dumps({"version": _import_package(folder)}), file=answers, flush=True)
-    device, known = torch.device(device_name), {}
+    device = torch.device(device_name)
     for line in sys.stdin:
-        case, parity = (Case(**values) for values in json.loads(line))
+        case = Case(**json.loads(line))
         try:
-            if (parity, case.tf32) not in known:
-                known[parity, case.tf32] = max(errors(_build, parity, device, case.tf32).values())
-            result = replace(measure(_build, case, device), error=known[parity, case.tf32])
-            answer = result.as_dict()
+            answer = measure(_build, case, device).as_dict()
         except Exception as error:  # the parent says which case failed and goes on
             answer = {"failed": in_one_line(error)}
         free_memory(device)

@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test quick lint type bench sweep clean
+.PHONY: help install train test quick lint type bench bench-cpu sweep clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY) ## install into .venv, in the versions of constraints.txt
 
@@ -34,7 +34,11 @@ lint: $(READY) ## check style and formatting
 type: $(READY) ## check types
 	$(BIN)/mypy
 
-bench: $(READY) ## time the CPU training step; UPSTREAM=<python with upstream's cherimoya> to compare
+bench: $(READY) ## time the fused kernels on this GPU; UPSTREAM=<folder with upstream's cherimoya>
+	$(BIN)/python experiments/kernels/bench.py --quick $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(ARGS)
+	$(BIN)/python experiments/kernels/plots.py
+
+bench-cpu: $(READY) ## time the CPU training step; UPSTREAM=<python with upstream's cherimoya> to compare
 	$(BIN)/python experiments/cpu_step/bench.py $(if $(UPSTREAM),--upstream-python $(UPSTREAM)) $(ARGS)
 
 sweep: $(READY) ## a small sweep over depth and width on the embedded data

@@ -369,7 +369,8 @@ CHECKS = {
     check.__name__: check
     for check in (
         accuracy, in_many_tiles, by_launch_options, output_error, batch, partial_gradients, keeping,
-        second_backward, as_function, opchecks, gradcheck, without_gradient, compiled, autocast, after_a_change,
+        second_backward, as_function, opchecks, gradcheck, without_gradient, compiled, autocast,
+        after_a_change,
     )
 }  # fmt: skip
 

@@ -331,3 +331,11 @@ def test_a_gpu_tells_little_work_from_much(cache):
 
     assert tuning.best("add", {"L": 1}, [much, little], lambda: run) == little
     assert 0 < tuning._measure(run, little) < tuning._measure(run, much) / 4
+
+
+@pytest.mark.parametrize(("length", "measured"), [(512, 0), (8192, 0), (16384, 3), (256, 3)])
+def test_the_shipped_table_reaches_two_octaves_from_its_lengths(cache, gpu, length, measured):
+    ship(cache, {GPU: {LABEL: {"rows": 64}}})
+    gpu.best(L=length)
+    assert len(gpu.launched) == measured
+    assert gpu.best(L=length) == ({"rows": 32} if measured else {"rows": 64})

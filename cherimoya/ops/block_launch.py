@@ -21,6 +21,7 @@ from cherimoya.ops.gpu import (
     multiprocessors,
     operand_dtype,
     portable,
+    shared_memory,
 )
 from cherimoya.ops.tables import (
     HIDDEN_STEP,
@@ -54,12 +55,7 @@ BACKWARD_WEIGHTS = _gemm(
     (32, 64, 5, 4),
 )  # fmt: skip
 
-# Accumulators of a kernel, their rows, and how many of their elements a thread can hold.
-ACCUMULATED = {"block_fwd": 1, "block_bwd_xhat": 1, "block_bwd_weights": 2}
-ACCUMULATOR_ROWS = {
-    "block_fwd": "rows", "block_bwd_xhat": "rows", "block_bwd_weights": "hidden"
-}  # fmt: skip
-MOST_ACCUMULATED = 192
+MOST_ACCUMULATED = 192  # elements of accumulators that a thread can hold
 
 
 def stats_and_tables(
@@ -213,16 +209,33 @@ def _options(config: Config, x: Tensor) -> dict[str, object]:
 def _best(
     kernel: str, x: Tensor, tables: Tables, choices: list[Config], rehearse: Callable[[], Run]
 ) -> Config:
-    """The launch options for x (N, L, C), of the choices that fit the tables and the GPU."""
-    hidden, columns = tables.up.shape
-    fitting = [
+    """The launch options for x (N, L, C), of the choices that the GPU has room for."""
+    rows, columns = tables.up.shape
+    possible = [
         choice
         for choice in choices
-        if hidden % choice["hidden"] == 0
-        and ACCUMULATED[kernel] * choice[ACCUMULATOR_ROWS[kernel]] * columns
-        <= MOST_ACCUMULATED * 32 * choice["num_warps"]
+        if rows % choice["hidden"] == 0
+        and _accumulated(kernel, choice) * columns <= MOST_ACCUMULATED * 32 * choice["num_warps"]
     ]
-    return tuning.best(kernel, key_of(x, H=hidden), fitting, rehearse)
+    needed = {i: _shared_bytes(kernel, choice, columns) for i, choice in enumerate(possible)}
+    fitting = [possible[i] for i in needed if needed[i] <= shared_memory(x.device)]
+    smallest = possible[min(needed, key=lambda i: needed[i])]
+    return tuning.best(kernel, key_of(x, H=rows), fitting or [smallest], rehearse)
+
+
+def _accumulated(kernel: str, choice: Config) -> int:
+    """Rows of a program's accumulators."""
+    return 2 * choice["hidden"] if kernel == "block_bwd_weights" else choice["rows"]
+
+
+def _shared_bytes(kernel: str, choice: Config, columns: int) -> int:
+    """Shared memory of a program: rows that stay, and pairs of tiles that stream through."""
+    stays, streams = {
+        "block_fwd": (choice["rows"], choice["hidden"]),
+        "block_bwd_xhat": (2 * choice["rows"], choice["hidden"]),
+        "block_bwd_weights": (2 * choice["hidden"], choice["rows"]),
+    }[kernel]
+    return 2 * columns * (stays + 2 * streams * choice["stages"])
 
 
 def _filling(dout: OutputGradient, like: Tensor) -> OutputGradient:

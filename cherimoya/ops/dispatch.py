@@ -75,8 +75,8 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
         return "Triton is not installed (pip install triton)"
     if dtype not in DTYPES:
         return f"{_name(dtype)} is not one of fp32, bf16 and fp16"
-    if device.type == "cuda" and not torch.version.hip and capability(device) < (7, 5):
-        return "the GPU is older than compute capability 7.5"
+    if device.type == "cuda" and not torch.version.hip and capability(device) < (8, 0):
+        return "the GPU is older than compute capability 8.0"
     return None
 
 

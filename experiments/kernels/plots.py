@@ -1,6 +1,6 @@
 """Figures and a Markdown table from results.csv alone.
 
-    python experiments/kernels/plots.py            # times.png and roofline.png beside it
+    python experiments/kernels/plots.py    # works.png beside it; of a grid times and roofline too
 
 Of every measurement the newest row counts, on the GPU of the newest row unless --gpu names one.
 """
@@ -56,6 +56,51 @@ def _select(
         for (case, name), row in rows.items()
         if name == contender and keep(case) and row[column]
     ]
+
+
+WORK_NAMES = {"conv_norm": "conv + norm", "block": "block", "stack": "9 blocks"}
+DIRECTION_NAMES = {"fwd": "inference", "fwd_bwd": "forward + backward"}
+
+
+def works(rows: Rows, gpu: str, path: Path) -> Path:
+    """Every contender on the works of the Markdown table, on one logarithmic axis."""
+    cases = [case for case in quick() if (case, "ours") in rows]
+    figure = Figure(figsize=(9, 0.62 * len(cases) + 1.6), layout="constrained")
+    axes = figure.subplots()
+    for name, (label, colour, marker) in reversed(STYLES.items()):
+        points = [
+            (float(rows[case, name]["ms"]), -i)
+            for i, case in enumerate(cases)
+            if (case, name) in rows
+        ]
+        if points:
+            axes.scatter(*zip(*points, strict=True), s=48, c=colour, marker=marker, label=label)
+    for i, case in enumerate(cases):
+        ms = [float(rows[case, name]["ms"]) for name in STYLES if (case, name) in rows]
+        axes.plot([min(ms), max(ms)], [-i, -i], color="0.88", linewidth=3, zorder=0)
+        ours = float(rows[case, "ours"]["ms"])
+        axes.annotate(
+            f"{ours:.3f}", (ours, -i), (-8, 0), textcoords="offset points",
+            ha="right", va="center", fontsize=8, color=STYLES["ours"][1],
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.08)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("ms, less is better")
+    axes.set_yticks([-i for i in range(len(cases))], [_named(case) for case in cases])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(gpu, fontsize=11)
+    return _save(figure, path)
+
+
+def _named(case: Case) -> str:
+    """The name of a row, on two lines."""
+    dtype = f"{case.dtype}{' (TF32)' if case.tf32 else ''}"
+    shape = f"N={case.N}, L={case.L}, C={case.C}, {dtype}"
+    return f"{WORK_NAMES[case.work]}, {DIRECTION_NAMES[case.direction]}\n{shape}"
 
 
 def times(rows: Rows, gpu: str, path: Path) -> Path:
@@ -185,14 +230,12 @@ def markdown(rows: Rows, cases: Iterable[Case]) -> str:
 def _markdown_cells(case: Case, found: dict[str, Row]) -> list[str]:
     ms = {name: float(row["ms"]) for name, row in found.items()}
     others = [value for name, value in ms.items() if name != "ours"]
-    work = {"conv_norm": "conv + norm", "block": "block", "stack": "9 blocks"}[case.work]
-    direction = {"fwd": "inference", "fwd_bwd": "forward + backward"}[case.direction]
     memory = [
         f"{float(row['peak_MB']):,.0f}" if row and row["peak_MB"] else "-"
         for row in (found["ours"], found.get("upstream"))
     ]
     return [
-        f"{work}, {direction}",
+        f"{WORK_NAMES[case.work]}, {DIRECTION_NAMES[case.direction]}",
         f"{case.N}, {case.L}, {case.C}",
         f"{case.dtype}{' (TF32)' if case.tf32 else ''}",
         *(f"{ms[name]:.3f} ms" if name in ms else "-" for name in STYLES),
@@ -213,13 +256,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=HERE / "results.csv")
     parser.add_argument("--gpu", help="name as in the rows")
-    parser.add_argument("--folder", type=Path, default=HERE, help="of the two figures")
+    parser.add_argument("--folder", type=Path, default=HERE, help="of the figures")
     parser.add_argument("--all", action="store_true", help="every case in the table")
     args = parser.parse_args(arguments)
     rows, gpu = load(args.results, args.gpu)
     args.folder.mkdir(parents=True, exist_ok=True)
-    times(rows, gpu, args.folder / "times.png")
-    roofline(rows, gpu, args.folder / "roofline.png")
+    works(rows, gpu, args.folder / "works.png")
+    if any(_is_block(case) for case, _ in rows):  # of a --grid
+        times(rows, gpu, args.folder / "times.png")
+        roofline(rows, gpu, args.folder / "roofline.png")
     print(markdown(rows, dict.fromkeys(case for case, _ in rows) if args.all else quick()))
 
 

@@ -356,3 +356,47 @@ def test_the_block_is_its_function(plain_cpu):
     case = Case("cheri_block", 2, 13, 24, 4, trim=2)
     x = inputs(case)[0]
     assert torch.equal(block(x, trim=2), fused(case, x, *block.parameters()))
+
+
+DISTRIBUTED = """
+import sys
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+from cherimoya.cheri import CheriBlock
+
+
+def gradients(block, x):
+    block(x).square().mean().backward()
+    return [weight.grad for weight in block.parameters()]
+
+
+def work(rank, store):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    block, x = CheriBlock(8, dilation=2), torch.randn(4, 9, 8)
+    for weight in block.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    whole = [g.clone() for g in gradients(block, x)]
+    block.zero_grad()
+    for a, b in zip(gradients(DistributedDataParallel(block), x[2 * rank : 2 * rank + 2]), whole):
+        assert (a - b.view_as(a)).norm() < 1e-5 * b.norm()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    mp.spawn(work, (sys.argv[1],), 2)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_average_the_gradients_of_the_kernels(tmp_path):
+    script = tmp_path / "distributed.py"
+    script.write_text(DISTRIBUTED)
+    environment = clean_environment() | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "store"],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]

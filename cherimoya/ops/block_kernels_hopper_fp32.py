@@ -15,7 +15,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from cherimoya.ops.block_kernels_hopper import (
+from cherimoya.ops.hopper_kernels import (
     combine_stats,
     make_ring,
     mma_layout,

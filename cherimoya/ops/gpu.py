@@ -85,7 +85,9 @@ def filling(x: Tensor, examples: int | None = None) -> Tensor:
     """Random numbers like x (N, L, C), with as many examples as fill a GPU unless given."""
     if examples is None:
         examples = -(-FILLING_ROWS // x.shape[1])
-    return torch.randn(examples, *x.shape[1:], device=x.device).to(x.dtype)
+    generator = torch.Generator(x.device).manual_seed(0)  # the process's own is left alone
+    size = (examples, *x.shape[1:])
+    return torch.randn(size, generator=generator, device=x.device).to(x.dtype)
 
 
 def length_bucket(length: int) -> int:

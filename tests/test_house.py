@@ -82,6 +82,14 @@ def test_the_command_line_answers_without_torch_or_wandb():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_network_imports_neither_triton_nor_the_compiler():
+    code = (
+        "import sys, cherimoya.network\n"
+        "assert not {'triton', 'torch._dynamo', 'torch._inductor'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def options() -> list[str]:
     """Every option of every config group, as an override of cherimoya-train."""
     found = []

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor
 
 from cherimoya.errors import ConfigError
-from cherimoya.ops.gpu import capability, interpreting, tf32_allowed
+from cherimoya.ops.gpu import (
+    capability,
+    constant_when_compiled,
+    interpreting,
+    tf32_allowed,
+)
 from cherimoya.progress import say
 
 CHOICES = ("reference", "triton", "portable")
@@ -40,7 +45,7 @@ def route(device: torch.device, dtype: torch.dtype) -> Route:
     return Route(*_decide(device, dtype))
 
 
-@torch.compiler.assume_constant_result  # asks for much that a compiler cannot follow
+@constant_when_compiled  # it asks for much that a compiler cannot follow
 def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, str]:
     """The fields of `route`'s answer."""
     choice = os.environ.get("CHERIMOYA_KERNELS", "")

@@ -245,6 +245,9 @@ def _process_wide_switches(autotune: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    torch.use_deterministic_algorithms(True)
+    # As torch.use_deterministic_algorithms, which would import the whole compiler: 2 s.
+    torch.set_deterministic_debug_mode("error")
+    # That also fills each new tensor, which takes a pass over it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.set_float32_matmul_precision("highest")

@@ -268,7 +268,8 @@ def test_the_environment_switches_measuring_off(value, expected, cache, monkeypa
     [(True, None, "1"), (False, None, "0"), (True, "0", "0"), (False, "1", "0")],
 )
 def test_the_configuration_switches_measuring(configured, before, after, monkeypatch):
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode: None)
+    monkeypatch.setattr(torch, "set_deterministic_debug_mode", lambda mode: None)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     monkeypatch.setenv(tuning.SWITCH, before or "")
     cli._process_wide_switches(configured)

@@ -31,21 +31,11 @@ def fused_block(
     """The block's output, and what its backward needs: see `block_launch.block_forward`."""
     from cherimoya.ops import block_launch
 
-    if not x.numel() or x.shape[1] == 2 * trim:
-        return _empty(
-            x,
-            conv_weight,
-            linear1_weight,
-            linear2_weight,
-            dilation,
-            residual_scale,
-            eps,
-            trim,
-            keep,
-        )
-    return block_launch.block_forward(
-        x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, eps, trim, keep
-    )
+    weights = (conv_weight, linear1_weight, linear2_weight)
+    empty = not x.numel() or x.shape[1] == 2 * trim
+    run = _empty if empty else block_launch.block_forward
+    with torch.cuda.device_of(x):
+        return run(x, *weights, dilation, residual_scale, eps, trim, keep)
 
 
 @fused_block.register_fake
@@ -90,7 +80,8 @@ def backward_products(
 
     sizes = (hidden, dilation, residual_scale, trim)
     run = block_launch.backward_products if dout.numel() else _empty_products
-    return run(dout, x, conv_weight, mean, rstd, xhat, up, down, *sizes)
+    with torch.cuda.device_of(x):
+        return run(dout, x, conv_weight, mean, rstd, xhat, up, down, *sizes)
 
 
 @backward_products.register_fake
@@ -131,7 +122,8 @@ def backward_conv(
     arguments = (dout, x, conv_weight, mean, rstd, g, sum_g, sum_gx, partial_sums)
     sizes = (hidden, dilation, residual_scale, trim)
     if dout.numel():
-        return block_launch.backward_conv(*arguments, *sizes)
+        with torch.cuda.device_of(x):
+            return block_launch.backward_conv(*arguments, *sizes)
     dx, dw, dw1, dw2 = _empty_gradients(*arguments, *sizes)
     return dx.zero_(), dw.zero_(), dw1.zero_(), dw2.zero_()
 

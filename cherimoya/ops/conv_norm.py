@@ -20,7 +20,8 @@ def conv_norm(
 
     if not x.numel():
         return _empty(x, weight, dilation, eps)
-    return conv_norm_launch.conv_norm_forward(x, weight, dilation, eps)
+    with torch.cuda.device_of(x):
+        return conv_norm_launch.conv_norm_forward(x, weight, dilation, eps)
 
 
 @conv_norm.register_fake
@@ -38,7 +39,8 @@ def conv_norm_backward(
 
     if not x.numel():
         return torch.empty_like(x), torch.zeros_like(weight)
-    return conv_norm_launch.conv_norm_backward(dy, x, weight, mean, rstd, dilation)
+    with torch.cuda.device_of(x):
+        return conv_norm_launch.conv_norm_backward(dy, x, weight, mean, rstd, dilation)
 
 
 @conv_norm_backward.register_fake

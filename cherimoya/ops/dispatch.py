@@ -64,7 +64,8 @@ def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, str]:
     if obstacle:
         if device.type == "cuda":
             _say_once(f"PyTorch instead of the fused kernels: {obstacle}")
-        return False, False, f"PyTorch: {obstacle}"
+            return False, False, f"PyTorch: {obstacle}"
+        return False, False, f"PyTorch, on the {device.type.upper()}"
     if dtype == torch.float32 and device.type == "cuda" and not tf32_allowed():
         why = "fused convolution and normalisation, products in full fp32 by cuBLAS"
         return True, False, why
@@ -75,14 +76,20 @@ def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, str]:
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the kernels cannot take such tensors."""
     if device.type != "cuda" and not interpreting():
-        return f"on the {device.type}"
-    if importlib.util.find_spec("triton") is None:
+        name = device.type.upper()
+        return f"the {name} runs kernels only in Triton's interpreter (TRITON_INTERPRET=1)"
+    if not _triton_is_installed():
         return "Triton is not installed (pip install triton)"
     if dtype not in DTYPES:
         return f"{_name(dtype)} is not one of fp32, bf16 and fp16"
     if device.type == "cuda" and not torch.version.hip and capability(device) < (8, 0):
         return "the GPU is older than compute capability 8.0"
     return None
+
+
+@functools.cache
+def _triton_is_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _name(dtype: torch.dtype) -> str:

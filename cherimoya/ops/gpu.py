@@ -11,7 +11,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-FILLING_ROWS = 128 * 1024
+FILLING_ROWS = 128 * 1024  # positions that keep every multiprocessor busy
 
 
 def constant_when_compiled(function: Callable[..., T]) -> Callable[..., T]:

@@ -245,7 +245,7 @@ def _process_wide_switches(autotune: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    # As torch.use_deterministic_algorithms, which would import the whole compiler: 2 s.
+    # As torch.use_deterministic_algorithms, which would import the whole compiler.
     torch.set_deterministic_debug_mode("error")
     # That also fills each new tensor, which takes a pass over it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -221,6 +221,18 @@ def by_launch_options(case: Case, choice: int) -> dict[str, object]:
         return accuracy(case, twice=False)
 
 
+def half_products(case: Case, choice: int) -> dict[str, float]:
+    """Errors of fp32 multiplied in fp16, as on a GPU, of gradients that grow along the sequence."""
+    values, dout = inputs(case), output_gradient(case)
+    dout = dout * torch.logspace(-8, -3, dout.shape[1])[:, None]
+    places = (f"cherimoya.ops.{name}.operand_dtype" for name in ("block", "block_launch", "tables"))
+    with contextlib.ExitStack() as stack:
+        for place in places:
+            stack.enter_context(mock.patch(place, return_value=torch.float16))
+        stack.enter_context(launched_with(choice))
+        return errors(results(partial(fused, case), values, dout), exact(case, values, dout))
+
+
 def output_error(case: Case) -> float:
     """Error of an output without gradients."""
     values = [v.detach() for v in inputs(case)]
@@ -368,9 +380,9 @@ def after_a_change(case: Case) -> dict[str, float]:
 CHECKS = {
     check.__name__: check
     for check in (
-        accuracy, in_many_tiles, by_launch_options, output_error, batch, partial_gradients, keeping,
-        second_backward, as_function, opchecks, gradcheck, without_gradient, compiled, autocast,
-        after_a_change,
+        accuracy, in_many_tiles, by_launch_options, half_products, output_error, batch,
+        partial_gradients, keeping, second_backward, as_function, opchecks, gradcheck,
+        without_gradient, compiled, autocast, after_a_change,
     )
 }  # fmt: skip
 

@@ -160,6 +160,13 @@ def test_other_launch_options_are_as_accurate(case, choice, interpreter):
     assert_accurate(interpreter.check("by_launch_options", case, choice=choice))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", range(8))
+def test_products_in_half_precision_are_as_good_as_tf32_whatever_the_scale(choice, interpreter):
+    found = interpreter.check("half_products", Case("cheri_block", 2, 150, 8, 2), choice=choice)
+    assert max(found.values()) < 1e-3, found
+
+
 # Nothing to compute: no examples, or a trim that takes every position.
 EMPTY = [*(Case(op, 0, 13, 24, 4) for op in OPS), Case("cheri_block", 2, 14, 8, 4, trim=7)]
 

@@ -12,7 +12,7 @@ from cherimoya.ops.gpu import operand_dtype, total_memory
 from cherimoya.ops.reference import EPS
 
 # xhat is kept for the backward, one tensor a block, unless it is larger than this part of the
-# GPU's memory: recomputing it costs about 8 % of the time.
+# GPU's memory: recomputing it takes a launch.
 KEPT_SHARE = 1 / 64
 
 

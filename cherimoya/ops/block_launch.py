@@ -127,7 +127,7 @@ def xhat_gradient(
             big = filling(xhat)
             return partial(xhat_gradient, big, _filling(dout, big), tables, dtype)
 
-        config = _best("block_bwd_xhat", xhat, tables, BACKWARD_XHAT, rehearse)
+        config = _best("block_bwd_xhat", xhat, tables, BACKWARD_XHAT, rehearse, dout)
     g = torch.empty_like(xhat, dtype=dtype)
     tiles = triton.cdiv(window, config["rows"])
     sums = GradSums.empty(xhat, triton.cdiv(window, ROWS_OF_SUMS))
@@ -150,12 +150,10 @@ def weight_gradients(
             big = filling(xhat)
             return partial(weight_gradients, big, _filling(dout, big), tables)
 
-        config = _best("block_bwd_weights", xhat, tables, BACKWARD_WEIGHTS, rehearse)
+        config = _best("block_bwd_weights", xhat, tables, BACKWARD_WEIGHTS, rehearse, dout)
     scaled = dout.scales is not None
     parts = weight_parts(xhat, len(tables.up))
-    if scaled:
-        config = config | {"rows": ROWS_OF_SUMS}
-    else:  # nothing asks for the examples' borders
+    if not scaled:  # nothing asks for the examples' borders
         n, window = 1, n * window
     tiles = triton.cdiv(window, config["rows"])
     slices = len(tables.up) // config["hidden"]
@@ -207,20 +205,31 @@ def _options(config: Config, x: Tensor) -> dict[str, object]:
 
 
 def _best(
-    kernel: str, x: Tensor, tables: Tables, choices: list[Config], rehearse: Callable[[], Run]
+    kernel: str,
+    x: Tensor,
+    tables: Tables,
+    choices: list[Config],
+    rehearse: Callable[[], Run],
+    dout: OutputGradient | None = None,
 ) -> Config:
-    """The launch options for x (N, L, C), of the choices that the GPU has room for."""
+    """The launch options for x (N, L, C), of the choices that the GPU has room for.
+
+    Where dout has scales, a tile is what one of them belongs to.
+    """
     rows, columns = tables.up.shape
+    scaled = dout is not None and dout.scales is not None
     possible = [
         choice
         for choice in choices
         if rows % choice["hidden"] == 0
+        and (not scaled or choice["rows"] == ROWS_OF_SUMS)
         and _accumulated(kernel, choice) * columns <= MOST_ACCUMULATED * 32 * choice["num_warps"]
     ]
     needed = {i: _shared_bytes(kernel, choice, columns) for i, choice in enumerate(possible)}
     fitting = [possible[i] for i in needed if needed[i] <= shared_memory(x.device)]
     smallest = possible[min(needed, key=lambda i: needed[i])]
-    return tuning.best(kernel, key_of(x, H=rows), fitting or [smallest], rehearse)
+    key = key_of(x, H=rows, scaled=int(scaled))
+    return tuning.best(kernel, key, fitting or [smallest], rehearse)
 
 
 def _accumulated(kernel: str, choice: Config) -> int:

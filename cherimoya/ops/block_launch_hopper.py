@@ -98,7 +98,6 @@ def forward(
     }
     down = _tables(tables.down_half, tables, config)
     if single:
-        del options["CONSUMERS"]
         hopper_fwd_fp32_kernel[grid](
             TensorDescriptor.from_tensor(x, [1, TILE, FP32_WIDTH], _layout_fp32()),
             _descriptor(tables.up, config["hidden"], FP32_WIDTH), *down, *written,
@@ -106,7 +105,9 @@ def forward(
         )  # fmt: skip
     else:
         up = _tables(tables.up, tables, config)
-        kernels.hopper_fwd_kernel[grid](*_rows(x, tables), *up, *down, *written, **options)
+        kernels.hopper_fwd_kernel[grid](
+            *_rows(x, tables), *up, *down, *written, CONSUMERS=config["consumers"], **options
+        )
     return out, xhat
 
 
@@ -119,6 +120,7 @@ def xhat_gradient(
 ) -> tuple[Tensor, GradSums]:
     """g = d xhat (N, window, C), and its sums."""
     n, window, channels = xhat.shape
+    tiles = triton.cdiv(window, TILE)
     if config is None:
 
         def rehearse() -> Run:
@@ -128,16 +130,15 @@ def xhat_gradient(
 
         choices = _fitting(BACKWARD, channels, len(tables.up), 2 * TILE * 2 * channels)
         key = key_of(xhat, H=len(tables.up), scaled=int(dout.scales is not None))
-        tiles = triton.cdiv(window, TILE)
         config = tuning.best("hopper_bwd_xhat", key, choices, rehearse)
     g = torch.empty_like(xhat, dtype=dtype)
-    tiles = triton.cdiv(window, TILE)
     sums = GradSums.empty(xhat, tiles)
     kernels.hopper_bwd_xhat_kernel[(min(multiprocessors(xhat.device), n * tiles),)](
         *_rows(xhat, tables), *_rows(dout.values, tables), *_tables(tables.up, tables, config),
         *_tables(tables.down, tables, config), dout.scales_or_any, g, sums.g, sums.gx,
         window, tiles, n * tiles, tables.unscale, SCALED=dout.scales is not None,
-        **_options(tables, channels, config), **dependent_launch(xhat.device),
+        CONSUMERS=config["consumers"], **_options(tables, channels, config),
+        **dependent_launch(xhat.device),
     )  # fmt: skip
     return g, sums.few()
 
@@ -157,7 +158,6 @@ def _options(tables: Tables, channels: int, config: Config) -> dict[str, object]
         "HS": config["hidden"],
         "CHUNKS": len(tables.up) // config["hidden"],
         "STAGES": config["stages"],
-        "CONSUMERS": config["consumers"],
         "REGISTERS": consumer,
         "num_warps": 4,
         "maxnreg": at_entry,

@@ -15,7 +15,7 @@ FILLING_ROWS = 128 * 1024  # positions that keep every multiprocessor busy
 
 
 def constant_when_compiled(function: Callable[..., T]) -> Callable[..., T]:
-    """As torch.compiler.assume_constant_result, which would import the whole compiler: 3 s."""
+    """As torch.compiler.assume_constant_result, which would import the whole compiler."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
@@ -74,7 +74,7 @@ def dependent_launch(device: torch.device) -> dict[str, bool]:
 
 
 def fast_tanh(device: torch.device) -> bool:
-    """Whether to use the GPU's tanh instruction: its error of 5e-4 is below that of fp16 sums."""
+    """Whether to use the GPU's tanh instruction: its relative error is that of fp16's rounding."""
     return device.type == "cuda" and not torch.version.hip
 
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -18,6 +19,12 @@ def say(message: str) -> None:
     """Print a line without breaking a progress bar."""
     tqdm.write(message, file=sys.stdout)
     sys.stdout.flush()
+
+
+@cache
+def say_once(message: str) -> None:
+    """`say` a line that this process has not said yet."""
+    say(message)
 
 
 def shown(

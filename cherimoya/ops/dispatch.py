@@ -15,7 +15,7 @@ from cherimoya.ops.gpu import (
     interpreting,
     tf32_allowed,
 )
-from cherimoya.progress import say
+from cherimoya.progress import say_once
 
 CHOICES = ("reference", "triton", "portable")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -63,7 +63,7 @@ def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, str]:
         )
     if obstacle:
         if device.type == "cuda":
-            _say_once(f"PyTorch instead of the fused kernels: {obstacle}")
+            say_once(f"PyTorch instead of the fused kernels: {obstacle}")
             return False, False, f"PyTorch: {obstacle}"
         return False, False, f"PyTorch, on the {device.type.upper()}"
     if dtype == torch.float32 and device.type == "cuda" and not tf32_allowed():
@@ -94,11 +94,6 @@ def _triton_is_installed() -> bool:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    say(line)
 
 
 def autocast(x: Tensor) -> Tensor:

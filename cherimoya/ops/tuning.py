@@ -14,13 +14,13 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
 
-from cherimoya.progress import duration, say
+from cherimoya.progress import duration, say, say_once
 
 Config = dict[str, int]
 Run = Callable[[Config], object]
@@ -34,7 +34,6 @@ TIMED_LAUNCHES = 10
 QUEUE_CYCLES = 10_000_000  # about 5 ms, in which the host queues every timed launch
 
 _chosen: dict[str, Config] = {}
-_say_once = cache(say)
 
 
 def best(
@@ -209,7 +208,7 @@ def _read(path: Path) -> dict[str, Config]:
     except FileNotFoundError:
         return {}
     except (OSError, TypeError, ValueError) as error:
-        _say_once(f"{path} is ignored until the next tuning writes it anew: {error}")
+        say_once(f"{path} is ignored until the next tuning writes it anew: {error}")
         return {}
 
 
@@ -228,5 +227,5 @@ def _store(path: Path, label: str, config: Config, candidates: Sequence[Config])
             temporary.write_text(json.dumps(entries | {label: config}, indent=1, sort_keys=True))
             temporary.replace(path)
     except OSError as error:
-        _say_once(f"no choice is kept: {error}. Set CHERIMOYA_CACHE to a folder to write in.")
+        say_once(f"no choice is kept: {error}. Set CHERIMOYA_CACHE to a folder to write in.")
     return config

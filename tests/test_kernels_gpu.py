@@ -210,7 +210,9 @@ def test_any_length_and_dilation(op, mode, channels, kernels):
 @pytest.mark.parametrize("op", OPS)
 @in_modes("bf16")
 def test_more_examples_than_a_grid_has_rows(op, mode):
-    assert_accurate(Case(op, 65537, 2, 8, 256), mode)
+    # A narrower block's dconv_weight is a handful of numbers, sums of random signs whose relative
+    # error is mostly that of the draw: with 8 channels 1e-3 to 1e-2, PyTorch's as much.
+    assert_accurate(Case(op, 65537, 2, 24, 256), mode)
 
 
 @in_modes("bf16")

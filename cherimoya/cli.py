@@ -3,6 +3,7 @@
 torch and wandb are imported only after that, so that --help and --cfg answer at once.
 """
 
+import json
 import os
 import secrets
 import sys
@@ -21,7 +22,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cherimoya.config import PrepareConfig, TrainConfig, resolve, to_dict
+from cherimoya import launch
+from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.schema import known_keys, unknown_key
 
@@ -29,9 +31,12 @@ RESUME = "trainer.resume"
 FREE_ON_RESUME = (
     RESUME,
     "trainer.device",
+    "trainer.devices",
     "trainer.checkpoint_minutes",
     "trainer.plots",
+    "trainer.profile",
     "trainer.autotune",
+    "data.placement",
     "logger.",
 )
 
@@ -79,7 +84,10 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
             outcomes.append((label, repr(error)))
 
     try:
+        launch.read_slurm()
         sys.argv[1:] = list(_checked_arguments(sys.argv[1:], schema))
+        if launch.rank() > 0:  # the folder is the first process's
+            sys.argv.append("hydra.run.dir=.")
         if {"--help", "-h"} & set(sys.argv):
             _print_help(name, [a for a in sys.argv[1:] if "=" in a])
             return
@@ -113,7 +121,8 @@ def _print_help(name: str, overrides: list[str]) -> None:
 
 
 def _complain(error: Exception) -> None:
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    who = f"process {launch.rank()}: " if launch.rank() else ""
+    print(f"{who}error: {error}", file=sys.stderr, flush=True)
 
 
 def _checked_arguments(arguments: list[str], schema: type) -> Iterator[str]:
@@ -168,14 +177,34 @@ def _train(values: DictConfig) -> None:
         plain = _plain(values)
         if plain["trainer"]["resume"] is not None:
             plain = _resumed(plain, folder)
+        launch.count_devices(plain["trainer"])
         config = resolve(plain, TrainConfig)
     except CherimoyaError:
-        if folder.is_dir() and not any(folder.iterdir()):
+        if launch.rank() == 0 and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    if config.trainer.resume is None:
+    if config.trainer.resume is None and launch.rank() == 0:
         OmegaConf.save(OmegaConf.create(to_dict(config)), folder / "config.yaml")
-    _process_wide_switches(config.trainer.autotune)
+    if config.trainer.devices > launch.world():
+        launch.start(config, folder)
+    else:
+        _run(config, folder)
+
+
+def worker() -> None:
+    """One of the processes that `launch.start` began: the configuration and folder as JSON."""
+    values, folder = json.loads(sys.argv[1])
+    try:
+        _run(resolve(values, TrainConfig), Path(folder))
+    except CherimoyaError as error:
+        _complain(error)
+        raise SystemExit(1) from None
+    except Interrupted as error:
+        raise SystemExit(error.exit_code) from None
+
+
+def _run(config: TrainConfig, folder: Path) -> None:
+    _process_wide_switches(config.trainer)
     from cherimoya.analysis.run import run
 
     run(config, folder)
@@ -238,11 +267,13 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _process_wide_switches(autotune: bool) -> None:
-    """Results that do not depend on the day: deterministic algorithms and plain fp32."""
+def _process_wide_switches(trainer: TrainerConfig) -> None:
+    """Results that do not depend on the day: deterministic algorithms, and TF32 only if asked."""
     if os.environ.get("CHERIMOYA_AUTOTUNE") != "0":  # whoever starts the run may rule it out
-        os.environ["CHERIMOYA_AUTOTUNE"] = str(int(autotune))
+        os.environ["CHERIMOYA_AUTOTUNE"] = str(int(trainer.autotune))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if launch.rank():  # the first process speaks for all
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     import torch
 
     # As torch.use_deterministic_algorithms, which would import the whole compiler.
@@ -250,4 +281,6 @@ def _process_wide_switches(autotune: bool) -> None:
     # That also fills each new tensor, which takes a pass over it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    torch.set_float32_matmul_precision("highest")
+    tf32 = trainer.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")

@@ -142,6 +142,7 @@ class DataConfig:
     """Where the loci come from, their windows, and which chromosomes go to which split."""
 
     source: str = checked(choices=("synthetic", "hdf5"))
+    placement: str = checked(choices=("auto", "resident", "stream"))
     path: str | None = checked()
     keys: KeysConfig | None = checked()
     synthetic: SyntheticConfig | None = checked()
@@ -195,14 +196,32 @@ class TrainerConfig:
     batch_size: int = checked(at_least=1)
     eval_batch_size: int = checked(at_least=1)
     device: str = checked(choices=("auto", "cpu", "cuda"))
-    devices: int = checked(at_least=1, at_most=1, hint="Training runs in one process.")
-    precision: str = checked(choices=("fp32",))
+    devices: int = checked(at_least=1)
+    precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))
+    accumulate: int = checked(at_least=1)
+    cuda_graph: bool = checked()
     threads: int | None = checked(at_least=1)
     early_stopping: int | None = checked(at_least=1)
     checkpoint_minutes: float = checked(above=0)
     plots: bool = checked()
+    profile: bool = checked()
     autotune: bool = checked()
     resume: str | None = checked()
+
+    def __post_init__(self) -> None:
+        parts = self.devices * self.accumulate
+        if self.batch_size % parts:
+            fitting = max(self.batch_size // parts, 1) * parts
+            raise ConfigError(
+                f"trainer.batch_size={self.batch_size} does not split into "
+                f"trainer.devices={self.devices} x trainer.accumulate={self.accumulate} equal "
+                f"parts. Set trainer.batch_size={fitting}."
+            )
+        if self.device == "cpu" and self.precision not in ("auto", "fp32"):
+            raise ConfigError(
+                f"trainer.precision={self.precision} needs a GPU. With trainer.device=cpu use "
+                "trainer.precision=fp32, or auto."
+            )
 
 
 @dataclass(frozen=True)

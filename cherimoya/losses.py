@@ -11,6 +11,8 @@ from torch import Tensor
 from cherimoya.config import LossConfig
 from cherimoya.metrics import multinomial_nll
 from cherimoya.network import Cherimoya
+from cherimoya.ops.dispatch import route
+from cherimoya.ops.loss import training_loss as fused_training_loss
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,19 @@ class LossTerms:
     total: Tensor  # ()
     profile: Tensor  # (n_groups,)
     count: Tensor  # (n_groups,)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How the losses of each signal group are weighed.
+
+    With `learned`, by 1 / (2 w^2) and, with `penalty`, with log(w)^2 added; else by w itself.
+    """
+
+    profile: Tensor  # (n_groups,)
+    count: Tensor  # (n_groups,)
+    learned: bool
+    penalty: bool
 
 
 def profile_and_count_losses(
@@ -57,6 +72,8 @@ class Loss(Protocol):
 
     frozen: bool
 
+    def weights(self, model: Cherimoya) -> LossWeights: ...
+
     def __call__(self, model: Cherimoya, profile: Tensor, count: Tensor) -> Tensor: ...
 
     def end_epoch(self, model: Cherimoya) -> bool: ...
@@ -80,6 +97,10 @@ class KendallLoss:
         if self.frozen:
             return total
         return total + model.lw0.log().square().sum() + model.lw1.log().square().sum()
+
+    def weights(self, model: Cherimoya) -> LossWeights:
+        """The model's lw0 and lw1."""
+        return LossWeights(model.lw0, model.lw1, learned=True, penalty=not self.frozen)
 
     def end_epoch(self, model: Cherimoya) -> bool:
         """Freeze the weights if they have settled; returns whether they were frozen just now."""
@@ -110,9 +131,35 @@ class FixedLoss:
     def __call__(self, model: Cherimoya, profile: Tensor, count: Tensor) -> Tensor:
         return self.profile_weight * profile.sum() + self.count_weight * count.sum()
 
+    def weights(self, model: Cherimoya) -> LossWeights:
+        """The two constants, for every group."""
+        profile = torch.full_like(model.lw0, self.profile_weight)
+        return LossWeights(
+            profile, torch.full_like(profile, self.count_weight), learned=False, penalty=False
+        )
+
     def end_epoch(self, model: Cherimoya) -> bool:
         """Never freezes anything."""
         return False
+
+
+def training_loss(
+    loss: Loss, model: Cherimoya, logits: Tensor, log_counts: Tensor, signal: Tensor
+) -> LossTerms:
+    """The objective of a batch and its parts; shapes as in `profile_and_count_losses`.
+
+    On a GPU by a few fused kernels, elsewhere as `loss` composes it.
+    """
+    if route(logits.device, torch.float32).conv_norm:
+        w = loss.weights(model)
+        total, profile, count = fused_training_loss(
+            logits, log_counts, signal, w.profile, w.count, model.signal_groups, w.learned,
+            w.penalty,
+        )  # fmt: skip
+    else:
+        profile, count = profile_and_count_losses(logits, log_counts, signal, model.signal_groups)
+        total = loss(model, profile, count)
+    return LossTerms(total, profile.detach(), count.detach())
 
 
 def build_loss(config: LossConfig, model: Cherimoya) -> Loss:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from cherimoya.cheri import CheriBlock
 from cherimoya.config import ModelConfig
 from cherimoya.errors import CherimoyaError
-from cherimoya.ops import reference
+from cherimoya.ops.heads import heads
+from cherimoya.ops.reference import profile_head
+from cherimoya.ops.stem import stem
 
 STEM_KERNEL = 21
 SPARE_CONTEXT = 46  # bases that the default trimming keeps beyond the blocks' own reach
@@ -128,14 +130,26 @@ class Cherimoya(nn.Module):
         self._check_inputs(X, X_ctl)
         # Ends that no head reads are left out of the last block already.
         unread = max(self.trimming - self.config["profile_kernel_size"] // 2, 0)
-        x = reference.stem(X, self.iconv.weight, self.iconv.bias)  # type: ignore[arg-type]
+        x = stem(X, self.iconv.weight, self.iconv.bias)  # type: ignore[arg-type]
         for block in self.blocks[:-1]:
             x = block(x)  # (N, L, C)
         x = self.blocks[-1](x, trim=unread)  # (N, L - 2 unread, C)
+        cut = self.trimming - unread
+        weight = self.fconv.weight[:, : x.shape[2]] if self.n_control_tracks else self.fconv.weight
+        logits, features = heads(x, weight, self.fconv.bias, cut)  # type: ignore[arg-type]
         if X_ctl is not None:
             X_ctl = X_ctl[:, :, unread : X_ctl.shape[2] - unread]
-        cut = self.trimming - unread
-        return self._profile(x, X_ctl, cut), self._log_counts(x, X_ctl, cut)
+            logits = logits + self._profile_of_controls(X_ctl, cut)
+            total = X_ctl[:, :, cut : X_ctl.shape[2] - cut].sum(dim=(1, 2), dtype=torch.float32)
+            features = torch.cat([features, torch.log1p(total)[:, None]], dim=1)
+        with torch.autocast(X.device.type, enabled=False):
+            return logits, F.linear(features, self.linear.weight, self.linear.bias)
+
+    def _profile_of_controls(self, X_ctl: Tensor, cut: int) -> Tensor:
+        """What the controls (N, controls, L') add to the logits (N, tracks, L' - 2 cut)."""
+        weight = self.fconv.weight[:, -self.n_control_tracks :]
+        logits = profile_head(X_ctl.transpose(1, 2), weight, None)
+        return logits[:, :, cut : logits.shape[2] - cut]
 
     def _check_inputs(self, X: Tensor, X_ctl: Tensor | None) -> None:
         if X.ndim != 3 or X.shape[1] != 4 or X.shape[2] <= 2 * self.trimming:
@@ -149,22 +163,6 @@ class Cherimoya(nn.Module):
             raise ValueError(f"X_ctl is {got}: this model needs controls of shape {expected}")
         if not self.n_control_tracks and X_ctl is not None:
             raise ValueError("X_ctl is given, but this model has no control tracks")
-
-    def _profile(self, x: Tensor, X_ctl: Tensor | None, cut: int) -> Tensor:
-        """Convolve, and then cut: (N, L', C) to (N, tracks, L' - 2 cut)."""
-        if X_ctl is not None:
-            x = torch.cat([x, X_ctl.transpose(1, 2)], dim=2)
-        logits = reference.profile_head(x, self.fconv.weight, self.fconv.bias)  # type: ignore[arg-type]
-        return logits[:, :, cut : logits.shape[2] - cut]
-
-    def _log_counts(self, x: Tensor, X_ctl: Tensor | None, cut: int) -> Tensor:
-        """Average what is left after the cut: (N, L', C) to (N, n_groups)."""
-        window = slice(cut, x.shape[1] - cut)
-        features = x[:, window].mean(dim=1, dtype=torch.float32)  # (N, C)
-        if X_ctl is not None:
-            total = X_ctl[:, :, window].sum(dim=(1, 2), dtype=torch.float32)
-            features = torch.cat([features, torch.log1p(total)[:, None]], dim=1)
-        return F.linear(features, self.linear.weight, self.linear.bias)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `{"config", "state_dict"}`, which `Cherimoya.load` reads back."""

@@ -52,17 +52,22 @@ class TimeEstimate:
 
     def __init__(self, steps_left: int, tell: Callable[[str], None]) -> None:
         self._left, self._tell = steps_left, tell
-        self._count, self._since = 0, 0.0
+        self._count, self._first, self._since = 0, 0, 0.0
+        self._told = False
 
-    def step_done(self) -> None:
-        """Count a step; tells the estimate after TIMED_STEPS of them."""
-        self._count += 1
-        if self._count == WARMUP_STEPS:
-            self._since = time.monotonic()
-        if self._count == TIMED_STEPS:
-            seconds = (time.monotonic() - self._since) / (TIMED_STEPS - WARMUP_STEPS)
-            left = duration(seconds * max(self._left - self._count, 0))
-            self._tell(f"{1000 * seconds:.0f} ms a step: about {left} of training, at most")
+    def steps_done(self, n: int) -> None:
+        """Count `n` steps; tells the estimate after TIMED_STEPS of them."""
+        self._count += n
+        if self._told or self._count < WARMUP_STEPS:
+            return
+        if not self._first:
+            self._first, self._since = self._count, time.monotonic()
+        elif self._count >= TIMED_STEPS:
+            ms = 1000 * (time.monotonic() - self._since) / (self._count - self._first)
+            left = duration(ms * max(self._left - self._count, 0) / 1000)
+            each = f"{ms:.0f}" if ms >= 10 else f"{ms:.2f}"
+            self._tell(f"{each} ms a step: about {left} of training, at most")
+            self._told = True
 
 
 def duration(seconds: float) -> str:

@@ -1,10 +1,12 @@
 """The examples of an epoch: a pure function of (seed, epoch, index), gathered exactly."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
-from cherimoya.data.batches import LociOnDevice, examples_per_epoch, plan_epoch
+from cherimoya.data.batches import Batch, Tables, examples_per_epoch, plan_epoch
 from cherimoya.data.loci import Loci
 
 # Recorded once: another value means that seeds no longer mean what they meant.
@@ -87,11 +89,15 @@ def loci(n=6, in_window=12, out_window=8, jitter=3) -> Loci:
     )
 
 
+def gathered(data: Loci, *plan: Sequence[int]) -> Batch:
+    """The examples (rows, shift, flip) from tables on the CPU."""
+    tables = Tables(data, torch.device("cpu"))
+    return tables.gather(*(torch.as_tensor(np.asarray(values)) for values in plan))
+
+
 def test_forward_batch_is_the_stored_window():
     data = loci()
-    b = LociOnDevice(data, torch.device("cpu")).batch(
-        np.array([4, 1]), np.array([0, 5]), np.array([False, False])
-    )
+    b = gathered(data, [4, 1], [0, 5], [0, 0])
     for i, (row, shift) in enumerate([(4, 0), (1, 5)]):
         codes = data.sequence[row, shift : shift + 12]
         one_hot = np.stack([codes == base for base in range(4)])
@@ -102,9 +108,8 @@ def test_forward_batch_is_the_stored_window():
 
 def test_flipped_batch_is_the_reverse_complement():
     data = loci()
-    device_loci = LociOnDevice(data, torch.device("cpu"))
-    forward = device_loci.batch(np.array([2]), np.array([1]), np.array([False]))
-    flipped = device_loci.batch(np.array([2]), np.array([1]), np.array([True]))
+    forward = gathered(data, [2], [1], [0])
+    flipped = gathered(data, [2], [1], [1])
     # A <-> T and C <-> G reverse the base axis; an N stays a column of zeros.
     assert torch.equal(flipped.X, forward.X.flip(1, 2))
     assert torch.equal(flipped.signal, forward.signal[:, [0, 2, 1]].flip(2))
@@ -113,17 +118,16 @@ def test_flipped_batch_is_the_reverse_complement():
 
 def test_centred_is_the_middle_of_the_stored_window():
     data = loci()
-    b = LociOnDevice(data, torch.device("cpu")).centred(np.arange(6))
+    b = Tables(data, torch.device("cpu")).centred(torch.arange(6))
     np.testing.assert_array_equal(b.signal, data.signal[:, :, 3:11])
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_an_example_does_not_depend_on_the_batch_it_is_in(epoch):
     data = loci()
-    device_loci = LociOnDevice(data, torch.device("cpu"))
     p = plan_epoch(0, epoch, data.label, 0.0, 3, True)
-    together = device_loci.batch(p.locus, p.shift, p.flip)
+    together = gathered(data, p.locus, p.shift, p.flip)
     for i in range(len(p)):
-        alone = device_loci.batch(p.locus[i : i + 1], p.shift[i : i + 1], p.flip[i : i + 1])
+        alone = gathered(data, p.locus[i : i + 1], p.shift[i : i + 1], p.flip[i : i + 1])
         assert torch.equal(alone.X[0], together.X[i])
         assert torch.equal(alone.signal[0], together.signal[i])

@@ -10,8 +10,8 @@ from cherimoya.analysis import baselines
 from cherimoya.analysis.banner import window_warnings
 from cherimoya.analysis.conclusion import score_table
 from cherimoya.config import DataConfig
-from cherimoya.data.batches import LociOnDevice
 from cherimoya.data.dataset import load_dataset
+from cherimoya.data.feed import Resident
 from cherimoya.training.evaluation import evaluate
 from cherimoya.training.trainer import count_weight
 
@@ -20,8 +20,8 @@ from cherimoya.training.trainer import count_weight
 def dataset(small_data):
     return load_dataset(
         DataConfig(
-            source="hdf5", path=str(small_data), keys=None, synthetic=None, cache_dir=None,
-            in_window=None, out_window=None, max_jitter=None, negative_ratio=0.1,
+            source="hdf5", placement="auto", path=str(small_data), keys=None, synthetic=None,
+            cache_dir=None, in_window=None, out_window=None, max_jitter=None, negative_ratio=0.1,
             reverse_complement=True, train_chroms=None, validation_chroms=["sim3"],
             test_chroms=["sim4"], exclude_chroms=[],
         )
@@ -34,8 +34,8 @@ def test_metrics_are_those_of_scipy_over_the_peaks(dataset):
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     model.train()
-    loci, rows = LociOnDevice(dataset.loci, torch.device("cpu")), dataset.rows["train"]
-    scores = evaluate(model, loci, rows, dataset.loci.label, batch_size=7)
+    loci, rows = Resident(dataset.loci, torch.device("cpu")), dataset.rows["train"]
+    scores = evaluate(model, loci, rows, dataset.loci.label, 7, "fp32")
     assert model.training  # as it was
     found = scores.metrics()
 

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "cherimoya"
 # A module may import only what stands on its own level or below.
 LEVELS = [
     {"errors", "schema", "progress", "__init__"},
-    {"config", "ops"},
+    {"config", "ops", "launch"},
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
     {"training"},
     {"analysis"},

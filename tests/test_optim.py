@@ -10,7 +10,7 @@ from cherimoya.errors import ConfigError
 from cherimoya.optim.muon import Muon, orthogonalize
 from cherimoya.optim.routing import route
 from cherimoya.optim.schedule import Schedule
-from cherimoya.training.ema import EMA
+from cherimoya.training.ema import EMA, ema_decay
 
 MUON = RouteConfig("blocks.*.linear[12].weight", "muon")
 REST = RouteConfig("*", "adamw")
@@ -106,12 +106,13 @@ def test_routing_refuses_idle_patterns_and_unclaimed_parameters(routes, message)
 def test_ema_follows_its_formula_and_swaps_back():
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0.0)
-    ema = EMA(model, decay=0.999, warmup=True)
+    ema = EMA(model)
     expected = 0.0
     for step in range(20):
         model.weight.data.fill_(float(step))
-        ema.update()
-        decay = min(0.999, (1 + step) / (10 + step))
+        decay = ema_decay(step, 0.999, warmup=True)
+        assert decay == min(0.999, (1 + step) / (10 + step))
+        ema.update(torch.tensor(decay))
         expected = decay * expected + (1 - decay) * step
     with ema.swapped_in():
         assert model.weight.item() == pytest.approx(expected, rel=1e-6)

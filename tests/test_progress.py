@@ -32,5 +32,5 @@ def test_the_time_left_is_told_once_and_leaves_the_warm_up_out(monkeypatch):
     told: list[str] = []
     estimate = progress.TimeEstimate(130, told.append)
     for _ in range(20):
-        estimate.step_done()
+        estimate.steps_done(1)
     assert told == ["500 ms a step: about 1 min 0 s of training, at most"]

@@ -30,7 +30,7 @@ def weights(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
     if name != "last.pt":
         return content["state_dict"]
     step = content["step"]
-    return {**step["model"], **{f"ema.{k}": v for k, v in step["ema"]["average"].items()}}
+    return {**step["model"], **{f"ema.{k}": v for k, v in step["ema"].items()}}
 
 
 def assert_same_run(a: Path, b: Path) -> None:

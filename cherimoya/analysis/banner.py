@@ -10,21 +10,24 @@ from cherimoya.analysis import baselines
 from cherimoya.config import TrainConfig
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset
-from cherimoya.network import Cherimoya
 from cherimoya.ops.dispatch import route
+from cherimoya.training.precision import HALF
+from cherimoya.training.step import TrainingStep
 
 
 def banner(
     config: TrainConfig,
     folder: Path,
-    device: str,
-    model: Cherimoya,
+    known: Mapping[str, str],
+    step: TrainingStep,
     dataset: Dataset,
-    routes: Mapping[str, Sequence[str]],
-    where_metrics_go: str,
 ) -> str:
-    """Device and why, the network, the data, the steps, the optimizers, and where it all goes."""
-    loci, parameters = dataset.loci, dict(model.named_parameters())
+    """Device and why, the network, the data, the steps, the optimizers, and where it all goes.
+
+    `known` says of device, precision, loci and metrics what only their makers know.
+    """
+    model, loci = step.model, dataset.loci
+    parameters = dict(model.named_parameters())
     examples = examples_per_epoch(loci.label[dataset.rows["train"]], config.data.negative_ratio)
     batch_size = config.trainer.batch_size
     splits = []
@@ -34,18 +37,19 @@ def banner(
     size = sum(p.numel() for p in parameters.values())
     facts = {
         "run": f"{folder}, seed {config.seed}",
-        "device": device,
-        "kernels": route(model.lw0.device, torch.float32).why,
+        "device": known["device"],
+        "steps run": known["precision"],
+        "kernels": route(step.device, HALF.get(step.precision, torch.float32)).why,
         "model": f"{config.model.n_filters} filters x {config.model.n_layers} blocks, "
         f"{size:,} parameters",
         "window": f"{loci.in_window:,} bp in, {loci.out_window:,} bp out, "
         f"receptive field {model.receptive_field:,} bp"
         f"{', wider than the window' if model.receptive_field > loci.in_window else ''}",
         "data": f"{dataset.path} ({dataset.fingerprint})",
-        "loci": "; ".join(splits),
+        "loci": "; ".join([*splits, known["loci"]]),
         "steps": f"{examples // batch_size} an epoch of {batch_size} examples "
         f"({examples % batch_size} dropped), {config.trainer.max_epochs} epochs",
-        "metrics": where_metrics_go,
+        "metrics": known["metrics"],
     }
     truth = baselines.ceiling(dataset, "validation")
     if truth is not None:
@@ -56,14 +60,14 @@ def banner(
             "own truth"
         )
     lines = [f"Cherimoya {__version__}"]
-    lines += [f"  {name:<8} {value}" for name, value in facts.items()]
-    for optimizer, names in routes.items():
+    lines += [f"  {name:<9} {value}" for name, value in facts.items()]
+    for optimizer, names in step.routes.items():
         numbers = sum(parameters[n].numel() for n in names)
-        lines.append(f"  {optimizer:<8} {len(names)} tensors, {numbers:,} numbers: {_short(names)}")
+        lines.append(f"  {optimizer:<9} {len(names)} tensors, {numbers:,} numbers: {_short(names)}")
     return "\n".join(
         [
             *lines,
-            *(f"  warning  {w}" for w in window_warnings(config.model.n_layers, loci.in_window)),
+            *(f"  warning   {w}" for w in window_warnings(config.model.n_layers, loci.in_window)),
         ]
     )
 

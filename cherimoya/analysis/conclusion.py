@@ -16,6 +16,7 @@ from cherimoya.network import Cherimoya
 from cherimoya.ops import tuning
 from cherimoya.training.checkpoint import BEST
 from cherimoya.training.evaluation import LOWER_IS_BETTER, METRICS, Scores, evaluate
+from cherimoya.training.precision import autocast
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.trainer import Trainer
 
@@ -37,7 +38,9 @@ def conclude(
     split = "test" if len(dataset.rows["test"]) else "validation"
     model = Cherimoya.load(folder / "checkpoints" / BEST, device=_device_of(trainer.step.model))
     size = config.trainer.eval_batch_size
-    scores = evaluate(model, trainer.loci, dataset.rows[split], dataset.loci.label, size)
+    rows, precision = dataset.rows[split], trainer.step.precision
+    scores = evaluate(model, trainer.source, rows, dataset.loci.label, size, precision)
+    speed = trainer.speed()
     columns = _beside(scores, dataset, split)
     log.summary(
         {
@@ -45,6 +48,7 @@ def conclude(
             "epochs": state.epoch,
             "steps": state.step,
             "train_seconds": round(state.seconds, 1),
+            "speed": speed,
             "best_valid_loss": state.best_loss,
             "parameters": sum(p.numel() for p in model.parameters()),
             "scored_split": split,
@@ -56,13 +60,25 @@ def conclude(
     say("")
     say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
     say(score_table(columns))
-    say(f"\n{state.step:,} steps in {progress.duration(state.seconds)}")
+    say(f"\n{state.step:,} steps in {progress.duration(state.seconds)}{_speed_in_words(speed)}")
     say(f"run          {folder}")
     say(f"checkpoints  {folder / 'checkpoints'}")
     if plots:
         say(f"plots        {folder / 'plots'}")
     if log.sync_command:
         say(f"W&B          {log.sync_command}")
+
+
+def _speed_in_words(speed: Mapping[str, float | None]) -> str:
+    """A few words on `Trainer.speed`; none for a run too short to tell."""
+    if not speed:
+        return ""
+    words = (
+        f": {speed['ms_per_step']:.2f} ms a step, {speed['sequences_per_second']:,.0f} sequences a "
+        f"second, {speed['waiting_for_data']:.1%} of it waiting for data"
+    )
+    memory = speed["peak_memory_mb"]
+    return words if memory is None else f"{words}, {memory:,.0f} MiB of the device at most"
 
 
 def _beside(scores: Scores, dataset: Dataset, split: str) -> dict[str, dict[str, float]]:
@@ -136,9 +152,10 @@ def _examples(model: Cherimoya, trainer: Trainer, split: str) -> list[dict[str, 
     chosen = order[
         np.linspace(0, (len(order) - 1) // 2, min(N_EXAMPLE_LOCI, len(order)), dtype=int)
     ]
-    batch = trainer.loci.centred(chosen)
+    batch = trainer.source.centred(chosen)
     model.eval()
-    logits, log_counts = model(batch.X, batch.control)
+    with autocast(trainer.step.precision, trainer.step.device):
+        logits, log_counts = model(batch.X, batch.control)
     counts = torch.expm1(log_counts).repeat_interleave(
         torch.tensor(model.signal_groups, device=log_counts.device), dim=1
     )

@@ -1,5 +1,6 @@
 """What the run runs on: device, processor, versions, commit."""
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -18,15 +19,25 @@ def choose_device(asked: str) -> torch.device:
             "trainer.device=cuda, but torch sees no GPU. Use trainer.device=cpu, or install the "
             f"CUDA build of torch (this is {torch.__version__})."
         )
-    return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
+    if asked == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    here = int(os.environ.get("LOCAL_RANK", 0))
+    if here >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {here} of this machine has no GPU: torch sees {torch.cuda.device_count()}. "
+            "Start one process a GPU: trainer.devices is how many."
+        )
+    torch.cuda.set_device(here)
+    return torch.device("cuda", here)
 
 
-def describe_device(device: torch.device, asked: str) -> str:
+def describe_device(device: torch.device, asked: str, processes: int = 1) -> str:
     """The device, and why it was chosen."""
+    times = f"{processes} x " if processes > 1 else ""
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
+        name = times + torch.cuda.get_device_name(device)
         return name if asked == "cuda" else f"{name} (found; trainer.device=cpu to leave it)"
-    threads = f"CPU, {torch.get_num_threads()} threads"
+    threads = f"{times}CPU, {torch.get_num_threads()} threads"
     return f"{threads} (as asked)" if asked == "cpu" else f"{threads} (no GPU found)"
 
 

@@ -19,11 +19,14 @@ from cherimoya.analysis.machine import (
     versions,
 )
 from cherimoya.config import TrainConfig, check_trimming, to_dict
-from cherimoya.data.batches import LociOnDevice, examples_per_epoch
+from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
+from cherimoya.data.feed import place
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.network import Cherimoya, build_model
 from cherimoya.training.checkpoint import Checkpoints, locked
+from cherimoya.training.precision import choose_precision
+from cherimoya.training.processes import Processes, joined
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.step import TrainingStep
 from cherimoya.training.trainer import Trainer
@@ -32,41 +35,74 @@ from cherimoya.training.trainer import Trainer
 def run(config: TrainConfig, folder: Path) -> None:
     """Train as `config` says, in `folder`, and leave scores and plots there.
 
-    With `config.trainer.resume` the run in `folder` goes on. Raises CherimoyaError for anything
-    the user can mend, Interrupted after Ctrl-C or SIGTERM.
+    With `config.trainer.resume` the run in `folder` goes on. Of several processes, started by a
+    launcher, the first alone writes and speaks. Raises CherimoyaError for anything the user can
+    mend, Interrupted after Ctrl-C or SIGTERM.
     """
-    say = progress.say
-    with locked(folder), RunLog(folder, config.logger) as log:
-        log.check_wandb()
-        device = choose_device(config.trainer.device)
-        checkpoints = Checkpoints(folder / "checkpoints")
-        saved = checkpoints.load_last(say) if config.trainer.resume else None
-        threads = saved["threads"] if saved else config.trainer.threads
-        torch.set_num_threads(threads or torch.get_num_threads())
-        dataset = load_dataset(config.data)
-        model = model_for(config, dataset).to(device)
-        step = training_step(config, model, dataset)
-        loci = LociOnDevice(dataset.loci, device)
-        trainer = Trainer(config, step, dataset, loci, log, checkpoints, say)
-        if saved:
-            trainer.restore(saved)
-        origin = provenance(dataset)
+    device = choose_device(config.trainer.device)
+    with joined(device) as processes:
+        folder = Path(processes.gathered(str(folder))[0])
+        if processes.first:
+            with locked(folder), RunLog(folder, config.logger) as log:
+                log.check_wandb()
+                _run(config, folder, device, processes, log)
+        else:
+            _run(config, folder, device, processes, None)
+
+
+def _run(
+    config: TrainConfig,
+    folder: Path,
+    device: torch.device,
+    processes: Processes,
+    log: RunLog | None,
+) -> None:
+    """`run`, in one process; the one that has the log is the one that writes."""
+    say = progress.say if log else _say_nothing
+    settings = config.trainer
+    precision = choose_precision(settings.precision, device)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    saved = checkpoints.load_last(say) if settings.resume else None
+    threads = saved["threads"] if saved else settings.threads
+    torch.set_num_threads(threads or max(torch.get_num_threads() // processes.on_this_machine, 1))
+    dataset = load_dataset(config.data)
+    model = model_for(config, dataset).to(device)
+    step = training_step(config, model, dataset, precision, processes)
+    source, where_loci_are = place(dataset.loci, device, config.data.placement)
+    trainer = Trainer(config, step, dataset, source, log, checkpoints, say)
+    if saved:
+        trainer.restore(saved)
+    origin = provenance(dataset, device, precision)
+    if log:
         log.start_wandb(
             {**to_dict(config), "network": model.config, **origin},
             saved["wandb_id"] if saved else None,
         )
-        about_device = describe_device(device, config.trainer.device)
-        say(banner(config, folder, about_device, model, dataset, step.routes, log.where))
-        if saved:
-            say(f"resumed after {trainer.state.step:,} steps, in epoch {trainer.state.epoch}")
-        try:
-            trainer.fit()
-        except Interrupted:
-            say(f"saved. Continue with: cherimoya-train trainer.resume={shlex.quote(str(folder))}")
-            raise
-        except torch.OutOfMemoryError as error:
-            raise CherimoyaError(out_of_memory(config, folder)) from error
+        facts = {
+            "device": describe_device(device, settings.device, processes.world),
+            "precision": f"{precision}{' (chosen)' if settings.precision == 'auto' else ''}, "
+            f"{trainer.runner.in_words}",
+            "loci": where_loci_are,
+            "metrics": log.where,
+        }
+        say(banner(config, folder, facts, step, dataset))
+    if saved:
+        say(f"resumed after {trainer.state.step:,} steps, in epoch {trainer.state.epoch}")
+    try:
+        trainer.fit()
+    except Interrupted:
+        say(f"saved. Continue with: cherimoya-train trainer.resume={shlex.quote(str(folder))}")
+        raise
+    except torch.OutOfMemoryError as error:
+        raise CherimoyaError(out_of_memory(config, folder)) from error
+    finally:
+        source.close()
+    if log:
         conclude(config, trainer, log, say, origin)
+
+
+def _say_nothing(message: str) -> None:
+    """What processes after the first have to say."""
 
 
 def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:
@@ -91,14 +127,23 @@ def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:
 
 def out_of_memory(config: TrainConfig, folder: Path) -> str:
     """What to say when the device's memory is full."""
-    smaller = max(config.trainer.batch_size // 2, 1)
+    settings = config.trainer
+    pieces = settings.devices * settings.accumulate
+    smaller = max(settings.batch_size // 2 // pieces, 1) * pieces
     return (
-        f"out of memory on the device with trainer.batch_size={config.trainer.batch_size}. Try "
-        f"trainer.batch_size={smaller} in a new run ({folder} keeps what was saved)."
+        f"out of memory on the device with trainer.batch_size={settings.batch_size} in {pieces} "
+        f"pieces. Try trainer.accumulate={2 * settings.accumulate}, which keeps the batch, or "
+        f"trainer.batch_size={smaller}, in a new run ({folder} keeps what was saved)."
     )
 
 
-def training_step(config: TrainConfig, model: Cherimoya, dataset: Dataset) -> TrainingStep:
+def training_step(
+    config: TrainConfig,
+    model: Cherimoya,
+    dataset: Dataset,
+    precision: str,
+    processes: Processes,
+) -> TrainingStep:
     """The training step for this data. Raises ConfigError when an epoch has no full batch."""
     label = dataset.loci.label[dataset.rows["train"]]
     examples = examples_per_epoch(label, config.data.negative_ratio)
@@ -109,11 +154,12 @@ def training_step(config: TrainConfig, model: Cherimoya, dataset: Dataset) -> Tr
             f"batches are used. Set trainer.batch_size={max(examples // 4, 1)} or less."
         )
     return TrainingStep(
-        model, config.loss, config.optim, examples // batch_size, config.trainer.max_epochs
-    )
+        model, config.loss, config.optim, examples // batch_size, config.trainer.max_epochs,
+        precision, config.trainer.accumulate, processes,
+    )  # fmt: skip
 
 
-def provenance(dataset: Dataset) -> dict[str, Any]:
+def provenance(dataset: Dataset, device: torch.device, precision: str) -> dict[str, Any]:
     """What the numbers of this run depend on besides its configuration, as of now."""
     return {
         "data_fingerprint": dataset.fingerprint,
@@ -121,4 +167,6 @@ def provenance(dataset: Dataset) -> dict[str, Any]:
         "command": shlex.join(sys.argv),
         "versions": versions(),
         "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "precision": precision,
     }

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cherimoya.data.loci import N_CODE, Loci
+from cherimoya.data.loci import Loci
+from cherimoya.ops import gather
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -89,46 +90,45 @@ class Batch:
     control: Tensor | None
 
 
-class LociOnDevice:
-    """Codes and counts as tensors on a device, from which batches are gathered there."""
+class Tables:
+    """Codes and counts of loci as tensors on a device, from which batches are gathered there."""
 
     def __init__(self, loci: Loci, device: torch.device) -> None:
         self.in_window, self.out_window = loci.in_window, loci.out_window
         self.max_jitter = loci.max_jitter
-        self.signal_groups = loci.signal_groups
-        self._sequence = _tensor(loci.sequence, device)
-        self._signal = _tensor(loci.signal, device)
-        self._control = None if loci.control is None else _tensor(loci.control, device)
+        self.sequence = _tensor(loci.sequence, device)  # (n, stored)
+        self.signal = _tensor(loci.signal, device)  # (n, tracks, stored)
+        self.control = None if loci.control is None else _tensor(loci.control, device)
         self._signal_channels = _strand_channels(loci.signal_groups, device)
         self._control_channels = _strand_channels(loci.control_groups, device)
 
-    def batch(self, locus: np.ndarray, shift: np.ndarray, flip: np.ndarray) -> Batch:
-        """The examples (locus, shift, flip), each (N,), as an EpochPlan has them.
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.sequence.device
+
+    def gather(self, rows: Tensor, shift: Tensor, flip: Tensor) -> Batch:
+        """The examples (rows, shift, flip), each (N,) integers on the device, see EpochPlan.
 
         A flipped example is the reverse complement: positions reversed, bases complemented, and
         channels reversed within each group.
         """
-        device = self._sequence.device
-        rows, start = torch.from_numpy(locus).to(device), torch.from_numpy(shift).to(device)
-        flips = torch.from_numpy(flip).to(device)
-        at = _positions(start, flips, self.in_window)  # (N, L)
-        codes = self._sequence[rows[:, None], at]
-        codes = torch.where(flips[:, None] & (codes < N_CODE), 3 - codes, codes)
-        bases = torch.arange(4, dtype=torch.uint8, device=device)
-        out = _positions(start, flips, self.out_window)
         control = None
-        if self._control is not None:
-            control = _gather(self._control, rows, flips, self._control_channels, at)
+        if self.control is not None:
+            control = gather.counts(
+                self.control, self._control_channels, rows, shift, flip, self.in_window
+            )
         return Batch(
-            X=(codes[:, None, :] == bases[None, :, None]).float(),
-            signal=_gather(self._signal, rows, flips, self._signal_channels, out),
+            X=gather.one_hot(self.sequence, rows, shift, flip, self.in_window),
+            signal=gather.counts(
+                self.signal, self._signal_channels, rows, shift, flip, self.out_window
+            ),
             control=control,
         )
 
-    def centred(self, locus: np.ndarray) -> Batch:
-        """The loci (N,) as stored: no jitter, forward strand."""
-        shift = np.full(len(locus), self.max_jitter, dtype=np.int64)
-        return self.batch(locus, shift, np.zeros(len(locus), dtype=bool))
+    def centred(self, rows: Tensor) -> Batch:
+        """The loci at `rows` (N,) as stored: no jitter, forward strand."""
+        return self.gather(rows, torch.full_like(rows, self.max_jitter), torch.zeros_like(rows))
 
 
 def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
@@ -142,13 +142,3 @@ def _strand_channels(groups: Sequence[int], device: torch.device) -> Tensor:
         reversed_ += list(range(start + size - 1, start - 1, -1))
         start += size
     return torch.tensor([list(range(start)), reversed_], dtype=torch.int64, device=device)
-
-
-def _positions(start: Tensor, flips: Tensor, length: int) -> Tensor:
-    steps = torch.arange(length, device=start.device)
-    return start[:, None] + torch.where(flips[:, None], length - 1 - steps, steps)
-
-
-def _gather(values: Tensor, rows: Tensor, flips: Tensor, channels: Tensor, at: Tensor) -> Tensor:
-    chosen = channels[flips.long()]  # (N, tracks)
-    return values[rows[:, None, None], chosen[:, :, None], at[:, None, :]].float()

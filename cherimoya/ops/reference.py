@@ -284,11 +284,11 @@ def stem(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.gelu(h, approximate="tanh")
 
 
-def profile_head(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def profile_head(y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Profile logits: a convolution over positions with padding k // 2.
 
-    y (N, L, C), weight (G, C, k) with k odd, bias (G,) -> (N, G, L). On a CPU conv1d with so few
-    outputs takes far longer than the product with every tap, shifted and summed.
+    y (N, L, C), weight (G, C, k) with k odd, bias (G,) or None -> (N, G, L). On a CPU conv1d with
+    so few outputs takes far longer than the product with every tap, shifted and summed.
     """
     groups, channels, kernel = weight.shape
     if kernel == 1:
@@ -297,7 +297,8 @@ def profile_head(y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.conv1d(y.transpose(1, 2), weight, bias, padding=kernel // 2)
     taps = weight.transpose(1, 2).reshape(groups * kernel, channels)
     z = taps.expand(len(y), -1, -1) @ y.transpose(1, 2)  # (N, G k, L)
-    return _sum_shifted(z.unflatten(1, (groups, kernel))) + bias[:, None]
+    logits = _sum_shifted(z.unflatten(1, (groups, kernel)))
+    return logits if bias is None else logits + bias[:, None]
 
 
 def _sum_shifted(z: Tensor) -> Tensor:

@@ -17,12 +17,17 @@ class Muon(torch.optim.Optimizer):
     A tall matrix joins the stack of its transpose's shape. The iteration runs in bfloat16 on a
     GPU, as torch's does, and in float32 on the CPU, where that is both faster and closer to the
     exact update. Source: https://kellerjordan.github.io/posts/muon/
+
+    As in torch's fused optimizers, `lr` may be a tensor (), and a step leaves everything as it is
+    while the attribute `found_inf` is a tensor () of 1. Every parameter needs a gradient.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
         params: Iterable[Tensor],
-        lr: float,
+        lr: float | Tensor,
         weight_decay: float,
         momentum: float,
         ns_steps: int,
@@ -34,32 +39,61 @@ class Muon(torch.optim.Optimizer):
             "ns_steps": ns_steps,
         }
         super().__init__(params, defaults)
+        self._stacks = [(_Stack(s), g) for g in self.param_groups for s in _by_shape(g["params"])]
+        for stack, _ in self._stacks:
+            for parameter, buffer in zip(stack.params, stack.members(), strict=True):
+                self.state[parameter]["momentum_buffer"] = buffer
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
+        """Update every parameter."""
         assert closure is None, "Muon takes no closure"
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._update(params, group)
+        for stack, group in self._stacks:
+            stack.update(group, self.found_inf)
 
-    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        grads = [p.grad for p in params if p.grad is not None]
-        buffers = [self._momentum_buffer(p) for p in params]
-        torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-        nesterov = torch._foreach_lerp(grads, buffers, group["momentum"])
-        updates = _orthogonalize_all(list(nesterov), group["ns_steps"])
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        scales = [group["lr"] * max(1.0, p.shape[0] / p.shape[1]) ** 0.5 for p in params]
-        torch._foreach_mul_(updates, scales)
-        torch._foreach_sub_(params, updates)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        for i, saved in state_dict["state"].items():
+            self.state[parameters[i]]["momentum_buffer"].copy_(saved["momentum_buffer"])
+        own = self.param_groups
+        for group, values in zip(own, state_dict["param_groups"], strict=True):
+            group.update({k: v for k, v in values.items() if k != "params"})
 
-    def _momentum_buffer(self, parameter: Tensor) -> Tensor:
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        return state["momentum_buffer"]
+
+class _Stack:
+    """Matrices of one shape up to transposition, the tall ones first, and their momentum."""
+
+    def __init__(self, params: list[Tensor]) -> None:
+        tall = [p for p in params if p.shape[0] > p.shape[1]]
+        self.params = tall + [p for p in params if p.shape[0] <= p.shape[1]]
+        self.n_tall = len(tall)
+        self.momentum = torch.zeros_like(self._stacked(self.params))  # (n, rows, cols)
+        self.scale = torch.ones_like(self.momentum[:, :1, :1])
+        for i, p in enumerate(self.params):
+            self.scale[i] = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+
+    def members(self) -> list[Tensor]:
+        """The momentum of each parameter, in its shape."""
+        return [m.mT if i < self.n_tall else m for i, m in enumerate(self.momentum)]
+
+    def update(self, group: dict[str, Any], found_inf: Tensor | None) -> None:
+        """One step of the group's rate, decay and momentum."""
+        lr, beta, pull = group["lr"], group["momentum"], 1 - group["momentum"]
+        grads = self._stacked([p.grad for p in self.params])
+        if found_inf is not None:
+            go = 1 - found_inf
+            grads.masked_fill_(found_inf.bool(), 0.0)
+            lr, pull = lr * go, pull * go
+        self.momentum.lerp_(grads, pull)
+        updates = orthogonalize(grads.lerp_(self.momentum, beta), group["ns_steps"])
+        updates = updates * (lr * self.scale)
+        tall = updates[: self.n_tall].mT.contiguous()
+        torch._foreach_mul_(self.params, 1 - lr * group["weight_decay"])
+        torch._foreach_sub_(self.params, [*tall, *updates[self.n_tall :]])
+
+    def _stacked(self, matrices: list[Any]) -> Tensor:
+        return torch.stack([m.mT if i < self.n_tall else m for i, m in enumerate(matrices)])
 
 
 def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
@@ -73,14 +107,8 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
     return x.to(matrices.dtype)
 
 
-def _orthogonalize_all(updates: list[Tensor], steps: int) -> list[Tensor]:
-    stacks: dict[tuple[int, int], list[int]] = {}
-    wide = [u.mT if u.shape[0] > u.shape[1] else u for u in updates]
-    for i, u in enumerate(wide):
-        stacks.setdefault((u.shape[0], u.shape[1]), []).append(i)
-    result = list(updates)
-    for members in stacks.values():
-        stacked = orthogonalize(torch.stack([wide[i] for i in members]), steps)
-        for i, u in zip(members, stacked.unbind(), strict=True):
-            result[i] = (u.mT if updates[i].shape[0] > updates[i].shape[1] else u).contiguous()
-    return result
+def _by_shape(params: list[Tensor]) -> list[list[Tensor]]:
+    stacks: dict[tuple[int, ...], list[Tensor]] = {}
+    for p in params:
+        stacks.setdefault(tuple(sorted(p.shape)), []).append(p)
+    return list(stacks.values())

@@ -73,12 +73,15 @@ def build_optimizers(
             a = config.adamw
             optimizers[name] = torch.optim.AdamW(
                 chosen, lr=a.lr, weight_decay=a.weight_decay, betas=(a.beta1, a.beta2), eps=a.eps,
-                fused=True,
+                fused=True, capturable=chosen[0].is_cuda,
             )  # fmt: skip
         else:
             assert config.sgd is not None
             s = config.sgd
-            optimizers[name] = torch.optim.SGD(chosen, lr=s.lr, momentum=s.momentum)
+            sgd = torch.optim.SGD(chosen, lr=s.lr, momentum=s.momentum, fused=True)
+            for p in chosen:  # which the first step would make, but not while it is captured
+                sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            optimizers[name] = sgd
     return optimizers, table
 
 

@@ -7,28 +7,25 @@ import torch
 from torch import Tensor, nn
 
 
+def ema_decay(step: int, decay: float, warmup: bool) -> float:
+    """The decay at `step`, counted from 0: min(decay, (1 + t) / (10 + t)) with `warmup`."""
+    return min(decay, (1 + step) / (10 + step)) if warmup else decay
+
+
 class EMA:
-    """A running average of a model's parameters, updated after every step.
+    """A running average of a model's parameters, updated after every step."""
 
-    The decay is min(decay, (1 + t) / (10 + t)) at step t with `warmup`, else constant.
-    """
-
-    def __init__(self, model: nn.Module, decay: float, warmup: bool) -> None:
-        self.decay = decay
-        self.warmup = warmup
-        self.step = 0
+    def __init__(self, model: nn.Module) -> None:
         self._names = [name for name, _ in model.named_parameters()]
         self._source: list[Tensor] = list(model.parameters())
         self.average = [p.detach().clone() for p in self._source]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the average towards the parameters as they are now."""
-        decay = self.decay
-        if self.warmup:
-            decay = min(decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, self._source, 1 - decay)
-        self.step += 1
+    def update(self, decay: Tensor) -> None:
+        """Move the average towards the parameters as they are now: 1 - `decay` () of the way."""
+        distance = torch._foreach_sub(self._source, self.average)
+        torch._foreach_mul_(distance, 1 - decay)
+        torch._foreach_add_(self.average, distance)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
@@ -43,13 +40,11 @@ class EMA:
         for parameter, average in zip(self._source, self.average, strict=True):
             parameter.data, average.data = average.data, parameter.data
 
-    def state_dict(self) -> dict[str, object]:
-        """The averages by parameter name, and the number of updates."""
-        return {"step": self.step, "average": dict(zip(self._names, self.average, strict=True))}
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by parameter name."""
+        return dict(zip(self._names, self.average, strict=True))
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` returned."""
-        averages: dict[str, Tensor] = state["average"]  # type: ignore[assignment]
         for name, average in zip(self._names, self.average, strict=True):
-            average.copy_(averages[name])
-        self.step = int(state["step"])  # type: ignore[call-overload]
+            average.copy_(state[name])

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from cherimoya import metrics
-from cherimoya.data.batches import LociOnDevice
+from cherimoya.data.feed import Source
 from cherimoya.network import Cherimoya
+from cherimoya.training.precision import autocast
+from cherimoya.training.processes import Processes
 
 PROFILE_METRICS = ("profile_mnll", "profile_pearson", "profile_spearman", "profile_jsd")
 COUNT_METRICS = ("count_pearson", "count_spearman", "count_mse")
@@ -74,32 +76,42 @@ def score_profiles(
 
 @torch.no_grad()
 def evaluate(
-    model: Cherimoya, loci: LociOnDevice, rows: np.ndarray, label: np.ndarray, batch_size: int
+    model: Cherimoya,
+    source: Source,
+    rows: np.ndarray,
+    label: np.ndarray,
+    batch_size: int,
+    precision: str,
+    processes: Processes | None = None,
 ) -> Scores:
     """Score `model` on the loci at `rows`: centred windows, forward strand.
 
-    The model is left in the mode it was in.
+    Several processes share the loci; each gets all the scores. The model is left in the mode it
+    was in.
     """
-    groups = model.signal_groups
-    parts: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
+    groups, device = model.signal_groups, source.device
+    processes = processes or Processes()
+    own = np.array_split(rows, processes.world)[processes.rank]
+    parts: list[dict[str, Tensor]] = []
     was_training = model.training
     model.eval()
     try:
-        for start in range(0, len(rows), batch_size):
-            batch = loci.centred(rows[start : start + batch_size])
-            logits, log_counts = model(batch.X, batch.control)
+        for start in range(0, len(own), batch_size):
+            batch = source.centred(own[start : start + batch_size])
+            with autocast(precision, device):
+                logits, log_counts = model(batch.X, batch.control)
             p = metrics.group_softmax(logits, groups)
-            parts.append((
-                {k: v.cpu() for k, v in _profile_metrics(logits, p, batch.signal, groups).items()},
-                log_counts.cpu(),
-                _log_totals(batch.signal, groups).cpu(),
-            ))  # fmt: skip
+            found = {"log_counts": log_counts, "observed": _log_totals(batch.signal, groups)}
+            parts.append(_profile_metrics(logits, p, batch.signal, groups) | found)
     finally:
         model.train(was_training)
+    joined = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    shares = processes.gathered(joined)
+    whole = {name: torch.cat([share[name] for share in shares]) for name in joined}
     return Scores(
-        profile={name: torch.cat([p[0][name] for p in parts]) for name in PROFILE_METRICS},
-        log_counts=torch.cat([p[1] for p in parts]),
-        observed_log_counts=torch.cat([p[2] for p in parts]),
+        profile={name: whole[name] for name in PROFILE_METRICS},
+        log_counts=whole["log_counts"],
+        observed_log_counts=whole["observed"],
         label=torch.from_numpy(label[rows].astype(np.int64)),
     )
 

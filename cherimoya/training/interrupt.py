@@ -16,14 +16,13 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Catch the first Ctrl-C or SIGTERM inside the block; a second one stops at once."""
+    """Catch the first Ctrl-C and the first SIGTERM inside the block; a second stops at once."""
     request = StopRequest()
     before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
 
     def note(signum: int, frame: FrameType | None) -> None:
         request.signum = signum
-        for s, handler in before.items():
-            signal.signal(s, handler)
+        signal.signal(signum, before[signal.Signals(signum)])
 
     for s in STOP_SIGNALS:
         signal.signal(s, note)

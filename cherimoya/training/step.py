@@ -1,19 +1,59 @@
-"""One training step: forward, loss, backward, optimizers, moving average."""
+"""One training step: batch, forward, loss, backward, optimizers, moving average.
 
+Nothing in it waits for the device or asks it anything, so that a GPU can replay the whole step as
+one captured graph: the number of the step, the learning rates and the losses are tensors there.
+"""
+
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from cherimoya.config import LossConfig, OptimConfig
 from cherimoya.data.batches import Batch
-from cherimoya.losses import KendallLoss, LossTerms, build_loss, profile_and_count_losses
+from cherimoya.losses import KendallLoss, build_loss, training_loss
 from cherimoya.network import Cherimoya
 from cherimoya.optim.routing import build_optimizers, build_schedules
-from cherimoya.training.ema import EMA
+from cherimoya.training.ema import EMA, ema_decay
+from cherimoya.training.precision import LossScale, autocast
+from cherimoya.training.processes import Processes
+
+
+class Watch:
+    """Reads a flag on the device, one look late there, so that the device never waits for it."""
+
+    def __init__(self, flag: Tensor) -> None:
+        self._flag, self.looks = flag, 0
+        self._copies = [torch.zeros(1).pin_memory() for _ in range(2)] if flag.is_cuda else []
+        self._pending: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def failed(self) -> bool:
+        """Whether the flag was set at the look before this one; on a CPU, whether it is."""
+        self.looks += 1
+        if not self._flag.is_cuda:
+            return self.failed_by_now()
+        before, copy = self._pending, self._copies[self.looks % 2]
+        copy.copy_(self._flag, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._pending = copy, event
+        if before is None:
+            return False
+        before[1].synchronize()
+        return bool(before[0])
+
+    def failed_by_now(self) -> bool:
+        """Whether the flag is set when all that was asked of the device is done."""
+        return bool(self._flag)
 
 
 class TrainingStep:
-    """Everything that a step changes: weights, optimizers, loss weights and the average."""
+    """Everything that a step changes: weights, optimizers, loss weights, average and sums.
+
+    A loss that is not finite changes nothing, and neither does any step after it: `failed` is
+    then 1 and `count` is the number of the step that failed.
+    """
 
     def __init__(
         self,
@@ -22,45 +62,114 @@ class TrainingStep:
         optim: OptimConfig,
         steps_per_epoch: int,
         max_epochs: int,
+        precision: str = "fp32",
+        parts: int = 1,
+        processes: Processes | None = None,
     ) -> None:
-        self.model = model
+        self.model, self.precision, self._parts = model, precision, parts
+        self.device = model.lw0.device
         self.loss = build_loss(loss, model)
         self.optimizers, self.routes = build_optimizers(model, optim)
         self.schedules = build_schedules(optim, self.optimizers, steps_per_epoch, max_epochs)
-        self.ema = EMA(model, optim.ema_decay, optim.ema_warmup)
+        self.ema = EMA(model)
+        self.scale = LossScale(self.device) if precision == "fp16" else None
+        self.processes = processes or Processes()
+        self._network: nn.Module = self.processes.shared(model)
+        # --------------------------------------------- on the device, changed by every step
+        self.count = torch.zeros(1, dtype=torch.int64, device=self.device)  # steps made
+        self.failed = torch.zeros((), device=self.device)
+        # Of the epoch so far: total loss, profile and count losses.
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self._rates = self._table(optim, steps_per_epoch * max_epochs)
+        self._now = self._rates[:1].clone()  # (1, optimizers + 1)
+        self._found_inf = torch.zeros((), device=self.device)
+        self._use_rates()
+        self.watch = Watch(self.failed)
+
+    def _table(self, optim: OptimConfig, steps: int) -> Tensor:
+        """Every learning rate of the run, and the decay of the average: (steps, optimizers + 1)."""
+        rows = [
+            [*self.rates(step).values(), ema_decay(step, optim.ema_decay, optim.ema_warmup)]
+            for step in range(steps)
+        ]
+        return torch.tensor(rows, dtype=torch.float32, device=self.device)
+
+    def _use_rates(self) -> None:
+        """Have every optimizer read this step's rate, and whether to do anything, on the device."""
+        for i, optimizer in enumerate(self.optimizers.values()):
+            optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]
+            for group in optimizer.param_groups:
+                group["lr"] = self._now[0, i]
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rate of each optimizer at `step`, counted from 0."""
         return {name: schedule(step) for name, schedule in self.schedules.items()}
 
-    def __call__(self, batch: Batch, step: int) -> LossTerms:
-        """Train on `batch` as the step number `step`; returns the losses before the update.
+    def __call__(self, pieces: Iterable[Batch]) -> None:
+        """Train on a batch, given in pieces of one size."""
+        torch.index_select(self._rates, 0, self.count, out=self._now)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        losses = self._backward(pieces)
+        finite = losses.sum().isfinite()
+        self.failed.copy_(torch.where(finite, self.failed, 1.0))
+        changes = self.failed == 0
+        if self.scale is None:
+            self._found_inf.copy_(self.failed)
+        else:
+            in_range = self.scale.unscale(self._gradients())
+            self.scale.update(in_range, changes)
+            self._found_inf.copy_(torch.where(in_range, self.failed, 1.0))
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        self.ema.update(torch.where(self._found_inf == 0, self._now[0, -1], 1.0))
+        self.sums.add_(torch.where(changes, losses, 0.0))
+        self.count.add_(changes)
 
-        A total that is not finite changes nothing: the caller decides what to do.
-        """
-        for name, rate in self.rates(step).items():
-            for group in self.optimizers[name].param_groups:
-                group["lr"] = rate
-            self.optimizers[name].zero_grad(set_to_none=True)
-        logits, log_counts = self.model(batch.X, batch.control)
-        profile, count = profile_and_count_losses(
-            logits, log_counts, batch.signal, self.model.signal_groups
-        )
-        total = self.loss(self.model, profile, count)
-        if torch.isfinite(total):
-            total.backward()
-            for optimizer in self.optimizers.values():
-                optimizer.step()
-            self.ema.update()
-        return LossTerms(total.detach(), profile.detach(), count.detach())
+    def _backward(self, pieces: Iterable[Batch]) -> Tensor:
+        """Gradients of the batch's mean loss; returns total, profile and count (3,) losses."""
+        losses = torch.zeros(3, device=self.device)
+        for i, batch in enumerate(pieces):
+            with self.processes.gradients_shared(self._network, i == self._parts - 1):
+                with autocast(self.precision, self.device):
+                    logits, log_counts = self._network(batch.X, batch.control)
+                terms = training_loss(self.loss, self.model, logits, log_counts, batch.signal)
+                losses += torch.stack(
+                    [terms.total.detach(), terms.profile.sum(), terms.count.sum()]
+                )
+                if i == self._parts - 1:
+                    self.processes.begin_average(losses)
+                total = terms.total / self._parts if self._parts > 1 else terms.total
+                (total if self.scale is None else total * self.scale.scale).backward()
+        self.processes.end_average()
+        return losses / self._parts if self._parts > 1 else losses
+
+    def end_epoch(self) -> bool:
+        """Freeze the loss weights if they have settled; returns whether they were just now."""
+        if not self.loss.end_epoch(self.model):
+            return False
+        self._network = self.processes.shared(self.model)
+        return True
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.model.parameters() if p.grad is not None]
+
+    def take_sums(self) -> dict[str, float]:
+        """The epoch's sums of the losses, which begin again at zero."""
+        total, profile, count = self.sums.tolist()
+        self.sums.zero_()
+        return {"loss": total, "profile": profile, "count": count}
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on to the bit."""
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "optimizers": {n: o.state_dict()["state"] for n, o in self.optimizers.items()},
             "loss_frozen": self.loss.frozen,
+            "count": self.count,
+            "sums": self.sums,
+            "scale": self.scale.state_dict() if self.scale else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -68,6 +177,12 @@ class TrainingStep:
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            own = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": own})
+        self._use_rates()
+        self.count.copy_(state["count"])
+        self.sums.copy_(state["sums"])
+        if self.scale and state["scale"]:
+            self.scale.load_state_dict(state["scale"])
         if state["loss_frozen"] and isinstance(self.loss, KendallLoss):
             self.loss.freeze(self.model)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,15 +11,23 @@ import torch
 
 from cherimoya import progress
 from cherimoya.config import TrainConfig
-from cherimoya.data.batches import Batch, EpochPlan, LociOnDevice, plan_epoch
+from cherimoya.data.batches import EpochPlan, plan_epoch
 from cherimoya.data.dataset import Dataset
+from cherimoya.data.feed import Feed, Source
 from cherimoya.errors import CherimoyaError, Interrupted
-from cherimoya.losses import LossTerms
 from cherimoya.training.checkpoint import BEST, FINAL, Checkpoints
 from cherimoya.training.evaluation import evaluate
-from cherimoya.training.interrupt import stop_request
+from cherimoya.training.interrupt import StopRequest, stop_request
+from cherimoya.training.profiling import Profile
 from cherimoya.training.run_log import RunLog
+from cherimoya.training.runner import Runner
 from cherimoya.training.step import TrainingStep
+
+# Steps that are asked of a GPU before the loop looks whether earlier ones went well: it never
+# runs dry while Python looks, and a signal is answered within a fraction of a second.
+STRIDE = {"cuda": 16, "cpu": 1}
+SAVE = 1  # what a process may want at a look, besides to stop for a signal, whose number is larger
+STATE_FORMAT = 2  # of last.pt
 
 
 @dataclass
@@ -31,31 +39,41 @@ class TrainState:
     step: int = 0  # steps made in all
     best_loss: float = math.inf
     best_epoch: int = -1
-    loss_sum: float = 0.0  # sums over this epoch's batches so far
-    profile_sum: float = 0.0
-    count_sum: float = 0.0
     seconds: float = 0.0  # time spent in all, interruptions left out
+    timed_steps: int = 0  # steps after each start's first ones, which compile and measure
+    timed_seconds: float = 0.0  # and how long they took
+    waited_seconds: float = 0.0  # of these, how long for data
 
 
 class Trainer:
-    """Trains, validates and saves, from wherever the state stands to the last epoch."""
+    """Trains, validates and saves, from wherever the state stands to the last epoch.
+
+    Without a log it is one of several processes, and leaves writing to the first.
+    """
 
     def __init__(
         self,
         config: TrainConfig,
         step: TrainingStep,
         dataset: Dataset,
-        loci: LociOnDevice,
-        log: RunLog,
+        source: Source,
+        log: RunLog | None,
         checkpoints: Checkpoints,
         say: Callable[[str], None],
     ) -> None:
-        self.config, self.step, self.dataset, self.loci = config, step, dataset, loci
+        self.config, self.step, self.dataset, self.source = config, step, dataset, source
         self.log, self.checkpoints, self.say = log, checkpoints, say
         self.state = TrainState()
         self.label = dataset.loci.label[dataset.rows["train"]]
         self.count_weight = count_weight(dataset)
-        self.steps_per_epoch = len(self._plan(0)) // config.trainer.batch_size
+        settings, processes = config.trainer, step.processes
+        self.steps_per_epoch = len(self._plan(0)) // settings.batch_size
+        self.feed = Feed(
+            source, settings.batch_size, self.steps_per_epoch, settings.accumulate,
+            processes.rank, processes.world,
+        )  # fmt: skip
+        self.runner = Runner(step, self._work, settings.cuda_graph, say)
+        self.profile = Profile(checkpoints.folder.parent, say) if settings.profile and log else None
 
     def fit(self) -> None:
         """Train until the last epoch or until the validation loss stops improving.
@@ -63,37 +81,97 @@ class Trainer:
         Raises Interrupted after Ctrl-C or SIGTERM, and CherimoyaError for a loss that is not
         finite; in both cases last.pt holds a state to continue from.
         """
-        state, settings = self.state, self.config.trainer
-        left = settings.max_epochs * self.steps_per_epoch - state.step
-        estimate = progress.TimeEstimate(left, self.say)
+        state, epochs = self.state, self.config.trainer.max_epochs
+        stride = STRIDE[self.step.device.type]
+        estimate = progress.TimeEstimate(epochs * self.steps_per_epoch - state.step, self.say)
         with stop_request() as stop:
-            saved = clock = time.monotonic()
-            while state.epoch < settings.max_epochs and not self._patience_over():
+            self._clock = self._saved = time.monotonic()
+            while state.epoch < epochs and not self._patience_over():
+                self.begin_epoch()
                 # ------------------------------------------------- one epoch of training steps
-                for locus, batch in self._batches():
-                    terms = self.step(batch, state.step)
-                    self._account(terms, locus)
-                    estimate.step_done()
-                    now = time.monotonic()
-                    state.seconds, clock = state.seconds + now - clock, now
-                    if stop.signum is not None or now - saved > 60 * settings.checkpoint_minutes:
-                        self.save()
-                        saved = now
-                    if stop.signum is not None:
-                        raise Interrupted(stop.signum)
+                for batch in self._batches():
+                    self.feed.prepare(batch)
+                    self.runner()
+                    state.batch += 1
+                    state.step += 1
+                    if state.batch % stride == 0 or state.batch == self.steps_per_epoch:
+                        self._look(stop)
+                        estimate.steps_done(stride)
                 # ------------------------------------------------- then validate, log and save
                 self._end_epoch()
-                now = time.monotonic()
-                state.seconds, clock, saved = state.seconds + now - clock, now, now
+                self._count_time(steps=0)
                 self.save()
-        with self.step.ema.swapped_in():
-            self.checkpoints.save_model(self.step.model, FINAL)
+        if self.log:
+            with self.step.ema.swapped_in():
+                self.checkpoints.save_model(self.step.model, FINAL)
+
+    def begin_epoch(self) -> None:
+        """Have the feed follow the plan of this epoch, from the next batch on."""
+        plan = self._plan(self.state.epoch)
+        rows = self.dataset.rows["train"][plan.locus]
+        self.feed.begin_epoch(plan, rows, self.state.batch)
+
+    def _work(self) -> None:
+        """One training step, from the device's own number of it."""
+        self.step(self.feed.batch(self.step.count))
+
+    def _batches(self) -> Any:
+        """The remaining batches of the epoch, by number, with progress shown by one process."""
+        remaining = range(self.state.batch, self.steps_per_epoch)
+        if not self.log:
+            return remaining
+        label, done = f"epoch {self.state.epoch}", self.state.batch
+        return progress.shown(remaining, label, self.steps_per_epoch, "step", done)
+
+    def _look(self, stop: StopRequest) -> None:
+        """See whether the last steps went well; save or stop if some process wants to."""
+        if self.step.watch.failed():
+            self._complain()
+        self._count_time(steps=STRIDE[self.step.device.type])
+        if self.profile:
+            self.profile.look()
+        due = time.monotonic() - self._saved > 60 * self.config.trainer.checkpoint_minutes
+        wanted = self.step.processes.largest(stop.signum or (SAVE if due else 0))
+        if wanted:
+            self.save()
+        if wanted > SAVE:
+            raise Interrupted(wanted)
+
+    def _count_time(self, steps: int) -> None:
+        """Add the time since the last call; to the timed steps if this process is warm."""
+        state, now = self.state, time.monotonic()
+        passed, self._clock = now - self._clock, now
+        state.seconds += passed
+        if steps and self.step.watch.looks > 1:
+            state.timed_steps += steps
+            state.timed_seconds += passed
+            state.waited_seconds += self.source.waited
+        self.source.waited = 0.0
+
+    def _complain(self) -> None:
+        """Raise the CherimoyaError of a loss that is not finite."""
+        step, size = int(self.step.count), self.config.trainer.batch_size
+        first = step % self.steps_per_epoch * size
+        rows = self.dataset.rows["train"][self._plan(self.state.epoch).locus]
+        listed = ", ".join(str(r) for r in rows[first : first + min(size, 8)])
+        raise CherimoyaError(
+            f"the loss is not finite at step {step} (epoch {self.state.epoch}, loci {listed}, "
+            f"... of {self.dataset.path}). Nothing was changed by it; the last good state is "
+            f"in {self.checkpoints.folder}. Lower optim.muon.lr and optim.adamw.lr, or look "
+            "at these loci."
+        )
 
     def save(self) -> None:
-        """Write last.pt."""
+        """Write last.pt, in the first process. Raises CherimoyaError after a failed step."""
+        if self.step.watch.failed_by_now():
+            self._complain()
+        self._saved = time.monotonic()
+        if not self.log:
+            return
         try:
             self.checkpoints.save_last(
                 {
+                    "format": STATE_FORMAT,
                     "state": asdict(self.state),
                     "step": self.step.state_dict(),
                     "rng": torch.get_rng_state(),
@@ -111,6 +189,11 @@ class Trainer:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Continue from what `save` wrote. Raises CherimoyaError if the data changed since."""
+        if saved.get("format") != STATE_FORMAT:
+            raise CherimoyaError(
+                f"cannot resume: the state in {self.checkpoints.folder} was written by another "
+                "version of cherimoya-train. Continue with that version, or start a new run."
+            )
         if saved["fingerprint"] != self.dataset.fingerprint:
             raise CherimoyaError(
                 f"cannot resume: {self.dataset.path} has changed since the run began (fingerprint "
@@ -120,7 +203,8 @@ class Trainer:
         self.state = TrainState(**saved["state"])
         self.step.load_state_dict(saved["step"])
         torch.set_rng_state(saved["rng"])
-        self.log.rewind(saved["log_position"])
+        if self.log:
+            self.log.rewind(saved["log_position"])
 
     def _plan(self, epoch: int) -> EpochPlan:
         data = self.config.data
@@ -129,65 +213,40 @@ class Trainer:
             epoch,
             self.label,
             data.negative_ratio,
-            self.loci.max_jitter,
+            self.dataset.loci.max_jitter,
             data.reverse_complement,
         )
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, Batch]]:
-        """The remaining batches of the epoch, each with its rows in the data file."""
-        plan, size = self._plan(self.state.epoch), self.config.trainer.batch_size
-        rows = self.dataset.rows["train"][plan.locus]
-
-        def gather() -> Iterator[tuple[np.ndarray, Batch]]:
-            for i in range(self.state.batch, self.steps_per_epoch):
-                part = slice(i * size, (i + 1) * size)
-                yield rows[part], self.loci.batch(rows[part], plan.shift[part], plan.flip[part])
-
-        label, done = f"epoch {self.state.epoch}", self.state.batch
-        return progress.shown(gather(), label, self.steps_per_epoch, "step", done)
-
-    def _account(self, terms: LossTerms, rows: np.ndarray) -> None:
-        """Add a step's losses to the epoch's sums."""
-        state, total = self.state, terms.total.item()
-        if not math.isfinite(total):
-            listed = ", ".join(str(r) for r in rows[:8])
-            raise CherimoyaError(
-                f"the loss is {total} at step {state.step} (epoch {state.epoch}, loci {listed}, "
-                f"... of {self.dataset.path}). Nothing was changed by it; the last good state is "
-                f"in {self.checkpoints.folder}. Lower optim.muon.lr and optim.adamw.lr, or look "
-                "at these loci."
-            )
-        state.batch += 1
-        state.step += 1
-        state.loss_sum += total
-        state.profile_sum += terms.profile.sum().item()
-        state.count_sum += terms.count.sum().item()
-
     def _end_epoch(self) -> None:
         state, n = self.state, self.steps_per_epoch
-        if self.step.loss.end_epoch(self.step.model):
+        if self.step.watch.failed_by_now():
+            self._complain()
+        if self.step.end_epoch():
+            self.runner.forget()
             self.say(f"epoch {state.epoch}: the loss weights have settled and are now fixed")
         rows = self.dataset.rows["validation"]
-        size = self.config.trainer.eval_batch_size
         with self.step.ema.swapped_in():
-            scores = evaluate(self.step.model, self.loci, rows, self.dataset.loci.label, size)
+            scores = evaluate(
+                self.step.model, self.source, rows, self.dataset.loci.label,
+                self.config.trainer.eval_batch_size, self.step.precision, self.step.processes,
+            )  # fmt: skip
             valid = scores.metrics()
             valid["loss"] = valid["profile_mnll"] + self.count_weight * valid["count_mse"]
             if valid["loss"] < state.best_loss:
                 state.best_loss, state.best_epoch = valid["loss"], state.epoch
-                self.checkpoints.save_model(self.step.model, BEST)
-        train = {"loss": state.loss_sum, "profile": state.profile_sum, "count": state.count_sum}
+                if self.log:
+                    self.checkpoints.save_model(self.step.model, BEST)
         row = {
             "step": state.step,
             "epoch": state.epoch,
-            **{f"train/{k}": v / n for k, v in train.items()},
+            **{f"train/{k}": v / n for k, v in self.step.take_sums().items()},
             **{f"valid/{k}": v for k, v in valid.items()},
             **{f"lr/{k}": v for k, v in self.step.rates(state.step - 1).items()},
         }
-        self.log.row(row)
+        if self.log:
+            self.log.row(row)
         self.say(_epoch_line(row, state.best_epoch == state.epoch, self.config.trainer.max_epochs))
         state.epoch, state.batch = state.epoch + 1, 0
-        state.loss_sum = state.profile_sum = state.count_sum = 0.0
 
     def _patience_over(self) -> bool:
         patience, state = self.config.trainer.early_stopping, self.state
@@ -195,6 +254,20 @@ class Trainer:
             return False
         self.say(f"no better validation loss for {patience} epochs: stopping early")
         return True
+
+    def speed(self) -> dict[str, float | None]:
+        """Of the timed steps: ms each, sequences a second, share waited for data; peak memory."""
+        state, cuda = self.state, self.step.device.type == "cuda"
+        if not state.timed_steps:
+            return {}
+        seconds = state.timed_seconds / state.timed_steps
+        memory = torch.cuda.max_memory_allocated(self.step.device) / 2**20 if cuda else None
+        return {
+            "ms_per_step": 1000 * seconds,
+            "sequences_per_second": self.config.trainer.batch_size / seconds,
+            "waiting_for_data": state.waited_seconds / state.timed_seconds,
+            "peak_memory_mb": memory,
+        }
 
 
 def count_weight(dataset: Dataset) -> float:

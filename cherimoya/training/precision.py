@@ -1,0 +1,68 @@
+"""The number formats of a training step."""
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from cherimoya.errors import ConfigError
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FIRST_SCALE, GROWTH_STEPS = 2.0**10, 1000
+
+
+def choose_precision(asked: str, device: torch.device) -> str:
+    """What `trainer.precision` means on this device: bf16, fp16, tf32 or fp32.
+
+    Raises ConfigError for one that the device does not have.
+    """
+    gpu = device.type == "cuda"
+    modern = gpu and (bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0))
+    if asked == "auto":
+        return "bf16" if modern else "fp32"
+    if asked == "fp32" or (asked == "fp16" and gpu) or modern:
+        return asked
+    where = torch.cuda.get_device_name(device) if gpu else "the CPU"
+    raise ConfigError(
+        f"trainer.precision={asked}, but {where} does not have it. Use trainer.precision=auto."
+    )
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Where activations have the half precision's dtype; weights, statistics and losses fp32."""
+    dtype = HALF.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+class LossScale:
+    """The factor that keeps fp16 gradients in range, on the device and without synchronisation.
+
+    It is halved when a gradient overflows, which leaves that update out, and doubled after
+    GROWTH_STEPS steps without (Micikevicius et al. 2018).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.scale = torch.full((), FIRST_SCALE, device=device)
+        self.good = torch.zeros((), device=device)  # steps since the last change
+
+    def unscale(self, grads: list[Tensor]) -> Tensor:
+        """Divide the gradients by the scale; returns whether all are finite (): bool."""
+        torch._foreach_mul_(grads, 1 / self.scale)
+        return torch.stack(torch._foreach_norm(grads)).isfinite().all()
+
+    def update(self, finite: Tensor, changed: Tensor) -> None:
+        """Adapt to whether the gradients were finite, in a step that `changed` (): bool."""
+        good = torch.where(finite, self.good + 1, 0.0)
+        grown = good >= GROWTH_STEPS
+        factor = torch.where(finite, torch.where(grown, 2.0, 1.0), 0.5)
+        self.scale.mul_(torch.where(changed, factor, 1.0))
+        self.good.copy_(torch.where(changed, torch.where(grown, 0.0, good), self.good))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The scale, and the steps since it last changed."""
+        return {"scale": self.scale, "good": self.good}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        self.scale.copy_(state["scale"])
+        self.good.copy_(state["good"])

@@ -1,0 +1,71 @@
+"""How a step is run: replayed as a CUDA graph, or asked for operation by operation."""
+
+from collections.abc import Callable
+
+import torch
+
+from cherimoya.training.step import TrainingStep
+
+WARMUP_STEPS = 3  # compile, choose launch options and fill caches before a capture
+SHARED_WARMUP_STEPS = 11  # what DistributedDataParallel asks for
+
+
+class Runner:
+    """Calls `work`, one whole training step; on a GPU it is captured once and then replayed.
+
+    A captured step reads and writes the same memory each time. What it does not see, such as
+    loss weights that are frozen between epochs, asks for `forget`.
+    """
+
+    def __init__(
+        self, step: TrainingStep, work: Callable[[], None], graph: bool, say: Callable[[str], None]
+    ) -> None:
+        self._step, self._work, self._say = step, work, say
+        self._capture = graph and step.device.type == "cuda"
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    @property
+    def in_words(self) -> str:
+        """How steps are run, for people."""
+        return "one CUDA graph a step" if self._capture else "operation by operation"
+
+    def __call__(self) -> None:
+        """Make one step."""
+        if self._graph is None and self._capture:
+            self._try_to_capture()
+        if self._graph is None:
+            self._work()
+        else:
+            self._graph.replay()
+
+    def forget(self) -> None:
+        """Capture the step anew before the next one."""
+        self._graph = None
+
+    def _try_to_capture(self) -> None:
+        self._warm_up()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._work()
+        except RuntimeError as error:
+            self._capture = False
+            torch.cuda.synchronize()
+            first = str(error).strip().splitlines()[0]
+            self._say(f"steps run operation by operation, since capturing one failed: {first}")
+            return
+        self._graph = graph
+
+    def _warm_up(self) -> None:
+        """Steps that change nothing: they run as if the loss had not been finite before."""
+        failed = self._step.failed
+        before = failed.clone()
+        failed.fill_(1.0)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        shared = self._step.processes.world > 1
+        with torch.cuda.stream(stream):
+            for _ in range(SHARED_WARMUP_STEPS if shared else WARMUP_STEPS):
+                self._work()
+        torch.cuda.current_stream().wait_stream(stream)
+        failed.copy_(before)

@@ -1,9 +1,14 @@
-"""The same engine on a GPU: trains, repeats itself and agrees with the CPU."""
+"""The engine on a GPU: trains, repeats itself, resumes to the bit and agrees with the CPU."""
 
 import json
+import signal
+import subprocess
+import time
 
 import pytest
 import torch
+from conftest import clean_environment
+from test_training import TRAIN, assert_same_run, wait_until
 
 from cherimoya import Cherimoya
 
@@ -12,26 +17,125 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
 ]
 
+# Validation metrics of two precisions on the embedded data differ as those of two seeds do.
+NOISE = {"profile_pearson": 0.02, "count_pearson": 0.05}
 
-def test_two_runs_on_the_gpu_are_equal_to_the_bit(cherimoya_train, train_arguments, tmp_path):
-    for name in ("a", "b"):
-        done = cherimoya_train(*train_arguments, "trainer=gpu", f"hydra.run.dir={name}")
-        assert done.returncode == 0, done.stderr
-    a, b = (
-        torch.load(tmp_path / name / "checkpoints" / "final.pt", weights_only=True)["state_dict"]
-        for name in ("a", "b")
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture
+def runs(cherimoya_train, train_arguments, tmp_path):
+    """Runs with the given overrides, by name; their folders."""
+
+    def make(**overrides):
+        for name, arguments in overrides.items():
+            done = cherimoya_train(
+                *train_arguments, "trainer=gpu", f"hydra.run.dir={name}", *arguments
+            )
+            assert done.returncode == 0, done.stderr
+            (tmp_path / name / "printed").write_text(done.stdout)
+        return [tmp_path / name for name in overrides]
+
+    return make
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_captured_eager_streamed_and_repeated_runs_are_equal_to_the_bit(runs, precision):
+    same = f"trainer.precision={precision}"
+    first, *others = runs(
+        captured=[same], again=[same], eager=[same, "trainer.cuda_graph=false"],
+        streamed=[same, "data.placement=stream"],
+    )  # fmt: skip
+    assert "one CUDA graph a step" in (first / "printed").read_text()
+    for other in others:
+        assert_same_run(first, other)
+
+
+def test_pieces_of_a_batch_train_like_the_whole(runs):
+    whole, pieces = runs(
+        whole=["trainer.precision=fp32"],
+        pieces=["trainer.precision=fp32", "trainer.accumulate=2"],
     )
-    assert all(torch.equal(a[key], b[key]) for key in a)
+    for a, b in zip(rows(whole), rows(pieces), strict=True):
+        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
+    kill, runs, cherimoya_train, train_arguments, tmp_path
+):
+    many = ["trainer.max_epochs=40"]
+    (whole,) = runs(whole=many)
+    run = tmp_path / "killed"
+    command = [
+        *TRAIN, *train_arguments, "trainer=gpu", *many, f"hydra.run.dir={run}",
+        "trainer.checkpoint_minutes=1e-5",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    )
+    found = run / "metrics.jsonl"
+    wait_until(lambda: found.exists() and found.stat().st_size > 0)
+    time.sleep(0.05)
+    process.send_signal(kill)
+    process.communicate(timeout=60)
+    assert not (run / "summary.json").exists(), "killed too late to test anything"
+    resumed = cherimoya_train(f"trainer.resume={run}", "trainer.checkpoint_minutes=5")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(whole, run)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(cherimoya_train, train_arguments, tmp_path):
+    done = cherimoya_train(
+        *train_arguments, "trainer=gpu", "optim.adamw.lr=1e30", "hydra.run.dir=run"
+    )
+    assert done.returncode == 1
+    assert "the loss is not finite at step" in done.stderr
+    last = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
+    for name, value in last["step"]["model"].items():
+        assert value.isfinite().all(), name
+
+
+def test_a_profile_of_some_steps(runs):
+    (run,) = runs(run=["trainer.profile=true", "trainer.max_epochs=8"])
+    assert "Self CUDA" in (run / "profile" / "table.txt").read_text()
+    assert (run / "profile" / "trace.json").stat().st_size > 1000
+    speed = summary(run)["speed"]
+    assert speed["ms_per_step"] > 0
+    assert speed["peak_memory_mb"] > 0
+
+
+@pytest.mark.slow
+def test_half_precision_reaches_the_metrics_of_fp32(cherimoya_train, tmp_path):
+    scores = {}
+    for precision in ("fp32", "tf32", "bf16", "fp16"):
+        done = cherimoya_train(
+            "logger=none", "trainer=gpu", "trainer.batch_size=8", "trainer.max_epochs=8",
+            f"trainer.precision={precision}", f"hydra.run.dir={precision}", timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        scores[precision] = summary(tmp_path / precision)["test"]
+        print(precision, scores[precision], done.stdout.splitlines()[-6:])
+    for name, noise in NOISE.items():
+        for precision in ("tf32", "bf16", "fp16"):
+            found, expected = scores[precision][name], scores["fp32"][name]
+            assert found == pytest.approx(expected, abs=noise), (precision, name)
 
 
 def test_a_run_on_the_gpu_learns_what_the_cpu_learns(cherimoya_train, train_arguments, tmp_path):
     for device in ("gpu", "cpu"):
-        done = cherimoya_train(*train_arguments, f"trainer={device}", f"hydra.run.dir={device}")
+        done = cherimoya_train(
+            *train_arguments, f"trainer={device}", "trainer.precision=fp32",
+            f"hydra.run.dir={device}",
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    first, second = (
-        json.loads((tmp_path / device / "metrics.jsonl").read_text().splitlines()[0])
-        for device in ("gpu", "cpu")
-    )
+    first, second = rows(tmp_path / "gpu")[0], rows(tmp_path / "cpu")[0]
     assert first["train/loss"] == pytest.approx(second["train/loss"], rel=1e-3)
 
 

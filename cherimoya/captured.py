@@ -11,22 +11,24 @@ class CapturedModel:
 
     The graphs read the weights where they are, so that weights changed in place count at once;
     parameters moved elsewhere, another dtype under autocast or another shape are captured anew.
-    Without a GPU it just calls the model. No gradients.
+    Without a GPU, or with `capture=False`, it just calls the model. No gradients.
 
     Parameters
     ----------
     model : nn.Module
         Of (X, X_ctl=None), returning a tuple of tensors, such as Cherimoya.
+    capture : bool
+        Whether to capture at all.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, capture: bool = True) -> None:
+        self.model, self._capture = model, capture
         self._graphs: dict[Any, _Graph] = {}
 
     @torch.no_grad()
     def __call__(self, X: Tensor, X_ctl: Tensor | None = None) -> tuple[Tensor, ...]:
         """The model's outputs for X and X_ctl, in memory of their own."""
-        if X.device.type != "cuda":
+        if X.device.type != "cuda" or not self._capture:
             return self.model(X, X_ctl)
         key = (
             *((None if t is None else (t.shape, t.dtype, t.device)) for t in (X, X_ctl)),

@@ -9,6 +9,7 @@ from cherimoya import Cherimoya
 from cherimoya.analysis import baselines
 from cherimoya.analysis.banner import window_warnings
 from cherimoya.analysis.conclusion import score_table
+from cherimoya.captured import CapturedModel
 from cherimoya.config import DataConfig
 from cherimoya.data.dataset import load_dataset
 from cherimoya.data.feed import Resident
@@ -35,7 +36,7 @@ def test_metrics_are_those_of_scipy_over_the_peaks(dataset):
         torch.nn.init.normal_(p, std=0.3)
     model.train()
     loci, rows = Resident(dataset.loci, torch.device("cpu")), dataset.rows["train"]
-    scores = evaluate(model, loci, rows, dataset.loci.label, 7, "fp32")
+    scores = evaluate(CapturedModel(model), loci, rows, dataset.loci.label, 7, "fp32")
     assert model.training  # as it was
     found = scores.metrics()
 

@@ -19,6 +19,7 @@ pytestmark = [
 
 # Validation metrics of two precisions on the embedded data differ as those of two seeds do.
 NOISE = {"profile_pearson": 0.02, "count_pearson": 0.05}
+LOSS_NOISE = 0.02  # of an epoch's mean training loss
 
 
 def rows(folder):
@@ -27,6 +28,13 @@ def rows(folder):
 
 def summary(folder):
     return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_tuned(monkeypatch, tmp_path):
+    """The default launch options."""
+    monkeypatch.setenv("CHERIMOYA_AUTOTUNE", "0")
+    monkeypatch.setenv("CHERIMOYA_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -112,20 +120,37 @@ def test_a_profile_of_some_steps(runs):
 
 
 @pytest.mark.slow
-def test_half_precision_reaches_the_metrics_of_fp32(cherimoya_train, tmp_path):
-    scores = {}
-    for precision in ("fp32", "tf32", "bf16", "fp16"):
+def test_every_precision_and_path_learns_the_same_on_the_embedded_data(cherimoya_train, tmp_path):
+    path = {"reference": {"CHERIMOYA_KERNELS": "reference"}}
+    found = {}
+    for name in ("fp32", "reference", "tf32", "bf16", "fp16"):
+        precision = "fp32" if name == "reference" else name
         done = cherimoya_train(
             "logger=none", "trainer=gpu", "trainer.batch_size=8", "trainer.max_epochs=8",
-            f"trainer.precision={precision}", f"hydra.run.dir={precision}", timeout=300,
+            f"trainer.precision={precision}", f"hydra.run.dir={name}", timeout=300,
+            **path.get(name, {}),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        scores[precision] = summary(tmp_path / precision)["test"]
-        print(precision, scores[precision], done.stdout.splitlines()[-6:])
-    for name, noise in NOISE.items():
-        for precision in ("tf32", "bf16", "fp16"):
-            found, expected = scores[precision][name], scores["fp32"][name]
-            assert found == pytest.approx(expected, abs=noise), (precision, name)
+        found[name] = tmp_path / name
+    for name, run in found.items():
+        for row, expected in zip(rows(run), rows(found["fp32"]), strict=True):
+            assert row["train/loss"] == pytest.approx(expected["train/loss"], rel=LOSS_NOISE), name
+        for metric, noise in NOISE.items():
+            score, expected = summary(run)["test"][metric], summary(found["fp32"])["test"][metric]
+            assert score == pytest.approx(expected, abs=noise), (name, metric)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees one GPU")
+@pytest.mark.parametrize("graph", ["true", "false"])
+def test_two_gpus_train_like_one(runs, graph):
+    same = ["trainer.precision=fp32", f"trainer.cuda_graph={graph}"]
+    one, two, again = runs(
+        one=same, two=[*same, "trainer.devices=2"], again=[*same, "trainer.devices=2"]
+    )
+    assert_same_run(two, again)
+    for a, b in zip(rows(one), rows(two), strict=True):
+        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-3)
+        assert a["valid/profile_pearson"] == pytest.approx(b["valid/profile_pearson"], abs=1e-2)
 
 
 def test_a_run_on_the_gpu_learns_what_the_cpu_learns(cherimoya_train, train_arguments, tmp_path):

@@ -9,6 +9,7 @@ import torch
 
 from cherimoya import progress
 from cherimoya.analysis import baselines
+from cherimoya.captured import CapturedModel
 from cherimoya.config import TrainConfig
 from cherimoya.data.dataset import Dataset
 from cherimoya.metrics import group_softmax
@@ -39,7 +40,8 @@ def conclude(
     model = Cherimoya.load(folder / "checkpoints" / BEST, device=_device_of(trainer.step.model))
     size = config.trainer.eval_batch_size
     rows, precision = dataset.rows[split], trainer.step.precision
-    scores = evaluate(model, trainer.source, rows, dataset.loci.label, size, precision)
+    predict = CapturedModel(model, config.trainer.cuda_graph)
+    scores = evaluate(predict, trainer.source, rows, dataset.loci.label, size, precision)
     speed = trainer.speed()
     columns = _beside(scores, dataset, split)
     log.summary(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cherimoya import metrics
+from cherimoya.captured import CapturedModel
 from cherimoya.data.feed import Source
 from cherimoya.network import Cherimoya
 from cherimoya.training.precision import autocast
@@ -76,7 +77,7 @@ def score_profiles(
 
 @torch.no_grad()
 def evaluate(
-    model: Cherimoya,
+    predict: CapturedModel,
     source: Source,
     rows: np.ndarray,
     label: np.ndarray,
@@ -84,11 +85,12 @@ def evaluate(
     precision: str,
     processes: Processes | None = None,
 ) -> Scores:
-    """Score `model` on the loci at `rows`: centred windows, forward strand.
+    """Score a network's predictions of the loci at `rows`: centred windows, forward strand.
 
-    Several processes share the loci; each gets all the scores. The model is left in the mode it
+    Several processes share the loci; each gets all the scores. The network is left in the mode it
     was in.
     """
+    model: Cherimoya = predict.model  # type: ignore[assignment]
     groups, device = model.signal_groups, source.device
     processes = processes or Processes()
     own = np.array_split(rows, processes.world)[processes.rank]
@@ -99,7 +101,7 @@ def evaluate(
         for start in range(0, len(own), batch_size):
             batch = source.centred(own[start : start + batch_size])
             with autocast(precision, device):
-                logits, log_counts = model(batch.X, batch.control)
+                logits, log_counts = predict(batch.X, batch.control)
             p = metrics.group_softmax(logits, groups)
             found = {"log_counts": log_counts, "observed": _log_totals(batch.signal, groups)}
             parts.append(_profile_metrics(logits, p, batch.signal, groups) | found)

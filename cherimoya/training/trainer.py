@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from cherimoya import progress
+from cherimoya.captured import CapturedModel
 from cherimoya.config import TrainConfig
 from cherimoya.data.batches import EpochPlan, plan_epoch
 from cherimoya.data.dataset import Dataset
@@ -73,6 +74,7 @@ class Trainer:
             processes.rank, processes.world,
         )  # fmt: skip
         self.runner = Runner(step, self._work, settings.cuda_graph, say)
+        self.predict = CapturedModel(step.model, settings.cuda_graph)
         self.profile = Profile(checkpoints.folder.parent, say) if settings.profile and log else None
 
     def fit(self) -> None:
@@ -227,7 +229,7 @@ class Trainer:
         rows = self.dataset.rows["validation"]
         with self.step.ema.swapped_in():
             scores = evaluate(
-                self.step.model, self.source, rows, self.dataset.loci.label,
+                self.predict, self.source, rows, self.dataset.loci.label,
                 self.config.trainer.eval_batch_size, self.step.precision, self.step.processes,
             )  # fmt: skip
             valid = scores.metrics()

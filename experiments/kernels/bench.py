@@ -166,7 +166,7 @@ def _commit() -> str:
 def choose_cases(args: argparse.Namespace) -> list[Case]:
     """The cases of the run, in the order of their worth."""
     cases = quick() if args.quick else grid()
-    cases = [case for case in cases if case.work in args.works]
+    cases = [case for case in cases if case.work in args.works and args.only in str(case)]
     return list(dict.fromkeys(map(smoke, cases))) if args.smoke else cases
 
 
@@ -181,6 +181,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, help="seconds, after which rows are skipped")
     works = ("conv_norm", "block", "stack")
     parser.add_argument("--works", nargs="+", choices=works, default=works)
+    parser.add_argument("--only", default="", help='cases whose name holds this, as "C=32"')
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--out", type=Path, default=HERE / "results.csv")
     parser.add_argument("--commit", default="", help="written to the rows where git is missing")

@@ -10,7 +10,9 @@ FOLDER comes from `pip install --no-deps --target FOLDER cherimoya==0.3.1`. Appe
 import argparse
 import csv
 import datetime
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +36,7 @@ from cherimoya.cli import _process_wide_switches, conf_dir  # noqa: E402
 from cherimoya.config import TrainConfig, resolve  # noqa: E402
 from cherimoya.data.dataset import Dataset  # noqa: E402
 from cherimoya.data.feed import place  # noqa: E402
+from cherimoya.data.hdf5 import write  # noqa: E402
 from cherimoya.data.loci import Loci  # noqa: E402
 from cherimoya.network import build_model  # noqa: E402
 from cherimoya.training.checkpoint import Checkpoints  # noqa: E402
@@ -183,7 +186,7 @@ class Bench:
         self.row(
             "step", "ours", setup, ms=round(ms, 4), peak_MB=self.peak(), seconds=round(first, 1)
         )
-        if setup in (Setup(), Setup(precision="tf32")) and self.device.type == "cuda":
+        if setup.n_filters == 96 and setup.graph and self.device.type == "cuda":
             self.parts(trainer, setup, batches)
         trainer.source.close()
         return ms
@@ -208,13 +211,16 @@ class Bench:
             found[1] += event.count / 20
         for part, (us, launches) in sums.items():
             row = {**self.run, "precision": setup.precision, "n_filters": setup.n_filters,
+                   "profile_kernel": setup.profile_kernel,
                    "part": part, "us": round(us, 1), "launches": round(launches, 1)}  # fmt: skip
             append(self.args.out.with_name("parts.csv"), tuple(row), row)
-            self.say(f"{setup.precision} {part}: {us:.1f} us in {launches:.0f} kernels")
+            where = f"{setup.precision}, profile kernel {setup.profile_kernel}"
+            self.say(f"{where}, {part}: {us:.1f} us in {launches:.0f} kernels")
         table = profile.key_averages().table(
             sort_by="self_cuda_time_total", row_limit=60, max_name_column_width=70
         )
-        (self.args.out.parent / f"kernels_{setup.precision}.txt").write_text(table)
+        name = f"kernels_{setup.precision}_{setup.profile_kernel}.txt"
+        (self.args.out.parent / name).write_text(table)
 
     def time_epoch(self, setup: Setup) -> None:
         """Seconds of the second epoch of a run, validation included."""
@@ -231,6 +237,40 @@ class Bench:
             ms=round(speed["ms_per_step"] or 0, 4),
             waiting=round(speed["waiting_for_data"] or 0, 5), peak_MB=self.peak(),
         )  # fmt: skip
+
+    def time_start(self, setup: Setup) -> None:
+        """Seconds from the command until the time left is told, after some steps."""
+        folder = Path(tempfile.mkdtemp())
+        count = len(self.data.loci)
+        chosen = np.r_[0 : min(2000, count // 2), count - 16 : count]
+        loci = self.data.loci
+        small = replace(
+            loci, sequence=loci.sequence[chosen], signal=loci.signal[chosen],
+            label=loci.label[chosen], chrom=loci.chrom[chosen], start=loci.start[chosen],
+            end=loci.end[chosen],
+        )  # fmt: skip
+        write(folder / "loci.h5", small)
+        command = [
+            sys.executable, "-c", "from cherimoya.cli import train; train()", "data=hdf5",
+            f"data.path={folder}/loci.h5", "data.validation_chroms=[v]", "data.test_chroms=[]",
+            "logger=none", "trainer.max_epochs=5", f"model.n_filters={setup.n_filters}",
+            f"trainer.precision={setup.precision}", "trainer.plots=false",
+            f"trainer.device={self.args.device}",
+        ]  # fmt: skip
+        environment = {**os.environ, "TRITON_CACHE_DIR": str(folder / "cache")}
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
+        for cache in ("cold", "warm"):
+            since = time.monotonic()
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+            )
+            assert process.stdout is not None
+            told = next((line for line in process.stdout if "ms a step" in line), "never told")
+            seconds = time.monotonic() - since
+            process.stdout.read()
+            process.wait()
+            self.say(f"start with a {cache} cache: {seconds:.1f} s, then {told.strip()}")
+            self.row(f"start, {cache} cache", "ours", setup, seconds=round(seconds, 2))
 
     def upstream(self, rival: Upstream, setup: Setup, compiled: bool) -> None:
         request = Request(
@@ -264,7 +304,7 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> float | str:
-        """MB beyond the resident loci."""
+        """MB, the resident loci included."""
         if self.device.type != "cuda":
             return ""
         return round(torch.cuda.max_memory_allocated() / 1e6, 1)
@@ -286,7 +326,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to test this program")
     parser.add_argument("--budget", type=float, default=420, help="seconds for everything")
-    parser.add_argument("--only", nargs="+", default=("ours", "epoch", "upstream"))
+    parser.add_argument("--only", nargs="+", default=("ours", "start", "epoch", "upstream"))
     parser.add_argument("--out", type=Path, default=HERE / "results.csv")
     parser.add_argument("--commit", default="", help="written to the rows where git is missing")
     return parser.parse_args()
@@ -305,6 +345,8 @@ def main() -> None:
         extra = [Setup(n, precisions[0], graph=False)]
         extra += [Setup(n, p) for p in ("fp16", "fp32") if args.device == "cuda"]
         tries += [lambda s=s: bench.time_step(s) for s in dict.fromkeys([*ours, *rivals, *extra])]
+    if "start" in args.only:
+        tries.append(lambda: bench.time_start(Setup(n, precisions[0])))
     if "epoch" in args.only:
         tries += [
             lambda p=p: bench.time_epoch(Setup(n, precisions[0], placement=p))

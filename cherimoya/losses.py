@@ -64,7 +64,8 @@ def profile_and_count_losses(
         profile.append(multinomial_nll(y.flatten(1), k.flatten(1)).mean())
         totals.append(k.sum(dim=(1, 2)))
     observed = torch.log1p(torch.stack(totals, dim=1))  # (N, n_groups)
-    return torch.stack(profile), F.mse_loss(log_counts, observed, reduction="none").mean(dim=0)
+    errors = F.mse_loss(log_counts.to(observed.dtype), observed, reduction="none")
+    return torch.stack(profile), errors.mean(dim=0)
 
 
 class Loss(Protocol):

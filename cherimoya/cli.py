@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cherimoya import launch
 from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
-from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
+from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
 from cherimoya.schema import known_keys, unknown_key
 
 RESUME = "trainer.resume"
@@ -121,8 +121,11 @@ def _print_help(name: str, overrides: list[str]) -> None:
 
 
 def _complain(error: Exception) -> None:
-    who = f"process {launch.rank()}: " if launch.rank() else ""
-    print(f"{who}error: {error}", file=sys.stderr, flush=True)
+    """Print the message; of what every process met, the first one alone does."""
+    if launch.rank() == 0:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    elif isinstance(error, LocalError):
+        print(f"error in process {launch.rank()}: {error}", file=sys.stderr, flush=True)
 
 
 def _checked_arguments(arguments: list[str], schema: type) -> Iterator[str]:
@@ -284,3 +287,7 @@ def _process_wide_switches(trainer: TrainerConfig) -> None:
     tf32 = trainer.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
+
+
+if __name__ == "__main__":
+    train()

@@ -11,6 +11,10 @@ class ConfigError(CherimoyaError):
     """A configuration key or value that cannot be used."""
 
 
+class LocalError(CherimoyaError):
+    """A problem that one of several processes met, and the others did not."""
+
+
 class DataError(CherimoyaError):
     """An input file that is missing, damaged, or does not hold what is needed."""
 

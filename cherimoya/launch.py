@@ -76,7 +76,7 @@ def start(config: TrainConfig, folder: Path) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each process sets its own share
     settings = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=config.trainer.devices, max_restarts=0,

@@ -22,7 +22,7 @@ from cherimoya.config import TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
 from cherimoya.data.feed import place
-from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
+from cherimoya.errors import ConfigError, Interrupted, LocalError
 from cherimoya.network import Cherimoya, build_model
 from cherimoya.training.checkpoint import Checkpoints, locked
 from cherimoya.training.precision import choose_precision
@@ -94,7 +94,7 @@ def _run(
         say(f"saved. Continue with: cherimoya-train trainer.resume={shlex.quote(str(folder))}")
         raise
     except torch.OutOfMemoryError as error:
-        raise CherimoyaError(out_of_memory(config, folder)) from error
+        raise LocalError(out_of_memory(config, folder)) from error
     finally:
         source.close()
     if log:

@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test quick lint type bench bench-cpu sweep clean
+.PHONY: help install train test quick lint type bench bench-step bench-cpu sweep clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY) ## install into .venv, in the versions of constraints.txt
 
@@ -37,6 +37,9 @@ type: $(READY) ## check types
 bench: $(READY) ## time the fused kernels on this GPU; UPSTREAM=<folder with upstream's cherimoya>
 	$(BIN)/python experiments/kernels/bench.py --quick $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(ARGS)
 	$(BIN)/python experiments/kernels/plots.py
+
+bench-step: $(READY) ## time whole training steps and epochs on this GPU; UPSTREAM as for bench
+	$(BIN)/python experiments/train_step/bench.py $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(ARGS)
 
 bench-cpu: $(READY) ## time the CPU training step; UPSTREAM=<python with upstream's cherimoya> to compare
 	$(BIN)/python experiments/cpu_step/bench.py $(if $(UPSTREAM),--upstream-python $(UPSTREAM)) $(ARGS)

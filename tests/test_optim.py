@@ -1,5 +1,6 @@
 """Muon against torch's own, the schedule against torch's, routing, and the EMA."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -110,7 +111,7 @@ def test_ema_follows_its_formula_and_swaps_back():
     expected = 0.0
     for step in range(20):
         model.weight.data.fill_(float(step))
-        decay = ema_decay(step, 0.999, warmup=True)
+        decay = float(ema_decay(np.array(step), 0.999, warmup=True))
         assert decay == min(0.999, (1 + step) / (10 + step))
         ema.update(torch.tensor(decay))
         expected = decay * expected + (1 - decay) * step

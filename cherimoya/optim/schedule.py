@@ -1,7 +1,8 @@
 """The learning rate at every step: a linear warmup, then a cosine or a constant."""
 
-import math
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,15 @@ class Schedule:
 
     def __call__(self, step: int) -> float:
         """The rate used at `step`, counted from 0."""
-        if step < self.warmup_steps:
-            return self.base * (self.start + (1 - self.start) * step / self.warmup_steps)
-        if not self.decays:
-            return self.base
-        progress = (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
-        cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-        return self.min_lr + (self.base - self.min_lr) * cosine
+        return float(self.at(np.asarray(step)))
+
+    def at(self, steps: np.ndarray) -> np.ndarray:
+        """The rates used at `steps`, float64."""
+        warm = self.start + (1 - self.start) * steps / max(self.warmup_steps, 1)
+        late = np.full(steps.shape, self.base)
+        if self.decays:
+            left = max(self.total_steps - self.warmup_steps, 1)
+            progress = np.clip((steps - self.warmup_steps) / left, 0, 1)
+            cosine = (1 + np.cos(np.pi * progress)) / 2
+            late = self.min_lr + (self.base - self.min_lr) * cosine
+        return np.where(steps < self.warmup_steps, self.base * warm, late)

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 
-def ema_decay(step: int, decay: float, warmup: bool) -> float:
-    """The decay at `step`, counted from 0: min(decay, (1 + t) / (10 + t)) with `warmup`."""
-    return min(decay, (1 + step) / (10 + step)) if warmup else decay
+def ema_decay(steps: np.ndarray, decay: float, warmup: bool) -> np.ndarray:
+    """The decay at `steps`, counted from 0: min(decay, (1 + t) / (10 + t)) with `warmup`."""
+    return np.minimum(decay, (1 + steps) / (10 + steps) if warmup else np.ones(steps.shape))
 
 
 class EMA:

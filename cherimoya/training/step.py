@@ -7,6 +7,7 @@ one captured graph: the number of the step, the learning rates and the losses ar
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -88,11 +89,10 @@ class TrainingStep:
 
     def _table(self, optim: OptimConfig, steps: int) -> Tensor:
         """Every learning rate of the run, and the decay of the average: (steps, optimizers + 1)."""
-        rows = [
-            [*self.rates(step).values(), ema_decay(step, optim.ema_decay, optim.ema_warmup)]
-            for step in range(steps)
-        ]
-        return torch.tensor(rows, dtype=torch.float32, device=self.device)
+        numbers = np.arange(steps)
+        columns = [schedule.at(numbers) for schedule in self.schedules.values()]
+        columns.append(ema_decay(numbers, optim.ema_decay, optim.ema_warmup))
+        return torch.from_numpy(np.stack(columns, axis=1)).float().to(self.device)
 
     def _use_rates(self) -> None:
         """Have every optimizer read this step's rate, and whether to do anything, on the device."""

@@ -51,7 +51,7 @@ class _Graph:
             model(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.outputs = model(*self.inputs)
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:

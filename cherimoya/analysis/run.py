@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +41,27 @@ def run(config: TrainConfig, folder: Path) -> None:
     mend, Interrupted after Ctrl-C or SIGTERM.
     """
     device = choose_device(config.trainer.device)
-    with joined(device) as processes:
-        folder = Path(processes.gathered(str(folder))[0])
-        if processes.first:
-            with locked(folder), RunLog(folder, config.logger) as log:
+    with ExitStack() as record:
+        log = None
+        with joined(device) as processes:
+            folder = Path(processes.gathered(str(folder))[0])
+            if processes.first:
+                record.enter_context(locked(folder))
+                log = record.enter_context(RunLog(folder, config.logger))
                 log.check_wandb()
-                _run(config, folder, device, processes, log)
-        else:
-            _run(config, folder, device, processes, None)
+            trainer, origin = _train(config, folder, device, processes, log)
+        if log:
+            conclude(config, trainer, log, progress.say, origin)
 
 
-def _run(
+def _train(
     config: TrainConfig,
     folder: Path,
     device: torch.device,
     processes: Processes,
     log: RunLog | None,
-) -> None:
-    """`run`, in one process; the one that has the log is the one that writes."""
+) -> tuple[Trainer, dict[str, Any]]:
+    """Train in this process, the one that writes if it has the log; also the run's provenance."""
     say = progress.say if log else _say_nothing
     settings = config.trainer
     precision = choose_precision(settings.precision, device)
@@ -97,8 +101,8 @@ def _run(
         raise LocalError(out_of_memory(config, folder)) from error
     finally:
         source.close()
-    if log:
-        conclude(config, trainer, log, say, origin)
+        trainer.runner.forget()
+    return trainer, origin
 
 
 def _say_nothing(message: str) -> None:

@@ -73,9 +73,11 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if world == 1:
         yield Processes()
         return
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        yield Processes(rank, world, here, torch.distributed.new_group(backend="gloo"))
-    finally:
-        torch.distributed.destroy_process_group()
+    on_gpu = device.type == "cuda"
+    torch.distributed.init_process_group(
+        "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None
+    )
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    yield Processes(rank, world, here, torch.distributed.new_group(backend="gloo"))
+    # After an error the others may never come to this; the launcher ends them.
+    torch.distributed.destroy_process_group()

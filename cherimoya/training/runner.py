@@ -46,7 +46,8 @@ class Runner:
         self._warm_up()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            # Threads that read ahead or watch other processes may go on meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._work()
         except RuntimeError as error:
             self._capture = False

@@ -129,9 +129,10 @@ class Trainer:
         """See whether the last steps went well; save or stop if some process wants to."""
         if self.step.watch.failed():
             self._complain()
-        self._count_time(steps=STRIDE[self.step.device.type])
+        stride = STRIDE[self.step.device.type]
+        self._count_time(steps=stride)
         if self.profile:
-            self.profile.look()
+            self.profile.look(stride)
         due = time.monotonic() - self._saved > 60 * self.config.trainer.checkpoint_minutes
         wanted = self.step.processes.largest(stop.signum or (SAVE if due else 0))
         if wanted:

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+WORKERS ?= 2 # processes of the tests
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test quick lint type bench bench-step bench-cpu sweep clean
@@ -22,10 +23,10 @@ train: $(READY) ## train on the embedded data; ARGS='model.n_filters=64 seed=1' 
 	$(BIN)/cherimoya-train $(ARGS)
 
 test: $(READY) ## run every test that needs no GPU
-	$(BIN)/pytest -m "not gpu" $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) -m "not gpu" $(ARGS)
 
 quick: $(READY) ## run the quick tests alone, in under 5 minutes
-	$(BIN)/pytest -m "not gpu and not slow" $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) -m "not gpu and not slow" $(ARGS)
 
 lint: $(READY) ## check style and formatting
 	$(BIN)/ruff check .

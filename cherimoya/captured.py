@@ -45,6 +45,14 @@ class _Graph:
 
     def __init__(self, model: nn.Module, X: Tensor, X_ctl: Tensor | None) -> None:
         self.inputs = [None if t is None else t.clone() for t in (X, X_ctl)]
+        cache = torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(False)  # its copies of weights die with the autocast
+        try:
+            self._capture(model)
+        finally:
+            torch.set_autocast_cache_enabled(cache)
+
+    def _capture(self, model: nn.Module) -> None:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # compiles and chooses launch options

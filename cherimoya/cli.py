@@ -74,7 +74,7 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
             outcomes.append((label, ""))
         except CherimoyaError as error:
             _complain(error)
-            outcomes.append((label, str(error)))
+            outcomes.append((label, str(error) or "see above"))
         except Interrupted as error:  # the jobs that follow do not start either
             raise SystemExit(error.exit_code) from None
         except Exception as error:
@@ -86,8 +86,13 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
     try:
         launch.read_slurm()
         sys.argv[1:] = list(_checked_arguments(sys.argv[1:], schema))
-        if launch.rank() > 0:  # the folder is the first process's
-            sys.argv.append("hydra.run.dir=.")
+        if launch.world() > 1 and {"-m", "--multirun"} & set(sys.argv):
+            raise ConfigError(
+                "a launcher starts the processes of one run, not of several (-m). Leave the "
+                "launcher out, and set trainer.devices."
+            )
+        if launch.rank() > 0 and not any(a.startswith("hydra.run.dir=") for a in sys.argv):
+            sys.argv.append("hydra.run.dir=.")  # the folder is the first process's
         if {"--help", "-h"} & set(sys.argv):
             _print_help(name, [a for a in sys.argv[1:] if "=" in a])
             return
@@ -121,10 +126,10 @@ def _print_help(name: str, overrides: list[str]) -> None:
 
 
 def _complain(error: Exception) -> None:
-    """Print the message; of what every process met, the first one alone does."""
-    if launch.rank() == 0:
+    """Print the message; of what every process met, the first one of a machine alone does."""
+    if launch.rank() == 0 and str(error):
         print(f"error: {error}", file=sys.stderr, flush=True)
-    elif isinstance(error, LocalError):
+    elif isinstance(error, LocalError) or (launch.rank() and launch.local_rank() == 0):
         print(f"error in process {launch.rank()}: {error}", file=sys.stderr, flush=True)
 
 
@@ -196,6 +201,7 @@ def _train(values: DictConfig) -> None:
 
 def worker() -> None:
     """One of the processes that `launch.start` began: the configuration and folder as JSON."""
+    launch.end_with_parent()
     values, folder = json.loads(sys.argv[1])
     try:
         _run(resolve(values, TrainConfig), Path(folder))
@@ -251,6 +257,8 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
             f"cannot resume {folder} with another configuration: {listed}. Leave these out to "
             "continue the run, or start a new one without trainer.resume."
         )
+    if launch.world() > 1 and "trainer.devices" not in typed:
+        saved["trainer"]["devices"] = launch.world()
     for key in free:
         node = saved
         *groups, leaf = key.split(".")

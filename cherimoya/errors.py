@@ -11,6 +11,10 @@ class ConfigError(CherimoyaError):
     """A configuration key or value that cannot be used."""
 
 
+class ProcessError(CherimoyaError):
+    """A process of the run failed, and has said why, unless the message does."""
+
+
 class LocalError(CherimoyaError):
     """A problem that one of several processes met, and the others did not."""
 

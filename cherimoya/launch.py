@@ -4,25 +4,35 @@ A launcher tells each process its RANK and how many there are, WORLD_SIZE. torch
 does `start`, by the same elastic launcher; srun says it in words of its own.
 """
 
+import ctypes
 import json
 import logging
 import os
+import signal
 import sys
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cherimoya.config import TrainConfig, to_dict
-from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
+from cherimoya.errors import ConfigError, Interrupted, ProcessError
 
 WORKER = "from cherimoya.cli import worker; worker()"
 FIRST_PORT, PORTS = 20000, 10000
+STOP_SECONDS = 600  # that processes have to save after a signal
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 def rank() -> int:
     """This process's number, from 0."""
     return int(os.environ.get("RANK", 0))
+
+
+def local_rank() -> int:
+    """This process's number on its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def world() -> int:
@@ -35,7 +45,8 @@ def read_slurm(environment: MutableMapping[str, str] = os.environ) -> None:
     tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
     if tasks == "1" or "WORLD_SIZE" in environment or "SLURM_PROCID" not in environment:
         return
-    port = FIRST_PORT + int(environment["SLURM_JOB_ID"]) % PORTS
+    number = int(environment["SLURM_JOB_ID"]) + 1009 * int(environment.get("SLURM_STEP_ID", 0))
+    port = FIRST_PORT + number % PORTS
     environment.update({
         "WORLD_SIZE": tasks,
         "RANK": environment["SLURM_PROCID"],
@@ -68,8 +79,7 @@ def count_devices(trainer: dict[str, Any]) -> None:
 def start(config: TrainConfig, folder: Path) -> None:
     """Run `config` in `config.trainer.devices` processes, and wait for them.
 
-    Raises Interrupted after Ctrl-C or SIGTERM, and SystemExit if a process failed; what went
-    wrong it has said by itself.
+    Raises Interrupted after Ctrl-C or SIGTERM, and ProcessError if a process failed.
     """
     _check_gpus(config)
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -78,18 +88,39 @@ def start(config: TrainConfig, folder: Path) -> None:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each process sets its own share
+    newer: dict[str, Any] = {
+        "signals_to_handle": "SIGTERM,SIGINT",
+        "shutdown_timeout": STOP_SECONDS,
+    }
     settings = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=config.trainer.devices, max_restarts=0,
         run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        **{k: v for k, v in newer.items() if k in LaunchConfig.__dataclass_fields__},
     )  # fmt: skip
     values = json.dumps([to_dict(config), str(folder)])
     try:
         elastic_launch(settings, sys.executable)("-c", WORKER, values)
     except ChildFailedError as error:
-        codes = [failure.exitcode for failure in error.failures.values()]
-        raise SystemExit(max(codes) if max(codes) > 0 else 1) from None
+        raise ProcessError(_what_happened(error.failures, folder)) from None
     except SignalException as error:
         raise Interrupted(error.sigval) from None
+
+
+def _what_happened(failures: Mapping[int, Any], folder: Path) -> str:
+    """Of processes that a signal ended; what others met they have said themselves."""
+    killed = [f"{rank} (by signal {-f.exitcode})" for rank, f in failures.items() if f.exitcode < 0]
+    if not killed:
+        return ""
+    return (
+        f"process {', '.join(killed)} of the run was killed, perhaps for want of memory. Continue "
+        f"with: cherimoya-train trainer.resume={folder}"
+    )
+
+
+def end_with_parent() -> None:
+    """Have this process asked to stop (SIGTERM) when the one that started it is gone."""
+    with suppress(OSError, AttributeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _check_gpus(config: TrainConfig) -> None:
@@ -105,7 +136,7 @@ def _check_gpus(config: TrainConfig) -> None:
             f"trainer.devices={config.trainer.devices}, but torch sees no GPU. Leave it out, or "
             "use trainer.device=cpu to train in several processes on the CPU."
         )
-    raise CherimoyaError(
+    raise ConfigError(
         f"trainer.devices={config.trainer.devices}, but torch sees {found} GPUs. Set "
         f"trainer.devices={max(found, 1)}."
     )

@@ -57,14 +57,15 @@ def profile_and_count_losses(
         Multinomial negative log-likelihood, with each group's channels and positions flattened
         together, and squared error of log(1 + total count).
     """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
     profile, totals = [], []
     for y, k in zip(
         logits.split(list(signal_groups), dim=1), signal.split(list(signal_groups), 1), strict=True
     ):
         profile.append(multinomial_nll(y.flatten(1), k.flatten(1)).mean())
-        totals.append(k.sum(dim=(1, 2)))
+        totals.append(k.sum(dim=(1, 2), dtype=dtype))
     observed = torch.log1p(torch.stack(totals, dim=1))  # (N, n_groups)
-    errors = F.mse_loss(log_counts.to(observed.dtype), observed, reduction="none")
+    errors = F.mse_loss(log_counts.to(dtype), observed, reduction="none")
     return torch.stack(profile), errors.mean(dim=0)
 
 

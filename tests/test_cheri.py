@@ -89,3 +89,23 @@ def test_a_captured_model_predicts_the_same_bits_and_sees_new_weights():
             expected = model(X, X_ctl)
         for a, b in zip(captured(X, X_ctl), expected, strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+def test_a_captured_model_reads_weights_changed_between_two_autocasts(monkeypatch):
+    monkeypatch.setenv("CHERIMOYA_KERNELS", "reference")  # whose weights autocast casts and keeps
+    torch.manual_seed(0)
+    model = Cherimoya(n_filters=32, n_layers=3, trimming=10, profile_kernel_size=9).cuda()
+    captured = CapturedModel(model)
+    X = torch.nn.functional.one_hot(torch.randint(0, 4, (2, 100)), 4).mT.float().cuda()
+    for _ in range(3):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+        with torch.autocast("cuda", torch.bfloat16):
+            found = captured(X)
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
+            expected = model(X)
+        for a, b in zip(found, expected, strict=True):
+            assert torch.equal(a, b)

@@ -8,12 +8,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from conftest import clean_environment
+from test_batches import loci
 from test_training import TRAIN, assert_same_run, wait_until
 
-from cherimoya import launch
+from cherimoya import Cherimoya, launch
+from cherimoya.captured import CapturedModel
+from cherimoya.data.feed import Resident
 from cherimoya.errors import ConfigError
+from cherimoya.training.evaluation import evaluate
+from cherimoya.training.processes import Processes
 
 TWO = ["trainer.device=cpu", "trainer.devices=2"]
 
@@ -54,17 +61,20 @@ def test_two_processes_train_like_one_and_one_of_them_speaks(
 
 @pytest.mark.slow
 def test_torchrun_starts_the_same_run(one, cherimoya_train, train_arguments, tmp_path):
-    command = [
+    torchrun = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-        "-m", "cherimoya.cli", *train_arguments, "trainer.device=cpu",
+        "-m", "cherimoya.cli",
     ]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    (run,) = tmp_path.glob("outputs/*/*/")
-    assert_alike(one, run)
-    assert done.stdout.count("epoch 0 ") == 1
+    for arguments in ([*train_arguments, "trainer.device=cpu"], ["trainer.resume={}"]):
+        run = next(tmp_path.glob("outputs/*/*/"), None)  # the second time it has nothing left to do
+        done = subprocess.run(
+            [*torchrun, *(a.format(run) for a in arguments)], cwd=tmp_path,
+            env=clean_environment(), capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (run,) = tmp_path.glob("outputs/*/*/")
+        assert_alike(one, run)
+        assert done.stdout.count("best epoch") == 1
 
 
 @pytest.mark.slow
@@ -94,6 +104,58 @@ def test_a_stopped_run_of_two_goes_on_with_one_or_two(
 
 
 @pytest.mark.slow
+def test_frozen_loss_weights_survive_a_resume_of_two(cherimoya_train, train_arguments, tmp_path):
+    frozen = [*train_arguments, *TWO, "loss.freeze_below=1e9", "trainer.max_epochs=4"]
+    whole = cherimoya_train(*frozen, "hydra.run.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    assert "epoch 0: the loss weights have settled" in whole.stdout
+    process = subprocess.Popen(
+        [*TRAIN, *frozen, "hydra.run.dir=run"], cwd=tmp_path, env=clean_environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    found = tmp_path / "run" / "metrics.jsonl"
+    wait_until(lambda: found.exists() and len(found.read_text().splitlines()) > 1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    resumed = cherimoya_train("trainer.resume=run")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_failed_job_of_two_processes_leaves_the_others_their_turn(
+    cherimoya_train, train_arguments
+):
+    done = cherimoya_train("-m", *train_arguments, *TWO, "optim.adamw.lr=1e30,0.001")
+    assert done.returncode == 1
+    assert done.stdout.count("FAILED") == 1
+    assert "=== 2 jobs" in done.stdout
+    assert "best epoch" in done.stdout
+
+
+def test_a_launcher_and_a_sweep_do_not_mix(cherimoya_train, train_arguments):
+    done = cherimoya_train("-m", *train_arguments, "seed=0,1", WORLD_SIZE="2", RANK="0")
+    assert done.returncode == 1
+    assert "Leave the launcher out" in done.stderr
+
+
+def test_a_process_without_loci_to_validate_adds_none():
+    class Second(Processes):
+        def gathered(self, values):
+            return [values, {name: v[:0] for name, v in values.items()}]
+
+    torch.manual_seed(0)
+    model, source = (
+        Cherimoya(8, 2, signal_groups=[1, 2], n_control_tracks=2, trimming=2),
+        Resident(loci(), torch.device("cpu")),
+    )
+    rows, label = np.arange(1), np.ones(6)
+    for rank, n in ((0, 1), (1, 0)):
+        scores = evaluate(CapturedModel(model), source, rows, label, 4, "fp32", Second(rank, 2))
+        assert len(scores.log_counts) == n
+
+
+@pytest.mark.slow
 def test_a_failure_in_every_process_is_one_message(cherimoya_train, train_arguments):
     done = cherimoya_train(*train_arguments, *TWO, "optim.adamw.lr=1e30")
     assert done.returncode == 1
@@ -117,6 +179,8 @@ def test_a_process_that_dies_ends_the_run(cherimoya_train, train_arguments, tmp_
     os.kill(int(workers[-1]), signal.SIGKILL)
     _, errors = process.communicate(timeout=90)
     assert process.returncode == 1, errors
+    assert "was killed" in errors
+    assert f"trainer.resume={run.name}" in errors
 
 
 def test_what_srun_says_is_understood():

@@ -12,10 +12,14 @@ import pytest
 import torch
 from conftest import clean_environment
 from matplotlib import image
+from test_house import composed
 
 from cherimoya import Cherimoya
+from cherimoya.analysis.run import run
+from cherimoya.config import TrainConfig, resolve
 from cherimoya.errors import CherimoyaError
 from cherimoya.training.checkpoint import LAST, PREVIOUS, Checkpoints, locked
+from cherimoya.training.trainer import Trainer
 
 TRAIN = [sys.executable, "-c", "from cherimoya.cli import train; train()"]
 
@@ -169,6 +173,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     assert "the loss is" in done.stderr
     assert "Lower optim.muon.lr" in done.stderr
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+
+
+def test_nothing_is_saved_between_the_last_step_of_an_epoch_and_its_end(
+    train_arguments, tmp_path, monkeypatch
+):
+    saved = []
+
+    def note(trainer: Trainer) -> None:
+        saved.append((trainer.state.batch, trainer.steps_per_epoch))
+
+    monkeypatch.setattr(Trainer, "save", note)
+    config = resolve(
+        composed("train", [*train_arguments, "trainer.checkpoint_minutes=1e-9"]), TrainConfig
+    )
+    threads = torch.get_num_threads()
+    run(config, tmp_path)
+    torch.set_num_threads(threads)
+    batches, (steps, *_) = zip(*saved, strict=True)
+    assert set(batches) == set(range(steps))  # the loss weights would not be frozen after a resume
 
 
 def test_early_stopping(cherimoya_train, train_arguments):

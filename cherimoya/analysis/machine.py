@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cherimoya import __version__
-from cherimoya.errors import ConfigError
+from cherimoya.errors import ConfigError, LocalError
 
 
 def choose_device(asked: str) -> torch.device:
@@ -23,7 +23,7 @@ def choose_device(asked: str) -> torch.device:
         return torch.device("cpu")
     here = int(os.environ.get("LOCAL_RANK", 0))
     if here >= torch.cuda.device_count():
-        raise ConfigError(
+        raise LocalError(
             f"process {here} of this machine has no GPU: torch sees {torch.cuda.device_count()}. "
             "Start one process a GPU: trainer.devices is how many."
         )

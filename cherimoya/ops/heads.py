@@ -13,7 +13,8 @@ MOST_CHANNELS = 256  # that a tile of positions holds at once
 MOST_GROUPS = 4
 
 ROWS = 64  # positions of a tile
-TAPS = 32  # taps of a step
+TAPS = 16  # taps of a step, the fewest that a product takes
+DIAGONALS = 128  # positions whose products a program adds up
 GRADIENT_TAPS = 128  # taps whose gradients a program adds up
 WIDE = 128  # channels beyond which a tile is smaller, to have room on every GPU
 
@@ -72,33 +73,57 @@ fused_heads.register_autograd(_gradients, setup_context=_save)
 
 def heads_forward(x: Tensor, weight: Tensor, bias: Tensor, cut: int) -> tuple[Tensor, Tensor]:
     """Logits (N, G, L - 2 cut) and features (N, C), fp32, of an x that is not empty."""
+    x, weight, bias = contiguous(x), contiguous(weight.float()), contiguous(bias.float())
+    logits, features = _empty(x, weight, bias, cut)
+    by_taps = _point_heads if weight.shape[2] == 1 else _heads_of_taps
+    by_taps(x, weight, bias, cut, logits, features)
+    return logits, features
+
+
+def _point_heads(
+    x: Tensor, weight: Tensor, bias: Tensor, cut: int, logits: Tensor, features: Tensor
+) -> None:
+    """Fill both outputs, for one tap."""
     from cherimoya.ops import heads_kernels as kernels
 
-    x, weight, bias = contiguous(x), contiguous(weight.float()), contiguous(bias.float())
-    n, length, channels = x.shape
-    groups, _, taps = weight.shape
-    window = length - 2 * cut
-    logits, features = _empty(x, weight, bias, cut)
-    point_rows, point_warps = _point_tile(channels)
-    rows, most = (ROWS, TAPS // 2) if channels > WIDE else (2 * ROWS, TAPS)
-    step = _power_of_two(taps, most)
-    tiles = -(-window // (point_rows if taps == 1 else rows - step + 1))
+    (n, length, channels), window = x.shape, logits.shape[2]
+    rows, num_warps = _point_tile(channels)
+    tiles = -(-window // rows)
     parts = x.new_empty(n, tiles, channels, dtype=torch.float32)
-    arguments = (x, weight, bias, logits, parts, length, window, cut, tiles, 1 / window)
-    options = _options(x, weight)
-    if taps == 1:
-        kernels.point_heads_fwd_kernel[(n * tiles,)](
-            *arguments, BM=point_rows, num_warps=point_warps, **options
-        )
-    else:
-        kernels.heads_fwd_kernel[(n * groups * tiles,)](
-            *arguments, K=taps, ROWS=rows, TAPS=step, **_pipeline(x, 8), **options
-        )
+    kernels.point_heads_fwd_kernel[(n * tiles,)](
+        x, weight, bias, logits, parts, length, window, cut, tiles, 1 / window,
+        BM=rows, num_warps=num_warps, **_options(x, weight),
+    )  # fmt: skip
     kernels.heads_features_kernel[(n * -(-channels // 32),)](
         parts, features, tiles, C=channels, BLOCK=32, DEPTH=16, num_warps=4,
         **dependent_launch(x.device),
     )  # fmt: skip
-    return logits, features
+
+
+def _heads_of_taps(
+    x: Tensor, weight: Tensor, bias: Tensor, cut: int, logits: Tensor, features: Tensor
+) -> None:
+    """Fill both outputs, for more taps than one."""
+    from cherimoya.ops import heads_kernels as kernels
+
+    (n, length, channels), window = x.shape, logits.shape[2]
+    groups, _, taps = weight.shape
+    table = _table(weight, x.dtype)
+    rows = ROWS if channels > WIDE else 2 * ROWS
+    tiles = -(-length // rows)
+    parts = x.new_empty(n, tiles, channels, dtype=torch.float32)
+    z = x.new_empty(n, groups, taps, tiles * rows, dtype=torch.float32)
+    kernels.heads_products_kernel[(n * tiles,)](
+        x, table, z, parts, length, window, cut, tiles, 1 / window,
+        K=taps, TP=table.shape[1], BM=rows, TAPS=TAPS, ROUND=_rounding(x),
+        **_pipeline(4), **_options(x, weight),
+    )  # fmt: skip
+    blocks = -(-window // DIAGONALS)
+    kernels.heads_diagonals_kernel[(n * groups * blocks,)](
+        z, bias, parts, logits, features, length, window, cut, blocks, z.shape[3], tiles,
+        C=channels, CP=_power_of_two(channels, MOST_CHANNELS), G=groups, K=taps, BLOCK=DIAGONALS,
+        DEPTH=16, num_warps=4, **dependent_launch(x.device),
+    )  # fmt: skip
 
 
 def heads_backward(
@@ -150,14 +175,17 @@ def _gradients_of_taps(
 
     (n, length, channels), window = x.shape, dlogits.shape[2]
     groups, _, taps = weight.shape
-    wide = channels > WIDE
-    options = {"K": taps, "HALF": x.dtype == torch.bfloat16, **_options(x, weight)}
+    half = x.dtype == torch.bfloat16
+    options = {"K": taps, "ROUND": _rounding(x), **_options(x, weight)}
+    table = _table(weight, x.dtype if half else torch.float32)
+    narrow = channels <= 96  # room in registers for more taps at a time
     tiles = -(-length // ROWS)
     kernels.heads_bwd_x_kernel[(n * tiles,)](
-        weight, dlogits, dfeatures, dx, length, window, cut, tiles, 1 / window,
-        BM=ROWS, TAPS=_power_of_two(taps, TAPS), **_pipeline(x, 8 if wide else 4), **options,
+        table, dlogits, dfeatures, dx, length, window, cut, tiles, 1 / window,
+        TP=table.shape[1], BM=ROWS, TAPS=TAPS * (4 if narrow and groups == 1 else 2), LEAST=TAPS,
+        num_warps=4 if narrow else 8, **options,
     )  # fmt: skip
-    rows = ROWS // 2 if wide else ROWS
+    rows = ROWS // 2 if channels > WIDE else ROWS
     tiles = -(-length // rows)
     block = _power_of_two(taps, GRADIENT_TAPS)
     share = groups * -(-taps // block)  # programs that read the same tiles
@@ -165,7 +193,7 @@ def _gradients_of_taps(
     parts = x.new_empty(programs, weight.numel() + groups, dtype=torch.float32)
     kernels.heads_bwd_weight_kernel[(programs * share,)](
         x, dlogits, parts, length, window, cut, tiles, n * tiles,
-        BM=rows, TAPS=block, **_pipeline(x, 8), **options,
+        BM=rows, TAPS=block, HALF=half, **_pipeline(8), **options,
     )  # fmt: skip
     return parts
 
@@ -179,10 +207,29 @@ def _options(x: Tensor, weight: Tensor) -> dict[str, Any]:
     return {**sizes, **dependent_launch(x.device)}
 
 
-def _pipeline(x: Tensor, num_warps: int) -> dict[str, Any]:
-    """The launch options of a product."""
-    nvidia = x.device.type == "cuda" and not torch.version.hip
-    return {"STAGES": 2, "num_stages": 2, "num_warps": num_warps, "ROUND": nvidia}
+def _pipeline(num_warps: int) -> dict[str, int]:
+    """The launch options of a loop of products."""
+    return {"STAGES": 2, "num_stages": 2, "num_warps": num_warps}
+
+
+def _rounding(v: Tensor) -> bool:
+    """Whether fp32 operands are to be rounded to TF32: NVIDIA's products would truncate them."""
+    return v.device.type == "cuda" and not torch.version.hip
+
+
+def _table(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight as products in this dtype read it: (G, k, C), both padded with zeros."""
+    from cherimoya.ops import heads_kernels as kernels
+    from cherimoya.ops.tables import column_widths
+
+    groups, channels, taps = weight.shape
+    shape = (groups, -(-taps // TAPS) * TAPS, sum(column_widths(channels)))
+    table = weight.new_empty(shape, dtype=dtype)
+    kernels.heads_table_kernel[(-(-table.numel() // 256),)](
+        weight, table, C=channels, CP=shape[2], G=groups, K=taps, TP=shape[1], BLOCK=256,
+        ROUND=_rounding(weight), num_warps=4, **dependent_launch(weight.device),
+    )  # fmt: skip
+    return table
 
 
 def _point_tile(channels: int) -> tuple[int, int]:

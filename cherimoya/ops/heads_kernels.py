@@ -4,9 +4,11 @@ x (N, L, C), contiguous; weight (G, C, K) and bias (G,) in fp32. The window is w
 logits (N, G, window), features (N, C), both fp32. C columns are handled as CA + CB, powers of two.
 
 A kernel of one tap adds up in fp32. Kernels of more multiply x by every tap, z = x @ weight[g],
-and the logits are sums along z's diagonals; the gradients read the logits' gradient along them,
-dz[l, j] = dlogits[l - cut - j + K // 2]. Products are in the dtype of x with fp32 sums; where x is
-fp32 they are in TF32, and so are the gradients' where x is fp16, whose range dlogits may leave.
+and store that in fp32; the logits are sums along its diagonals. The gradients read the logits'
+gradient along them, dz[l, j] = dlogits[l - cut - j + K // 2]. Products are in the dtype of x with
+fp32 sums; where x is fp32 they are in TF32, and so are the gradients' where x is fp16, whose range
+dlogits may leave. They read the weight as a table in that dtype, (G, TP, CA + CB), zero where it
+has no value.
 
 Tiles never span examples, and partial sums are added up in a fixed order: no atomics.
 """
@@ -14,7 +16,7 @@ Tiles never span examples, and partial sums are added up in a fixed order: no at
 import triton
 import triton.language as tl
 
-from cherimoya.ops.block_kernels import store_rows
+from cherimoya.ops.block_kernels import load_table, store_rows
 from cherimoya.ops.conv_norm_kernels import sum_rows, wait_for_previous_kernel
 
 
@@ -43,18 +45,11 @@ def store_columns(p, value, C: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.cons
 
 
 @triton.jit
-def load_weight(p, tap, C: tl.constexpr, K: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr):
-    """These taps of p (C, K), (WIDTH, taps), zero outside."""
-    column = FIRST + tl.arange(0, WIDTH)
-    inside = (column < C)[:, None] & (tap < K)[None, :]
-    return tl.load(p + (column * K)[:, None] + tap[None, :], mask=inside, other=0.0)
-
-
-@triton.jit
 def load_diagonals(dlogits, row, tap, window, cut, K: tl.constexpr):
     """dz = dlogits[row - cut - tap + K // 2], zero outside: row and tap broadcast to a tile."""
     p = row - cut + K // 2 - tap
-    return tl.load(dlogits + p, mask=(p >= 0) & (p < window) & (tap < K), other=0.0)
+    inside = p.to(tl.uint32) < window.to(tl.uint32)  # nor below 0
+    return tl.load(dlogits + p, mask=inside & (tap < K), other=0.0)
 
 
 @triton.jit
@@ -66,6 +61,16 @@ def operand(v, DT: tl.constexpr, ROUND: tl.constexpr):
             "cvt.rna.tf32.f32 $0, $1;", "=r,r", [v], dtype=tl.float32, is_pure=True, pack=1
         )
     return v
+
+
+@triton.jit
+def store_features(
+    part_features, features, n, tiles, column,
+    C: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """These columns of features (N, C) = sum of part_features (N, tiles, C), for example n."""
+    total = sum_rows(part_features + n * tiles * C, tiles, C, column, BLOCK, DEPTH)
+    tl.store(features + n * C + column, total, mask=column < C)
 
 
 @triton.jit(do_not_specialize=["L", "window", "cut", "tiles"])
@@ -98,52 +103,95 @@ def point_heads_fwd_kernel(
         tl.store(at, out + tl.load(bias + g), mask=position < window)
 
 
-@triton.jit(do_not_specialize=["L", "window", "cut", "tiles"])
-def heads_fwd_kernel(
-    x, weight, bias, logits, part_features, L, window, cut, tiles, share,
-    C: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr, G: tl.constexpr, K: tl.constexpr,
-    ROWS: tl.constexpr, TAPS: tl.constexpr, STAGES: tl.constexpr, ROUND: tl.constexpr,
-    PDL: tl.constexpr,
+@triton.jit
+def heads_table_kernel(
+    weight, table,
+    C: tl.constexpr, CP: tl.constexpr, G: tl.constexpr, K: tl.constexpr, TP: tl.constexpr,
+    BLOCK: tl.constexpr, ROUND: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """One group's logits for ROWS - TAPS + 1 positions of one example, and their part of the mean.
+    """table (G, TP, CP) = weight (G, C, K) as the products read it, zero where it has no value."""
+    wait_for_previous_kernel(PDL)
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    column = at % CP
+    tap = (at // CP) % TP
+    g = at // (CP * TP)
+    inside = (column < C) & (tap < K) & (g < G)
+    v = tl.load(weight + (g * C + column) * K + tap, mask=inside, other=0.0)
+    tl.store(table + at, operand(v, table.dtype.element_ty, ROUND), mask=g < G)
 
-    x (N, L, C), weight (G, C, K), bias (G,) -> logits (N, G, window), part_features (N, tiles, C);
-    share is 1 / window. ROWS rows of x times TAPS taps hold whole diagonals of so many positions.
+
+@triton.jit(do_not_specialize=["L", "window", "cut", "tiles"])
+def heads_products_kernel(
+    x, table, z, part_features, L, window, cut, tiles, share,
+    C: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr, G: tl.constexpr, K: tl.constexpr,
+    TP: tl.constexpr, BM: tl.constexpr, TAPS: tl.constexpr, STAGES: tl.constexpr,
+    ROUND: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """BM positions of one example times every tap, and their part of the mean.
+
+    x (N, L, C), table (G, TP, CA + CB) -> z (N, G, K, tiles BM), part_features (N, tiles, C); share
+    is 1 / window.
+    """
+    wait_for_previous_kernel(PDL)
+    DT: tl.constexpr = x.dtype.element_ty
+    pid = tl.program_id(0)
+    n = (pid // tiles).to(tl.int64)
+    row = (pid % tiles) * BM + tl.arange(0, BM)
+    pitch = tiles * BM
+    tap = tl.arange(0, TAPS)
+    x += n * L * C
+    z += n * G * K * pitch
+    part_features += pid.to(tl.int64) * C
+    inside = ((row >= cut) & (row < cut + window))[:, None]
+    xa = load_inside(x, row, L, C, 0, CA)
+    if CB > 0:
+        xb = load_inside(x, row, L, C, CA, CB)
+    mean = tl.sum(tl.where(inside, xa.to(tl.float32), 0.0), 0) * share
+    store_columns(part_features, mean, C, 0, CA)
+    xa = operand(xa, DT, ROUND)
+    if CB > 0:
+        mean = tl.sum(tl.where(inside, xb.to(tl.float32), 0.0), 0) * share
+        store_columns(part_features, mean, C, CA, CB)
+        xb = operand(xb, DT, ROUND)
+    for first in tl.range(0, G * TP, TAPS, num_stages=STAGES):
+        wa = load_table(table, first, CA + CB, 0, TAPS, CA)
+        product = tl.dot(xa, tl.trans(wa), input_precision="tf32")
+        if CB > 0:
+            wb = load_table(table, first, CA + CB, CA, TAPS, CB)
+            product = tl.dot(xb, tl.trans(wb), product, input_precision="tf32")
+        j = first % TP + tap
+        at = (first // TP * K + j).to(tl.int64) * pitch
+        tl.store(z + at[None, :] + row[:, None], product, mask=(j < K)[None, :])
+
+
+@triton.jit(do_not_specialize=["L", "window", "cut", "tiles", "pitch", "parts"])
+def heads_diagonals_kernel(
+    z, bias, part_features, logits, features, L, window, cut, tiles, pitch, parts,
+    C: tl.constexpr, CP: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr,
+    DEPTH: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One group's logits for BLOCK positions of one example; its first program adds the features.
+
+    z (N, G, K, pitch), bias (G,), part_features (N, parts, C) -> logits (N, G, window), features
+    (N, C); L of z's positions count. CP >= C.
     """
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
-    DT: tl.constexpr = x.dtype.element_ty
-    OWN: tl.constexpr = ROWS - TAPS + 1
-    tile = pid % tiles
+    position = (pid % tiles) * BLOCK + tl.arange(0, BLOCK)
     g = (pid // tiles) % G
     n = (pid // (tiles * G)).to(tl.int64)
-    local = tl.arange(0, ROWS)
-    tap = tl.arange(0, TAPS)
-    diagonal = tl.minimum(local[:, None] + tap[None, :], ROWS - 1)
-    x += n * L * C
-    weight += g * C * K
-    position = tile * OWN + local
-    first = position + cut - K // 2
-    out = tl.zeros((ROWS,), dtype=tl.float32)
-    for j in tl.range(0, K, TAPS, num_stages=STAGES):
-        va = operand(load_inside(x, first + j, L, C, 0, CA), DT, ROUND)
-        wa = operand(load_weight(weight, j + tap, C, K, 0, CA), DT, ROUND)
-        z = tl.dot(va, wa, input_precision="tf32")
-        if CB > 0:
-            vb = operand(load_inside(x, first + j, L, C, CA, CB), DT, ROUND)
-            wb = operand(load_weight(weight, j + tap, C, K, CA, CB), DT, ROUND)
-            z = tl.dot(vb, wb, z, input_precision="tf32")
-        out += tl.sum(tl.gather(z, diagonal, 0), 1)
-    inside = (local < OWN) & (position < window)
-    tl.store(logits + (n * G + g) * window + position, out + tl.load(bias + g), mask=inside)
-    if g == 0:
-        rows = tl.minimum((tile + 1) * OWN, window)
-        part_features += (n * tiles + tile) * C
-        xa = load_inside(x + cut * C, position, rows, C, 0, CA).to(tl.float32)
-        store_columns(part_features, tl.sum(xa, 0) * share, C, 0, CA)
-        if CB > 0:
-            xb = load_inside(x + cut * C, position, rows, C, CA, CB).to(tl.float32)
-            store_columns(part_features, tl.sum(xb, 0) * share, C, CA, CB)
+    row = position + cut - K // 2
+    at = z + (n * G + g) * K * pitch + row
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for _ in tl.static_range(K):
+        inside = row.to(tl.uint32) < L.to(tl.uint32)  # nor below 0
+        total += tl.load(at, mask=inside, other=0.0)
+        row += 1
+        at += pitch + 1
+    at = logits + (n * G + g) * window + position
+    tl.store(at, total + tl.load(bias + g), mask=position < window)
+    if pid % (tiles * G) == 0:
+        store_features(part_features, features, n, parts, tl.arange(0, CP), C, CP, DEPTH)
 
 
 @triton.jit(do_not_specialize=["tiles"])
@@ -156,9 +204,8 @@ def heads_features_kernel(
     SPLIT: tl.constexpr = (C + BLOCK - 1) // BLOCK
     pid = tl.program_id(0)
     n = (pid // SPLIT).to(tl.int64)
-    at = (pid % SPLIT) * BLOCK + tl.arange(0, BLOCK)
-    total = sum_rows(part_features + n * tiles * C, tiles, C, at, BLOCK, DEPTH)
-    tl.store(features + n * C + at, total, mask=at < C)
+    column = (pid % SPLIT) * BLOCK + tl.arange(0, BLOCK)
+    store_features(part_features, features, n, tiles, column, C, BLOCK, DEPTH)
 
 
 @triton.jit(do_not_specialize=["L", "window", "cut", "tiles", "all_tiles"])
@@ -212,38 +259,52 @@ def point_heads_bwd_kernel(
     tl.store(parts + G * C + group, db, mask=group < G)
 
 
+@triton.jit
+def add_taps(
+    dx_a, dx_b, dlogits, table, row, first, window, cut,
+    CA: tl.constexpr, CB: tl.constexpr, K: tl.constexpr, TAPS: tl.constexpr, ROUND: tl.constexpr,
+):  # fmt: skip
+    """dx's columns with what these rows' logits add by TAPS taps of table (TP, CA + CB)."""
+    DT: tl.constexpr = table.dtype.element_ty
+    tap = first + tl.arange(0, TAPS)
+    dz = load_diagonals(dlogits, row[:, None], tap[None, :], window, cut, K)
+    wa = load_table(table, first, CA + CB, 0, TAPS, CA)
+    if CB > 0:
+        wb = load_table(table, first, CA + CB, CA, TAPS, CB)
+    dz = operand(dz, DT, ROUND)
+    dx_a = tl.dot(dz, wa, dx_a, input_precision="tf32")
+    if CB > 0:
+        dx_b = tl.dot(dz, wb, dx_b, input_precision="tf32")
+    return dx_a, dx_b
+
+
 @triton.jit(do_not_specialize=["L", "window", "cut", "tiles"])
 def heads_bwd_x_kernel(
-    weight, dlogits, dfeatures, dx, L, window, cut, tiles, share,
+    table, dlogits, dfeatures, dx, L, window, cut, tiles, share,
     C: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr, G: tl.constexpr, K: tl.constexpr,
-    BM: tl.constexpr, TAPS: tl.constexpr, STAGES: tl.constexpr, HALF: tl.constexpr,
+    TP: tl.constexpr, BM: tl.constexpr, TAPS: tl.constexpr, LEAST: tl.constexpr,
     ROUND: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """dx of BM rows of one example.
+    """dx of BM rows of one example, by TAPS taps at a time, then by LEAST.
 
-    weight (G, C, K), dlogits (N, G, window), dfeatures (N, C) -> dx (N, L, C). HALF: products in
-    bf16, else in TF32.
+    table (G, TP, CA + CB), dlogits (N, G, window), dfeatures (N, C) -> dx (N, L, C).
     """
     wait_for_previous_kernel(PDL)
-    DT: tl.constexpr = tl.bfloat16 if HALF else tl.float32
+    WHOLE: tl.constexpr = TP // TAPS * TAPS
     pid = tl.program_id(0)
     n = (pid // tiles).to(tl.int64)
     row = (pid % tiles) * BM + tl.arange(0, BM)
-    tap = tl.arange(0, TAPS)
     dx_a = tl.zeros((BM, CA), dtype=tl.float32)
+    dx_b = dx_a
     if CB > 0:
         dx_b = tl.zeros((BM, CB), dtype=tl.float32)
     for g in tl.static_range(G):
         d = dlogits + (n * G + g) * window
-        w = weight + g * C * K
-        for j in tl.range(0, K, TAPS, num_stages=STAGES):
-            dz = load_diagonals(d, row[:, None], j + tap[None, :], window, cut, K)
-            dz = operand(dz, DT, ROUND)
-            wa = operand(load_weight(w, j + tap, C, K, 0, CA), DT, ROUND)
-            dx_a = tl.dot(dz, tl.trans(wa), dx_a, input_precision="tf32")
-            if CB > 0:
-                wb = operand(load_weight(w, j + tap, C, K, CA, CB), DT, ROUND)
-                dx_b = tl.dot(dz, tl.trans(wb), dx_b, input_precision="tf32")
+        w = table + g * TP * (CA + CB)
+        for j in tl.range(0, WHOLE, TAPS, num_stages=1, disable_licm=True):
+            dx_a, dx_b = add_taps(dx_a, dx_b, d, w, row, j, window, cut, CA, CB, K, TAPS, ROUND)
+        for j in tl.range(WHOLE, TP, LEAST, num_stages=1, disable_licm=True):
+            dx_a, dx_b = add_taps(dx_a, dx_b, d, w, row, j, window, cut, CA, CB, K, LEAST, ROUND)
     inside = ((row >= cut) & (row < cut + window))[:, None]
     mean = load_columns(dfeatures + n * C, C, 0, CA) * share
     store_rows(dx + n * L * C, row, L, dx_a + tl.where(inside, mean[None, :], 0.0), C, 0, CA)

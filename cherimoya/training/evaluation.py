@@ -93,7 +93,8 @@ def evaluate(
     model: Cherimoya = predict.model  # type: ignore[assignment]
     groups, device = model.signal_groups, source.device
     processes = processes or Processes()
-    own = np.array_split(rows, processes.world)[processes.rank]
+    share = np.array_split(rows, processes.world)[processes.rank]
+    own = share if len(share) else rows[:1]  # of which nothing is kept
     parts: list[dict[str, Tensor]] = []
     was_training = model.training
     model.eval()
@@ -107,7 +108,8 @@ def evaluate(
             parts.append(_profile_metrics(logits, p, batch.signal, groups) | found)
     finally:
         model.train(was_training)
-    joined = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    kept = slice(len(share))
+    joined = {name: torch.cat([part[name] for part in parts])[kept].cpu() for name in parts[0]}
     shares = processes.gathered(joined)
     whole = {name: torch.cat([share[name] for share in shares]) for name in joined}
     return Scores(

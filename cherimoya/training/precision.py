@@ -8,7 +8,7 @@ from torch import Tensor
 from cherimoya.errors import ConfigError
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-FIRST_SCALE, GROWTH_STEPS = 2.0**10, 1000
+FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**10, 2.0**-20, 1000
 
 
 def choose_precision(asked: str, device: torch.device) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cherimoya.errors import Interrupted
+
 
 @dataclass
 class Processes:
@@ -33,8 +35,7 @@ class Processes:
 
         device = next(model.parameters()).device
         on_gpu = [device.index] if device.type == "cuda" else None
-        stream = torch.cuda.Stream() if on_gpu else None  # so that steps can be captured
-        with torch.cuda.stream(stream):
+        with side_stream(device):  # so that steps can be captured
             return DistributedDataParallel(model, device_ids=on_gpu, gradient_as_bucket_view=True)
 
     def gradients_shared(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
@@ -67,6 +68,19 @@ class Processes:
 
 
 @contextmanager
+def side_stream(device: torch.device) -> Iterator[None]:
+    """On a GPU, a stream beside the current one, which waits for it and is waited for."""
+    if device.type != "cuda":
+        yield
+        return
+    here, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    stream.wait_stream(here)
+    with torch.cuda.stream(stream):
+        yield
+    here.wait_stream(stream)
+
+
+@contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """The processes that a launcher started, as RANK and WORLD_SIZE say; alone without them."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -78,6 +92,10 @@ def joined(device: torch.device) -> Iterator[Processes]:
         "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None
     )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    yield Processes(rank, world, here, torch.distributed.new_group(backend="gloo"))
-    # After an error the others may never come to this; the launcher ends them.
+    try:
+        yield Processes(rank, world, here, torch.distributed.new_group(backend="gloo"))
+    except Interrupted:
+        torch.distributed.destroy_process_group()
+        raise
+    # After another error the others may never come to this; the launcher ends them.
     torch.distributed.destroy_process_group()

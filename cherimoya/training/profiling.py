@@ -13,8 +13,9 @@ ROWS = 30
 class Profile:
     """Records some steps between looks of the training loop into `folder`/profile."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, device: torch.device, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder / "profile", say
+        self._cuda = device.type == "cuda"
         self._looks, self._steps = 0, 0
         self._profiler: torch.profiler.profile | None = None
 
@@ -23,7 +24,7 @@ class Profile:
         self._looks += 1
         if self._looks == WARMUP_LOOKS:
             activities = [torch.profiler.ProfilerActivity.CPU]
-            if torch.cuda.is_available():
+            if self._cuda:
                 torch.cuda.synchronize()
                 activities.append(torch.profiler.ProfilerActivity.CUDA)
             self._profiler = torch.profiler.profile(activities=activities)
@@ -31,16 +32,23 @@ class Profile:
         elif self._profiler is not None:
             self._steps += steps
             if self._steps >= STEPS:
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                self._profiler.stop()
                 self._write(self._profiler)
-                self._profiler = None
+
+    def close(self) -> None:
+        """Write what there is, at the end of the training."""
+        if self._profiler is not None:
+            self._write(self._profiler)
+        elif not self._steps:
+            self._say(f"no profile: it begins after {WARMUP_LOOKS} looks at the steps")
 
     def _write(self, profiler: torch.profiler.profile) -> None:
+        if self._cuda:
+            torch.cuda.synchronize()
+        profiler.stop()
+        self._profiler = None
         self._folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(self._folder / "trace.json"))
-        by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        by = "self_cuda_time_total" if self._cuda else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=by, row_limit=ROWS)
         (self._folder / "table.txt").write_text(f"{self._steps} steps\n{table}")
         self._say(f"profile of {self._steps} steps: {self._folder}/table.txt and trace.json")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from cherimoya.training.processes import side_stream
 from cherimoya.training.step import TrainingStep
 
 WARMUP_STEPS = 3  # compile, choose launch options and fill caches before a capture
@@ -22,6 +23,7 @@ class Runner:
     ) -> None:
         self._step, self._work, self._say = step, work, say
         self._capture = graph and step.device.type == "cuda"
+        self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
 
     @property
@@ -33,6 +35,8 @@ class Runner:
         """Make one step."""
         if self._graph is None and self._capture:
             self._try_to_capture()
+        elif not self._warm and self._step.processes.world > 1:
+            self._warm_up()  # DistributedDataParallel sums in another order after its first step
         if self._graph is None:
             self._work()
         else:
@@ -40,7 +44,7 @@ class Runner:
 
     def forget(self) -> None:
         """Capture the step anew before the next one."""
-        self._graph = None
+        self._graph, self._warm = None, False
 
     def _try_to_capture(self) -> None:
         self._warm_up()
@@ -49,6 +53,8 @@ class Runner:
             # Threads that read ahead or watch other processes may go on meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._work()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             self._capture = False
             torch.cuda.synchronize()
@@ -62,11 +68,9 @@ class Runner:
         failed = self._step.failed
         before = failed.clone()
         failed.fill_(1.0)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
         shared = self._step.processes.world > 1
-        with torch.cuda.stream(stream):
+        with side_stream(self._step.device):
             for _ in range(SHARED_WARMUP_STEPS if shared else WARMUP_STEPS):
                 self._work()
-        torch.cuda.current_stream().wait_stream(stream)
         failed.copy_(before)
+        self._warm = True

@@ -17,7 +17,7 @@ from cherimoya.losses import KendallLoss, build_loss, training_loss
 from cherimoya.network import Cherimoya
 from cherimoya.optim.routing import build_optimizers, build_schedules
 from cherimoya.training.ema import EMA, ema_decay
-from cherimoya.training.precision import LossScale, autocast
+from cherimoya.training.precision import LEAST_SCALE, LossScale, autocast
 from cherimoya.training.processes import Processes
 
 
@@ -75,7 +75,7 @@ class TrainingStep:
         self.ema = EMA(model)
         self.scale = LossScale(self.device) if precision == "fp16" else None
         self.processes = processes or Processes()
-        self._network: nn.Module = self.processes.shared(model)
+        self._network: nn.Module | None = None  # the model as several processes share it
         # --------------------------------------------- on the device, changed by every step
         self.count = torch.zeros(1, dtype=torch.int64, device=self.device)  # steps made
         self.failed = torch.zeros((), device=self.device)
@@ -119,6 +119,7 @@ class TrainingStep:
         else:
             in_range = self.scale.unscale(self._gradients())
             self.scale.update(in_range, changes)
+            self.failed.copy_(torch.where(self.scale.scale < LEAST_SCALE, 1.0, self.failed))
             self._found_inf.copy_(torch.where(in_range, self.failed, 1.0))
         for optimizer in self.optimizers.values():
             optimizer.step()
@@ -128,6 +129,8 @@ class TrainingStep:
 
     def _backward(self, pieces: Iterable[Batch]) -> Tensor:
         """Gradients of the batch's mean loss; returns total, profile and count (3,) losses."""
+        if self._network is None:
+            self._network = self.processes.shared(self.model)
         losses = torch.zeros(3, device=self.device)
         for i, batch in enumerate(pieces):
             with self.processes.gradients_shared(self._network, i == self._parts - 1):
@@ -146,13 +149,18 @@ class TrainingStep:
 
     def end_epoch(self) -> bool:
         """Freeze the loss weights if they have settled; returns whether they were just now."""
-        if not self.loss.end_epoch(self.model):
-            return False
-        self._network = self.processes.shared(self.model)
-        return True
+        frozen = self.loss.end_epoch(self.model)
+        if frozen:
+            self._network = None
+        return frozen
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self.model.parameters() if p.grad is not None]
+
+    def is_finite(self) -> bool:
+        """Whether every weight is; a gradient that is not may follow from a finite loss."""
+        norms = torch._foreach_norm([p.detach() for p in self.model.parameters()])
+        return bool(torch.stack(norms).isfinite().all())
 
     def take_sums(self) -> dict[str, float]:
         """The epoch's sums of the losses, which begin again at zero."""
@@ -186,3 +194,4 @@ class TrainingStep:
             self.scale.load_state_dict(state["scale"])
         if state["loss_frozen"] and isinstance(self.loss, KendallLoss):
             self.loss.freeze(self.model)
+            self._network = None

@@ -75,7 +75,9 @@ class Trainer:
         )  # fmt: skip
         self.runner = Runner(step, self._work, settings.cuda_graph, say)
         self.predict = CapturedModel(step.model, settings.cuda_graph)
-        self.profile = Profile(checkpoints.folder.parent, say) if settings.profile and log else None
+        self.profile: Profile | None = None
+        if settings.profile and log:
+            self.profile = Profile(checkpoints.folder.parent, step.device, say)
 
     def fit(self) -> None:
         """Train until the last epoch or until the validation loss stops improving.
@@ -88,6 +90,7 @@ class Trainer:
         estimate = progress.TimeEstimate(epochs * self.steps_per_epoch - state.step, self.say)
         with stop_request() as stop:
             self._clock = self._saved = time.monotonic()
+            self._looked = state.step
             while state.epoch < epochs and not self._patience_over():
                 self.begin_epoch()
                 # ------------------------------------------------- one epoch of training steps
@@ -97,12 +100,15 @@ class Trainer:
                     state.batch += 1
                     state.step += 1
                     if state.batch % stride == 0 or state.batch == self.steps_per_epoch:
-                        self._look(stop)
-                        estimate.steps_done(stride)
+                        estimate.steps_done(self._look())
+                        if state.batch < self.steps_per_epoch:
+                            self._save_or_stop(stop)
                 # ------------------------------------------------- then validate, log and save
                 self._end_epoch()
                 self._count_time(steps=0)
-                self.save()
+                self._save_or_stop(stop, due=True)
+        if self.profile:
+            self.profile.close()
         if self.log:
             with self.step.ema.swapped_in():
                 self.checkpoints.save_model(self.step.model, FINAL)
@@ -125,15 +131,20 @@ class Trainer:
         label, done = f"epoch {self.state.epoch}", self.state.batch
         return progress.shown(remaining, label, self.steps_per_epoch, "step", done)
 
-    def _look(self, stop: StopRequest) -> None:
-        """See whether the last steps went well; save or stop if some process wants to."""
+    def _look(self) -> int:
+        """See whether the last steps went well; returns how many there were since last time."""
         if self.step.watch.failed():
             self._complain()
-        stride = STRIDE[self.step.device.type]
-        self._count_time(steps=stride)
+        steps, self._looked = self.state.step - self._looked, self.state.step
+        self._count_time(steps)
         if self.profile:
-            self.profile.look(stride)
-        due = time.monotonic() - self._saved > 60 * self.config.trainer.checkpoint_minutes
+            self.profile.look(steps)
+        return steps
+
+    def _save_or_stop(self, stop: StopRequest, due: bool = False) -> None:
+        """Save if it is `due`, or if time or a signal has it so in some process; then stop."""
+        passed = time.monotonic() - self._saved
+        due = due or passed > 60 * self.config.trainer.checkpoint_minutes
         wanted = self.step.processes.largest(stop.signum or (SAVE if due else 0))
         if wanted:
             self.save()
@@ -157,16 +168,16 @@ class Trainer:
         first = step % self.steps_per_epoch * size
         rows = self.dataset.rows["train"][self._plan(self.state.epoch).locus]
         listed = ", ".join(str(r) for r in rows[first : first + min(size, 8)])
+        more = ", ..." if size > 8 else ""
         raise CherimoyaError(
-            f"the loss is not finite at step {step} (epoch {self.state.epoch}, loci {listed}, "
-            f"... of {self.dataset.path}). Nothing was changed by it; the last good state is "
-            f"in {self.checkpoints.folder}. Lower optim.muon.lr and optim.adamw.lr, or look "
-            "at these loci."
+            f"the loss is not finite at step {step} (epoch {self.state.epoch}, loci {listed}{more} "
+            f"of {self.dataset.path}). What {self.checkpoints.folder} holds is from before it. "
+            "Lower optim.muon.lr and optim.adamw.lr, or look at these loci."
         )
 
     def save(self) -> None:
         """Write last.pt, in the first process. Raises CherimoyaError after a failed step."""
-        if self.step.watch.failed_by_now():
+        if self.step.watch.failed_by_now() or not self.step.is_finite():
             self._complain()
         self._saved = time.monotonic()
         if not self.log:

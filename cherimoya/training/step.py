@@ -30,7 +30,7 @@ class Watch:
         self._pending: tuple[Tensor, torch.cuda.Event] | None = None
 
     def failed(self) -> bool:
-        """Whether the flag was set at the look before this one; on a CPU, whether it is."""
+        """Whether the flag was set at the look before this one; at the first, whether it is."""
         self.looks += 1
         if not self._flag.is_cuda:
             return self.failed_by_now()
@@ -40,7 +40,7 @@ class Watch:
         event.record()
         self._pending = copy, event
         if before is None:
-            return False
+            return self.failed_by_now()
         before[1].synchronize()
         return bool(before[0])
 

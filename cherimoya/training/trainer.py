@@ -133,7 +133,8 @@ class Trainer:
 
     def _look(self) -> int:
         """See whether the last steps went well; returns how many there were since last time."""
-        if self.step.watch.failed():
+        last = self.state.batch == self.steps_per_epoch  # whose time is not to be missed
+        if self.step.watch.failed() or (last and self.step.watch.failed_by_now()):
             self._complain()
         steps, self._looked = self.state.step - self._looked, self.state.step
         self._count_time(steps)
@@ -162,23 +163,25 @@ class Trainer:
             state.waited_seconds += self.source.waited
         self.source.waited = 0.0
 
-    def _complain(self) -> None:
-        """Raise the CherimoyaError of a loss that is not finite."""
+    def _complain(self, what: str = "the loss") -> None:
+        """Raise the CherimoyaError of a loss, or a weight, that is not finite."""
         step, size = int(self.step.count), self.config.trainer.batch_size
         first = step % self.steps_per_epoch * size
         rows = self.dataset.rows["train"][self._plan(self.state.epoch).locus]
         listed = ", ".join(str(r) for r in rows[first : first + min(size, 8)])
         more = ", ..." if size > 8 else ""
         raise CherimoyaError(
-            f"the loss is not finite at step {step} (epoch {self.state.epoch}, loci {listed}{more} "
+            f"{what} is not finite at step {step} (epoch {self.state.epoch}, loci {listed}{more} "
             f"of {self.dataset.path}). What {self.checkpoints.folder} holds is from before it. "
             "Lower optim.muon.lr and optim.adamw.lr, or look at these loci."
         )
 
     def save(self) -> None:
         """Write last.pt, in the first process. Raises CherimoyaError after a failed step."""
-        if self.step.watch.failed_by_now() or not self.step.is_finite():
+        if self.step.watch.failed_by_now():
             self._complain()
+        if not self.step.is_finite():
+            self._complain("a weight")
         self._saved = time.monotonic()
         if not self.log:
             return
@@ -233,8 +236,6 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         state, n = self.state, self.steps_per_epoch
-        if self.step.watch.failed_by_now():
-            self._complain()
         if self.step.end_epoch():
             self.runner.forget()
             self.say(f"epoch {state.epoch}: the loss weights have settled and are now fixed")

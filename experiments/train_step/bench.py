@@ -10,6 +10,7 @@ FOLDER comes from `pip install --no-deps --target FOLDER cherimoya==0.3.1`. Appe
 import argparse
 import csv
 import datetime
+import json
 import os
 import statistics
 import subprocess
@@ -61,6 +62,7 @@ IN, OUT, JITTER = 2114, 1000, 128
 EXAMPLES, VALIDATION, NEGATIVES = 148_608, 10_000, 0.1
 WARMUP, GROUP, GROUPS = 24, 50, 5
 EPOCHS = 40
+ALL = ("ours", "start", "devices", "epoch", "upstream")
 
 
 @dataclass(frozen=True)
@@ -238,25 +240,27 @@ class Bench:
             waiting=round(speed["waiting_for_data"] or 0, 5), peak_MB=self.peak(),
         )  # fmt: skip
 
+    def loci_file(self, folder: Path, most: int) -> Path:
+        """An HDF5 file of up to `most` of the training loci, and some to validate."""
+        loci, count = self.data.loci, len(self.data.loci)
+        chosen = np.r_[0 : min(most, count - 32), count - 16 : count]
+        names = ("sequence", "signal", "label", "chrom", "start", "end")
+        small = replace(loci, **{name: getattr(loci, name)[chosen] for name in names})
+        return write(folder / "loci.h5", small)
+
+    def command(self, setup: Setup, path: Path, *more: str) -> list[str]:
+        """`cherimoya-train` on `path`, without plots."""
+        return [
+            sys.executable, "-c", "from cherimoya.cli import train; train()", "data=hdf5",
+            f"data.path={path}", "data.validation_chroms=[v]", "data.test_chroms=[]",
+            "logger=none", f"model.n_filters={setup.n_filters}", "trainer.plots=false",
+            f"trainer.precision={setup.precision}", f"trainer.device={self.args.device}", *more,
+        ]  # fmt: skip
+
     def time_start(self, setup: Setup) -> None:
         """Seconds from the command until the time left is told, after some steps."""
         folder = Path(tempfile.mkdtemp())
-        count = len(self.data.loci)
-        chosen = np.r_[0 : min(2000, count // 2), count - 16 : count]
-        loci = self.data.loci
-        small = replace(
-            loci, sequence=loci.sequence[chosen], signal=loci.signal[chosen],
-            label=loci.label[chosen], chrom=loci.chrom[chosen], start=loci.start[chosen],
-            end=loci.end[chosen],
-        )  # fmt: skip
-        write(folder / "loci.h5", small)
-        command = [
-            sys.executable, "-c", "from cherimoya.cli import train; train()", "data=hdf5",
-            f"data.path={folder}/loci.h5", "data.validation_chroms=[v]", "data.test_chroms=[]",
-            "logger=none", "trainer.max_epochs=5", f"model.n_filters={setup.n_filters}",
-            f"trainer.precision={setup.precision}", "trainer.plots=false",
-            f"trainer.device={self.args.device}",
-        ]  # fmt: skip
+        command = self.command(setup, self.loci_file(folder, 4096))
         environment = {**os.environ, "TRITON_CACHE_DIR": str(folder / "cache")}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
         for cache in ("cold", "warm"):
@@ -267,10 +271,33 @@ class Bench:
             assert process.stdout is not None
             told = next((line for line in process.stdout if "ms a step" in line), "never told")
             seconds = time.monotonic() - since
-            process.stdout.read()
+            process.kill()
             process.wait()
             self.say(f"start with a {cache} cache: {seconds:.1f} s, then {told.strip()}")
             self.row(f"start, {cache} cache", "ours", setup, seconds=round(seconds, 2))
+
+    def time_devices(self, setup: Setup) -> None:
+        """Milliseconds of a step with 64 sequences for each of 1, 2, 4 and 8 devices."""
+        cuda = self.device.type == "cuda"
+        found = torch.cuda.device_count() if cuda else 2
+        folder = Path(tempfile.mkdtemp())
+        path = self.loci_file(folder, 25_600)
+        environment = {**os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
+        for devices in (n for n in (1, 2, 4, 8) if n <= found):
+            batch = (64 if cuda else 8) * devices
+            more = [f"trainer.devices={devices}", f"trainer.batch_size={batch}"]
+            more += ["trainer.max_epochs=3", "optim.warmup_epochs=1", f"hydra.run.dir=run{devices}"]
+            subprocess.run(
+                self.command(setup, path, *more), cwd=folder, env=environment, check=True,
+                stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+            speed = json.loads((folder / f"run{devices}" / "summary.json").read_text())["speed"]
+            self.row(
+                f"{devices} devices", "ours", replace(setup, batch_size=batch),
+                ms=round(speed["ms_per_step"], 4), waiting=round(speed["waiting_for_data"], 5),
+                peak_MB=speed["peak_memory_mb"],
+            )  # fmt: skip
 
     def upstream(self, rival: Upstream, setup: Setup, compiled: bool) -> None:
         request = Request(
@@ -326,7 +353,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to test this program")
     parser.add_argument("--budget", type=float, default=420, help="seconds for everything")
-    parser.add_argument("--only", nargs="+", default=("ours", "start", "epoch", "upstream"))
+    parser.add_argument("--only", nargs="+", default=ALL, choices=ALL)
     parser.add_argument("--out", type=Path, default=HERE / "results.csv")
     parser.add_argument("--commit", default="", help="written to the rows where git is missing")
     return parser.parse_args()
@@ -347,6 +374,8 @@ def main() -> None:
         tries += [lambda s=s: bench.time_step(s) for s in dict.fromkeys([*ours, *rivals, *extra])]
     if "start" in args.only:
         tries.append(lambda: bench.time_start(Setup(n, precisions[0])))
+    if "devices" in args.only:
+        tries.append(lambda: bench.time_devices(Setup(n, precisions[0])))
     if "epoch" in args.only:
         tries += [
             lambda p=p: bench.time_epoch(Setup(n, precisions[0], placement=p))

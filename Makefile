@@ -46,7 +46,7 @@ bench-cpu: $(READY) ## time the CPU training step; UPSTREAM=<python with upstrea
 	$(BIN)/python experiments/cpu_step/bench.py $(if $(UPSTREAM),--upstream-python $(UPSTREAM)) $(ARGS)
 
 sweep: $(READY) ## a small sweep over depth and width on the embedded data
-	$(BIN)/cherimoya-train -m model.n_layers=5,7,9 model.n_filters=16,32 $(ARGS)
+	$(BIN)/cherimoya-train sweep=depth_width_small $(ARGS)
 
 clean: ## remove .venv and caches, never outputs
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from string import Template
@@ -22,7 +22,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cherimoya import launch
+from cherimoya import cli_sweep, launch, sweeps
+from cherimoya.cli_sweep import Sweep
 from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
 from cherimoya.schema import known_keys, unknown_key
@@ -52,7 +53,8 @@ def train() -> None:
     OmegaConf.register_new_resolver(
         "run_id", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
-    _main("train", TrainConfig, _train)
+    command = _Train()
+    _main("train", TrainConfig, command.work, command.plan)
 
 
 def prepare() -> None:
@@ -60,15 +62,24 @@ def prepare() -> None:
     _main("prepare", PrepareConfig, _prepare)
 
 
-def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
+def _main(
+    name: str,
+    schema: type,
+    work: Callable[[DictConfig], None],
+    sweeps_of: Callable[[list[str]], Sweep | None] | None = None,
+) -> None:
     """Run `work` on each configuration that Hydra composes; the exit code tells the truth."""
-    outcomes: list[tuple[str, str]] = []  # of each job: its overrides, and its error or ""
+    outcomes: list[tuple[str, str]] = []  # of each job: its name, and its error or ""
+    folders: list[Path] = []  # of the sweep, if it is one
 
     def job(values: DictConfig) -> None:
         settings = HydraConfig.get()
         label = settings.job.override_dirname
-        if settings.mode == RunMode.MULTIRUN:
-            print(f"\n=== job {settings.job.num}: {label}", flush=True)
+        several = settings.mode == RunMode.MULTIRUN
+        if several:
+            folders[:] = [Path(settings.sweep.dir)]
+            label = str(settings.sweep.subdir)
+            print(f"\n=== {label}", flush=True)
         try:
             work(values)
             outcomes.append((label, ""))
@@ -78,34 +89,39 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
         except Interrupted as error:  # the jobs that follow do not start either
             raise SystemExit(error.exit_code) from None
         except Exception as error:
-            if settings.mode != RunMode.MULTIRUN:
+            if not several:
                 raise
             traceback.print_exc()  # the other jobs still get their turn
             outcomes.append((label, repr(error)))
 
+    sweep = None
     try:
         launch.read_slurm()
         sys.argv[1:] = list(_checked_arguments(sys.argv[1:], schema))
-        if launch.world() > 1 and {"-m", "--multirun"} & set(sys.argv):
+        if launch.rank() > 0 and not any(a.startswith("hydra.run.dir=") for a in sys.argv):
+            sys.argv.append("hydra.run.dir=.")  # the folder is the first process's
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            _print_help(name, [a for a in sys.argv[1:] if "=" in a])
+            return
+        if sweeps_of and not {"--cfg", "-c", "--info", "-i"} & set(sys.argv[1:]):
+            sweep = sweeps_of(sys.argv[1:])
+        if launch.world() > 1 and sweep:
             raise ConfigError(
                 "a launcher starts the processes of one run, not of several (-m). Leave the "
                 "launcher out, and set trainer.devices."
             )
-        if launch.rank() > 0 and not any(a.startswith("hydra.run.dir=") for a in sys.argv):
-            sys.argv.append("hydra.run.dir=.")  # the folder is the first process's
-        if {"--help", "-h"} & set(sys.argv):
-            _print_help(name, [a for a in sys.argv[1:] if "=" in a])
-            return
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
     except (CherimoyaError, HydraException) as error:
         _complain(error)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    if len(outcomes) > 1:
-        print(f"\n=== {len(outcomes)} jobs")
-        for label, problem in outcomes:
-            print(f"{'FAILED' if problem else 'done  '}  {label}{problem and f': {problem}'}")
+    if sweep and folders:
+        print(f"\n=== sweep {folders[0]}: {len(outcomes)} runs")
+        print(cli_sweep.finished(folders[0], sweep))
+    for label, problem in outcomes:
+        if problem and folders:
+            print(f"FAILED  {label}: {problem}")
     if any(problem for _, problem in outcomes):
         raise SystemExit(1)
 
@@ -177,26 +193,57 @@ def _quoted(path: Path) -> str:
     return f"'{text}'"
 
 
-def _train(values: DictConfig) -> None:
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    with suppress(ValueError):
-        folder = folder.relative_to(Path.cwd())
-    try:
-        plain = _plain(values)
-        if plain["trainer"]["resume"] is not None:
-            plain = _resumed(plain, folder)
-        launch.count_devices(plain["trainer"])
-        config = resolve(plain, TrainConfig)
-    except CherimoyaError:
-        if launch.rank() == 0 and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        raise
-    if config.trainer.resume is None and launch.rank() == 0:
-        OmegaConf.save(OmegaConf.create(to_dict(config)), folder / "config.yaml")
-    if config.trainer.devices > launch.world():
-        launch.start(config, folder)
-    else:
-        _run(config, folder)
+class _Train:
+    """What cherimoya-train does with each configuration, alone or as a member of a sweep."""
+
+    sweep: Sweep | None = None
+
+    def plan(self, arguments: list[str]) -> Sweep | None:
+        """The sweep that the command line asks for, each member of it checked; or None."""
+        self.sweep = cli_sweep.plan(arguments, conf_dir())
+        name = self.sweep.name if self.sweep else ""
+        OmegaConf.register_new_resolver("sweep_name", lambda: name, replace=True)
+        OmegaConf.register_new_resolver(
+            "member_name", lambda: sweeps.member_name(self._overrides()), replace=True
+        )
+        if self.sweep and not any(a.startswith("hydra/sweeper=") for a in arguments):
+            cli_sweep.check(
+                self.sweep, conf_dir(), "train", lambda values: resolve(_plain(values), TrainConfig)
+            )
+        return self.sweep
+
+    def work(self, values: DictConfig) -> None:
+        """Train as the configuration says."""
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        with suppress(ValueError):
+            folder = folder.relative_to(Path.cwd())
+        try:
+            plain = _plain(values)
+            if self.sweep:
+                wanted = cli_sweep.flat(to_dict(resolve(plain, TrainConfig)))
+                state = cli_sweep.begin(folder, self._overrides(), wanted, FREE_ON_RESUME)
+                if state == "done":
+                    print(f"done already: {folder}", flush=True)
+                    return
+                plain["trainer"]["resume"] = str(folder) if state == "resume" else None
+            elif plain["trainer"]["resume"] is not None:
+                plain = _resumed(plain, folder)
+            launch.count_devices(plain["trainer"])
+            config = resolve(plain, TrainConfig)
+        except CherimoyaError:
+            if launch.rank() == 0 and folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+            raise
+        if config.trainer.resume is None and launch.rank() == 0:
+            OmegaConf.save(OmegaConf.create(to_dict(config)), folder / "config.yaml")
+        if config.trainer.devices > launch.world():
+            launch.start(config, folder)
+        else:
+            _run(config, folder)
+
+    def _overrides(self) -> dict[str, str]:
+        """What sets this member of the sweep apart."""
+        return self.sweep.overrides_of(HydraConfig.get().overrides.task) if self.sweep else {}
 
 
 def worker() -> None:
@@ -245,8 +292,8 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     saved: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
         OmegaConf.load(folder / "config.yaml")
     )
-    asked, began = _flat(values), _flat(saved)
-    plain = _flat(_plain(hydra.compose("train")))
+    asked, began = cli_sweep.flat(values), cli_sweep.flat(saved)
+    plain = cli_sweep.flat(_plain(hydra.compose("train")))
     typed = {_parse(o).key_or_group for o in HydraConfig.get().overrides.task}
     chosen = {k for k in asked if asked[k] != plain.get(k) or k in typed}
     free = {k for k in chosen if k.startswith(FREE_ON_RESUME)}
@@ -266,16 +313,6 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
             node = node[group]
         node[leaf] = asked[key]
     return saved
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _process_wide_switches(trainer: TrainerConfig) -> None:

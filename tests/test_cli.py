@@ -148,13 +148,16 @@ def test_a_sweep_runs_every_job_in_its_own_folder_and_tells_the_truth(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     folders = sorted(p for p in (tmp_path / "sweep").iterdir() if p.is_dir())
-    assert [p.name for p in folders] == ["0", "1", "2", "3"]
+    assert [p.name for p in folders] == [
+        f"n_filters={width},n_layers={depth}" for width in (16, 8) for depth in (2, 3)
+    ]
     assert all(json.loads((p / "status.json").read_text())["state"] == "done" for p in folders)
     runs = {p.name for p in (tmp_path / "sweep").glob("*/wandb/offline-run-*")}
     assert len({name.rsplit("-", 1)[1] for name in runs}) == 4
     sizes = [json.loads((p / "summary.json").read_text())["parameters"] for p in folders]
     assert len(set(sizes)) == 4
-    assert len(re.findall("^done ", done.stdout, re.MULTILINE)) == 4
+    table = done.stdout[done.stdout.rindex("=== sweep") :]
+    assert len(re.findall("  done  ", table)) == 4
 
 
 @pytest.mark.slow
@@ -168,8 +171,8 @@ def test_one_failing_job_neither_stops_the_others_nor_counts_as_done(
     )  # fmt: skip
     assert done.returncode == 1
     states = [
-        json.loads((tmp_path / "sweep" / str(i) / "status.json").read_text())["state"]
-        for i in range(3)
+        json.loads((tmp_path / "sweep" / f"batch_size={n}" / "status.json").read_text())["state"]
+        for n in (4, 4000, 8)
     ]
     assert states == ["done", "failed", "done"]
     assert re.search("FAILED  .*batch_size=4000.*only full batches", done.stdout)

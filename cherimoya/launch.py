@@ -18,6 +18,7 @@ from typing import Any
 
 from cherimoya.config import TrainConfig, to_dict
 from cherimoya.errors import ConfigError, Interrupted, ProcessError
+from cherimoya.progress import resume_command
 
 WORKER = "from cherimoya.cli import worker; worker()"
 FIRST_PORT, PORTS = 20000, 10000
@@ -113,7 +114,7 @@ def _what_happened(failures: Mapping[int, Any], folder: Path) -> str:
         return ""
     return (
         f"process {', '.join(killed)} of the run was killed, perhaps for want of memory. Continue "
-        f"with: cherimoya-train trainer.resume={folder}"
+        f"with: {resume_command(folder)}"
     )
 
 

@@ -1,9 +1,12 @@
 """How long work shows that it moves: a bar on a terminal, plain lines elsewhere."""
 
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -78,6 +81,13 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def resume_command(folder: Path) -> str:
+    """The command that continues the run in `folder`, as a shell and Hydra read it."""
+    plain = re.fullmatch(r"[\w./:+-]+", str(folder))
+    value = str(folder) if plain else '"{}"'.format(str(folder).replace('"', '\\"'))
+    return f"cherimoya-train {shlex.quote(f'trainer.resume={value}')}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,6 +1,10 @@
 """What long work shows: lines in a file, the time left, tables."""
 
+import shlex
+from pathlib import Path
+
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cherimoya import progress
 
@@ -34,3 +38,13 @@ def test_the_time_left_is_told_once_and_leaves_the_warm_up_out(monkeypatch):
     for _ in range(20):
         estimate.steps_done(1)
     assert told == ["500 ms a step: about 1 min 0 s of training, at most"]
+
+
+@pytest.mark.parametrize("folder", ["outputs/a/b_1", "sweep/x=4,y=[0]", "a b/c's", 'say "x"'])
+def test_the_command_to_continue_is_read_as_it_was_meant(folder):
+    shell = shlex.split(progress.resume_command(Path(folder)))
+    assert shell[0] == "cherimoya-train"
+    override = OverridesParser.create().parse_override(shell[1])
+    assert not override.is_sweep_override()
+    assert override.key_or_group == "trainer.resume"
+    assert override.value() == folder

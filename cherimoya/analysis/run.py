@@ -95,7 +95,7 @@ def _train(
     try:
         trainer.fit()
     except Interrupted:
-        say(f"saved. Continue with: cherimoya-train trainer.resume={shlex.quote(str(folder))}")
+        say(f"saved. Continue with: {progress.resume_command(folder)}")
         raise
     except torch.OutOfMemoryError as error:
         raise LocalError(out_of_memory(config, folder)) from error

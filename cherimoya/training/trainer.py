@@ -201,7 +201,7 @@ class Trainer:
         except (OSError, RuntimeError) as error:
             raise CherimoyaError(
                 f"the checkpoint could not be written ({error}). Free some space and continue "
-                f"with trainer.resume={self.log.folder}"
+                f"with: {progress.resume_command(self.log.folder)}"
             ) from error
 
     def restore(self, saved: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-FLOATS = {"eps", "scale", "scale1", "scale2", "unscale"}
+FLOATS = {"eps", "scale", "scale1", "scale2", "unscale", "share"}
 
 
 def compiled(kernel, source, pointers, constants, capability, **options):
@@ -83,6 +83,60 @@ def plain(capability, dtype, C, widths, single):
            {"C": C, "H": 2 * C, "CP": sum(widths), "HP": 192, "BLOCK": 32, "DEPTH": 128, **pdl})
 
 
+def around(capability, dtype, C, widths):
+    """The kernels around the blocks: batch, stem, heads of 1 and 75 taps, loss; x in `dtype`."""
+    from cherimoya.ops import gather_kernels as gather, heads_kernels as heads
+    from cherimoya.ops import loss_kernels as loss, stem_kernels as stem
+
+    x, f32, i64 = f"*{dtype}", "*fp32", "*i64"
+    pdl = {"PDL": capability >= 90}
+    plan = {"rows": i64, "shift": i64, "flip": i64}
+    yield (gather.one_hot_kernel, {"sequence": "*u8", **plan, "X": f32},
+           {"BASES": 4, "BLOCK": 512})
+    yield (gather.values_kernel, {"values": "*i16", "channels": i64, **plan, "out": f32},
+           {"BLOCK": 512})
+    split = {"C": C, "CA": widths[0], "CB": widths[1]}
+    windows = {**split, "K": 21, "FIRST": 0, "KA": 64, "KB": 32, "FAST": True}
+    weights = {"weight": f32, "bias": f32}
+    yield stem.stem_fwd_kernel, {"x": f32, **weights, "out": x}, {**windows, "BM": 128}
+    yield (stem.stem_bwd_kernel, {"x": f32, **weights, "dout": x, "part_dw": f32},
+           {**windows, "BM": 64})
+    yield (stem.stem_reduce_kernel, {"part_dw": f32, "dweight": f32, "dbias": f32},
+           {"C": C, "K": 21, "BLOCK": 32, "DEPTH": 128})
+    groups = {"G": 2, "GROUPS": (1, 2), "BLOCK": 1024, **pdl}
+    yield loss.loss_fwd_kernel, {"logits": f32, "signal": f32, "rows": f32}, groups
+    names = ("rows", "log_counts", "w0", "w1", "total", "profile", "count", "coefficients")
+    yield (loss.loss_reduce_kernel, dict.fromkeys(names, f32),
+           {"G": 2, "GP": 2, "ROWS": 64, "LEARNED": True, "PENALTY": True, **pdl})
+    names = ("dtotal", "logits", "log_counts", "signal", "rows", "coefficients", "dlogits",
+             "dlog_counts", "dw0", "dw1")
+    yield loss.loss_bwd_kernel, dict.fromkeys(names, f32), {**groups, "WEIGHTS": True}
+    head = {**split, "G": 2, **pdl}
+    ends = {"logits": f32, "part_features": f32}
+    yield heads.point_heads_fwd_kernel, {"x": x, **weights, **ends}, {**head, "BM": 64}
+    yield (heads.heads_features_kernel, {"part_features": f32, "features": f32},
+           {"C": C, "BLOCK": 32, "DEPTH": 16, **pdl})
+    gradients = {"dlogits": f32, "dfeatures": f32, "dx": x}
+    yield (heads.point_heads_bwd_kernel, {"x": x, "weight": f32, **gradients, "parts": f32},
+           {**head, "GP": 2, "BM": 64})
+    half = x if dtype == "bf16" else f32
+    taps = {**head, "K": 75, "TP": 80, "ROUND": True}
+    table = {"C": C, "CP": sum(widths), "G": 2, "K": 75, "TP": 80, "BLOCK": 256, "ROUND": True}
+    yield heads.heads_table_kernel, {"weight": f32, "table": half}, {**table, **pdl}
+    yield (heads.heads_products_kernel, {"x": x, "table": x, "z": f32, "part_features": f32},
+           {**taps, "BM": 128, "TAPS": 16, "STAGES": 2})
+    yield (heads.heads_diagonals_kernel,
+           {"z": f32, "bias": f32, "part_features": f32, "logits": f32, "features": f32},
+           {"C": C, "CP": 128, "G": 2, "K": 75, "BLOCK": 128, "DEPTH": 16, **pdl})
+    yield (heads.heads_bwd_x_kernel, {"table": half, **gradients},
+           {**taps, "BM": 64, "TAPS": 32, "LEAST": 16})
+    options = {k: v for k, v in taps.items() if k != "TP"}
+    yield (heads.heads_bwd_weight_kernel, {"x": x, "dlogits": f32, "parts": f32},
+           {**options, "BM": 64, "TAPS": 128, "STAGES": 2, "HALF": dtype == "bf16"})
+    yield (heads.heads_reduce_kernel, {"parts": f32, "dweight": f32, "dbias": f32},
+           {"C": C, "G": 2, "K": 75, "BLOCK": 32, "DEPTH": 128, **pdl})
+
+
 def hopper(C, widths):
     """The Gluon kernels with each of their launch options."""
     from cherimoya.ops import block_kernels_hopper as half, block_kernels_hopper_fp32 as single
@@ -142,7 +196,8 @@ def main():
             print(json.dumps([kernel.__name__, done.metadata.shared, "wgmma" in done.asm["ptx"]]))
     else:
         capability, *arguments = arguments
-        for kernel, pointers, constants in plain(capability, *arguments):
+        kernels = {"plain": plain, "around": around}[kind]
+        for kernel, pointers, constants in kernels(capability, *arguments):
             done = compiled(kernel, ASTSource, pointers, constants, capability, num_warps=4)
             print(json.dumps([kernel.__name__, done.metadata.shared, "wgmma" in done.asm["ptx"]]))
 
@@ -180,6 +235,17 @@ def test_the_plain_kernels_compile(capability, dtype, channels, widths, single):
     assert len({name for name, _, _ in found}) == 11
     assert max(shared for _, shared, _ in found) <= SHARED_BYTES[capability]
     assert capability >= 90 or not any(wgmma for _, _, wgmma in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("capability", "dtype", "channels", "widths"),
+    [(80, "bf16", 96, (64, 32)), (89, "fp16", 128, (128, 0)), (90, "fp32", 96, (64, 32))],
+)
+def test_the_kernels_around_the_blocks_compile(capability, dtype, channels, widths):
+    found = compile_all("around", capability, dtype, channels, widths)
+    assert len({name for name, _, _ in found}) == 17
+    assert max(shared for _, shared, _ in found) <= SHARED_BYTES[capability]
 
 
 @pytest.mark.slow

@@ -87,6 +87,8 @@ def _main(
             _complain(error)
             outcomes.append((label, str(error) or "see above"))
         except Interrupted as error:  # the jobs that follow do not start either
+            if several:
+                print("the same command goes on with the sweep", flush=True)
             raise SystemExit(error.exit_code) from None
         except Exception as error:
             if not several:

@@ -37,7 +37,7 @@ def plan(arguments: Sequence[str], conf: Path) -> Sweep | None:
 
     Raises ConfigError when values are swept over without -m.
     """
-    words = [a for a in arguments if not a.startswith("-")]
+    words = [a for a in arguments if "=" in a and not a.startswith("-")]
     parser = OverridesParser.create()
     given = [o for o in parser.parse_overrides(words) if not o.key_or_group.startswith("hydra")]
     chosen = next((str(o.value()) for o in given if o.key_or_group == GROUP), None)

@@ -58,7 +58,7 @@ def test_a_killed_sweep_ends_like_an_undisturbed_one(cherimoya_train, grid, tmp_
         )  # fmt: skip
         rows = tmp_path / "grid" / f"n_filters={4 if killed < 2 else 8},seed={killed % 2}"
         wait_until(lambda rows=rows: (rows / "metrics.jsonl").exists())
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGKILL if killed else signal.SIGTERM)
         process.wait()
         for status in (tmp_path / "grid").glob("*/status.json"):
             content = json.loads(status.read_text())

@@ -228,6 +228,7 @@ class _Train:
                     print(f"done already: {folder}", flush=True)
                     return
                 plain["trainer"]["resume"] = str(folder) if state == "resume" else None
+                plain["logger"]["group"] = plain["logger"]["group"] or self.sweep.name
             elif plain["trainer"]["resume"] is not None:
                 plain = _resumed(plain, folder)
             launch.count_devices(plain["trainer"])

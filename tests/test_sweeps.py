@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from conftest import clean_environment
+from omegaconf import OmegaConf
 from test_training import TRAIN, wait_until, weights
 
 from cherimoya import cli_sweep, sweeps
@@ -36,6 +37,8 @@ def test_a_sweep_ends_in_a_table_and_is_not_done_twice(cherimoya_train, grid, tm
     assert first.returncode == 0, first.stderr
     names = sorted(p.name for p in (tmp_path / "grid").iterdir() if p.is_dir())
     assert names == [f"n_filters={f},seed={s}" for f in (4, 8) for s in (0, 1)]
+    config = OmegaConf.load(tmp_path / "grid" / names[0] / "config.yaml")
+    assert config.logger.group.startswith("n_filters_seed_")  # one group of runs at W&B
     table = last_table(first.stdout)
     assert table.count("2 of 2 done") == 2
     assert table.count("+-") == 2 * len(sweeps.METRICS)

@@ -129,7 +129,7 @@ def test_a_failed_job_of_two_processes_leaves_the_others_their_turn(
     done = cherimoya_train("-m", *train_arguments, *TWO, "optim.adamw.lr=1e30,0.001")
     assert done.returncode == 1
     assert done.stdout.count("FAILED") == 1
-    assert "=== 2 jobs" in done.stdout
+    assert "2 runs" in done.stdout
     assert "best epoch" in done.stdout
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,6 +29,7 @@ from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve,
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
 from cherimoya.schema import known_keys, unknown_key
 
+SPEAK_SECONDS = 3.0
 RESUME = "trainer.resume"
 FREE_ON_RESUME = (
     RESUME,
@@ -251,12 +253,13 @@ class _Train:
 
 def worker() -> None:
     """One of the processes that `launch.start` began: the configuration and folder as JSON."""
-    launch.end_with_parent()
     values, folder = json.loads(sys.argv[1])
     try:
         _run(resolve(values, TrainConfig), Path(folder))
     except CherimoyaError as error:
         _complain(error)
+        if launch.rank():  # the first process is ended with this one: let it speak before
+            time.sleep(SPEAK_SECONDS)
         raise SystemExit(1) from None
     except Interrupted as error:
         raise SystemExit(error.exit_code) from None

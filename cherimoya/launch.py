@@ -4,7 +4,6 @@ A launcher tells each process its RANK and how many there are, WORLD_SIZE. torch
 does `start`, by the same elastic launcher; srun says it in words of its own.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -12,7 +11,6 @@ import signal
 import sys
 import uuid
 from collections.abc import Mapping, MutableMapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ from cherimoya.progress import resume_command
 WORKER = "from cherimoya.cli import worker; worker()"
 FIRST_PORT, PORTS = 20000, 10000
 STOP_SECONDS = 600  # that processes have to save after a signal
-PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 def rank() -> int:
@@ -109,7 +106,9 @@ def start(config: TrainConfig, folder: Path) -> None:
 
 def _what_happened(failures: Mapping[int, Any], folder: Path) -> str:
     """Of processes that a signal ended; what others met they have said themselves."""
-    killed = [f"{rank} (by signal {-f.exitcode})" for rank, f in failures.items() if f.exitcode < 0]
+    killed = [
+        f"{rank} (by signal {-f.exitcode})" for rank, f in failures.items() if _killed(f.exitcode)
+    ]
     if not killed:
         return ""
     return (
@@ -118,10 +117,9 @@ def _what_happened(failures: Mapping[int, Any], folder: Path) -> str:
     )
 
 
-def end_with_parent() -> None:
-    """Have this process asked to stop (SIGTERM) when the one that started it is gone."""
-    with suppress(OSError, AttributeError):  # Linux alone has it
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _killed(exit_code: int) -> bool:
+    """Whether a signal ended the process, but not the launcher's own after another failed."""
+    return exit_code < 0 and exit_code != -signal.SIGTERM
 
 
 def _check_gpus(config: TrainConfig) -> None:

@@ -1,6 +1,5 @@
 """The sweep part of the command line: which members it has, and whether each can begin."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,16 +121,15 @@ def begin(
     return "new"
 
 
-def finished(folder: Path, sweep: Sweep | None) -> str:
+def finished(folder: Path, sweep: Sweep) -> str:
     """The table of the sweep in `folder`, with the members that have not begun."""
     members = sweeps.read_sweep(folder)
-    if sweep is not None:
-        begun = {json.dumps(dict(m.overrides), sort_keys=True) for m in members}
-        for words in sweep.members:
-            overrides = sweep.overrides_of(words)
-            if json.dumps(overrides, sort_keys=True) not in begun:
-                place = folder / sweeps.member_name(overrides)
-                members.append(sweeps.read_member(place, overrides))
+    begun = {member.folder.name for member in members}
+    for words in sweep.members:
+        overrides = sweep.overrides_of(words)
+        name = sweeps.member_name(overrides)
+        if name not in begun:
+            members.append(sweeps.read_member(folder / name, overrides))
     return sweeps.table(members)
 
 

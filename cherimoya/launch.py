@@ -85,7 +85,6 @@ def start(config: TrainConfig, folder: Path) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each process sets its own share
     newer: dict[str, Any] = {
         "signals_to_handle": "SIGTERM,SIGINT",
         "shutdown_timeout": STOP_SECONDS,

@@ -30,7 +30,6 @@ class Member:
     folder: Path
     overrides: Mapping[str, str]
     state: str  # done, running, interrupted, failed, or waiting
-    error: str = ""
     summary: Mapping[str, Any] = field(default_factory=dict)
 
     def metric(self, column: str) -> float:
@@ -85,7 +84,6 @@ def read_member(folder: Path, overrides: Mapping[str, str] | None = None) -> Mem
         folder=folder,
         overrides=overrides or _json(folder / MEMBER),
         state=status.get("state", "waiting"),
-        error=status.get("error", ""),
         summary=_json(folder / "summary.json") if status.get("state") == "done" else {},
     )
 

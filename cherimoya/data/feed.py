@@ -73,7 +73,7 @@ class Streamed:
     def __init__(self, loci: Loci, device: torch.device) -> None:
         self._loci, self.waited = loci, 0.0
         self.device = device
-        self._ring: tuple[int, Tables] | None = None  # examples in a chunk
+        self._ring: Tables | None = None
         self._staging: list[Tables] = []
         self._reader: _Reader | None = None
 
@@ -81,7 +81,7 @@ class Streamed:
     def tables(self) -> Tables:
         """The ring; of no use before an epoch begins."""
         assert self._ring is not None, "no epoch has begun"
-        return self._ring[1]
+        return self._ring
 
     def begin_epoch(self, rows: np.ndarray, first: int) -> np.ndarray:
         """Where the ring will hold the loci at `rows` (steps, N), when they are needed.
@@ -94,10 +94,10 @@ class Streamed:
         size = self._batches * n
         if self._ring is None:
             ring = _taken(self._loci, np.zeros(2 * size, dtype=np.int64))
-            self._ring = size, Tables(ring, self.device)
+            self._ring = Tables(ring, self.device)
             self._staging = [self._host_tables(size) for _ in range(2)]
         chunks = [rows[i : i + self._batches].ravel() for i in range(0, steps, self._batches)]
-        self._reader = _Reader(self._loci, chunks, self._staging, self.tables, first)
+        self._reader = _Reader(self._loci, chunks, self._staging, self.tables)
         self._next = first // self._batches
         self._reader.start(self._next)
         flat = np.arange(steps * n)
@@ -118,7 +118,7 @@ class Streamed:
             return
         assert self._reader is not None
         since = time.monotonic()
-        self._reader.take(chunk)
+        self._reader.take()
         self.waited += time.monotonic() - since
         self._next = chunk + 1
 
@@ -138,7 +138,7 @@ class _Reader:
     """The thread that fills the two halves of a ring in turn."""
 
     def __init__(
-        self, loci: Loci, chunks: list[np.ndarray], staging: list[Tables], ring: Tables, first: int
+        self, loci: Loci, chunks: list[np.ndarray], staging: list[Tables], ring: Tables
     ) -> None:
         self._loci, self._chunks, self._staging, self._ring = loci, chunks, staging, ring
         self._cuda = ring.device.type == "cuda"
@@ -162,8 +162,8 @@ class _Reader:
         if self._thread is not None:
             self._thread.join()
 
-    def take(self, chunk: int) -> None:
-        """Have the steps that follow wait for the chunk; the one before it is free after them."""
+    def take(self) -> None:
+        """Have the steps that follow wait for the next chunk; the one before is free from here."""
         if self._taken:
             self._free.put(self._passed())
         self._taken += 1

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cherimoya import launch
 from cherimoya.errors import Interrupted
 
 
@@ -83,7 +84,7 @@ def side_stream(device: torch.device) -> Iterator[None]:
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """The processes that a launcher started, as RANK and WORLD_SIZE say; alone without them."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world = launch.rank(), launch.world()
     if world == 1:
         yield Processes()
         return

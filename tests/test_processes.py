@@ -59,6 +59,32 @@ def test_two_processes_train_like_one_and_one_of_them_speaks(
     assert status["state"] == "done"
 
 
+THREADS = """
+import pathlib, torch
+from cherimoya.training.processes import joined
+
+def gloo():
+    names = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+    return sum("gloo" in name for name in names)
+
+with joined(torch.device("cpu")) as processes:
+    processes.gathered([1])
+    before = gloo()
+print(f"{before > 0} {gloo()}", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads in /proc")
+def test_no_thread_of_a_left_group_meets_the_end_of_python(tmp_path):
+    script = tmp_path / "threads.py"
+    script.write_text(THREADS)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         script], env=clean_environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["True 0"] * 2, done.stderr
+
+
 @pytest.mark.slow
 def test_torchrun_starts_the_same_run(one, cherimoya_train, train_arguments, tmp_path):
     torchrun = [

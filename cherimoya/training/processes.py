@@ -63,6 +63,12 @@ class Processes:
         torch.distributed.all_gather_object(found, values, group=self._hosts)
         return found
 
+    def part(self) -> None:
+        """Leave the other processes."""
+        torch.distributed.destroy_process_group()
+        # Ends the group's threads, which must not meet Python's tensors while Python itself ends.
+        self._hosts = None
+
     def largest(self, number: int) -> int:
         """The largest of the processes' numbers."""
         return max(self.gathered(number))
@@ -93,10 +99,11 @@ def joined(device: torch.device) -> Iterator[Processes]:
         "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None
     )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    processes = Processes(rank, world, here, torch.distributed.new_group(backend="gloo"))
     try:
-        yield Processes(rank, world, here, torch.distributed.new_group(backend="gloo"))
+        yield processes
     except Interrupted:
-        torch.distributed.destroy_process_group()
+        processes.part()
         raise
     # After another error the others may never come to this; the launcher ends them.
-    torch.distributed.destroy_process_group()
+    processes.part()

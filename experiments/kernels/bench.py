@@ -203,8 +203,7 @@ def main() -> int:
     if args.upstream and "upstream" in args.contenders:
         time_upstream(bench, cases)
     if "compiled" in args.contenders:
-        chosen = to_compile(cases, args.grid)
-        bench.time_all("compiled", chosen, bench.measure_here("compiled"))
+        bench.time_all("compiled", to_compile(cases), bench.measure_here("compiled"))
     print(f"\nms, * timed eagerly; {bench.run['gpu']}\n{table(bench.results, bench.ceilings)}")
     print(f"\n{must_table(bench.results)}", flush=True)
     return int(bench.broken)

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from unittest import mock
 
@@ -343,15 +343,17 @@ def without_gradient(case: Case) -> list[bool]:
 
 
 def compiled(case: Case, backends: list[str]) -> dict[str, list[str]]:
-    """What torch.compile changes."""
-    values, dout = inputs(case), output_gradient(case)
-    call = partial(fused, case)
-    eager = results(call, values, dout)
-    found = {}
+    """What torch.compile changes, at one shape and at another, for which it takes any."""
+    call, found = partial(fused, case), {}
+    shapes = (case, replace(case, n=case.n + 1, length=case.length + 2))
     for backend in backends:
         torch.compiler.reset()
         function = torch.compile(call, backend=backend, fullgraph=True)
-        found[backend] = different(eager, results(function, values, dout))
+        found[backend] = []
+        for shape in shapes:
+            values, dout = inputs(shape), output_gradient(shape)
+            eager = results(call, values, dout)
+            found[backend] += different(eager, results(function, values, dout))
     return found
 
 

@@ -1,5 +1,6 @@
 """The whole Cheri Block as one operation, with its gradients."""
 
+import math
 from typing import Any
 
 import torch
@@ -234,5 +235,6 @@ def cheri_block(
             x, *weights, dilation, residual_scale, eps, trim, conv_norm=fused_dilated_conv_norm
         )
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
-    keep = training and x.nbytes <= KEPT_SHARE * total_memory(x.device)
+    size = math.prod(x.shape) * x.element_size()  # x.nbytes is not for symbolic shapes
+    keep = training and size <= KEPT_SHARE * total_memory(x.device)
     return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep)[0]

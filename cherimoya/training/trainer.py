@@ -90,7 +90,7 @@ class Trainer:
         estimate = progress.TimeEstimate(epochs * self.steps_per_epoch - state.step, self.say)
         with stop_request() as stop:
             self._clock = self._saved = time.monotonic()
-            self._looked = state.step
+            self._looked, self._asked = state.step, 0
             while state.epoch < epochs and not self._patience_over():
                 self.begin_epoch()
                 # ------------------------------------------------- one epoch of training steps
@@ -132,7 +132,10 @@ class Trainer:
         return progress.shown(remaining, label, self.steps_per_epoch, "step", done)
 
     def _look(self) -> int:
-        """See whether the last steps went well; returns how many there were since last time."""
+        """See whether steps went well; returns how many more of them are done for certain.
+
+        Those are the ones up to the look before: a GPU may not have come further.
+        """
         last = self.state.batch == self.steps_per_epoch  # whose time is not to be missed
         if self.step.watch.failed() or (last and self.step.watch.failed_by_now()):
             self._complain()
@@ -140,7 +143,8 @@ class Trainer:
         self._count_time(steps)
         if self.profile:
             self.profile.look(steps)
-        return steps
+        done, self._asked = self._asked, steps
+        return done
 
     def _save_or_stop(self, stop: StopRequest, due: bool = False) -> None:
         """Save if it is `due`, or if time or a signal has it so in some process; then stop."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -39,6 +39,7 @@ FREE_ON_RESUME = (
     "trainer.plots",
     "trainer.profile",
     "trainer.autotune",
+    "trainer.pack",
     "data.placement",
     "logger.",
 )
@@ -56,7 +57,7 @@ def train() -> None:
         "run_id", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
     command = _Train()
-    _main("train", TrainConfig, command.work, command.plan)
+    _main("train", TrainConfig, command.work, command.plan, command.train_waiting)
 
 
 def prepare() -> None:
@@ -69,6 +70,7 @@ def _main(
     schema: type,
     work: Callable[[DictConfig], None],
     sweeps_of: Callable[[list[str]], Sweep | None] | None = None,
+    waiting: Callable[[], dict[str, Exception]] = dict,
 ) -> None:
     """Run `work` on each configuration that Hydra composes; the exit code tells the truth."""
     outcomes: list[tuple[str, str]] = []  # of each job: its name, and its error or ""
@@ -89,9 +91,7 @@ def _main(
             _complain(error)
             outcomes.append((label, str(error) or "see above"))
         except Interrupted as error:  # the jobs that follow do not start either
-            if several:
-                print("the same command goes on with the sweep", flush=True)
-            raise SystemExit(error.exit_code) from None
+            _end(error, several)
         except Exception as error:
             if not several:
                 raise
@@ -115,6 +115,10 @@ def _main(
                 "launcher out, and set trainer.devices."
             )
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
+        for label, error in waiting().items():
+            outcomes[[o[0] for o in outcomes].index(label)] = (label, str(error))
+    except Interrupted as error:
+        _end(error, several=True)
     except (CherimoyaError, HydraException) as error:
         _complain(error)
         raise SystemExit(1) from None
@@ -128,6 +132,12 @@ def _main(
             print(f"FAILED  {label}: {problem}")
     if any(problem for _, problem in outcomes):
         raise SystemExit(1)
+
+
+def _end(error: Interrupted, several: bool) -> NoReturn:
+    if several:
+        print("the same command goes on with the sweep", flush=True)
+    raise SystemExit(error.exit_code) from None
 
 
 def _print_help(name: str, overrides: list[str]) -> None:
@@ -200,7 +210,9 @@ def _quoted(path: Path) -> str:
 class _Train:
     """What cherimoya-train does with each configuration, alone or as a member of a sweep."""
 
-    sweep: Sweep | None = None
+    def __init__(self) -> None:
+        self.sweep: Sweep | None = None
+        self.waiting: list[tuple[TrainConfig, Path]] = []  # members to be trained at once
 
     def plan(self, arguments: list[str]) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None."""
@@ -241,10 +253,35 @@ class _Train:
             raise
         if config.trainer.resume is None and launch.rank() == 0:
             OmegaConf.save(OmegaConf.create(to_dict(config)), folder / "config.yaml")
-        if config.trainer.devices > launch.world():
+        if config.trainer.pack > 1 and not self.sweep:
+            raise ConfigError(
+                f"trainer.pack={config.trainer.pack}: it is members of a sweep that train at once. "
+                "Add -m and values to sweep over, or leave it out."
+            )
+        if config.trainer.pack > 1:
+            self.waiting.append((config, folder))
+        elif config.trainer.devices > launch.world():
             launch.start(config, folder)
         else:
             _run(config, folder)
+
+    def train_waiting(self) -> dict[str, Exception]:
+        """Train the members that wait, as many at once as they say; the errors by name."""
+        for key in ("device", "precision", "threads", "autotune", "pack"):
+            values = {str(getattr(config.trainer, key)) for config, _ in self.waiting}
+            if len(values) > 1:
+                raise ConfigError(
+                    f"trainer.{key} is {' and '.join(sorted(values))} among members of one sweep "
+                    "that share a process (trainer.pack). Give them one value."
+                )
+        failed: dict[str, Exception] = {}
+        while self.waiting:
+            size = self.waiting[0][0].trainer.pack
+            chosen, self.waiting = self.waiting[:size], self.waiting[size:]
+            names = ", ".join(folder.name for _, folder in chosen)
+            print(f"\n=== {len(chosen)} at once: {names}", flush=True)
+            failed |= _run_packed(chosen)
+        return failed
 
     def _overrides(self) -> dict[str, str]:
         """What sets this member of the sweep apart."""
@@ -270,6 +307,13 @@ def _run(config: TrainConfig, folder: Path) -> None:
     from cherimoya.analysis.run import run
 
     run(config, folder)
+
+
+def _run_packed(members: list[tuple[TrainConfig, Path]]) -> dict[str, Exception]:
+    _process_wide_switches(members[0][0].trainer)
+    from cherimoya.analysis.pack import run_packed
+
+    return {folder.name: error for folder, error in run_packed(members).items()}
 
 
 def _prepare(values: DictConfig) -> None:

@@ -37,9 +37,13 @@ def shown(
     unit: str,
     done: int = 0,
     tell: Callable[[str], None] = say,
+    bar: bool = True,
 ) -> Iterator[T]:
-    """Iterate over `items`, `done` of `total` already dealt with, and show how far it is."""
-    if sys.stderr.isatty():
+    """Iterate over `items`, `done` of `total` already dealt with, and show how far it is.
+
+    With a bar on a terminal, unless there is to be none; else `tell` gets a line now and then.
+    """
+    if bar and sys.stderr.isatty():
         yield from tqdm(items, desc=label, initial=done, total=total, leave=False, unit=unit)
         return
     last = time.monotonic()

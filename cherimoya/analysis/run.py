@@ -3,7 +3,9 @@
 import os
 import shlex
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,49 @@ from cherimoya.analysis.machine import (
     git_commit,
     versions,
 )
-from cherimoya.config import TrainConfig, check_trimming, to_dict
+from cherimoya.config import DataConfig, TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
-from cherimoya.data.feed import place
+from cherimoya.data.feed import Resident, Source, place
 from cherimoya.errors import ConfigError, Interrupted, LocalError
 from cherimoya.network import Cherimoya, build_model
 from cherimoya.training.checkpoint import Checkpoints, locked
+from cherimoya.training.interrupt import StopRequest, stop_request
 from cherimoya.training.precision import choose_precision
 from cherimoya.training.processes import Processes, joined
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.step import TrainingStep
 from cherimoya.training.trainer import Trainer
+
+
+@dataclass
+class Surroundings:
+    """What a run finds in its process: alone by default, else what it has in common with others."""
+
+    say: Callable[[str], None] = progress.say
+    bar: bool = True  # of progress, on a terminal
+    stop: StopRequest | None = None  # None: the run listens to signals itself
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+    resident: dict[str, tuple[Source, str]] = field(default_factory=dict)
+
+    def load(self, config: DataConfig) -> Dataset:
+        """The dataset of `config`, which may be loaded already."""
+        key = repr(config)
+        if key not in self.datasets:
+            self.datasets[key] = load_dataset(config)
+        return self.datasets[key]
+
+    def place(
+        self, dataset: Dataset, device: torch.device, config: DataConfig
+    ) -> tuple[Source, str]:
+        """The loci on `device`, and why so; where they are resident, others may read them too."""
+        key = repr(config)
+        if key in self.resident:
+            return self.resident[key]
+        placed = place(dataset.loci, device, config.placement)
+        if isinstance(placed[0], Resident):
+            self.resident[key] = placed
+        return placed
 
 
 def run(config: TrainConfig, folder: Path) -> None:
@@ -40,6 +73,12 @@ def run(config: TrainConfig, folder: Path) -> None:
     launcher, the first alone writes and speaks. Raises CherimoyaError for anything the user can
     mend, Interrupted after Ctrl-C or SIGTERM.
     """
+    for _ in run_in_parts(config, folder, Surroundings()):
+        pass
+
+
+def run_in_parts(config: TrainConfig, folder: Path, around: Surroundings) -> Iterator[None]:
+    """As `run`, but it can do something else between two strides of training steps."""
     device = choose_device(config.trainer.device)
     with ExitStack() as record:
         log = None
@@ -49,9 +88,9 @@ def run(config: TrainConfig, folder: Path) -> None:
                 record.enter_context(locked(folder))
                 log = record.enter_context(RunLog(folder, config.logger))
                 log.check_wandb()
-            trainer, origin = _train(config, folder, device, processes, log)
+            trainer, origin = yield from _train(config, folder, device, processes, log, around)
         if log:
-            conclude(config, trainer, log, progress.say, origin)
+            conclude(config, trainer, log, around.say, origin)
 
 
 def _train(
@@ -60,20 +99,21 @@ def _train(
     device: torch.device,
     processes: Processes,
     log: RunLog | None,
-) -> tuple[Trainer, dict[str, Any]]:
+    around: Surroundings,
+) -> Generator[None, None, tuple[Trainer, dict[str, Any]]]:
     """Train in this process, the one that writes if it has the log; also the run's provenance."""
-    say = progress.say if log else _say_nothing
+    say = around.say if log else _say_nothing
     settings = config.trainer
     precision = choose_precision(settings.precision, device)
     checkpoints = Checkpoints(folder / "checkpoints")
     saved = checkpoints.load_last(say) if settings.resume else None
     threads = saved["threads"] if saved else settings.threads
     torch.set_num_threads(threads or max(torch.get_num_threads() // processes.on_this_machine, 1))
-    dataset = load_dataset(config.data)
+    dataset = around.load(config.data)
     model = model_for(config, dataset).to(device)
     step = training_step(config, model, dataset, precision, processes)
-    source, where_loci_are = place(dataset.loci, device, config.data.placement)
-    trainer = Trainer(config, step, dataset, source, log, checkpoints, say)
+    source, where_loci_are = around.place(dataset, device, config.data)
+    trainer = Trainer(config, step, dataset, source, log, checkpoints, say, around.bar)
     if saved:
         trainer.restore(saved)
     origin = provenance(dataset, device, precision)
@@ -93,7 +133,8 @@ def _train(
     if saved:
         say(f"resumed after {trainer.state.step:,} steps, in epoch {trainer.state.epoch}")
     try:
-        trainer.fit()
+        with nullcontext(around.stop) if around.stop else stop_request() as stop:
+            yield from trainer.train(stop)
     except Interrupted:
         say(f"saved. Continue with: {progress.resume_command(folder)}")
         raise

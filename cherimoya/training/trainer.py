@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from cherimoya.data.feed import Feed, Source
 from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.training.checkpoint import BEST, FINAL, Checkpoints
 from cherimoya.training.evaluation import evaluate
-from cherimoya.training.interrupt import StopRequest, stop_request
+from cherimoya.training.interrupt import StopRequest
 from cherimoya.training.profiling import Profile
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.runner import Runner
@@ -61,9 +61,10 @@ class Trainer:
         log: RunLog | None,
         checkpoints: Checkpoints,
         say: Callable[[str], None],
+        bar: bool = True,
     ) -> None:
         self.config, self.step, self.dataset, self.source = config, step, dataset, source
-        self.log, self.checkpoints, self.say = log, checkpoints, say
+        self.log, self.checkpoints, self.say, self.bar = log, checkpoints, say, bar
         self.state = TrainState()
         self.label = dataset.loci.label[dataset.rows["train"]]
         self.count_weight = count_weight(dataset)
@@ -79,34 +80,35 @@ class Trainer:
         if settings.profile and log:
             self.profile = Profile(checkpoints.folder.parent, step.device, say)
 
-    def fit(self) -> None:
+    def train(self, stop: StopRequest) -> Iterator[None]:
         """Train until the last epoch or until the validation loss stops improving.
 
-        Raises Interrupted after Ctrl-C or SIGTERM, and CherimoyaError for a loss that is not
+        It pauses between two strides of steps, where others may use the device. Raises
+        Interrupted after a signal that `stop` noted, and CherimoyaError for a loss that is not
         finite; in both cases last.pt holds a state to continue from.
         """
         state, epochs = self.state, self.config.trainer.max_epochs
         stride = STRIDE[self.step.device.type]
         estimate = progress.TimeEstimate(epochs * self.steps_per_epoch - state.step, self.say)
-        with stop_request() as stop:
-            self._clock = self._saved = time.monotonic()
-            self._looked, self._asked = state.step, 0
-            while state.epoch < epochs and not self._patience_over():
-                self.begin_epoch()
-                # ------------------------------------------------- one epoch of training steps
-                for batch in self._batches():
-                    self.feed.prepare(batch)
-                    self.runner()
-                    state.batch += 1
-                    state.step += 1
-                    if state.batch % stride == 0 or state.batch == self.steps_per_epoch:
-                        estimate.steps_done(self._look())
-                        if state.batch < self.steps_per_epoch:
-                            self._save_or_stop(stop)
-                # ------------------------------------------------- then validate, log and save
-                self._end_epoch()
-                self._count_time(steps=0)
-                self._save_or_stop(stop, due=True)
+        self._clock = self._saved = time.monotonic()
+        self._looked, self._asked = state.step, 0
+        while state.epoch < epochs and not self._patience_over():
+            self.begin_epoch()
+            # ----------------------------------------------------- one epoch of training steps
+            for batch in self._batches():
+                self.feed.prepare(batch)
+                self.runner()
+                state.batch += 1
+                state.step += 1
+                if state.batch % stride == 0 or state.batch == self.steps_per_epoch:
+                    estimate.steps_done(self._look())
+                    if state.batch < self.steps_per_epoch:
+                        self._save_or_stop(stop)
+                    yield
+            # ----------------------------------------------------- then validate, log and save
+            self._end_epoch()
+            self._count_time(steps=0)
+            self._save_or_stop(stop, due=True)
         if self.profile:
             self.profile.close()
         if self.log:
@@ -129,7 +131,9 @@ class Trainer:
         if not self.log:
             return remaining
         label, done = f"epoch {self.state.epoch}", self.state.batch
-        return progress.shown(remaining, label, self.steps_per_epoch, "step", done)
+        return progress.shown(
+            remaining, label, self.steps_per_epoch, "step", done, self.say, self.bar
+        )
 
     def _look(self) -> int:
         """See whether steps went well; returns how many more of them are done for certain.

@@ -41,6 +41,7 @@ from cherimoya.data.hdf5 import write  # noqa: E402
 from cherimoya.data.loci import Loci  # noqa: E402
 from cherimoya.network import build_model  # noqa: E402
 from cherimoya.training.checkpoint import Checkpoints  # noqa: E402
+from cherimoya.training.interrupt import StopRequest  # noqa: E402
 from cherimoya.training.step import TrainingStep  # noqa: E402
 from cherimoya.training.trainer import Trainer  # noqa: E402
 
@@ -115,7 +116,7 @@ def random_data(examples: int, validation: int, window: int = IN, out: int = OUT
 
 
 class Bench:
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, data: Dataset | None = None) -> None:
         self.args, self.start = args, time.monotonic()
         self.device = torch.device(args.device)
         cuda = self.device.type == "cuda"
@@ -127,7 +128,7 @@ class Bench:
         }
         window = (240, 100) if args.smoke else (IN, OUT)
         sizes = (256, 32) if args.smoke else (EXAMPLES, VALIDATION)
-        self.data = random_data(*sizes, *window)
+        self.data = data or random_data(*sizes, *window)
         self.say(f"{self.run}; {len(self.data.loci):,} loci made")
 
     def say(self, text: str) -> None:
@@ -231,7 +232,8 @@ class Bench:
         ends: list[float] = []
         trainer.say = lambda _: ends.append(time.monotonic())
         trainer.state.epoch = EPOCHS - 2  # the first of the two warms up
-        trainer.fit()
+        for _ in trainer.train(StopRequest()):
+            pass
         epochs = [t for t in ends][-2:]
         speed = trainer.speed()
         self.row(

@@ -1,0 +1,86 @@
+"""Runs that share a process: each as it would be alone, whatever happens to the others."""
+
+import json
+import signal
+import subprocess
+
+import pytest
+from conftest import clean_environment
+from test_training import TRAIN, assert_same_run, wait_until
+
+NAMES = [f"n_filters={f},seed={s}" for f in (4, 8) for s in (0, 1)]
+
+
+@pytest.fixture
+def grid(train_arguments):
+    return ["-m", *train_arguments, "model.n_filters=4,8", "seed=0,1"]
+
+
+@pytest.fixture
+def alone(cherimoya_train, grid, tmp_path):
+    done = cherimoya_train(*grid, "hydra.sweep.dir=alone")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "alone"
+
+
+def test_packed_members_are_as_they_are_alone(alone, cherimoya_train, grid, tmp_path):
+    done = cherimoya_train(*grid, "trainer.pack=3", "hydra.sweep.dir=packed")
+    assert done.returncode == 0, done.stderr
+    for name in NAMES:
+        assert_same_run(alone / name, tmp_path / "packed" / name)
+    assert f"=== 3 at once: {', '.join(NAMES[:3])}" in done.stdout
+    assert f"=== 1 at once: {NAMES[3]}" in done.stdout
+    for name in NAMES[:3]:  # they take turns
+        assert done.stdout.index(f"[{name}] epoch 0") < done.stdout.index(f"[{NAMES[0]}] epoch 1")
+
+
+def test_a_packed_member_that_fails_leaves_the_others_alone(
+    cherimoya_train, train_arguments, tmp_path
+):
+    done = cherimoya_train(
+        "-m", *train_arguments, "trainer.max_epochs=1", "optim.adamw.lr=0.004,1e30,0.001",
+        "trainer.pack=3", "hydra.sweep.dir=sweep",
+    )  # fmt: skip
+    assert done.returncode == 1
+    states = {p.parent.name: json.loads(p.read_text()) for p in tmp_path.glob("*/*/status.json")}
+    assert {name: s["state"] for name, s in states.items()} == {
+        "lr=0.004": "done", "lr=1e+30": "failed", "lr=0.001": "done"
+    }  # fmt: skip
+    assert "the loss is not finite" in states["lr=1e+30"]["traceback"]
+    assert "FAILED  lr=1e+30: the loss is not finite" in done.stdout
+
+
+@pytest.mark.slow
+def test_packed_members_that_were_stopped_go_on_to_the_bit(alone, cherimoya_train, grid, tmp_path):
+    packed = [*grid, "trainer.pack=4", "hydra.sweep.dir=packed"]
+    process = subprocess.Popen(
+        [*TRAIN, *packed], cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: all((tmp_path / "packed" / n / "metrics.jsonl").exists() for n in NAMES))
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on with the sweep" in printed
+    states = [
+        json.loads((tmp_path / "packed" / n / "status.json").read_text())["state"] for n in NAMES
+    ]
+    assert states == ["interrupted"] * 4
+    done = cherimoya_train(*packed)
+    assert done.returncode == 0, done.stderr
+    for name in NAMES:
+        assert_same_run(alone / name, tmp_path / "packed" / name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trainer.pack=2"], "Add -m"),
+        (["-m", "seed=0,1", "trainer.pack=2", "trainer.devices=2"], "trainer.devices=2 one run"),
+        (["-m", "trainer.threads=1,2", "trainer.pack=2"], "trainer.threads is 1 and 2 among"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused(arguments, words, cherimoya_train, train_arguments):
+    done = cherimoya_train(*arguments, *train_arguments)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "epoch 0" not in done.stdout

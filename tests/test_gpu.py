@@ -1,6 +1,7 @@
 """The engine on a GPU: trains, repeats itself, resumes to the bit and agrees with the CPU."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -63,6 +64,24 @@ def test_captured_eager_streamed_and_repeated_runs_are_equal_to_the_bit(runs, pr
     assert "one CUDA graph a step" in (first / "printed").read_text()
     for other in others:
         assert_same_run(first, other)
+
+
+def test_packed_runs_are_those_alone_to_the_bit(cherimoya_train, train_arguments, tmp_path):
+    grid = ["-m", *train_arguments, "trainer=gpu", "model.n_filters=8,32", "seed=0,1"]
+    for name, pack in (("alone", 1), ("packed", 4)):
+        done = cherimoya_train(*grid, f"trainer.pack={pack}", f"hydra.sweep.dir={name}")
+        assert done.returncode == 0, done.stderr
+    for run in (tmp_path / "alone").glob("*/"):
+        assert_same_run(run, tmp_path / "packed" / run.name)
+
+
+def test_the_time_a_step_takes_is_told_before_the_end(cherimoya_train, tmp_path):
+    done = cherimoya_train(
+        "trainer=gpu", "model=tiny", "logger=none", "trainer.plots=false", "hydra.run.dir=run"
+    )
+    assert done.returncode == 0, done.stderr
+    told = float(re.search(r"([\d.]+) ms a step: about", done.stdout)[1])
+    assert told == pytest.approx(summary(tmp_path / "run")["speed"]["ms_per_step"], rel=0.5)
 
 
 def test_pieces_of_a_batch_train_like_the_whole(runs):

@@ -76,7 +76,7 @@ def test_packed_members_that_were_stopped_go_on_to_the_bit(alone, cherimoya_trai
     [
         (["trainer.pack=2"], "Add -m"),
         (["-m", "seed=0,1", "trainer.pack=2", "trainer.devices=2"], "trainer.devices=2 one run"),
-        (["-m", "trainer.threads=1,2", "trainer.pack=2"], "trainer.threads is 1 and 2 among"),
+        (["-m", "trainer.precision=fp32,auto", "trainer.pack=2"], "precision is auto and fp32"),
     ],
 )
 def test_what_cannot_be_packed_is_refused(arguments, words, cherimoya_train, train_arguments):

@@ -262,7 +262,8 @@ class Bench:
     def time_start(self, setup: Setup) -> None:
         """Seconds from the command until the time left is told, after some steps."""
         folder = Path(tempfile.mkdtemp())
-        command = self.command(setup, self.loci_file(folder, 4096))
+        path = self.loci_file(folder, 4096)
+        command = self.command(setup, path, "trainer.autotune=false")
         environment = {**os.environ, "TRITON_CACHE_DIR": str(folder / "cache")}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
         for cache in ("cold", "warm"):
@@ -271,7 +272,12 @@ class Bench:
                 command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
             )
             assert process.stdout is not None
-            told = next((line for line in process.stdout if "ms a step" in line), "never told")
+            told = "never told"
+            for line in process.stdout:
+                self.say(f"after {time.monotonic() - since:.1f} s: {line.rstrip()}")
+                if "ms a step" in line:
+                    told = line
+                    break
             seconds = time.monotonic() - since
             process.kill()
             process.wait()

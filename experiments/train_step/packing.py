@@ -44,7 +44,6 @@ class Work:
 
 LONG = Work(Setup(n_filters=32), 2114, 1000)
 SHORT = Work(Setup(n_filters=32, batch_size=8), 320, 160)  # as the embedded data
-WIDE = Work(Setup(n_filters=96), 2114, 1000)
 
 
 def member(bench: Bench, work: Work) -> tuple[Trainer, "torch.cuda.Stream | None"]:
@@ -142,7 +141,7 @@ def main() -> None:
         bench = Bench(args, data_of(work, args.smoke))
         worker(bench, work, 1.0 if args.smoke else SECONDS)
         return
-    for work in (LONG, SHORT, WIDE):
+    for work in (LONG, SHORT):
         work = small(work) if args.smoke else work
         bench = Bench(args, data_of(work, args.smoke))
         alone = together(bench, work, 1)

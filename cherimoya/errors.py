@@ -2,6 +2,9 @@
 
 import signal
 
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # a scheduler's, before it takes the machine
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *WARNINGS)  # that a run answers by saving
+
 
 class CherimoyaError(Exception):
     """A problem the user can fix: printed as one message, without a traceback."""
@@ -19,6 +22,10 @@ class LocalError(CherimoyaError):
     """A problem that one of several processes met, and the others did not."""
 
 
+class InUse(CherimoyaError):  # noqa: N818 - where another process is at work
+    """A run folder that another process works in."""
+
+
 class DataError(CherimoyaError):
     """An input file that is missing, damaged, or does not hold what is needed."""
 
@@ -28,4 +35,5 @@ class Interrupted(Exception):  # noqa: N818 - a request that was met, not an err
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
         self.exit_code = 128 + signum

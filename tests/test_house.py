@@ -21,8 +21,8 @@ PACKAGE = ROOT / "cherimoya"
 
 # A module may import only what stands on its own level or below.
 LEVELS = [
-    {"errors", "schema", "progress", "__init__"},
-    {"config", "ops", "launch", "sweeps"},
+    {"errors", "files", "schema", "progress", "__init__"},
+    {"config", "ops", "launch", "status", "sweeps"},
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
     {"training"},
     {"analysis"},

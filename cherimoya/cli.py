@@ -6,6 +6,7 @@ torch and wandb are imported only after that, so that --help and --cfg answer at
 import json
 import os
 import secrets
+import signal
 import sys
 import time
 import traceback
@@ -23,13 +24,22 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cherimoya import cli_sweep, launch, sweeps
+from cherimoya import cli_launchers, cli_sweep, launch, status, sweeps
 from cherimoya.cli_sweep import Sweep
 from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
-from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
+from cherimoya.errors import (
+    WARNINGS,
+    CherimoyaError,
+    ConfigError,
+    Interrupted,
+    InUse,
+    LocalError,
+    OtherRun,
+)
 from cherimoya.schema import known_keys, unknown_key
 
 SPEAK_SECONDS = 3.0
+USAGE = 2  # the exit code for a command line that is none
 RESUME = "trainer.resume"
 FREE_ON_RESUME = (
     RESUME,
@@ -55,8 +65,9 @@ def train() -> None:
     OmegaConf.register_new_resolver(
         "run_id", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
+    cli_launchers.end_with_parent()
     command = _Train()
-    _main("train", TrainConfig, command.work, command.plan)
+    _main("train", TrainConfig, command.work, command)
 
 
 def prepare() -> None:
@@ -68,66 +79,101 @@ def _main(
     name: str,
     schema: type,
     work: Callable[[DictConfig], None],
-    sweeps_of: Callable[[list[str]], Sweep | None] | None = None,
+    command: "_Train | None" = None,
 ) -> None:
     """Run `work` on each configuration that Hydra composes; the exit code tells the truth."""
-    outcomes: list[tuple[str, str]] = []  # of each job: its name, and its error or ""
-    folders: list[Path] = []  # of the sweep, if it is one
-
-    def job(values: DictConfig) -> None:
-        settings = HydraConfig.get()
-        label = settings.job.override_dirname
-        several = settings.mode == RunMode.MULTIRUN
-        if several:
-            folders[:] = [Path(settings.sweep.dir)]
-            label = str(settings.sweep.subdir)
-            print(f"\n=== {label}", flush=True)
-        try:
-            work(values)
-            outcomes.append((label, ""))
-        except CherimoyaError as error:
-            _complain(error)
-            outcomes.append((label, str(error) or "see above"))
-        except Interrupted as error:  # the jobs that follow do not start either
-            if several:
-                print("the same command goes on with the sweep", flush=True)
-            raise SystemExit(error.exit_code) from None
-        except Exception as error:
-            if not several:
-                raise
-            traceback.print_exc()  # the other jobs still get their turn
-            outcomes.append((label, repr(error)))
-
-    sweep = None
+    job, code = _Job(work), 0
     try:
         launch.read_slurm()
-        sys.argv[1:] = list(_checked_arguments(sys.argv[1:], schema))
+        given, member_of = cli_sweep.without_member_of(sys.argv[1:])
+        sys.argv[1:] = list(_checked_arguments(given, schema))
         if launch.rank() > 0 and not any(a.startswith("hydra.run.dir=") for a in sys.argv):
             sys.argv.append("hydra.run.dir=.")  # the folder is the first process's
         if {"--help", "-h"} & set(sys.argv[1:]):
             _print_help(name, [a for a in sys.argv[1:] if "=" in a])
             return
-        if sweeps_of and not {"--cfg", "-c", "--info", "-i"} & set(sys.argv[1:]):
-            sweep = sweeps_of(sys.argv[1:])
-        if launch.world() > 1 and sweep:
-            raise ConfigError(
-                "a launcher starts the processes of one run, not of several (-m). Leave the "
-                "launcher out, and set trainer.devices."
-            )
+        if command and not {"--cfg", "-c", "--info", "-i"} & set(sys.argv[1:]):
+            job.sweep = command.plan(sys.argv[1:], member_of)
+            sys.argv[1:] = cli_sweep.for_hydra(sys.argv[1:], job.sweep)
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
     except (CherimoyaError, HydraException) as error:
         _complain(error)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    if sweep and folders:
-        print(f"\n=== sweep {folders[0]}: {len(outcomes)} runs")
-        print(cli_sweep.finished(folders[0], sweep))
-    for label, problem in outcomes:
-        if problem and folders:
+        code = 130
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    if job.sweep and not job.sweep.is_member and code != USAGE:
+        words, complete = cli_sweep.finished(job.sweep, job.problems)
+        print(words, flush=True)
+        code = code or int(not complete)
+    elif job.problems:
+        for label, problem in job.problems if not job.sweep else []:
             print(f"FAILED  {label}: {problem}")
-    if any(problem for _, problem in outcomes):
-        raise SystemExit(1)
+        code = code or 1
+    if code:
+        raise SystemExit(code)
+
+
+class _Job:
+    """What Hydra calls with each configuration, here or in a process that a launcher starts."""
+
+    sweep: Sweep | None = None
+
+    def __init__(self, work: Callable[[DictConfig], None]) -> None:
+        self.work = work
+        self.problems: list[tuple[str, str]] = []  # of this process's jobs: name and error
+        self._command = sys.argv
+
+    def __call__(self, values: DictConfig) -> None:
+        """Do the work; in a multirun an error is noted, so that the others get their turn."""
+        settings = HydraConfig.get()
+        sys.argv = self._command
+        if settings.mode != RunMode.MULTIRUN:
+            self._alone(values)
+            return
+        label, began = str(settings.sweep.subdir), time.time()
+        print(f"\n=== {label}", flush=True)
+        folder = Path(settings.runtime.output_dir)
+        before = status.read(folder)
+        try:
+            self.work(values)
+        except InUse as error:
+            print(f"left to the process that is at it: {error}", flush=True)
+        except Interrupted as error:
+            _hand_on(error.signum)
+            raise SystemExit(error.exit_code) from None
+        except Exception as error:
+            if isinstance(error, CherimoyaError):
+                _complain(error)
+            else:
+                traceback.print_exc()
+            self.problems.append((label, str(error) or repr(error)))
+            if self.sweep and not isinstance(error, OtherRun):
+                _record(folder, before, began, error)
+
+    def _alone(self, values: DictConfig) -> None:
+        try:
+            self.work(values)
+        except CherimoyaError as error:
+            _complain(error)
+            raise SystemExit(1) from None
+        except Interrupted as error:
+            raise SystemExit(error.exit_code) from None
+
+
+def _record(folder: Path, before: dict[str, Any], began: float, error: Exception) -> None:
+    """Have status.json tell of an error that the run's own record was too late, or gone, for."""
+    now = status.read(folder)
+    if now.get("state") != "failed" or now == before:
+        folder.mkdir(parents=True, exist_ok=True)
+        status.write(folder, "failed", began, error)
+
+
+def _hand_on(signum: int) -> None:
+    """Now that the run is saved, let a scheduler's agent in this process do its part."""
+    if signum in WARNINGS and callable(signal.getsignal(signum)):
+        signal.raise_signal(signum)
 
 
 def _print_help(name: str, overrides: list[str]) -> None:
@@ -171,7 +217,7 @@ def _checked_arguments(arguments: list[str], schema: type) -> Iterator[str]:
         if key not in keys | groups:
             raise ConfigError(unknown_key(key, sorted(keys)))
         if key == RESUME and override.value() is not None:
-            yield f"hydra.run.dir={_quoted(_run_folder(str(override.value()), arguments))}"
+            yield f"hydra.run.dir={cli_sweep.quoted(_run_folder(str(override.value()), arguments))}"
 
 
 def _parse(argument: str) -> Override:
@@ -183,8 +229,8 @@ def _parse(argument: str) -> Override:
 
 def _run_folder(value: str, arguments: list[str]) -> Path:
     folder = Path(value)
-    if "-m" in arguments or "--multirun" in arguments:
-        raise ConfigError(f"{RESUME}={value}: one run is resumed at a time. Leave out -m.")
+    if {"-m", "--multirun"} & set(arguments) or any(a.startswith("sweep=") for a in arguments):
+        raise ConfigError(f"{RESUME}={value}: one run is resumed at a time. Leave out -m, sweep.")
     if not (folder / "config.yaml").is_file():
         raise ConfigError(
             f"{RESUME}={value}: no run there (config.yaml is missing). Name a run folder."
@@ -192,28 +238,28 @@ def _run_folder(value: str, arguments: list[str]) -> Path:
     return folder
 
 
-def _quoted(path: Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
-
-
 class _Train:
     """What cherimoya-train does with each configuration, alone or as a member of a sweep."""
 
     sweep: Sweep | None = None
 
-    def plan(self, arguments: list[str]) -> Sweep | None:
+    def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None."""
-        self.sweep = cli_sweep.plan(arguments, conf_dir())
-        name = self.sweep.name if self.sweep else ""
-        OmegaConf.register_new_resolver("sweep_name", lambda: name, replace=True)
         OmegaConf.register_new_resolver(
             "member_name", lambda: sweeps.member_name(self._overrides()), replace=True
         )
-        if self.sweep and not any(a.startswith("hydra/sweeper=") for a in arguments):
-            cli_sweep.check(
-                self.sweep, conf_dir(), "train", lambda values: resolve(_plain(values), TrainConfig)
+        if member_of:
+            self.sweep = cli_sweep.member(arguments, member_of)
+        else:
+            self.sweep = cli_sweep.plan(arguments, conf_dir())
+        if self.sweep and launch.world() > 1:
+            raise ConfigError(
+                "a launcher starts the processes of one run, not of several (-m). Leave the "
+                "launcher out, and set trainer.devices."
             )
+        if self.sweep and not member_of:
+            cli_sweep.check(self.sweep, conf_dir(), "train", _checked, FREE_ON_RESUME)
+            self.sweep.write(arguments)
         return self.sweep
 
     def work(self, values: DictConfig) -> None:
@@ -224,8 +270,7 @@ class _Train:
         try:
             plain = _plain(values)
             if self.sweep:
-                wanted = cli_sweep.flat(to_dict(resolve(plain, TrainConfig)))
-                state = cli_sweep.begin(folder, self._overrides(), wanted, FREE_ON_RESUME)
+                state = cli_sweep.begin(folder, self._overrides(), _checked(values), FREE_ON_RESUME)
                 if state == "done":
                     print(f"done already: {folder}", flush=True)
                     return
@@ -270,6 +315,11 @@ def _run(config: TrainConfig, folder: Path) -> None:
     from cherimoya.analysis.run import run
 
     run(config, folder)
+
+
+def _checked(values: DictConfig) -> dict[str, Any]:
+    """The composed `values` as a checked configuration. Raises ConfigError."""
+    return to_dict(resolve(_plain(values), TrainConfig))
 
 
 def _prepare(values: DictConfig) -> None:

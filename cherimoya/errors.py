@@ -14,6 +14,10 @@ class ConfigError(CherimoyaError):
     """A configuration key or value that cannot be used."""
 
 
+class OtherRun(ConfigError):  # noqa: N818 - what is in the folder
+    """A folder that holds a run with another configuration."""
+
+
 class ProcessError(CherimoyaError):
     """A process of the run failed, and has said why, unless the message does."""
 

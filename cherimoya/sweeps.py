@@ -25,6 +25,7 @@ METRICS = {  # column: where summary.json has it
     "minutes": ("train_seconds",),
 }
 SEED = "seed"
+PRUNED = "pruned"  # stopped by a search, which has heard enough
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,14 @@ class Member:
 
     folder: Path
     overrides: Mapping[str, str]
-    state: str  # done, running, interrupted, failed, or waiting
+    state: str  # done, pruned, running, interrupted, failed, or waiting
     summary: Mapping[str, Any] = field(default_factory=dict)
     status: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.state in ("done", PRUNED)
 
     def metric(self, column: str) -> float:
         """A column of the table; NaN where there is none."""
@@ -122,7 +128,7 @@ def read_member(folder: Path, overrides: Mapping[str, str] | None = None) -> Mem
         folder=folder,
         overrides=overrides if overrides is not None else read_json(folder / MEMBER),
         state=state,
-        summary=read_json(folder / "summary.json") if state == "done" else {},
+        summary=read_json(folder / "summary.json") if state in ("done", PRUNED) else {},
         status=how,
     )
 

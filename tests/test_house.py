@@ -26,7 +26,7 @@ LEVELS = [
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
     {"training"},
     {"analysis"},
-    {"cli", "cli_sweep"},
+    {"cli", "cli_launchers", "cli_sweep"},
 ]
 ONLY_IN = {  # third-party package: the only places that may import it
     "hydra": {"cli"},

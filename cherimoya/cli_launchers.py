@@ -23,6 +23,7 @@ TRAIN = "from cherimoya.cli import train; train()"
 PARENT = "CHERIMOYA_PARENT"
 OUTPUT = "output.log"
 LOOK_SECONDS = 0.1
+SUBMITTED_LOOK_SECONDS = 1.0
 LAST_SECONDS = 10  # that processes have after a second Ctrl-C
 FOR_MEMBERS = ("hydra.searchpath=", "hydra.job.env_set")  # of Hydra's own overrides
 
@@ -152,6 +153,24 @@ def not_done(sweep: Sweep, jobs: Sequence[Sequence[str]]) -> list[Sequence[str]]
         else:
             left.append(words)
     return left
+
+
+def wait_for(jobs: Sequence[Any], folder: str) -> None:
+    """Wait until submitit's jobs have ended; Ctrl-C stops the waiting alone."""
+    left = list(jobs)
+    print(f"{len(jobs)} jobs submitted: {', '.join(str(job.job_id) for job in jobs)}", flush=True)
+    print(f"logs    {Path(jobs[0].paths.folder).parent}", flush=True)
+    print(f"status  cherimoya-sweep status {folder}", flush=True)
+    try:
+        while left:
+            for job in [j for j in left if j.done()]:
+                left.remove(job)
+                how_far = f"{len(jobs) - len(left)} of {len(jobs)}"
+                print(f"ended   job {job.job_id}  ({how_far})", flush=True)
+            time.sleep(SUBMITTED_LOOK_SECONDS)
+    except KeyboardInterrupt:
+        print(f"no longer waiting; {len(left)} jobs go on by themselves", flush=True)
+        raise
 
 
 def end_with_parent() -> None:

@@ -70,6 +70,11 @@ def train() -> None:
     _main("train", TrainConfig, command.work, command)
 
 
+def plan_sweep(arguments: list[str]) -> Sweep | None:
+    """The sweep that these arguments of cherimoya-train ask for, checked and written down."""
+    return _Train().plan(arguments, None)
+
+
 def prepare() -> None:
     """cherimoya-prepare."""
     _main("prepare", PrepareConfig, _prepare)
@@ -86,7 +91,7 @@ def _main(
     try:
         launch.read_slurm()
         given, member_of = cli_sweep.without_member_of(sys.argv[1:])
-        sys.argv[1:] = list(_checked_arguments(given, schema))
+        sys.argv[1:] = list(checked_arguments(given, schema))
         if launch.rank() > 0 and not any(a.startswith("hydra.run.dir=") for a in sys.argv):
             sys.argv.append("hydra.run.dir=.")  # the folder is the first process's
         if {"--help", "-h"} & set(sys.argv[1:]):
@@ -97,7 +102,7 @@ def _main(
             sys.argv[1:] = cli_sweep.for_hydra(sys.argv[1:], job.sweep)
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
     except (CherimoyaError, HydraException) as error:
-        _complain(error)
+        complain(error)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         code = 130
@@ -145,7 +150,7 @@ class _Job:
             raise SystemExit(error.exit_code) from None
         except Exception as error:
             if isinstance(error, CherimoyaError):
-                _complain(error)
+                complain(error)
             else:
                 traceback.print_exc()
             self.problems.append((label, str(error) or repr(error)))
@@ -156,7 +161,7 @@ class _Job:
         try:
             self.work(values)
         except CherimoyaError as error:
-            _complain(error)
+            complain(error)
             raise SystemExit(1) from None
         except Interrupted as error:
             raise SystemExit(error.exit_code) from None
@@ -191,7 +196,7 @@ def _print_help(name: str, overrides: list[str]) -> None:
     print(Template(words.template).substitute(APP_CONFIG_GROUPS="\n".join(listed), CONFIG=keys))
 
 
-def _complain(error: Exception) -> None:
+def complain(error: Exception) -> None:
     """Print the message; of what every process met, the first one of a machine alone does."""
     if launch.rank() == 0 and str(error):
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -199,7 +204,7 @@ def _complain(error: Exception) -> None:
         print(f"error in process {launch.rank()}: {error}", file=sys.stderr, flush=True)
 
 
-def _checked_arguments(arguments: list[str], schema: type) -> Iterator[str]:
+def checked_arguments(arguments: list[str], schema: type) -> Iterator[str]:
     """The command line, with every key known; a resumed run gets its own folder.
 
     Raises ConfigError for a key that does not exist, also behind + and ++.
@@ -302,7 +307,7 @@ def worker() -> None:
     try:
         _run(resolve(values, TrainConfig), Path(folder))
     except CherimoyaError as error:
-        _complain(error)
+        complain(error)
         if launch.rank():  # the first process is ended with this one: let it speak before
             time.sleep(SPEAK_SECONDS)
         raise SystemExit(1) from None

@@ -22,11 +22,11 @@ PACKAGE = ROOT / "cherimoya"
 # A module may import only what stands on its own level or below.
 LEVELS = [
     {"errors", "files", "schema", "progress", "__init__"},
-    {"config", "ops", "launch", "status", "sweeps"},
+    {"config", "ops", "launch", "status", "sweep_status", "sweeps"},
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
     {"training"},
     {"analysis"},
-    {"cli", "cli_launchers", "cli_sweep"},
+    {"cli", "cli_launchers", "cli_slurm", "cli_sweep", "cli_tool"},
 ]
 ONLY_IN = {  # third-party package: the only places that may import it
     "hydra": {"cli"},

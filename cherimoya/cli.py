@@ -6,10 +6,8 @@ torch and wandb are imported only after that, so that --help and --cfg answer at
 import json
 import os
 import secrets
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,21 +19,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cherimoya import cli_launchers, cli_sweep, launch, status, sweeps
+from cherimoya import cli_launchers, cli_sweep, launch, sweeps
+from cherimoya.cli_job import Job, complain
 from cherimoya.cli_sweep import Sweep
 from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
-from cherimoya.errors import (
-    WARNINGS,
-    CherimoyaError,
-    ConfigError,
-    Interrupted,
-    InUse,
-    LocalError,
-    OtherRun,
-)
+from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.schema import known_keys, unknown_key
 
 SPEAK_SECONDS = 3.0
@@ -87,7 +77,7 @@ def _main(
     command: "_Train | None" = None,
 ) -> None:
     """Run `work` on each configuration that Hydra composes; the exit code tells the truth."""
-    job, code = _Job(work), 0
+    job, code = Job(work), 0
     try:
         launch.read_slurm()
         given, member_of = cli_sweep.without_member_of(sys.argv[1:])
@@ -97,6 +87,8 @@ def _main(
         if {"--help", "-h"} & set(sys.argv[1:]):
             _print_help(name, [a for a in sys.argv[1:] if "=" in a])
             return
+        if not command and any(a.startswith("hydra/launcher=") for a in sys.argv):
+            raise ConfigError("hydra/launcher is for the sweeps of cherimoya-train. Leave it out.")
         if command and not {"--cfg", "-c", "--info", "-i"} & set(sys.argv[1:]):
             job.sweep = command.plan(sys.argv[1:], member_of)
             sys.argv[1:] = cli_sweep.for_hydra(sys.argv[1:], job.sweep)
@@ -112,73 +104,12 @@ def _main(
         words, complete = cli_sweep.finished(job.sweep, job.problems)
         print(words, flush=True)
         code = code or int(not complete)
-    elif job.problems:
-        for label, problem in job.problems if not job.sweep else []:
+    else:
+        for label, problem in job.problems:
             print(f"FAILED  {label}: {problem}")
-        code = code or 1
+            code = code or 1
     if code:
         raise SystemExit(code)
-
-
-class _Job:
-    """What Hydra calls with each configuration, here or in a process that a launcher starts."""
-
-    sweep: Sweep | None = None
-
-    def __init__(self, work: Callable[[DictConfig], None]) -> None:
-        self.work = work
-        self.problems: list[tuple[str, str]] = []  # of this process's jobs: name and error
-        self._command = sys.argv
-
-    def __call__(self, values: DictConfig) -> None:
-        """Do the work; in a multirun an error is noted, so that the others get their turn."""
-        settings = HydraConfig.get()
-        sys.argv = self._command
-        if settings.mode != RunMode.MULTIRUN:
-            self._alone(values)
-            return
-        label, began = str(settings.sweep.subdir), time.time()
-        print(f"\n=== {label}", flush=True)
-        folder = Path(settings.runtime.output_dir)
-        before = status.read(folder)
-        try:
-            self.work(values)
-        except InUse as error:
-            print(f"left to the process that is at it: {error}", flush=True)
-        except Interrupted as error:
-            _hand_on(error.signum)
-            raise SystemExit(error.exit_code) from None
-        except Exception as error:
-            if isinstance(error, CherimoyaError):
-                complain(error)
-            else:
-                traceback.print_exc()
-            self.problems.append((label, str(error) or repr(error)))
-            if self.sweep and not isinstance(error, OtherRun):
-                _record(folder, before, began, error)
-
-    def _alone(self, values: DictConfig) -> None:
-        try:
-            self.work(values)
-        except CherimoyaError as error:
-            complain(error)
-            raise SystemExit(1) from None
-        except Interrupted as error:
-            raise SystemExit(error.exit_code) from None
-
-
-def _record(folder: Path, before: dict[str, Any], began: float, error: Exception) -> None:
-    """Have status.json tell of an error that the run's own record was too late, or gone, for."""
-    now = status.read(folder)
-    if now.get("state") != "failed" or now == before:
-        folder.mkdir(parents=True, exist_ok=True)
-        status.write(folder, "failed", began, error)
-
-
-def _hand_on(signum: int) -> None:
-    """Now that the run is saved, let a scheduler's agent in this process do its part."""
-    if signum in WARNINGS and callable(signal.getsignal(signum)):
-        signal.raise_signal(signum)
 
 
 def _print_help(name: str, overrides: list[str]) -> None:
@@ -194,14 +125,6 @@ def _print_help(name: str, overrides: list[str]) -> None:
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         keys = OmegaConf.to_yaml(hydra.compose(name, overrides))
     print(Template(words.template).substitute(APP_CONFIG_GROUPS="\n".join(listed), CONFIG=keys))
-
-
-def complain(error: Exception) -> None:
-    """Print the message; of what every process met, the first one of a machine alone does."""
-    if launch.rank() == 0 and str(error):
-        print(f"error: {error}", file=sys.stderr, flush=True)
-    elif isinstance(error, LocalError) or (launch.rank() and launch.local_rank() == 0):
-        print(f"error in process {launch.rank()}: {error}", file=sys.stderr, flush=True)
 
 
 def checked_arguments(arguments: list[str], schema: type) -> Iterator[str]:

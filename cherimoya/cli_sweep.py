@@ -119,16 +119,16 @@ def without_member_of(arguments: Sequence[str]) -> tuple[list[str], Path | None]
 
 
 def for_hydra(arguments: Sequence[str], sweep: Sweep | None) -> list[str]:
-    """The arguments with the sweep's folder as it was planned; one that is a member runs here."""
+    """The arguments with the folder of the sweep as planned, or of its member, which is one run."""
     if sweep is None:
         return list(arguments)
     words = [a for a in arguments if "=" in a and not a.startswith(("-", "hydra.sweep.dir="))]
     others = [a for a in arguments if a not in words and not a.startswith("hydra.sweep.dir=")]
-    words.append(f"hydra.sweep.dir={quoted(sweep.folder)}")
     if sweep.is_member:
-        others.insert(0, "-m")
-        words += ["hydra/launcher=basic", "hydra/sweeper=basic"]
-    return [*others, *words]  # its parser wants all overrides together
+        words += [f"hydra.run.dir={quoted(sweep.folder_of(arguments))}", "hydra.mode=RUN"]
+    else:
+        words.append(f"hydra.sweep.dir={quoted(sweep.folder)}")
+    return [*others, *words]  # Hydra's parser wants all overrides together
 
 
 def quoted(path: Path) -> str:

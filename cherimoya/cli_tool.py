@@ -12,7 +12,8 @@ from typing import NoReturn
 from hydra.errors import HydraException
 
 from cherimoya import sweep_status, sweeps
-from cherimoya.cli import checked_arguments, complain, plan_sweep
+from cherimoya.cli import checked_arguments, plan_sweep
+from cherimoya.cli_job import complain
 from cherimoya.cli_slurm import script
 from cherimoya.config import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError

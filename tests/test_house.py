@@ -26,7 +26,7 @@ LEVELS = [
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
     {"training"},
     {"analysis"},
-    {"cli", "cli_launchers", "cli_slurm", "cli_sweep", "cli_tool"},
+    {"cli", "cli_job", "cli_launchers", "cli_slurm", "cli_sweep", "cli_tool"},
 ]
 ONLY_IN = {  # third-party package: the only places that may import it
     "hydra": {"cli"},

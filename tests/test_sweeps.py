@@ -45,6 +45,9 @@ def test_a_sweep_ends_in_a_table_and_is_not_done_twice(cherimoya_train, grid, tm
     assert names == [f"n_filters={f},seed={s}" for f in (4, 8) for s in (0, 1)]
     config = OmegaConf.load(tmp_path / "grid" / names[0] / "config.yaml")
     assert config.logger.group.startswith("n_filters_seed_")  # one group of runs at W&B
+    how = states(tmp_path / "grid")[names[0]]
+    assert (how["epoch"], how["epochs"]) == (2, 2)
+    assert how["ms_per_step"] > 0
     table = last_table(first.stdout)
     assert table.count("2 of 2 done") == 2
     assert table.count("+-") == 2 * len(sweeps.METRICS)

@@ -199,7 +199,6 @@ class TrainerConfig:
     devices: int = checked(at_least=1)
     precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))
     accumulate: int = checked(at_least=1)
-    pack: int = checked(at_least=1)
     cuda_graph: bool = checked()
     threads: int | None = checked(at_least=1)
     early_stopping: int | None = checked(at_least=1)
@@ -217,11 +216,6 @@ class TrainerConfig:
                 f"trainer.batch_size={self.batch_size} does not split into "
                 f"trainer.devices={self.devices} x trainer.accumulate={self.accumulate} equal "
                 f"parts. Set trainer.batch_size={fitting}."
-            )
-        if self.pack > 1 and self.devices > 1:
-            raise ConfigError(
-                f"trainer.pack={self.pack} has several runs share one device, and "
-                f"trainer.devices={self.devices} one run several. Leave one of them out."
             )
         if self.device == "cpu" and self.precision not in ("auto", "fp32"):
             raise ConfigError(

@@ -68,8 +68,8 @@ def test_captured_eager_streamed_and_repeated_runs_are_equal_to_the_bit(runs, pr
 
 def test_packed_runs_are_those_alone_to_the_bit(cherimoya_train, train_arguments, tmp_path):
     grid = ["-m", *train_arguments, "trainer=gpu", "model.n_filters=8,32", "seed=0,1"]
-    for name, pack in (("alone", 1), ("packed", 4)):
-        done = cherimoya_train(*grid, f"trainer.pack={pack}", f"hydra.sweep.dir={name}")
+    for name, launcher in (("alone", "basic"), ("packed", "packed")):
+        done = cherimoya_train(*grid, f"hydra/launcher={launcher}", f"hydra.sweep.dir={name}")
         assert done.returncode == 0, done.stderr
     for run in (tmp_path / "alone").glob("*/"):
         assert_same_run(run, tmp_path / "packed" / run.name)

@@ -8,6 +8,7 @@ import pytest
 from conftest import clean_environment
 from test_training import TRAIN, assert_same_run, wait_until
 
+PACKED = ["hydra/launcher=packed"]
 NAMES = [f"n_filters={f},seed={s}" for f in (4, 8) for s in (0, 1)]
 
 
@@ -24,7 +25,7 @@ def alone(cherimoya_train, grid, tmp_path):
 
 
 def test_packed_members_are_as_they_are_alone(alone, cherimoya_train, grid, tmp_path):
-    done = cherimoya_train(*grid, "trainer.pack=3", "hydra.sweep.dir=packed")
+    done = cherimoya_train(*grid, *PACKED, "hydra.launcher.members=3", "hydra.sweep.dir=packed")
     assert done.returncode == 0, done.stderr
     for name in NAMES:
         assert_same_run(alone / name, tmp_path / "packed" / name)
@@ -39,7 +40,7 @@ def test_a_packed_member_that_fails_leaves_the_others_alone(
 ):
     done = cherimoya_train(
         "-m", *train_arguments, "trainer.max_epochs=1", "optim.adamw.lr=0.004,1e30,0.001",
-        "trainer.pack=3", "hydra.sweep.dir=sweep",
+        *PACKED, "hydra.sweep.dir=sweep",
     )  # fmt: skip
     assert done.returncode == 1
     states = {p.parent.name: json.loads(p.read_text()) for p in tmp_path.glob("*/*/status.json")}
@@ -52,7 +53,7 @@ def test_a_packed_member_that_fails_leaves_the_others_alone(
 
 @pytest.mark.slow
 def test_packed_members_that_were_stopped_go_on_to_the_bit(alone, cherimoya_train, grid, tmp_path):
-    packed = [*grid, "trainer.pack=4", "hydra.sweep.dir=packed"]
+    packed = [*grid, *PACKED, "hydra.sweep.dir=packed"]
     process = subprocess.Popen(
         [*TRAIN, *packed], cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
     )
@@ -60,7 +61,7 @@ def test_packed_members_that_were_stopped_go_on_to_the_bit(alone, cherimoya_trai
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
-    assert "the same command goes on with the sweep" in printed
+    assert "The same command goes on with what is not done." in printed
     states = [
         json.loads((tmp_path / "packed" / n / "status.json").read_text())["state"] for n in NAMES
     ]
@@ -74,13 +75,12 @@ def test_packed_members_that_were_stopped_go_on_to_the_bit(alone, cherimoya_trai
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["trainer.pack=2"], "Add -m"),
-        (["-m", "seed=0,1", "trainer.pack=2", "trainer.devices=2"], "trainer.devices=2 one run"),
-        (["-m", "trainer.precision=fp32,auto", "trainer.pack=2"], "precision is auto and fp32"),
+        (["seed=0,1", "trainer.devices=2"], "trainer.devices is 2, but members"),
+        (["trainer.precision=fp32,auto"], "trainer.precision is auto or fp32, but members"),
     ],
 )
 def test_what_cannot_be_packed_is_refused(arguments, words, cherimoya_train, train_arguments):
-    done = cherimoya_train(*arguments, *train_arguments)
+    done = cherimoya_train("-m", *arguments, *train_arguments, *PACKED)
     assert done.returncode == 1
     assert words in done.stderr
     assert "epoch 0" not in done.stdout

@@ -13,7 +13,7 @@ from cherimoya import progress
 from cherimoya.analysis.machine import choose_device
 from cherimoya.analysis.run import Surroundings, run_in_parts
 from cherimoya.config import TrainConfig
-from cherimoya.errors import CherimoyaError, Interrupted
+from cherimoya.errors import CherimoyaError, Interrupted, InUse
 from cherimoya.training.interrupt import stop_request
 
 
@@ -55,6 +55,8 @@ def run_packed(members: Sequence[tuple[TrainConfig, Path]]) -> dict[Path, Except
                     pass
                 except Interrupted as error:
                     interrupted = error
+                except InUse as error:
+                    _say(lane.folder.name, f"left to the process that is at it: {error}")
                 except Exception as error:
                     failed[lane.folder] = error
                     _say(lane.folder.name, f"error: {error}")

@@ -268,6 +268,10 @@ class Trainer:
         }
         if self.log:
             self.log.row(row)
+            self.log.progress(
+                epoch=state.epoch + 1, epochs=self.config.trainer.max_epochs,
+                train_seconds=state.seconds, ms_per_step=self.speed().get("ms_per_step"),
+            )  # fmt: skip
         self.say(_epoch_line(row, state.best_epoch == state.epoch, self.config.trainer.max_epochs))
         state.epoch, state.batch = state.epoch + 1, 0
 

@@ -4,7 +4,7 @@
     python experiments/train_step/packing.py --smoke --device cpu # tiny sizes, to test the program
 
 Ways: "alone", one run after another; "streams", runs of one process in a stream each, as
-trainer.pack does it; "processes", a process for each. Appends to packing.csv.
+hydra/launcher=packed does it; "processes", a process for each. Appends to packing.csv.
 """
 
 import argparse

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "cherimoya"
 
 # A module may import only what stands on its own level or below.
 LEVELS = [
-    {"errors", "schema", "progress", "__init__"},
+    {"errors", "files", "schema", "progress", "__init__"},
     {"config", "ops", "launch", "sweeps"},
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
     {"training"},

@@ -9,6 +9,15 @@ import torch
 
 from cherimoya import progress
 from cherimoya.analysis import baselines
+from cherimoya.analysis.per_locus import (
+    EXAMPLES,
+    SCORED_LOCI,
+    Examples,
+    output_windows,
+    read_examples,
+    write_examples,
+    write_scored_loci,
+)
 from cherimoya.captured import CapturedModel
 from cherimoya.config import TrainConfig
 from cherimoya.data.dataset import Dataset
@@ -58,7 +67,9 @@ def conclude(
             **{name.replace(" ", "_"): values for name, values in columns.items()},
         }
     )
-    plots = _plots(model, trainer, scores, split, log, say) if config.trainer.plots else []
+    write_scored_loci(folder / SCORED_LOCI, scores, dataset.loci, rows)
+    write_examples(folder / EXAMPLES, example_loci(model, trainer, split))
+    plots = _plots(trainer, scores, log, say) if config.trainer.plots else []
     say("")
     say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
     say(score_table(columns))
@@ -109,14 +120,7 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
     return progress.table(header, rows)
 
 
-def _plots(
-    model: Cherimoya,
-    trainer: Trainer,
-    scores: Scores,
-    split: str,
-    log: RunLog,
-    say: Callable[[str], None],
-) -> list[Path]:
+def _plots(trainer: Trainer, scores: Scores, log: RunLog, say: Callable[[str], None]) -> list[Path]:
     try:
         from cherimoya.analysis import plots
     except ImportError:
@@ -134,8 +138,7 @@ def _plots(
             folder / "counts.png",
         ),
         plots.example_profiles(
-            _examples(model, trainer, split),
-            trainer.dataset.loci.track_names,
+            read_examples(log.folder / EXAMPLES),
             folder / "profiles.png",
         ),
     ]
@@ -145,7 +148,7 @@ def _plots(
 
 
 @torch.no_grad()
-def _examples(model: Cherimoya, trainer: Trainer, split: str) -> list[dict[str, Any]]:
+def example_loci(model: Cherimoya, trainer: Trainer, split: str) -> Examples:
     """A few peaks of the split, evenly spread from the most counts to the median."""
     dataset, loci = trainer.dataset, trainer.dataset.loci
     peaks = dataset.peaks(split)
@@ -161,19 +164,18 @@ def _examples(model: Cherimoya, trainer: Trainer, split: str) -> list[dict[str, 
     counts = torch.expm1(log_counts).repeat_interleave(
         torch.tensor(model.signal_groups, device=log_counts.device), dim=1
     )
-    expected = (group_softmax(logits, model.signal_groups) * counts[:, :, None]).cpu().numpy()
+    expected = group_softmax(logits, model.signal_groups) * counts[:, :, None]
     sign = [-1 if size == 2 and i == 1 else 1 for size in model.signal_groups for i in range(size)]
-    shift = loci.max_jitter + (loci.in_window - loci.out_window) // 2
-    return [
-        {
-            "title": f"{loci.chrom[row]}:{loci.start[row] + shift:,}",
-            "start": int(loci.start[row]) + shift,
-            "observed": batch.signal[i].cpu().numpy(),
-            "expected": expected[i],
-            "sign": sign,
-        }
-        for i, row in enumerate(chosen)
-    ]
+    start, end = output_windows(loci, chosen)
+    return Examples(
+        chrom=loci.chrom[chosen].astype(str),
+        start=start,
+        end=end,
+        observed=batch.signal.float().cpu().numpy(),
+        expected=expected.float().cpu().numpy(),
+        sign=np.array(sign),
+        track_names=np.array(loci.track_names, dtype=str),
+    )
 
 
 def _device_of(model: Cherimoya) -> torch.device:

@@ -1,13 +1,13 @@
 """The plots of a run: learning curves, counts, and a few loci."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from cherimoya.analysis.per_locus import Examples
 
 OBSERVED, PREDICTED, PEAK, BACKGROUND = "0.55", "#0072B2", "#0072B2", "#E69F00"
 CURVES = (
@@ -57,21 +57,20 @@ def count_scatter(
     return _save(figure, path)
 
 
-def example_profiles(examples: Sequence[dict[str, Any]], names: Sequence[str], path: Path) -> Path:
-    """Observed and predicted counts of a few loci; the second of a stranded pair points down.
-
-    Each example has "title", "start", and "observed" and "expected" of shape (tracks, L), and
-    `names` are the tracks'. Signs are given by "sign" (tracks,).
-    """
-    figure = Figure(figsize=(10, 2.2 * len(examples)), layout="constrained")
-    axes = figure.subplots(len(examples), 1, squeeze=False)
-    for axis, example in zip(axes[:, 0], examples, strict=True):
-        x = example["start"] + np.arange(example["observed"].shape[1])
-        for i, sign in enumerate(example["sign"]):
-            axis.vlines(x, 0, sign * example["observed"][i], color=OBSERVED, linewidth=1.2)
-            axis.plot(x, sign * example["expected"][i], color=PREDICTED, linewidth=0.8)
+def example_profiles(examples: Examples, path: Path) -> Path:
+    """Observed and predicted counts of a few loci; the second of a stranded pair points down."""
+    n, _, length = examples.observed.shape
+    figure = Figure(figsize=(10, 2.2 * n), layout="constrained")
+    axes = figure.subplots(n, 1, squeeze=False)
+    for i, axis in enumerate(axes[:, 0]):
+        known = examples.start[i] >= 0
+        x = max(examples.start[i], 0) + np.arange(length)
+        for track, sign in enumerate(examples.sign):
+            axis.vlines(x, 0, sign * examples.observed[i, track], color=OBSERVED, linewidth=1.2)
+            axis.plot(x, sign * examples.expected[i, track], color=PREDICTED, linewidth=0.8)
         axis.axhline(0, color="0.3", linewidth=0.5)
-        axis.set_title(example["title"], fontsize=9, loc="left")
+        where = f"{examples.chrom[i]}:{examples.start[i]:,}" if known else f"locus {i}"
+        axis.set_title(where, fontsize=9, loc="left")
         axis.set_ylabel("counts a base")
         axis.margins(x=0)
         axis.ticklabel_format(axis="x", style="plain", useOffset=False)
@@ -81,7 +80,8 @@ def example_profiles(examples: Sequence[dict[str, Any]], names: Sequence[str], p
         Line2D([], [], color=OBSERVED, linewidth=2, label="observed"),
         Line2D([], [], color=PREDICTED, label="predicted"),
     ]
-    title = " up, ".join(names) + " down" if -1 in examples[0]["sign"] else ", ".join(names)
+    names = list(examples.track_names)
+    title = " up, ".join(names) + " down" if -1 in examples.sign else ", ".join(names)
     figure.legend(handles=handles, frameon=False, loc="outside upper right", ncols=2, title=title)
     return _save(figure, path)
 

@@ -22,7 +22,7 @@ from urllib.parse import urlparse
 
 from cherimoya.config import LoggerConfig
 from cherimoya.errors import CherimoyaError, Interrupted
-from cherimoya.training.checkpoint import appearing
+from cherimoya.files import appearing
 
 REACH_SECONDS = 4.0
 

@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cherimoya import cli_sweep, launch, sweeps
+from cherimoya.changes import note_changes
 from cherimoya.cli_sweep import Sweep
 from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
@@ -123,6 +124,7 @@ def _main(
     if sweep and folders:
         print(f"\n=== sweep {folders[0]}: {len(outcomes)} runs")
         print(cli_sweep.finished(folders[0], sweep))
+        _offer_report(folders[0])
     for label, problem in outcomes:
         if problem and folders:
             print(f"FAILED  {label}: {problem}")
@@ -201,6 +203,7 @@ class _Train:
     """What cherimoya-train does with each configuration, alone or as a member of a sweep."""
 
     sweep: Sweep | None = None
+    defaults: TrainConfig  # what a command without arguments would train
 
     def plan(self, arguments: list[str]) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None."""
@@ -214,6 +217,8 @@ class _Train:
             cli_sweep.check(
                 self.sweep, conf_dir(), "train", lambda values: resolve(_plain(values), TrainConfig)
             )
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            self.defaults = resolve(_plain(hydra.compose("train")), TrainConfig)
         return self.sweep
 
     def work(self, values: DictConfig) -> None:
@@ -241,6 +246,7 @@ class _Train:
             raise
         if config.trainer.resume is None and launch.rank() == 0:
             OmegaConf.save(OmegaConf.create(to_dict(config)), folder / "config.yaml")
+            note_changes(folder, to_dict(config), to_dict(self.defaults))
         if config.trainer.devices > launch.world():
             launch.start(config, folder)
         else:
@@ -270,6 +276,12 @@ def _run(config: TrainConfig, folder: Path) -> None:
     from cherimoya.analysis.run import run
 
     run(config, folder)
+
+
+def _offer_report(folder: Path) -> None:
+    from cherimoya.analysis.report import offer_report
+
+    offer_report(folder)
 
 
 def _prepare(values: DictConfig) -> None:

@@ -18,14 +18,17 @@ from cherimoya.analysis.per_locus import (
     write_examples,
     write_scored_loci,
 )
+from cherimoya.analysis.run_folder import read_rows
 from cherimoya.captured import CapturedModel
 from cherimoya.config import TrainConfig
 from cherimoya.data.dataset import Dataset
+from cherimoya.logged import METRICS
+from cherimoya.metric_names import higher_is_better
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
 from cherimoya.ops import tuning
 from cherimoya.training.checkpoint import BEST
-from cherimoya.training.evaluation import LOWER_IS_BETTER, METRICS, Scores, evaluate
+from cherimoya.training.evaluation import Scores, evaluate
 from cherimoya.training.precision import autocast
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.trainer import Trainer
@@ -63,13 +66,22 @@ def conclude(
             "best_valid_loss": state.best_loss,
             "parameters": sum(p.numel() for p in model.parameters()),
             "scored_split": split,
+            "window": {
+                "in": dataset.loci.in_window,
+                "out": dataset.loci.out_window,
+                "receptive_field": model.receptive_field,
+            },
+            "loci": {
+                name: {"peaks": len(peaks), "background": len(dataset.rows[name]) - len(peaks)}
+                for name, peaks in ((name, dataset.peaks(name)) for name in dataset.rows)
+            },
             "provenance": {**origin, "kernel_options": tuning.chosen()},
             **{name.replace(" ", "_"): values for name, values in columns.items()},
         }
     )
     write_scored_loci(folder / SCORED_LOCI, scores, dataset.loci, rows)
     write_examples(folder / EXAMPLES, example_loci(model, trainer, split))
-    plots = _plots(trainer, scores, log, say) if config.trainer.plots else []
+    plots = _plots(trainer, scores, log) if config.trainer.plots else []
     say("")
     say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
     say(score_table(columns))
@@ -114,23 +126,25 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
         row = [name, *(_number(values[name]) for values in columns.values())]
         if "ceiling" in columns:
             share = 100 * first[name] / columns["ceiling"][name]  # NaN without background loci
-            comparable = name not in LOWER_IS_BETTER and share == share
+            comparable = higher_is_better(name) and share == share
             row.append(f"{share:.0f} %" if comparable else "")
         rows.append(row)
     return progress.table(header, rows)
 
 
-def _plots(trainer: Trainer, scores: Scores, log: RunLog, say: Callable[[str], None]) -> list[Path]:
+def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
     try:
         from cherimoya.analysis import plots
     except ImportError:
-        say(
+        progress.say_once(
             "no plots: matplotlib is missing. Install it with: pip install 'cherimoya-train[plots]'"
         )
         return []
     folder = log.folder / "plots"
     made = [
-        plots.learning_curves(log.folder / "metrics.jsonl", folder / "learning_curves.png"),
+        plots.learning_curves(
+            read_rows(log.folder / "metrics.jsonl"), folder / "learning_curves.png"
+        ),
         plots.count_scatter(
             scores.log_counts.numpy(),
             scores.observed_log_counts.numpy(),

@@ -3,7 +3,8 @@
 import os
 import shlex
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cherimoya.analysis.machine import (
     git_commit,
     versions,
 )
+from cherimoya.analysis.report import offer_report
 from cherimoya.config import TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
@@ -47,6 +49,8 @@ def run(config: TrainConfig, folder: Path) -> None:
             folder = Path(processes.gathered(str(folder))[0])
             if processes.first:
                 record.enter_context(locked(folder))
+                if config.trainer.plots:
+                    record.enter_context(_reported(folder))
                 log = record.enter_context(RunLog(folder, config.logger))
                 log.check_wandb()
             trainer, origin = _train(config, folder, device, processes, log)
@@ -103,6 +107,19 @@ def _train(
         source.close()
         trainer.runner.forget()
     return trainer, origin
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """Leave the page of a run that is done or has failed; one that was stopped goes on some day."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        raise
+    except BaseException:
+        offer_report(folder)
+        raise
+    offer_report(folder)
 
 
 def _say_nothing(message: str) -> None:

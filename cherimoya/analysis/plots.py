@@ -75,15 +75,16 @@ def _epochs(axis: Axes) -> None:
 
 def counts(axis: Axes, observed: np.ndarray, predicted: np.ndarray, label: np.ndarray) -> None:
     """Predicted against observed log counts of each locus, (n,) each."""
+    many = len(label) > SHARP_POINTS
     for value, name, colour, marker in (
         (0, "background", BACKGROUND, "^"), (1, "peaks", PEAK, "o"),
     ):  # fmt: skip
         chosen = label == value
         if chosen.any():
             axis.scatter(
-                observed[chosen], predicted[chosen], s=14, alpha=0.6, color=colour, linewidths=0,
-                marker=marker, label=f"{name} ({chosen.sum():,})",
-                rasterized=len(label) > SHARP_POINTS,
+                observed[chosen], predicted[chosen], s=6 if many else 14, color=colour,
+                alpha=0.25 if many else 0.6, linewidths=0, marker=marker, rasterized=many,
+                label=f"{name} ({chosen.sum():,})",
             )  # fmt: skip
     _diagonal(axis, observed)
     axis.set_xlabel(f"observed {LOG_COUNTS}")
@@ -149,8 +150,8 @@ def example(axis: Axes, examples: Examples, i: int) -> None:
 
 def strands(examples: Examples) -> str:
     """Which track is drawn which way."""
-    names = list(examples.track_names)
-    return " up, ".join(names) + " down" if -1 in examples.sign else ", ".join(names)
+    up, down = (", ".join(examples.track_names[examples.sign == s]) for s in (1, -1))
+    return f"{up} up, {down} down" if down else up
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:

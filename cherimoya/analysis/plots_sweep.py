@@ -88,9 +88,9 @@ def heat_map(axis: Axes, grid: Grid, title: str, higher: bool) -> None:
 
 
 def cell_number(value: float) -> str:
-    """A number with three or four digits that count."""
+    """A number of a cell: five digits that count, or three decimals."""
     size = abs(value)
-    return f"{value:.{1 if size >= 100 else 2 if size >= 10 else 3}f}"
+    return f"{value:.{1 if size >= 1000 else 2 if size >= 10 else 3}f}"
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def chart(
 def svg(made: Figure) -> str:
     """A figure as an inline SVG element: sized and coloured by the page, its ids used once."""
     file = io.StringIO()
-    made.savefig(file, format="svg", transparent=True, dpi=2 * DPI)
+    made.savefig(file, format="svg", transparent=True, dpi=1.5 * DPI)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     for unwanted in (r"<!--.*?-->", r"<metadata>.*?</metadata>", r"<style.*?</style>"):

@@ -104,7 +104,7 @@ def _run(member: Member) -> Run:
 
 def _states(members: Sequence[Member]) -> list[tuple[str, int]]:
     """How many runs are in which state, the finished ones first."""
-    order = ["done", "running", "waiting", "interrupted", "failed"]
+    order = ["done", "pruned", "running", "waiting", "interrupted", "failed"]
     counted = Counter(m.state for m in members)
     return sorted(counted.items(), key=lambda item: (order.index(item[0]) if item[0] in order
                                                      else len(order), item[0]))  # fmt: skip
@@ -112,11 +112,9 @@ def _states(members: Sequence[Member]) -> list[tuple[str, int]]:
 
 def _notes(members: Sequence[Member], keys: Sequence[str]) -> Iterator[str]:
     """What a reader has to know before comparing numbers."""
-    unfinished = sum(m.state != "done" for m in members)
-    if unfinished:
-        yield (
-            f"{unfinished} of {len(members)} runs are not finished; means are over those that are."
-        )
+    without = sum(m.state != "done" for m in members)
+    if without:
+        yield f"{without} of {len(members)} runs have no scores; means are over those that have."
     done = [m.summary for m in members if m.state == "done"]
     machines = {
         (s.get("provenance", {}).get("gpu") or s.get("provenance", {}).get("cpu")) for s in done
@@ -233,7 +231,7 @@ def _effects(found: Sequence[Configuration], keys: Sequence[str]) -> Iterator[Ch
 
 
 def _receptive_fields(members: Sequence[Member]) -> Chart | None:
-    """The receptive field of each depth beside the window, where runs noted it."""
+    """The receptive field of each depth beside the window, if there are several that runs noted."""
     depths: dict[int, int] = {}
     windows: dict[str, int] = {}
     for member in members:
@@ -242,7 +240,7 @@ def _receptive_fields(members: Sequence[Member]) -> Chart | None:
         if window and layers:
             depths[layers] = max(window["receptive_field"], depths.get(layers, 0))
             windows = {"input window": window["in"], "output window": window["out"]}
-    if not depths:
+    if len(depths) < 2:
         return None
     svg = chart(plots_sweep.receptive_fields, *zip(*sorted(depths.items()), strict=True), windows)
     beyond = [str(d) for d, field in sorted(depths.items()) if field > windows["input window"]]

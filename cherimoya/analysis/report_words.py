@@ -38,7 +38,7 @@ def with_spread(mean: float, spread: float, digits: int | None = None) -> str:
     if math.isnan(mean):
         return UNKNOWN
     if digits is None:
-        digits = 1 if abs(mean) >= 100 else 2 if abs(mean) >= 10 else 4
+        digits = 2 if abs(mean) >= 10 else 4
     words = f"{mean:.{digits}f}"
     return words if math.isnan(spread) else f"{words} ± {spread:.{digits}f}"
 

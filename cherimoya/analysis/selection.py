@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cherimoya import sweeps
-from cherimoya.metric_names import higher_is_better
 from cherimoya.sweeps import Member
 
 LOSS = "loss"  # of validation, by which configurations are chosen
 SCORES = ("profile_mnll", "profile_pearson", "profile_jsd", "count_pearson")  # on test loci
-COSTS = ("parameters", "minutes")
 
 
 @dataclass(frozen=True)
@@ -164,22 +162,22 @@ def recommend(found: Sequence[Configuration]) -> Choice | None:
     error = best.spread(LOSS) / math.sqrt(n)
     within = [c for c in scored if c.mean(LOSS) <= low + error]
     chosen = min(within, key=lambda c: (c.mean("parameters"), c.mean(LOSS)))
-    limit = f"{low:.4g} + {error:.2g} = {low + error:.4g} nats"
+    limit = f"{_nats(low)} + {_nats(error)} = {_nats(low + error)} nats"
     if chosen is best and len(within) == 1:
         why = (
-            f"It has the lowest mean validation loss, {low:.4g} nats over {n} seeds, and no other "
-            f"comes within its standard error of {error:.2g} nats."
+            f"It has the lowest mean validation loss, {_nats(low)} nats over {n} seeds, and no "
+            f"other comes within its standard error of {_nats(error)} nats."
         )
     elif chosen is best:
         why = (
-            f"It has the lowest mean validation loss, {low:.4g} nats over {n} seeds, and none of "
-            f"the {len(within) - 1} others within its standard error (up to {limit}) is smaller."
+            f"It has the lowest mean validation loss, {_nats(low)} nats over {n} seeds, and none "
+            f"of the {len(within) - 1} others within its standard error (up to {limit}) is smaller."
         )
     else:
         why = (
             f"It is the smallest of the {len(within)} whose mean validation loss is within one "
-            f"standard error of the best: {chosen.mean(LOSS):.4g} nats with "
-            f"{chosen.mean('parameters'):,.0f} parameters, while {best.name} reaches {low:.4g} "
+            f"standard error of the best: {_nats(chosen.mean(LOSS))} nats with "
+            f"{chosen.mean('parameters'):,.0f} parameters, while {best.name} reaches {_nats(low)} "
             f"with {best.mean('parameters'):,.0f}; the limit is {limit}, from the {n} seeds of "
             "the best."
         )
@@ -190,12 +188,11 @@ def _alone(best: Configuration, among: int) -> str:
     if among == 1:
         return "It is the only one that finished, so there is nothing to compare it with."
     return (
-        f"It has the lowest validation loss, {best.mean(LOSS):.4g} nats. Only one seed of it "
+        f"It has the lowest validation loss, {_nats(best.mean(LOSS))} nats. Only one seed of it "
         "finished, so how much of its lead is chance is not known, and a smaller model that is as "
         "good may be missed: sweep seed=0,1,2 as well to find out."
     )
 
 
-def better(a: float, b: float, measure: str) -> bool:
-    """Whether score `a` is better than `b`."""
-    return a > b if higher_is_better(measure) else a < b
+def _nats(loss: float) -> str:
+    return f"{loss:.2f}" if abs(loss) >= 1 else f"{loss:.3g}"

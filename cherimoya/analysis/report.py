@@ -30,9 +30,9 @@ def write_report(folder: Path) -> Path:
 
         page = _template("sweep.html" if sweep else "run.html")
     except ImportError as error:
+        package = (error.name or str(error)).split(".")[0]
         raise CherimoyaError(
-            f"no plots: {error.name} is missing. Install it with: pip install "
-            "'cherimoya-train[plots]'"
+            f"no plots: {package} is missing. Install it with: pip install 'cherimoya-train[plots]'"
         ) from error
     contents = (report_sweep.contents if sweep else report_run.contents)(folder)
     with appearing(folder / PAGE) as file:

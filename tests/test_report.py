@@ -255,6 +255,7 @@ def test_hostile_names_are_only_text(tmp_path):
         [{"state": "waiting", "n_layers": 3}, {"n_layers": 5}],
         [{"seed": 0}, {"seed": 1}],
         [{"model": "tiny", "optim": "adamw"}, {"model": "cherimoya", "optim": "muon"}],
+        [{"lr": 0.001 * 1.37**i, "n_filters": 10 * i + 7} for i in range(13)],
         [
             {"n_layers": a, "n_filters": b, "lr": c}
             for a in (1, 2)
@@ -262,13 +263,22 @@ def test_hostile_names_are_only_text(tmp_path):
             for c in (0.1, 1)
         ],
     ],
-    ids=["only failures", "one run", "unfinished", "seeds alone", "words", "three keys"],
+    ids=[
+        "only failures",
+        "one run",
+        "unfinished",
+        "seeds alone",
+        "words",
+        "a search",
+        "three keys",
+    ],
 )
 def test_any_sweep_has_a_page(members, tmp_path):
     for i, member in enumerate(members):
         add_member(tmp_path, loss=300.0 + i, **member)
     page = Page(write_report(tmp_path))
     assert f"{len(members)} runs" in page.text()
+    assert ("Heat maps" in page.text("h2")) == (len(members) == 8)  # only there is a grid
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):

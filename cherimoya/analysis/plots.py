@@ -56,7 +56,8 @@ def rates(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     names = [name for name in rows[0] if name.startswith("lr/")]
     for i, name in enumerate(names):
         axis.plot(
-            [row["epoch"] for row in rows], [row[name] for row in rows],
+            [row["epoch"] for row in rows],
+            np.array([row.get(name) for row in rows], dtype=float),
             color=SERIES[i % len(SERIES)], linestyle=DASHES[i % len(DASHES)],
             marker="o" if len(rows) == 1 else None, label=name.removeprefix("lr/"),
         )  # fmt: skip

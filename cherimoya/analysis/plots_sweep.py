@@ -1,5 +1,6 @@
 """The charts of a sweep, each drawn on axes that it is given."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from cherimoya.analysis.plots_theme import (
     SERIES,
     legend,
 )
-from cherimoya.analysis.selection import Level
+from cherimoya.analysis.selection import Level, number
 
 UNITS = {
     "n_layers": "blocks",
@@ -37,6 +38,8 @@ UNITS = {
 FRAME = "#000000"  # around the best cell, which is bright on any page
 LIGHT_BACKGROUND = 0.45  # luminance of a cell from which on its number is black
 LETTER, LINE = 0.022, 0.09  # of a point's name, as shares of a chart's width and height
+MOST_LEVELS = 9  # values of a key that are set side by side
+WIDE_RANGE = 30  # largest over smallest value from which on an axis is logarithmic
 LONG_LABEL = 8  # letters from which on several names are set aslant
 
 
@@ -56,6 +59,12 @@ class Grid:
     y: Sequence[str]
     values: np.ndarray
     missing: Mapping[tuple[int, int], str]  # (row, column): what became of it
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether most pairs were asked for, as in a sweep, unlike in a search."""
+        asked = np.isfinite(self.values).sum() + len(self.missing)
+        return bool(2 * asked >= self.values.size)
 
 
 def heat_map(axis: Axes, grid: Grid, title: str, higher: bool) -> None:
@@ -139,25 +148,30 @@ def trade_off(
     axis.set_ylabel(y_label)
     legend(axis)
     first = [i for i in (chosen,) if i in on] + [on[0], on[-1]]
-    for i in _apart(axis, points, list(dict.fromkeys([*first, *on]))):
-        axis.annotate(  # on the side of the front where no point lies
-            points[i].name, (x[i], y[i]), xytext=(-5, 5 if higher else -5), ha="right",
-            va="bottom" if higher else "top", textcoords="offset points", fontsize=7.5, color=INK,
+    for i, place in _apart(axis, points, list(dict.fromkeys([*first, *on]))).items():
+        # On the side of the front where no point lies, unless that is outside of the axes.
+        inside = place[0] > LETTER * len(points[i].name)
+        axis.annotate(
+            points[i].name, (x[i], y[i]), textcoords="offset points", fontsize=7.5, color=INK,
+            xytext=(-5 if inside else 5, 5 if higher == inside else -5),
+            ha="right" if inside else "left", va="bottom" if higher == inside else "top",
         )  # fmt: skip
 
 
-def _apart(axis: Axes, points: Sequence[Point], wanted: Sequence[int]) -> list[int]:
-    """Those of `wanted`, by precedence, whose names do not run into each other."""
+def _apart(
+    axis: Axes, points: Sequence[Point], wanted: Sequence[int]
+) -> dict[int, tuple[float, float]]:
+    """Those of `wanted`, by precedence, whose names do not run into each other, and where."""
     axis.autoscale_view()
     places = axis.transAxes.inverted().transform(
         axis.transData.transform([(points[i].cost, points[i].score) for i in wanted])
     )
-    kept: dict[int, np.ndarray] = {}
-    for i, place in zip(wanted, places, strict=True):
+    kept: dict[int, tuple[float, float]] = {}
+    for i, (x, y) in zip(wanted, places, strict=True):
         width = LETTER * len(points[i].name)
-        if all(abs(place[0] - p[0]) > width or abs(place[1] - p[1]) > LINE for p in kept.values()):
-            kept[i] = place
-    return list(kept)
+        if all(abs(x - a) > width or abs(y - b) > LINE for a, b in kept.values()):
+            kept[i] = (x, y)
+    return kept
 
 
 def short_number(value: float) -> str:
@@ -169,7 +183,31 @@ def short_number(value: float) -> str:
 
 
 def effect(axis: Axes, key: str, levels: Sequence[Level], y_label: str) -> None:
-    """What configurations reached by value of one key: each one's mean, and their mean and SD."""
+    """What configurations reached by value of one key: each one's mean, and their mean and SD.
+
+    Many numbers, as a search tries them, are drawn where they are instead of side by side.
+    """
+    axis.set_xlabel(key_label(key))
+    axis.set_ylabel(y_label)
+    axis.margins(y=0.2)
+    if len(levels) > MOST_LEVELS and not any(math.isnan(number(v.value)) for v in levels):
+        _by_number(axis, levels)
+    else:
+        _side_by_side(axis, levels)
+    legend(axis)
+
+
+def _by_number(axis: Axes, levels: Sequence[Level]) -> None:
+    points = [(number(level.value), mean) for level in levels for mean in level.each]
+    x, y = zip(*points, strict=True)
+    axis.plot(x, y, "o", color=PREDICTED, fillstyle="none", label="configuration")
+    if min(x) > 0 and max(x) > WIDE_RANGE * min(x):
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _side_by_side(axis: Axes, levels: Sequence[Level]) -> None:
     for i, level in enumerate(levels):
         beside = i + 0.12 + 0.22 * np.arange(len(level.each)) / max(len(level.each) - 1, 1)
         axis.plot(
@@ -188,10 +226,6 @@ def effect(axis: Axes, key: str, levels: Sequence[Level], y_label: str) -> None:
                     ha="right" if aslant else "center")  # fmt: skip
     axis.set_xlim(-0.5, len(levels) - 0.5)
     axis.grid(False, axis="x")
-    axis.set_xlabel(key_label(key))
-    axis.set_ylabel(y_label)
-    axis.margins(y=0.2)
-    legend(axis)
 
 
 def receptive_fields(

@@ -24,7 +24,8 @@ from cherimoya.sweeps import Member
 SHOWN = (LOSS, *SCORES)
 COMPARED = (LOSS, "profile_pearson", "count_pearson")  # in trade-offs and effects
 COSTS = {"parameters": "parameters", "minutes": "training time (min)"}
-MOST_CELLS = 900  # of a heat map
+MOST_LISTED = 12  # values of a key at the top of the page
+LONG_VALUE = 6  # letters
 MINUTES_DIGITS = 2
 MOST_KEYS = 8  # whose effects are drawn
 
@@ -61,7 +62,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "states": _states(members),
         "n_runs": len(members),
         "n_configurations": len(found),
-        "swept": [(key, ", ".join(selection.levels_of(found, key))) for key in keys],
+        "swept": [(key, _range(selection.levels_of(found, key))) for key in keys],
         "seeds": sorted({m.overrides[sweeps.SEED] for m in members if sweeps.SEED in m.overrides}),
         "choice": choice,
         "notes": list(_notes(members, keys)),
@@ -161,7 +162,7 @@ def _heat_maps(found: Sequence[Configuration]) -> Iterator[tuple[str, list[Chart
         charts = []
         for measure in (*SHOWN, "minutes"):
             grid = _grid(found, x_key, y_key, measure)
-            if not np.isfinite(grid.values).any() or grid.values.size > MOST_CELLS:
+            if not np.isfinite(grid.values).any() or not grid.is_grid:
                 continue
             minutes = measure == "minutes"
             title = "training time (min)" if minutes else _axis(measure)
@@ -203,7 +204,7 @@ def _trade_offs(found: Sequence[Configuration], choice: selection.Choice | None)
                 continue
             points = [
                 Point(
-                    " x ".join(c.values.values()), c.mean(cost), c.mean(measure),
+                    " x ".join(map(_short, c.values.values())), c.mean(cost), c.mean(measure),
                     _or_zero(c.spread(cost)), _or_zero(c.spread(measure)),
                 )
                 for c in known
@@ -215,6 +216,19 @@ def _trade_offs(found: Sequence[Configuration], choice: selection.Choice | None)
             named = " x ".join(known[0].values)
             spread = "; bars: SD over seeds" if any(p.score_spread for p in points) else ""
             yield Chart(svg, f"{_name(measure)} against {label}; names: {named}{spread}")
+
+
+def _range(levels: Sequence[str]) -> str:
+    """The values of a key, or of many the first and the last."""
+    if len(levels) <= MOST_LISTED:
+        return ", ".join(levels)
+    return f"{len(levels)} values from {_short(levels[0])} to {_short(levels[-1])}"
+
+
+def _short(value: str) -> str:
+    """A value for a chart: of a long number three digits."""
+    known = len(value) > LONG_VALUE and not math.isnan(number(value))
+    return f"{number(value):.3g}" if known else value
 
 
 def _or_zero(value: float) -> float:

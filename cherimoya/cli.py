@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from cherimoya import cli_launchers, cli_sweep, launch, sweeps
+from cherimoya.changes import note_changes
 from cherimoya.cli_job import Job, complain
 from cherimoya.cli_sweep import Sweep
 from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
@@ -103,6 +104,7 @@ def _main(
     if job.sweep and not job.sweep.is_member and code != USAGE:
         words, complete = cli_sweep.finished(job.sweep, job.problems)
         print(words, flush=True)
+        _offer_report(job.sweep.folder)
         code = code or int(not complete)
     else:
         for label, problem in job.problems:
@@ -173,6 +175,7 @@ class _Train:
         self.sweep: Sweep | None = None
         self.at_once = 1  # members that train at once in this process
         self.waiting: list[tuple[TrainConfig, Path]] = []  # for the others, to do so
+        self.defaults: TrainConfig  # what a command without arguments would train
 
     def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None."""
@@ -191,6 +194,8 @@ class _Train:
         if self.sweep and not member_of:
             cli_sweep.check(self.sweep, conf_dir(), "train", _checked, FREE_ON_RESUME)
             self.sweep.write(arguments)
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            self.defaults = resolve(_plain(hydra.compose("train")), TrainConfig)
         return self.sweep
 
     def work(self, values: DictConfig) -> None:
@@ -217,6 +222,7 @@ class _Train:
             raise
         if config.trainer.resume is None and launch.rank() == 0:
             OmegaConf.save(OmegaConf.create(to_dict(config)), folder / "config.yaml")
+            note_changes(folder, to_dict(config), to_dict(self.defaults))
         if self.at_once > 1:
             self.waiting.append((config, folder))
         elif config.trainer.devices > launch.world():
@@ -284,6 +290,12 @@ def _run_packed(members: list[tuple[TrainConfig, Path]]) -> dict[Path, Exception
 def _checked(values: DictConfig) -> dict[str, Any]:
     """The composed `values` as a checked configuration. Raises ConfigError."""
     return to_dict(resolve(_plain(values), TrainConfig))
+
+
+def _offer_report(folder: Path) -> None:
+    from cherimoya.analysis.report import offer_report
+
+    offer_report(folder)
 
 
 def _prepare(values: DictConfig) -> None:

@@ -151,11 +151,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 def table(members: Sequence[Member]) -> str:
     """A row for each configuration, best first; seeds are folded into mean and spread."""
-    keys = list(dict.fromkeys(key for m in members for key in m.overrides if key != SEED))
-    groups: dict[tuple[str, ...], list[Member]] = {}
-    for member in members:
-        groups.setdefault(tuple(member.overrides.get(k, "") for k in keys), []).append(member)
-    order = sorted(groups.items(), key=lambda item: _first(item[1]))
+    keys, order = folded(members)
     short = list(short_keys(dict.fromkeys(keys, "")))
     header = [*(short or ["run"]), "state", "parameters", *METRICS]
     rows = []
@@ -176,10 +172,22 @@ def _states(group: Sequence[Member]) -> str:
     return ", ".join([f"{counts['done']} of {len(group)} done", *others])
 
 
+def folded(
+    members: Sequence[Member],
+) -> tuple[list[str], list[tuple[tuple[str, ...], list[Member]]]]:
+    """The swept keys but the seed, and by their values the members, best first."""
+    keys = list(dict.fromkeys(key for m in members for key in m.overrides if key != SEED))
+    groups: dict[tuple[str, ...], list[Member]] = {}
+    for member in members:
+        groups.setdefault(tuple(member.overrides.get(k, "") for k in keys), []).append(member)
+    return keys, sorted(groups.items(), key=lambda item: _first(item[1]))
+
+
 def _first(group: Sequence[Member]) -> float:
     """What rows are ordered by: the mean validation loss, those without one last."""
     losses = [m.metric("valid loss") for m in group if m.state == "done"]
-    return statistics.fmean(losses) if losses else math.inf
+    known = [loss for loss in losses if not math.isnan(loss)]
+    return statistics.fmean(known) if known else math.inf
 
 
 def _spread(values: Sequence[float]) -> str:

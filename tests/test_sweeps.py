@@ -50,6 +50,7 @@ def test_a_sweep_ends_in_a_table_and_is_not_done_twice(cherimoya_train, grid, tm
     assert how["ms_per_step"] > 0
     table = last_table(first.stdout)
     assert table.count("2 of 2 done") == 2
+    assert (tmp_path / "grid" / "report.html").read_text().count("2 of 2 done") == 2
     assert table.count("+-") == 2 * len(sweeps.METRICS)
     again = cherimoya_train(*grid)
     assert again.returncode == 0, again.stderr

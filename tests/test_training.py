@@ -82,6 +82,9 @@ def test_a_run_draws_its_plots(cherimoya_train, train_arguments, tmp_path):
     done = cherimoya_train(*train_arguments, "trainer.plots=true", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     assert "plots        run/plots" in done.stdout
+    assert "report       run/report.html" in done.stdout
+    scores = json.loads((tmp_path / "run" / "summary.json").read_text())["test"]
+    assert f"{scores['profile_pearson']:.4f}" in (tmp_path / "run" / "report.html").read_text()
     images = {p.name: image.imread(p) for p in (tmp_path / "run" / "plots").iterdir()}
     assert set(images) == {"learning_curves.png", "counts.png", "profiles.png"}
     for name, pixels in images.items():  # something is drawn in the blue of predictions

@@ -9,14 +9,26 @@ import torch
 
 from cherimoya import progress
 from cherimoya.analysis import baselines
+from cherimoya.analysis.per_locus import (
+    EXAMPLES,
+    SCORED_LOCI,
+    Examples,
+    output_windows,
+    read_examples,
+    write_examples,
+    write_scored_loci,
+)
+from cherimoya.analysis.run_folder import read_rows
 from cherimoya.captured import CapturedModel
 from cherimoya.config import TrainConfig
 from cherimoya.data.dataset import Dataset
+from cherimoya.logged import METRICS
+from cherimoya.metric_names import higher_is_better
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
 from cherimoya.ops import tuning
 from cherimoya.training.checkpoint import BEST
-from cherimoya.training.evaluation import LOWER_IS_BETTER, METRICS, Scores, evaluate
+from cherimoya.training.evaluation import Scores, evaluate
 from cherimoya.training.precision import autocast
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.trainer import Trainer
@@ -54,11 +66,22 @@ def conclude(
             "best_valid_loss": state.best_loss,
             "parameters": sum(p.numel() for p in model.parameters()),
             "scored_split": split,
+            "window": {
+                "in": dataset.loci.in_window,
+                "out": dataset.loci.out_window,
+                "receptive_field": model.receptive_field,
+            },
+            "loci": {
+                name: {"peaks": len(peaks), "background": len(dataset.rows[name]) - len(peaks)}
+                for name, peaks in ((name, dataset.peaks(name)) for name in dataset.rows)
+            },
             "provenance": {**origin, "kernel_options": tuning.chosen()},
             **{name.replace(" ", "_"): values for name, values in columns.items()},
         }
     )
-    plots = _plots(model, trainer, scores, split, log, say) if config.trainer.plots else []
+    write_scored_loci(folder / SCORED_LOCI, scores, dataset.loci, rows)
+    write_examples(folder / EXAMPLES, example_loci(model, trainer, split))
+    plots = _plots(trainer, scores, log) if config.trainer.plots else []
     say("")
     say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
     say(score_table(columns))
@@ -103,30 +126,25 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
         row = [name, *(_number(values[name]) for values in columns.values())]
         if "ceiling" in columns:
             share = 100 * first[name] / columns["ceiling"][name]  # NaN without background loci
-            comparable = name not in LOWER_IS_BETTER and share == share
+            comparable = higher_is_better(name) and share == share
             row.append(f"{share:.0f} %" if comparable else "")
         rows.append(row)
     return progress.table(header, rows)
 
 
-def _plots(
-    model: Cherimoya,
-    trainer: Trainer,
-    scores: Scores,
-    split: str,
-    log: RunLog,
-    say: Callable[[str], None],
-) -> list[Path]:
+def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
     try:
         from cherimoya.analysis import plots
     except ImportError:
-        say(
+        progress.say_once(
             "no plots: matplotlib is missing. Install it with: pip install 'cherimoya-train[plots]'"
         )
         return []
     folder = log.folder / "plots"
     made = [
-        plots.learning_curves(log.folder / "metrics.jsonl", folder / "learning_curves.png"),
+        plots.learning_curves(
+            read_rows(log.folder / "metrics.jsonl"), folder / "learning_curves.png"
+        ),
         plots.count_scatter(
             scores.log_counts.numpy(),
             scores.observed_log_counts.numpy(),
@@ -134,8 +152,7 @@ def _plots(
             folder / "counts.png",
         ),
         plots.example_profiles(
-            _examples(model, trainer, split),
-            trainer.dataset.loci.track_names,
+            read_examples(log.folder / EXAMPLES),
             folder / "profiles.png",
         ),
     ]
@@ -145,7 +162,7 @@ def _plots(
 
 
 @torch.no_grad()
-def _examples(model: Cherimoya, trainer: Trainer, split: str) -> list[dict[str, Any]]:
+def example_loci(model: Cherimoya, trainer: Trainer, split: str) -> Examples:
     """A few peaks of the split, evenly spread from the most counts to the median."""
     dataset, loci = trainer.dataset, trainer.dataset.loci
     peaks = dataset.peaks(split)
@@ -161,19 +178,18 @@ def _examples(model: Cherimoya, trainer: Trainer, split: str) -> list[dict[str, 
     counts = torch.expm1(log_counts).repeat_interleave(
         torch.tensor(model.signal_groups, device=log_counts.device), dim=1
     )
-    expected = (group_softmax(logits, model.signal_groups) * counts[:, :, None]).cpu().numpy()
+    expected = group_softmax(logits, model.signal_groups) * counts[:, :, None]
     sign = [-1 if size == 2 and i == 1 else 1 for size in model.signal_groups for i in range(size)]
-    shift = loci.max_jitter + (loci.in_window - loci.out_window) // 2
-    return [
-        {
-            "title": f"{loci.chrom[row]}:{loci.start[row] + shift:,}",
-            "start": int(loci.start[row]) + shift,
-            "observed": batch.signal[i].cpu().numpy(),
-            "expected": expected[i],
-            "sign": sign,
-        }
-        for i, row in enumerate(chosen)
-    ]
+    start, end = output_windows(loci, chosen)
+    return Examples(
+        chrom=loci.chrom[chosen].astype(str),
+        start=start,
+        end=end,
+        observed=batch.signal.float().cpu().numpy(),
+        expected=expected.float().cpu().numpy(),
+        sign=np.array(sign),
+        track_names=np.array(loci.track_names, dtype=str),
+    )
 
 
 def _device_of(model: Cherimoya) -> torch.device:

@@ -1,94 +1,189 @@
-"""The plots of a run: learning curves, counts, and a few loci."""
+"""The charts of a run, each drawn on axes that it is given; a few of them together as images."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
-OBSERVED, PREDICTED, PEAK, BACKGROUND = "0.55", "#0072B2", "#0072B2", "#E69F00"
-CURVES = (
-    ("train/loss", "training loss (nats)"),
-    ("valid/profile_mnll", "validation profile MNLL (nats)"),
-    ("valid/profile_pearson", "validation profile Pearson r"),
-    ("valid/count_pearson", "validation count Pearson r"),
+from cherimoya.analysis.per_locus import Examples
+from cherimoya.analysis.plots_theme import (
+    BACKGROUND,
+    CHOSEN,
+    DASHES,
+    INK,
+    MUTED,
+    OBSERVED,
+    PEAK,
+    PREDICTED,
+    SERIES,
+    figure,
+    legend,
+    save_png,
 )
+from cherimoya.metric_names import IN_WORDS
+
+CURVES = ("train/loss", "valid/profile_mnll", "valid/profile_pearson", "valid/count_pearson")
+LOG_COUNTS = "log(1 + counts)"
+SHARP_POINTS = 1500  # more of them are drawn as an image inside the SVG
+CALIBRATION_BINS = 10
+LEAST_IN_BIN = 8
 
 
-def learning_curves(metrics_file: Path, path: Path) -> Path:
-    """Training loss and validation metrics by epoch, from metrics.jsonl."""
-    rows = [json.loads(line) for line in metrics_file.read_text().splitlines()]
-    epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True)
-    for axis, (name, label) in zip(axes.flat, CURVES, strict=True):
-        values = [np.nan if row[name] is None else row[name] for row in rows]
-        axis.plot(epochs, values, color=PREDICTED, marker="." if len(rows) < 40 else None)
-        axis.set_ylabel(label)
-    for axis in axes[1]:
-        axis.set_xlabel("epoch")
-    return _save(figure, path)
+def curve(axis: Axes, rows: Sequence[Mapping[str, Any]], name: str, best: int | None) -> None:
+    """One column of metrics.jsonl by epoch, the best epoch marked."""
+    epochs = np.array([row["epoch"] for row in rows])
+    values = np.array([row.get(name) for row in rows], dtype=float)
+    axis.plot(epochs, values, color=PREDICTED, marker="o" if len(rows) < 40 else None)
+    for at in np.flatnonzero(epochs == best):
+        axis.plot(
+            epochs[at], values[at], "D", color=CHOSEN, markersize=7, fillstyle="none",
+            markeredgewidth=1.6, label=f"best epoch, {best}",
+        )  # fmt: skip
+        legend(axis)
+    split, metric = name.split("/")
+    words = IN_WORDS[metric]
+    axis.set_ylabel(f"{'training' if split == 'train' else 'validation'} {words.axis}")
+    _epochs(axis)
+
+
+def rates(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The learning rate of each optimizer at the end of each epoch."""
+    names = [name for name in rows[0] if name.startswith("lr/")]
+    for i, name in enumerate(names):
+        axis.plot(
+            [row["epoch"] for row in rows],
+            np.array([row.get(name) for row in rows], dtype=float),
+            color=SERIES[i % len(SERIES)], linestyle=DASHES[i % len(DASHES)],
+            marker="o" if len(rows) == 1 else None, label=name.removeprefix("lr/"),
+        )  # fmt: skip
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_ylabel("learning rate (a step)")
+    legend(axis)
+    _epochs(axis)
+
+
+def _epochs(axis: Axes) -> None:
+    axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def counts(axis: Axes, observed: np.ndarray, predicted: np.ndarray, label: np.ndarray) -> None:
+    """Predicted against observed log counts of each locus, (n,) each."""
+    many = len(label) > SHARP_POINTS
+    for value, name, colour, marker in (
+        (0, "background", BACKGROUND, "^"), (1, "peaks", PEAK, "o"),
+    ):  # fmt: skip
+        chosen = label == value
+        if chosen.any():
+            axis.scatter(
+                observed[chosen], predicted[chosen], s=6 if many else 14, color=colour,
+                alpha=0.25 if many else 0.6, linewidths=0, marker=marker, rasterized=many,
+                label=f"{name} ({chosen.sum():,})",
+            )  # fmt: skip
+    _diagonal(axis, observed)
+    axis.set_xlabel(f"observed {LOG_COUNTS}")
+    axis.set_ylabel(f"predicted {LOG_COUNTS}")
+    legend(axis)
+
+
+def calibration(axis: Axes, observed: np.ndarray, predicted: np.ndarray) -> None:
+    """Observed log counts of loci predicted alike: mean and 10th to 90th percentile, (n,) each."""
+    bins = int(np.clip(len(predicted) // LEAST_IN_BIN, 1, CALIBRATION_BINS))
+    parts = np.array_split(np.argsort(predicted, kind="stable"), bins)
+    x = np.array([predicted[part].mean() for part in parts])
+    y = np.array([observed[part].mean() for part in parts])
+    low, high = (np.array([np.quantile(observed[part], q) for part in parts]) for q in (0.1, 0.9))
+    _diagonal(axis, np.concatenate([low, high]))
+    axis.vlines(x, low, high, color=PREDICTED, alpha=0.45, linewidth=3, label="10 to 90 % of loci")
+    axis.plot(x, y, color=PREDICTED, marker="o", label="mean")
+    axis.set_xlabel(f"predicted {LOG_COUNTS}, mean of a bin")
+    axis.set_ylabel(f"observed {LOG_COUNTS}")
+    legend(axis)
+
+
+def _diagonal(axis: Axes, values: np.ndarray) -> None:
+    ends = [values.min(), values.max()]
+    axis.plot(ends, ends, color=MUTED, linewidth=0.9, linestyle="--", label="equal")
+
+
+def distribution(
+    axis: Axes, values: np.ndarray, name: str, marks: Mapping[str, float | None]
+) -> None:
+    """How many peaks reach which score, (n,); `marks` are drawn as lines."""
+    defined = values[np.isfinite(values)]
+    axis.hist(defined, bins=30, color=PREDICTED, alpha=0.45)
+    for (label, value), dash, colour in zip(
+        marks.items(), ("-", "--", ":"), (PREDICTED, INK, CHOSEN), strict=False
+    ):
+        if value is not None:
+            axis.axvline(value, color=colour, linestyle=dash, label=f"{label} {value:.3f}")
+    axis.set_xlabel(f"{IN_WORDS[name].axis} of a peak")
+    axis.set_ylabel("peaks")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    legend(axis)
+
+
+def example(axis: Axes, examples: Examples, i: int) -> None:
+    """Observed and predicted counts of one locus; the second of a stranded pair points down."""
+    known = examples.start[i] >= 0
+    x = max(int(examples.start[i]), 0) + np.arange(examples.observed.shape[2])
+    for track, sign in enumerate(examples.sign):
+        seen, expected = sign * examples.observed[i, track], sign * examples.expected[i, track]
+        axis.fill_between(x, 0, seen, step="mid", color=OBSERVED, linewidth=0.4)
+        axis.plot(x, expected, color=PREDICTED, linewidth=1.1)
+    axis.axhline(0, color=INK, linewidth=0.6)
+    where = f"{examples.chrom[i]}:{x[0]:,}-{x[-1] + 1:,}" if known else f"locus {i}"
+    axis.set_title(where)
+    axis.set_xlabel("position (bp)" if known else "position in the window (bp)")
+    axis.set_ylabel("counts a base")
+    axis.margins(x=0)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+
+
+def strands(examples: Examples) -> str:
+    """Which track is drawn which way."""
+    up, down = (", ".join(examples.track_names[examples.sign == s]) for s in (1, -1))
+    return f"{up} up, {down} down" if down else up
+
+
+def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """An image of the training loss and validation metrics by epoch."""
+    with figure(2, 2) as (made, axes):
+        for axis, name in zip(axes.flat, CURVES, strict=True):
+            curve(axis, rows, name, best=None)
+        return save_png(made, path)
 
 
 def count_scatter(
     predicted: np.ndarray, observed: np.ndarray, label: np.ndarray, path: Path
 ) -> Path:
-    """Predicted against observed log counts of each locus and group, (n, n_groups)."""
+    """An image of the log counts of each locus and group, (n, n_groups)."""
     n_groups = predicted.shape[1]
-    figure = Figure(figsize=(4.5 * n_groups, 4.2), layout="constrained")
-    axes = figure.subplots(1, n_groups, squeeze=False)
-    for g, axis in enumerate(axes[0]):
-        for value, name, colour in ((0, "background", BACKGROUND), (1, "peaks", PEAK)):
-            chosen = label == value
-            if chosen.any():
-                axis.scatter(
-                    observed[chosen, g], predicted[chosen, g], s=8, alpha=0.6, color=colour,
-                    linewidths=0, label=f"{name} ({chosen.sum():,})",
-                )  # fmt: skip
-        ends = [observed[:, g].min(), observed[:, g].max()]
-        axis.plot(ends, ends, color="0.4", linewidth=0.8, linestyle="--")
-        axis.set_xlabel("observed log(1 + counts)")
-        axis.set_ylabel("predicted log(1 + counts)")
-        axis.set_title(f"signal group {g}" if n_groups > 1 else "test loci")
-        axis.legend(frameon=False)
-    return _save(figure, path)
+    with figure(1, n_groups, height=4.2) as (made, axes):
+        for g, axis in enumerate(axes[0]):
+            counts(axis, observed[:, g], predicted[:, g], label)
+            axis.set_title(f"signal group {g}" if n_groups > 1 else "test loci")
+        return save_png(made, path)
 
 
-def example_profiles(examples: Sequence[dict[str, Any]], names: Sequence[str], path: Path) -> Path:
-    """Observed and predicted counts of a few loci; the second of a stranded pair points down.
-
-    Each example has "title", "start", and "observed" and "expected" of shape (tracks, L), and
-    `names` are the tracks'. Signs are given by "sign" (tracks,).
-    """
-    figure = Figure(figsize=(10, 2.2 * len(examples)), layout="constrained")
-    axes = figure.subplots(len(examples), 1, squeeze=False)
-    for axis, example in zip(axes[:, 0], examples, strict=True):
-        x = example["start"] + np.arange(example["observed"].shape[1])
-        for i, sign in enumerate(example["sign"]):
-            axis.vlines(x, 0, sign * example["observed"][i], color=OBSERVED, linewidth=1.2)
-            axis.plot(x, sign * example["expected"][i], color=PREDICTED, linewidth=0.8)
-        axis.axhline(0, color="0.3", linewidth=0.5)
-        axis.set_title(example["title"], fontsize=9, loc="left")
-        axis.set_ylabel("counts a base")
-        axis.margins(x=0)
-        axis.ticklabel_format(axis="x", style="plain", useOffset=False)
-        axis.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-    axes[-1, 0].set_xlabel("position (bp)")
-    handles = [
-        Line2D([], [], color=OBSERVED, linewidth=2, label="observed"),
-        Line2D([], [], color=PREDICTED, label="predicted"),
-    ]
-    title = " up, ".join(names) + " down" if -1 in examples[0]["sign"] else ", ".join(names)
-    figure.legend(handles=handles, frameon=False, loc="outside upper right", ncols=2, title=title)
-    return _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    for axis in figure.axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    return path
+def example_profiles(examples: Examples, path: Path) -> Path:
+    """An image of the example loci."""
+    n = len(examples.start)
+    with figure(n, 1, width=10, height=2.2) as (made, axes):
+        for i, axis in enumerate(axes[:, 0]):
+            example(axis, examples, i)
+        made.legend(
+            handles=[Patch(color=OBSERVED, label="observed"),
+                     Line2D([], [], color=PREDICTED, label="predicted")],
+            loc="outside upper right", ncols=2, title=strands(examples),
+        )  # fmt: skip
+        return save_png(made, path)

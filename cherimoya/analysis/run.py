@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from cherimoya.analysis.machine import (
     git_commit,
     versions,
 )
+from cherimoya.analysis.report import offer_report
 from cherimoya.config import DataConfig, TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
@@ -87,6 +88,8 @@ def run_in_parts(config: TrainConfig, folder: Path, around: Surroundings) -> Ite
             folder = Path(processes.gathered(str(folder))[0])
             if processes.first:
                 record.enter_context(locked(folder))
+                if config.trainer.plots:
+                    record.enter_context(_reported(folder))
                 log = record.enter_context(RunLog(folder, config.logger))
                 log.check_wandb()
             trainer, origin = yield from _train(config, folder, device, processes, log, around)
@@ -145,6 +148,19 @@ def _train(
         source.close()
         trainer.runner.forget()
     return trainer, origin
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """Leave the page of a run that is done or has failed; one that was stopped goes on some day."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        raise
+    except BaseException:
+        offer_report(folder)
+        raise
+    offer_report(folder)
 
 
 def _say_nothing(message: str) -> None:

@@ -1,0 +1,77 @@
+"""Pages of runs and sweeps: one HTML file each, made from a folder's files and nothing else."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cherimoya import progress, sweeps
+from cherimoya.analysis.run_folder import is_run
+from cherimoya.errors import CherimoyaError
+from cherimoya.files import appearing
+
+PAGE = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """Write the page of the run or sweep in `folder`, and return its path.
+
+    Raises CherimoyaError for a folder that is neither, and without the packages that draw.
+    """
+    if not folder.is_dir():
+        raise CherimoyaError(f"{folder} is no folder. Name a run's or a sweep's.")
+    sweep = is_sweep(folder)
+    if not sweep and not is_run(folder):
+        raise CherimoyaError(
+            f"{folder} is neither a run (config.yaml is missing) nor a sweep (no folder in it has "
+            f"a {sweeps.MEMBER}). Name a folder that cherimoya-train has made."
+        )
+    try:
+        from cherimoya.analysis import report_run, report_sweep
+
+        page = _template("sweep.html" if sweep else "run.html")
+    except ImportError as error:
+        package = (error.name or str(error)).split(".")[0]
+        raise CherimoyaError(
+            f"no plots: {package} is missing. Install it with: pip install 'cherimoya-train[plots]'"
+        ) from error
+    contents = (report_sweep.contents if sweep else report_run.contents)(folder)
+    with appearing(folder / PAGE) as file:
+        file.write(page.render(**contents).encode())
+    return folder / PAGE
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether `folder` holds the members of a sweep."""
+    return any(folder.glob(f"*/{sweeps.MEMBER}"))
+
+
+def offer_report(folder: Path) -> None:
+    """Write the page at the end of other work, which a page that cannot be must not spoil."""
+    try:
+        progress.say(f"report       {write_report(folder)}")
+    except CherimoyaError as error:
+        progress.say_once(str(error))
+    except Exception as error:  # a drawing that fails is no reason to call the run failed
+        progress.say(f"no report: {error!r}. Try again with: cherimoya-report {folder}")
+
+
+@cache
+def _template(name: str) -> Any:
+    import jinja2
+
+    from cherimoya.analysis import report_words as words
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cherimoya.analysis"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "score": words.score,
+        "duration": words.duration,
+        "moment": words.moment,
+        "whole": words.whole,
+    }
+    return environment.get_template(name)

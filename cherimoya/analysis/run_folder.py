@@ -1,0 +1,96 @@
+"""What a run folder says about its run: read back without torch, whatever has become of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cherimoya import progress, sweeps
+from cherimoya.analysis.per_locus import (
+    EXAMPLES,
+    SCORED_LOCI,
+    Examples,
+    ScoredLoci,
+    read_examples,
+    read_scored_loci,
+)
+from cherimoya.changes import CHANGED, command
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder:
+    """A run as its files tell: what is not there, or not yet true, is empty or None."""
+
+    path: Path
+    state: str  # as of sweeps.Member
+    config: dict[str, Any]
+    defaults: dict[str, Any] | None  # of the keys whose values differ from them
+    rows: list[dict[str, Any]]  # of metrics.jsonl
+    status: dict[str, Any]
+    summary: Mapping[str, Any]  # of a finished run
+
+    @cached_property
+    def loci(self) -> ScoredLoci | None:
+        """The scores of each locus."""
+        path = self.path / SCORED_LOCI
+        return read_scored_loci(path) if self.state == "done" and path.is_file() else None
+
+    @cached_property
+    def examples(self) -> Examples | None:
+        """A few loci with their profiles."""
+        path = self.path / EXAMPLES
+        return read_examples(path) if self.state == "done" and path.is_file() else None
+
+    @property
+    def best_row(self) -> dict[str, Any] | None:
+        """The row of the epoch with the lowest validation loss so far."""
+        scored = [row for row in self.rows if row.get("valid/loss") is not None]
+        return min(scored, key=lambda row: row["valid/loss"]) if scored else None
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is something left to do, and a state to go on from."""
+        saved = any((self.path / "checkpoints" / n).is_file() for n in ("last.pt", "previous.pt"))
+        return saved and self.state != "done"
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with the run."""
+        return progress.resume_command(self.path)
+
+    @property
+    def new_command(self) -> str | None:
+        """The command that makes the run anew; None for a run that did not note its changes."""
+        if self.defaults is None:
+            return None
+        return command(self.config, self.defaults)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` holds a run, or what is left of one."""
+    return any((folder / name).is_file() for name in ("config.yaml", "status.json"))
+
+
+def read_run(folder: Path) -> RunFolder:
+    """The run in `folder`."""
+    member = sweeps.read_member(folder)
+    config, changed, status = (folder / n for n in ("config.yaml", CHANGED, "status.json"))
+    return RunFolder(
+        path=folder,
+        state=member.state,
+        config=yaml.safe_load(config.read_text()) if config.is_file() else {},
+        defaults=json.loads(changed.read_text()) if changed.is_file() else None,
+        rows=read_rows(folder / "metrics.jsonl"),
+        status=json.loads(status.read_text()) if status.is_file() else {},
+        summary=member.summary,
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; without the last one if a killed process left it half written."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,34 @@
+"""The console script that makes pages."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cherimoya import sweeps
+from cherimoya.analysis.report import is_sweep, write_report
+from cherimoya.errors import CherimoyaError
+
+WORDS = """\
+Make a page of a run or a sweep: report.html in its folder, which needs no network and opens in any
+browser. Everything in it comes from the folder's files."""
+
+
+def report() -> None:
+    """cherimoya-report."""
+    parser = argparse.ArgumentParser(prog="cherimoya-report", description=WORDS)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run or a sweep")
+    parser.add_argument("--runs", action="store_true", help="and the pages of its runs")
+    arguments = parser.parse_args()
+    try:
+        for folder in arguments.folders:
+            if arguments.runs and is_sweep(folder):
+                for member in sweeps.read_sweep(folder):
+                    print(write_report(member.folder), flush=True)
+            print(write_report(folder), flush=True)
+    except CherimoyaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    report()

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from cherimoya import sweeps
+from cherimoya import logged, sweeps
 from cherimoya.errors import CherimoyaError, ConfigError
 
 GROUP = "sweep"
@@ -122,7 +122,10 @@ def begin(
 
 
 def finished(folder: Path, sweep: Sweep) -> str:
-    """The table of the sweep in `folder`, with the members that have not begun."""
+    """The table of the sweep in `folder`, with the members that have not begun.
+
+    Below it, the command that sends the offline W&B runs of them all.
+    """
     members = sweeps.read_sweep(folder)
     begun = {member.folder.name for member in members}
     for words in sweep.members:
@@ -130,7 +133,8 @@ def finished(folder: Path, sweep: Sweep) -> str:
         name = sweeps.member_name(overrides)
         if name not in begun:
             members.append(sweeps.read_member(folder / name, overrides))
-    return sweeps.table(members)
+    table, command = sweeps.table(members), logged.sync_command(folder, members=True)
+    return f"{table}\n\nW&B  {command}" if command else table
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -234,6 +234,7 @@ class LoggerConfig:
     run_name: str | None = checked()
     group: str | None = checked()
     tags: list[str] = checked()
+    log_model: str = checked(choices=("none", "best", "final"))
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from cherimoya import progress
+from cherimoya import logged, progress
 from cherimoya.analysis import baselines
 from cherimoya.captured import CapturedModel
-from cherimoya.config import TrainConfig
+from cherimoya.config import TrainConfig, to_dict
 from cherimoya.data.dataset import Dataset
+from cherimoya.logged import LOWER_IS_BETTER, METRICS
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
 from cherimoya.ops import tuning
 from cherimoya.training.checkpoint import BEST
-from cherimoya.training.evaluation import LOWER_IS_BETTER, METRICS, Scores, evaluate
+from cherimoya.training.evaluation import Scores, evaluate
 from cherimoya.training.precision import autocast
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.trainer import Trainer
@@ -59,6 +60,8 @@ def conclude(
         }
     )
     plots = _plots(model, trainer, scores, split, log, say) if config.trainer.plots else []
+    log.table(logged.LOCI, folder / f"{logged.LOCI}.tsv", state.step)
+    log.model({**origin, "config": to_dict(config), "network": model.config, "best": columns})
     say("")
     say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
     say(score_table(columns))
@@ -140,7 +143,7 @@ def _plots(
         ),
     ]
     for path in made:
-        log.image(f"plots/{path.stem}", path, trainer.state.step)
+        log.image(logged.plot(path.stem), path, trainer.state.step)
     return made
 
 

@@ -9,15 +9,10 @@ from torch import Tensor
 from cherimoya import metrics
 from cherimoya.captured import CapturedModel
 from cherimoya.data.feed import Source
+from cherimoya.logged import PROFILE_METRICS
 from cherimoya.network import Cherimoya
 from cherimoya.training.precision import autocast
 from cherimoya.training.processes import Processes
-
-PROFILE_METRICS = ("profile_mnll", "profile_pearson", "profile_spearman", "profile_jsd")
-COUNT_METRICS = ("count_pearson", "count_spearman", "count_mse")
-RANKING_METRICS = ("auroc", "auprc")
-METRICS = PROFILE_METRICS + COUNT_METRICS + RANKING_METRICS
-LOWER_IS_BETTER = ("loss", "profile_mnll", "profile_jsd", "count_mse")
 
 
 @dataclass(frozen=True)

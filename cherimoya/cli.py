@@ -25,7 +25,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from cherimoya import cli_sweep, launch, sweeps
 from cherimoya.cli_sweep import Sweep
-from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
+from cherimoya.config import (
+    DashboardConfig,
+    PrepareConfig,
+    TrainConfig,
+    TrainerConfig,
+    resolve,
+    to_dict,
+)
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
 from cherimoya.schema import known_keys, unknown_key
 
@@ -62,6 +69,11 @@ def train() -> None:
 def prepare() -> None:
     """cherimoya-prepare."""
     _main("prepare", PrepareConfig, _prepare)
+
+
+def dashboard() -> None:
+    """cherimoya-dashboard."""
+    _main("dashboard", DashboardConfig, _dashboard)
 
 
 def _main(
@@ -277,6 +289,13 @@ def _prepare(values: DictConfig) -> None:
     from cherimoya.data.prepare import prepare
 
     prepare(config)
+
+
+def _dashboard(values: DictConfig) -> None:
+    config = resolve(_plain(values), DashboardConfig)
+    from cherimoya.analysis.dashboard import dashboard
+
+    dashboard(config)
 
 
 def _plain(values: DictConfig) -> dict[str, Any]:

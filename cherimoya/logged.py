@@ -10,13 +10,18 @@ METRICS = PROFILE_METRICS + COUNT_METRICS + RANKING_METRICS
 VALIDATED = ("loss", *METRICS)  # of each epoch; the loss is what picks the best one
 LOWER_IS_BETTER = ("loss", "profile_mnll", "profile_jsd", "count_mse")
 
+LOSSES = ("loss", "profile", "count")  # of training
+OPTIMIZERS = ("muon", "adamw", "sgd")  # those of a run have a learning rate
+PLOTS = ("learning_curves", "counts", "profiles")
+
 STEP, EPOCH = "step", "epoch"
+PARAMETERS, TRAIN_SECONDS = "parameters", "train_seconds"  # of the summary at the end
 STATUS = "status"  # of W&B's summary: running, done, interrupted or failed
 LOCI = "test_loci"  # the table of scores by locus, and its file's name
 
 
 def train(name: str) -> str:
-    """A training loss: loss, profile or count."""
+    """A training loss."""
     return f"train/{name}"
 
 
@@ -38,6 +43,11 @@ def best(name: str) -> str:
 def extreme(name: str) -> str:
     """In W&B's summary: which end of a validation metric is the best one of all epochs."""
     return "min" if name in LOWER_IS_BETTER else "max"
+
+
+def best_of(name: str) -> str:
+    """In W&B's summary: the best value of a validation metric over all epochs."""
+    return f"{valid(name)}.{extreme(name)}"
 
 
 def plot(name: str) -> str:

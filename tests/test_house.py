@@ -32,6 +32,7 @@ ONLY_IN = {  # third-party package: the only places that may import it
     "hydra": {"cli"},
     "omegaconf": {"cli"},
     "wandb": {"training.wandb_run"},
+    "wandb_workspaces": {"analysis.dashboard"},
     "h5py": {"data"},
     "triton": {"ops"},
     "matplotlib": {"analysis.plots"},

@@ -103,7 +103,10 @@ def test_all_that_is_plotted_is_logged(cherimoya_train, train_arguments, tmp_pat
         absent = {key for key in shown[section] if value_at(run[section], key) is None}
         assert absent == set(), section
     assert shown["media"] == {logged.LOCI, *(logged.plot(name) for name in logged.PLOTS)}
-    assert all(run["summary"][key]["_type"].endswith("-file") for key in shown["media"])
+    files = [*tmp_path.glob("run/*.tsv"), *tmp_path.glob("run/plots/*.png")]
+    sent = {key for key, value in run["summary"].items() if "-file" in str(value)}
+    assert sent == {logged.plot(f.stem) if f.suffix == ".png" else f.stem for f in files}
+    assert sent <= shown["media"]
     assert {logged.valid(name) for name in logged.VALIDATED} <= shown["history"]
 
 

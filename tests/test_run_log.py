@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from conftest import clean_environment
 from wandb_files import read_wandb
+from wandb_server import wandb_server
 
 from cherimoya import logged, sweeps
 from cherimoya.config import LoggerConfig
 from cherimoya.errors import Interrupted
 from cherimoya.training import wandb_run
 from cherimoya.training.run_log import RunLog
-from cherimoya.training.wandb_run import FLUSH_SECONDS, read_table, run_name
+from cherimoya.training.wandb_run import FLUSH_SECONDS, numbers_on_disk, read_table, run_name
 
 
 def logger(**values) -> LoggerConfig:
@@ -203,6 +204,26 @@ def test_a_killed_run_has_its_rows_and_goes_on_as_the_same_run(tmp_path):
     assert records["exit_code"] == 0
 
 
+def test_rows_that_wandb_did_not_write_are_sent_on_resuming_and_no_row_twice(tmp_path):
+    wandb_id = killed(tmp_path, seconds=FLUSH_SECONDS + 0.7)
+    with open(tmp_path / "metrics.jsonl") as file:
+        first = json.loads(file.readline())
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(first) + "\n")  # as rewound
+    with offline(tmp_path, wandb_id) as log:
+        log.row(row(1, 1.0, 0.3))
+        log.row(row(2, 2.0, 0.2))
+    assert [part["numbers"] for part in parts_of(tmp_path, ended=False)] == [[0, 1], [2]]
+    assert numbers_on_disk(tmp_path, wandb_id) == {0, 1, 2}
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(row(3, 3.0, 0.2)) + "\n")
+    with offline(tmp_path, wandb_id):
+        pass
+    *_, last = parts_of(tmp_path, ended=False)
+    assert last["numbers"] == [3]
+    assert last["summary"]["valid/loss"] == {"min": 1.0}
+    assert last["summary"]["epoch"] == 3
+
+
 def test_what_was_killed_at_once_is_in_nobodys_way(tmp_path):
     wandb_id = killed(tmp_path, seconds=0)
     assert [f.stat().st_size for f in tmp_path.glob("wandb/offline-run-*/*.wandb")] == [7]
@@ -290,23 +311,40 @@ def test_names_job_types_and_tags(tmp_path):
         )
 
 
-def test_one_command_syncs_a_sweep(tmp_path):
+@pytest.mark.slow
+def test_one_command_sends_a_sweep_and_a_resumed_run_as_one(tmp_path):
     sweep = tmp_path / "my sweep"
-    for name in ("n_filters=4", "n_filters=8"):
-        run = sweep / name / "wandb" / "offline-run-20260101_000000-abc"
-        run.mkdir(parents=True)
-        (run / "run-abc.wandb").write_bytes(b"")
+    whole, broken, empty = (sweep / f"n_filters={n}" for n in (4, 8, 9))
+    for folder in (whole, broken, empty):
+        sweeps.note_member(folder, {"model.n_filters": folder.name[-1]})
+    wandb_id = killed(whole, seconds=FLUSH_SECONDS + 0.7)
+    with offline(empty, killed(empty, seconds=0)):
+        pass
+    with offline(whole, wandb_id) as log:
+        log.row(row(2, 2.0, 0.2))
+    with suppress(ValueError), offline(broken) as failed:
+        failed.row(row(0, 4.0, 0.0))
+        raise ValueError("broken")
     command = logged.sync_command(sweep, members=True)
     assert command == f"wandb sync '{sweep}'/*/wandb"
-    environment = clean_environment()
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(
-        f"{command} --dry-run", shell=True, cwd=tmp_path, capture_output=True, text=True,
-        env=environment,
-    )  # fmt: skip
-    assert "Would sync 2 run(s)" in done.stderr, done.stderr
-    for path in sweep.glob("*/wandb/*/*.wandb"):
-        path.with_suffix(".wandb.synced").touch()
+    with wandb_server() as (address, runs):
+        environment = clean_environment() | {"WANDB_BASE_URL": address, "WANDB_API_KEY": "x" * 40}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, text=True, env=environment,
+            timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    resumed = runs[wandb_id]
+    rows = [resumed["history"][number] for number in sorted(resumed["history"])]
+    assert [r["epoch"] for r in rows] == [r["_step"] for r in rows] == [0, 1, 2]
+    summary = resumed["summary"][0]
+    assert summary["valid/loss"] == {"min": 1.0}
+    assert (summary["best/epoch"], summary["status"], resumed["exit_code"]) == (1, "done", 0)
+    assert (resumed["displayName"], resumed["groupName"]) == ("n_filters=4", "g")
+    assert len(runs) == 3
+    assert runs[failed.wandb_id]["exit_code"] == 1
+    assert runs[failed.wandb_id]["summary"][0]["status"] == "failed"
     assert logged.sync_command(sweep, members=True) is None
 
 

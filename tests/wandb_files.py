@@ -1,16 +1,17 @@
 """Reads what W&B wrote to disk."""
 
 import json
-import struct
 
 from wandb.proto import wandb_internal_pb2
+
+from cherimoya.training.wandb_run import records
 
 
 def read_wandb(path) -> dict:
     """What an offline W&B run has on disk: a mapping, a list or None for each kind of record."""
     found = {"run": {}, "config": {}, "history": [], "numbers": [], "summary": {}, "artifacts": []}
     found |= {"system": set(), "exit_code": None}
-    for data in leveldb_records(path.read_bytes()):
+    for data in records(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         kind = record.WhichOneof("record_type")
@@ -42,18 +43,3 @@ def read_wandb(path) -> dict:
         elif kind == "exit":
             found["exit_code"] = record.exit.exit_code
     return found
-
-
-def leveldb_records(content: bytes, block: int = 32768, header: int = 7):
-    """The records of a LevelDB log, which is how W&B writes a run, after the file's own header."""
-    at, parts = header, b""
-    while at + header <= len(content):
-        if block - at % block < header:  # the rest of a block too short for a record is padding
-            at += block - at % block
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, at)
-        parts += content[at + header : at + header + length]
-        at += header + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield parts
-            parts = b""

@@ -10,10 +10,11 @@ import netrc
 import os
 import re
 import shutil
+import struct
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -30,6 +31,8 @@ FINISH_SECONDS = 60.0  # for the last rows to be sent; what is left can be synce
 FLUSH_SECONDS = 1.0  # after which a row is on disk, even if the process is killed
 MAX_TABLE_ROWS = 10_000  # of which W&B shows a table at once
 MAX_TAG = 64  # characters
+FILE_HEADER, RECORD_HEADER, BLOCK = 7, 7, 32768  # bytes, of a .wandb file
+VALIDATED = {logged.valid(name) for name in logged.VALIDATED}
 OWN_FOLDER = r"\d\d-\d\d-\d\d_[0-9a-f]{6}"  # of a run that was not given a folder
 
 
@@ -95,9 +98,9 @@ def unreachable(url: str) -> str | None:
 class WandbRun:
     """One W&B run, of which a process may have several at once.
 
-    Its history has the rows of metrics.jsonl by their number, so that the parts of a run that was
-    interrupted follow one another. Its summary has the best values so far of what is validated,
-    those of the best epoch, and the status.
+    Its history has the rows of metrics.jsonl by their number, each once, also where a run was
+    interrupted and goes on in another process. Its summary has the best values so far of what is
+    validated, those of the best epoch, and the status.
     """
 
     def __init__(
@@ -109,7 +112,7 @@ class WandbRun:
         wandb_id: str | None,
         rows: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Open a run, or the one with `wandb_id` again, after the `rows` of before.
+        """Open a run, or the one with `wandb_id` again; `rows` are those of before.
 
         Raises CherimoyaError when the server refuses it.
         """
@@ -147,12 +150,17 @@ class WandbRun:
             ) from error
         self.id: str = self._run.id
         self.url: str | None = self._run.url if mode == "online" else None
+        self._sent = set(range(self._run.starting_step)) if mode == "online" else set()
+        if wandb_id and mode == "offline":
+            self._sent = numbers_on_disk(folder, wandb_id)
         self._number = 0  # of the next row
         self._standing = Standing()
-        self._attempt(lambda: self._begin(rows, known=wandb_id is not None))
+        self._attempt(self._begin)
+        for row in rows:
+            self.row(row)
 
-    def _begin(self, rows: Sequence[Mapping[str, Any]], known: bool) -> None:
-        """Say what the metrics are, and what the rows of before came to, if W&B knows them."""
+    def _begin(self) -> None:
+        """Say what the metrics are."""
         for name in (logged.STEP, logged.EPOCH):
             self._run.define_metric(name, hidden=True)
         self._run.define_metric("*", step_metric=logged.STEP)
@@ -160,21 +168,16 @@ class WandbRun:
             # W&B's own min and max would forget the rows from before an interruption.
             self._run.define_metric(logged.valid(name), step_metric=logged.STEP, summary="none")
         self._run.summary.update({logged.STATUS: "running"})
-        if not known:
-            for row in rows:
-                self.row(row)
-        elif rows:
-            self._number = len(rows)
-            last = {k: v for k, v in rows[-1].items() if v is not None}
-            for row in rows:
-                self._standing.see(row)
-            self._run.summary.update(last | self._standing.summary)
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Append a row of the history."""
-        self._log(lambda: {k: v for k, v in values.items() if v is not None})
-        summary = self._standing.see(values)
-        self._attempt(lambda: self._run.summary.update(summary))
+        """Append a row of the history, unless it was sent before an interruption."""
+        known = {k: v for k, v in values.items() if v is not None}
+        if self._number in self._sent:
+            self._number += 1
+            self.summary({k: v for k, v in known.items() if k not in VALIDATED})
+        else:
+            self._log(lambda: known)
+        self.summary(self._standing.see(values))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Add to the summary."""
@@ -281,11 +284,43 @@ def _data_name(settings: Mapping[str, Any]) -> str:
     return Path(path).stem if path else str(settings["data"]["source"])
 
 
+def numbers_on_disk(folder: Path, wandb_id: str) -> set[int]:
+    """The numbers of the rows that W&B's files in a run's folder hold.
+
+    A row may be missing that is in metrics.jsonl: W&B's process writes a little later.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    found = set()
+    for path in folder.glob(f"wandb/*run-*/run-{wandb_id}.wandb"):
+        for data in records(path.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(data)  # type: ignore[attr-defined]
+            for item in record.history.item:
+                if "_step" in (item.key, *item.nested_key):
+                    found.add(int(item.value_json))
+    return found
+
+
+def records(content: bytes) -> Iterator[bytes]:
+    """The whole records of a .wandb file: after a header, a log in LevelDB's format."""
+    at, parts = FILE_HEADER, b""
+    while at + RECORD_HEADER <= len(content):
+        rest = BLOCK - at % BLOCK
+        if rest < RECORD_HEADER:  # too short for a record
+            at += rest
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, at)
+        at += RECORD_HEADER + length
+        parts += content[at - length : at]
+        if kind in (1, 4) and at <= len(content):  # a whole record, or the last part of one
+            yield parts
+            parts = b""
+
+
 def _remove_empty(folder: Path, wandb_id: str) -> None:
     """Remove what a run killed in its first second left: without a record, no sync gets past it."""
-    header = 7  # bytes of a .wandb file before its first record
     for file in folder.glob(f"wandb/offline-run-*/run-{wandb_id}.wandb"):
-        if file.stat().st_size <= header:
+        if file.stat().st_size <= FILE_HEADER:
             shutil.rmtree(file.parent, ignore_errors=True)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,13 +100,16 @@ def no_key(monkeypatch):
 
 
 @contextmanager
-def offline(folder, wandb_id=None, **values):
-    """A log in `folder` with an offline W&B run."""
+def online_or_not(folder, wandb_id=None, **values):
+    """A log in `folder` with a W&B run, online if there is an API key."""
     folder.mkdir(exist_ok=True)
-    with RunLog(folder, logger(name="wandb", **values)) as log:
+    with RunLog(folder, logger(**{"name": "wandb", "mode": "auto"} | values)) as log:
         log.check_wandb()
         log.start_wandb(SETTINGS, wandb_id)
         yield log
+
+
+offline = partial(online_or_not, mode="offline")
 
 
 def row(epoch: int, loss: float, r: float) -> dict:
@@ -309,6 +313,39 @@ def test_names_job_types_and_tags(tmp_path):
         assert {k: sorted(v) if k == "tags" else v for k, v in records["run"].items()} == (
             expected | {"id": records["run"]["id"], "tags": sorted(expected["tags"])}
         )
+
+
+ONLINE = """
+import sys
+from contextlib import suppress
+from pathlib import Path
+from test_run_log import online_or_not, row
+rows = [row(0, 3.0, 0.1), row(1, 1.0, 0.3)]
+with suppress(ValueError), online_or_not(Path(sys.argv[1]), None) as log:
+    for values in rows:
+        log.row(values)
+    raise ValueError("broken")
+with online_or_not(Path(sys.argv[1]), log.wandb_id) as again:
+    again.row(row(2, 2.0, 0.2))
+print(again.wandb_id, again.where, again.sync_command)
+"""
+
+
+@pytest.mark.slow
+def test_an_online_run_goes_on_where_it_was(tmp_path):
+    with wandb_server() as (address, runs):
+        done = subprocess.run(
+            [sys.executable, "-c", ONLINE, str(tmp_path)], cwd=Path(__file__).parent,
+            capture_output=True, text=True, timeout=60,
+            env=clean_environment() | {"WANDB_BASE_URL": address, "WANDB_API_KEY": "x" * 40},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ((wandb_id, run),) = runs.items()
+    assert done.stdout.split() == [wandb_id, "W&B,", f"{address}/me/test/runs/{wandb_id}", "None"]
+    assert [r["epoch"] for r in run["history"].values()] == [0, 1, 2]
+    assert [r["_step"] for r in run["history"].values()] == [0, 1, 2]
+    assert run["summary"][0]["valid/loss"] == {"min": 1.0}
+    assert (run["summary"][0]["status"], run["exit_code"]) == ("done", 0)
 
 
 @pytest.mark.slow

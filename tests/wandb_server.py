@@ -59,6 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         run = self.runs.get(asked["name"])
         bucket = run and {
             "id": asked["name"], "name": asked["name"], "config": "{}", "tags": [],
+            "wandbConfig": json.dumps({"t": 1}),
             "summaryMetrics": json.dumps(run["summary"].get(0, {})), "eventsTail": "[]",
             "historyLineCount": len(run["history"]), "eventsLineCount": 0, "logLineCount": 0,
             "historyTail": json.dumps([json.dumps(run["history"][max(run["history"])])]),

@@ -60,8 +60,6 @@ def conclude(
         }
     )
     plots = _plots(model, trainer, scores, split, log, say) if config.trainer.plots else []
-    log.table(logged.LOCI, folder / f"{logged.LOCI}.tsv", state.step)
-    log.model({**origin, "config": to_dict(config), "network": model.config, "best": columns})
     say("")
     say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
     say(score_table(columns))
@@ -70,6 +68,8 @@ def conclude(
     say(f"checkpoints  {folder / 'checkpoints'}")
     if plots:
         say(f"plots        {folder / 'plots'}")
+    log.table(logged.LOCI, folder / f"{logged.LOCI}.tsv", state.step)
+    log.model({**origin, "config": to_dict(config), "network": model.config, "best": columns})
     if log.sync_command:
         say(f"W&B          {log.sync_command}")
 

@@ -25,7 +25,14 @@ from cherimoya import cli_launchers, cli_sweep, launch, sweeps
 from cherimoya.changes import note_changes
 from cherimoya.cli_job import Job, complain
 from cherimoya.cli_sweep import Sweep
-from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
+from cherimoya.config import (
+    DashboardConfig,
+    PrepareConfig,
+    TrainConfig,
+    TrainerConfig,
+    resolve,
+    to_dict,
+)
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.schema import known_keys, unknown_key
 
@@ -69,6 +76,11 @@ def plan_sweep(arguments: list[str]) -> Sweep | None:
 def prepare() -> None:
     """cherimoya-prepare."""
     _main("prepare", PrepareConfig, _prepare)
+
+
+def dashboard() -> None:
+    """cherimoya-dashboard."""
+    _main("dashboard", DashboardConfig, _dashboard)
 
 
 def _main(
@@ -303,6 +315,13 @@ def _prepare(values: DictConfig) -> None:
     from cherimoya.data.prepare import prepare
 
     prepare(config)
+
+
+def _dashboard(values: DictConfig) -> None:
+    config = resolve(_plain(values), DashboardConfig)
+    from cherimoya.analysis.dashboard import dashboard
+
+    dashboard(config)
 
 
 def _plain(values: DictConfig) -> dict[str, Any]:

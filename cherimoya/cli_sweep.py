@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from cherimoya import sweeps
+from cherimoya import logged, sweeps
 from cherimoya.errors import CherimoyaError, ConfigError, OtherRun
 from cherimoya.files import locked
 from cherimoya.sweeps import Member
@@ -262,6 +262,8 @@ def finished(sweep: Sweep, problems: Sequence[tuple[str, str]]) -> tuple[str, bo
     complete = not failed and all(m.finished for m in members)
     if not complete:
         lines.append("The same command goes on with what is not done.")
+    if command := logged.sync_command(sweep.folder, members=True):
+        lines.append(f"\nW&B  {command}")
     return "\n".join(lines), complete
 
 

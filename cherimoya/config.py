@@ -234,6 +234,7 @@ class LoggerConfig:
     run_name: str | None = checked()
     group: str | None = checked()
     tags: list[str] = checked()
+    log_model: str = checked(choices=("none", "best", "final"))
 
 
 @dataclass(frozen=True)
@@ -325,3 +326,14 @@ class PrepareConfig:
             twice = sorted({path for path in paths if paths.count(path) > 1})
             if twice:
                 raise ConfigError(f"{key} names {twice[0]} twice. Name each bigWig once.")
+
+
+@dataclass(frozen=True)
+class DashboardConfig:
+    """Which W&B project `cherimoya-dashboard` lays out. None: the default entity; whether there
+    is an API key."""
+
+    project: str
+    entity: str | None
+    name: str
+    dry_run: bool | None

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from cherimoya import Cherimoya
 from cherimoya.cli import conf_dir
-from cherimoya.config import PrepareConfig, TrainConfig, resolve
+from cherimoya.config import DashboardConfig, PrepareConfig, TrainConfig, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cherimoya"
@@ -42,7 +42,8 @@ LEVELS = [
 ONLY_IN = {  # third-party package: the only places that may import it
     "hydra": {"cli"},
     "omegaconf": {"cli"},
-    "wandb": {"training.run_log"},
+    "wandb": {"training.wandb_run"},
+    "wandb_workspaces": {"analysis.dashboard"},
     "h5py": {"data"},
     "triton": {"ops"},
     "matplotlib": {"analysis.plots"},
@@ -124,6 +125,10 @@ def test_every_option_of_every_group_composes_and_resolves(option):
 def test_prepare_composes_and_resolves():
     needed = ["fasta=a.fa", "loci=b.bed", "signal=[[c.bw]]", "output=d.h5"]
     resolve(composed("prepare", needed), PrepareConfig)
+
+
+def test_dashboard_composes_and_resolves():
+    resolve(composed("dashboard", []), DashboardConfig)
 
 
 def test_the_default_model_is_the_published_one():

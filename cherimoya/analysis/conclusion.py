@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cherimoya import progress
+from cherimoya import logged, progress
 from cherimoya.analysis import baselines
 from cherimoya.analysis.per_locus import (
     EXAMPLES,
@@ -20,7 +20,7 @@ from cherimoya.analysis.per_locus import (
 )
 from cherimoya.analysis.run_folder import read_rows
 from cherimoya.captured import CapturedModel
-from cherimoya.config import TrainConfig
+from cherimoya.config import TrainConfig, to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.logged import METRICS
 from cherimoya.metric_names import higher_is_better
@@ -61,10 +61,10 @@ def conclude(
             "best_epoch": state.best_epoch,
             "epochs": state.epoch,
             "steps": state.step,
-            "train_seconds": round(state.seconds, 1),
+            logged.TRAIN_SECONDS: round(state.seconds, 1),
             "speed": speed,
             "best_valid_loss": state.best_loss,
-            "parameters": sum(p.numel() for p in model.parameters()),
+            logged.PARAMETERS: sum(p.numel() for p in model.parameters()),
             "scored_split": split,
             "window": {
                 "in": dataset.loci.in_window,
@@ -90,6 +90,8 @@ def conclude(
     say(f"checkpoints  {folder / 'checkpoints'}")
     if plots:
         say(f"plots        {folder / 'plots'}")
+    log.table(logged.LOCI, folder / SCORED_LOCI, state.step)
+    log.model({**origin, "config": to_dict(config), "network": model.config, "best": columns})
     if log.sync_command:
         say(f"W&B          {log.sync_command}")
 
@@ -157,7 +159,7 @@ def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
         ),
     ]
     for path in made:
-        log.image(f"plots/{path.stem}", path, trainer.state.step)
+        log.image(logged.plot(path.stem), path, trainer.state.step)
     return made
 
 

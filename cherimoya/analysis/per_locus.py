@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cherimoya import logged
 from cherimoya.files import appearing
 
 if TYPE_CHECKING:
     from cherimoya.data.loci import Loci
     from cherimoya.training.evaluation import Scores
 
-SCORED_LOCI = "test_loci.tsv"
+SCORED_LOCI = f"{logged.LOCI}.tsv"
 EXAMPLES = "examples.npz"
 PROFILE_SCORES = ("profile_mnll", "profile_pearson", "profile_jsd")
 

@@ -1,83 +1,22 @@
 """What a run leaves behind: rows, a summary and a status on disk, and the same at W&B.
 
-The run folder is the source of truth; W&B, which only this module imports, is a copy that may
-fail or be switched off without harm to the training.
+The run folder is the source of truth; what `wandb_run` sends is a copy.
 """
 
 import json
 import math
-import netrc
-import os
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlparse
 
-from cherimoya import status
+from cherimoya import logged, status
 from cherimoya.config import LoggerConfig
 from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.files import appearing
-
-REACH_SECONDS = 4.0
-
-
-def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
-    """ "online" or "offline", and why. Only asks; nothing is started.
-
-    Raises CherimoyaError within seconds when online is wanted and cannot be.
-    """
-    import wandb
-
-    if config.mode == "offline" or os.environ.get("WANDB_MODE") == "offline":
-        return "offline", "as asked"
-    settings = wandb.setup().settings
-    url = settings.base_url
-    if not settings.api_key and not _has_netrc_entry(url):
-        if config.mode == "auto":
-            return "offline", "no API key"
-        raise CherimoyaError(
-            f"logger.mode=online, but there is no API key for {url}. Run `wandb login`, set "
-            "WANDB_API_KEY, or use logger.mode=offline."
-        )
-    problem = _unreachable(url)
-    if problem:
-        raise CherimoyaError(
-            f"a W&B API key is set, but {url} cannot be reached ({problem}). Use "
-            "logger.mode=offline to sync later, or logger=none."
-        )
-    return "online", url
-
-
-def _has_netrc_entry(url: str) -> bool:
-    try:
-        file = netrc.netrc(os.environ.get("NETRC"))
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return file.authenticators(urlparse(url).hostname or "") is not None
-
-
-def _unreachable(url: str) -> str | None:
-    """Why `url` does not answer within seconds, or None: any HTTP answer will do."""
-    outcome: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(url, timeout=REACH_SECONDS).close()
-            outcome.append(None)
-        except urllib.error.HTTPError:
-            outcome.append(None)
-        except OSError as error:
-            outcome.append(str(getattr(error, "reason", error)))
-
-    thread = threading.Thread(target=ask, daemon=True)  # a name server may never answer
-    thread.start()
-    thread.join(REACH_SECONDS + 1)
-    return outcome[0] if outcome else f"no answer in {REACH_SECONDS:.0f} s"
+from cherimoya.sweeps import MEMBER
+from cherimoya.training.wandb_run import WandbRun, wandb_mode
 
 
 class RunLog:
@@ -89,10 +28,9 @@ class RunLog:
 
     def __init__(self, folder: Path, config: LoggerConfig) -> None:
         self.folder = folder
-        self.wandb_id: str | None = None
         self._config = config
         self._mode, self._why = "none", ""
-        self._wandb: Any = None
+        self._wandb: WandbRun | None = None
         self._rows_path = folder / "metrics.jsonl"
         self._started = time.time()
         self._progress: dict[str, Any] = {}
@@ -120,8 +58,7 @@ class RunLog:
             self._write_status(state, error)
         finally:
             if self._wandb is not None:
-                self._wandb.summary["status"] = state
-                self._wandb.finish(exit_code=exit_code)
+                self._wandb.finish(state, exit_code)
 
     def check_wandb(self) -> None:
         """Decide between online and offline before any work starts; see `wandb_mode`."""
@@ -132,29 +69,13 @@ class RunLog:
         """Open the W&B run, or the one that had `wandb_id` before an interruption."""
         if self._mode == "none":
             return
-        import wandb
+        rows = [json.loads(line) for line in self._rows_path.read_text().splitlines()]
+        self._wandb = WandbRun(self.folder, self._config, self._mode, settings, wandb_id, rows)
 
-        try:
-            self._wandb = wandb.init(
-                project=self._config.project,
-                name=self._config.run_name or self.folder.name,
-                group=self._config.group,
-                tags=self._config.tags,
-                dir=self.folder,
-                mode=self._mode,  # type: ignore[arg-type]
-                id=wandb_id,
-                resume="allow" if wandb_id else None,
-                config=dict(settings),
-                reinit="finish_previous",
-                settings=wandb.Settings(silent=True, console="off", init_timeout=REACH_SECONDS + 3),
-            )
-        except wandb.errors.Error as error:
-            raise CherimoyaError(
-                f"W&B refused the run: {str(error).splitlines()[0]} "
-                "Use logger.mode=offline to sync later, or logger=none."
-            ) from error
-        self.wandb_id = self._wandb.id
-        self._wandb.define_metric("*", step_metric="step")
+    @property
+    def wandb_id(self) -> str | None:
+        """The id of the W&B run, if there is one."""
+        return self._wandb.id if self._wandb else None
 
     @property
     def where(self) -> str:
@@ -167,10 +88,11 @@ class RunLog:
 
     @property
     def sync_command(self) -> str | None:
-        """The command that sends an offline W&B run, or None."""
-        if self._wandb is None or self._mode == "online":
+        """The command that sends an offline W&B run; None for others, and in a sweep, which ends
+        with one for all."""
+        if self._wandb is None or self._mode == "online" or (self.folder / MEMBER).is_file():
             return None
-        return f"wandb sync {Path(self._wandb.settings.sync_dir)}"
+        return logged.sync_command(self.folder)
 
     @property
     def position(self) -> int:
@@ -196,7 +118,7 @@ class RunLog:
         self._rows.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
         self._rows.flush()
         if self._wandb is not None:
-            self._wandb.log({k: v for k, v in clean.items() if v is not None})
+            self._wandb.row(clean)
 
     def progress(self, **values: Any) -> None:
         """Say in status.json how far the run is; it stays there when the run ends."""
@@ -209,14 +131,23 @@ class RunLog:
         with appearing(self.folder / "summary.json") as file:
             file.write(json.dumps(clean, indent=2, allow_nan=False).encode() + b"\n")
         if self._wandb is not None:
-            self._wandb.summary.update(clean)
+            self._wandb.summary(clean)
 
     def image(self, name: str, path: Path, step: int) -> None:
         """Send a plot to W&B; on disk it is already."""
         if self._wandb is not None:
-            import wandb
+            self._wandb.image(name, path, step)
 
-            self._wandb.log({name: wandb.Image(str(path)), "step": step})
+    def table(self, name: str, path: Path, step: int) -> None:
+        """Send a tab-separated file to W&B, if it was written; very many rows are thinned out."""
+        if self._wandb is not None and path.is_file():
+            self._wandb.table(name, path, step)
+
+    def model(self, metadata: Mapping[str, Any]) -> None:
+        """Send the checkpoint that logger.log_model names to W&B, if it names one."""
+        if self._wandb is not None and self._config.log_model != "none":
+            path = self.folder / "checkpoints" / f"{self._config.log_model}.pt"
+            self._wandb.model(path, _jsonable(dict(metadata)))
 
     def _write_status(self, state: str, error: BaseException | None = None) -> None:
         status.write(self.folder, state, self._started, error, **self._progress)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cherimoya import progress
+from cherimoya import logged, progress
 from cherimoya.captured import CapturedModel
 from cherimoya.config import TrainConfig
 from cherimoya.data.batches import EpochPlan, plan_epoch
@@ -260,11 +260,11 @@ class Trainer:
                 if self.log:
                     self.checkpoints.save_model(self.step.model, BEST)
         row = {
-            "step": state.step,
-            "epoch": state.epoch,
-            **{f"train/{k}": v / n for k, v in self.step.take_sums().items()},
-            **{f"valid/{k}": v for k, v in valid.items()},
-            **{f"lr/{k}": v for k, v in self.step.rates(state.step - 1).items()},
+            logged.STEP: state.step,
+            logged.EPOCH: state.epoch,
+            **{logged.train(k): v / n for k, v in self.step.take_sums().items()},
+            **{logged.valid(k): v for k, v in valid.items()},
+            **{logged.rate(k): v for k, v in self.step.rates(state.step - 1).items()},
         }
         if self.log:
             self.log.row(row)

@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cherimoya import cli_sweep, launch, sweeps
+from cherimoya import cli_search, cli_sweep, launch, search, sweeps
 from cherimoya.cli_sweep import Sweep
 from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
@@ -120,6 +120,8 @@ def _main(
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    if sweep and sweep.folder:
+        folders[:] = [sweep.folder]
     if sweep and folders:
         print(f"\n=== sweep {folders[0]}: {len(outcomes)} runs")
         print(cli_sweep.finished(folders[0], sweep))
@@ -204,16 +206,17 @@ class _Train:
 
     def plan(self, arguments: list[str]) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None."""
-        self.sweep = cli_sweep.plan(arguments, conf_dir())
+        conf = conf_dir()
+        self.sweep = cli_search.plan(arguments, conf, "train", _checked) or cli_sweep.plan(
+            arguments, conf
+        )
         name = self.sweep.name if self.sweep else ""
         OmegaConf.register_new_resolver("sweep_name", lambda: name, replace=True)
         OmegaConf.register_new_resolver(
             "member_name", lambda: sweeps.member_name(self._overrides()), replace=True
         )
-        if self.sweep and not any(a.startswith("hydra/sweeper=") for a in arguments):
-            cli_sweep.check(
-                self.sweep, conf_dir(), "train", lambda values: resolve(_plain(values), TrainConfig)
-            )
+        if self.sweep:
+            cli_sweep.check(self.sweep, conf, "train", _checked)
         return self.sweep
 
     def work(self, values: DictConfig) -> None:
@@ -269,7 +272,12 @@ def _run(config: TrainConfig, folder: Path) -> None:
     _process_wide_switches(config.trainer)
     from cherimoya.analysis.run import run
 
-    run(config, folder)
+    run(config, folder, search.watch(folder))
+
+
+def _checked(values: DictConfig) -> dict[str, Any]:
+    """The composed `values` as a checked configuration. Raises ConfigError."""
+    return to_dict(resolve(_plain(values), TrainConfig))
 
 
 def _prepare(values: DictConfig) -> None:

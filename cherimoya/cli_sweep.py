@@ -24,11 +24,16 @@ class Sweep:
     name: str  # of its folder
     swept: list[str]  # keys
     members: list[list[str]]  # overrides of each
+    folder: Path | None = None  # where it is known before the first member begins
 
     def overrides_of(self, task: Sequence[str]) -> dict[str, str]:
         """The swept ones of a member's overrides, by key."""
         found = dict(word.split("=", 1) for word in task if "=" in word)
         return {key: found[key] for key in self.swept if key in found}
+
+    def ending(self, folder: Path) -> str:
+        """What is said below the table of the sweep in `folder`."""
+        return ""
 
 
 def plan(arguments: Sequence[str], conf: Path) -> Sweep | None:
@@ -111,10 +116,10 @@ def begin(
                 f"{folder} holds a run with another configuration: {'; '.join(changed)}. Move it "
                 "away, or name another hydra.sweep.dir."
             )
-    state = sweeps.read_member(folder).state
+    member = sweeps.read_member(folder)
     sweeps.note_member(folder, overrides)
-    if state == "done":
-        return state
+    if member.finished:
+        return "done"
     if any((folder / "checkpoints" / n).is_file() for n in ("last.pt", "previous.pt")):
         return "resume"
     (folder / "metrics.jsonl").unlink(missing_ok=True)
@@ -130,7 +135,7 @@ def finished(folder: Path, sweep: Sweep) -> str:
         name = sweeps.member_name(overrides)
         if name not in begun:
             members.append(sweeps.read_member(folder / name, overrides))
-    return sweeps.table(members)
+    return sweeps.table(members) + sweep.ending(folder)
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -325,3 +325,20 @@ class PrepareConfig:
             twice = sorted({path for path in paths if paths.count(path) > 1})
             if twice:
                 raise ConfigError(f"{key} names {twice[0]} twice. Name each bigWig once.")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How hydra/sweeper=optuna searches."""
+
+    n_trials: int = checked(at_least=1)
+    n_jobs: int = checked(at_least=1)
+    sampler: str = checked(choices=("tpe", "random"))
+    startup_trials: int = checked(at_least=1)
+    seed: int = checked(at_least=0)
+    pruner: str = checked(choices=("median", "hyperband", "none"))
+    prune_after_trials: int = checked(at_least=1)
+    prune_after_epochs: int = checked(at_least=0)
+    metric: str = checked()
+    direction: str | None = checked(choices=("minimize", "maximize"))
+    storage: str | None = checked()

@@ -21,6 +21,7 @@ METRICS = {  # column: where summary.json has it
     "minutes": ("train_seconds",),
 }
 SEED = "seed"
+PRUNED = "pruned"  # stopped by a search, which has heard enough
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,13 @@ class Member:
 
     folder: Path
     overrides: Mapping[str, str]
-    state: str  # done, running, interrupted, failed, or waiting
+    state: str  # done, pruned, running, interrupted, failed, or waiting
     summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.state in ("done", PRUNED)
 
     def metric(self, column: str) -> float:
         """A column of the table; NaN where there is none."""
@@ -84,7 +90,7 @@ def read_member(folder: Path, overrides: Mapping[str, str] | None = None) -> Mem
         folder=folder,
         overrides=overrides or _json(folder / MEMBER),
         state=status.get("state", "waiting"),
-        summary=_json(folder / "summary.json") if status.get("state") == "done" else {},
+        summary=_json(folder / "summary.json") if status.get("state") in ("done", PRUNED) else {},
     )
 
 

@@ -19,6 +19,7 @@ from cherimoya.analysis.machine import (
     git_commit,
     versions,
 )
+from cherimoya.analysis.pruned import conclude_pruned
 from cherimoya.config import TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
@@ -30,15 +31,15 @@ from cherimoya.training.precision import choose_precision
 from cherimoya.training.processes import Processes, joined
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.step import TrainingStep
-from cherimoya.training.trainer import Trainer
+from cherimoya.training.trainer import Trainer, Watch
 
 
-def run(config: TrainConfig, folder: Path) -> None:
+def run(config: TrainConfig, folder: Path, watch: Watch | None = None) -> None:
     """Train as `config` says, in `folder`, and leave scores and plots there.
 
     With `config.trainer.resume` the run in `folder` goes on. Of several processes, started by a
-    launcher, the first alone writes and speaks. Raises CherimoyaError for anything the user can
-    mend, Interrupted after Ctrl-C or SIGTERM.
+    launcher, the first alone writes and speaks. `watch` may end the training early, see Trainer.
+    Raises CherimoyaError for anything the user can mend, Interrupted after Ctrl-C or SIGTERM.
     """
     device = choose_device(config.trainer.device)
     with ExitStack() as record:
@@ -49,8 +50,11 @@ def run(config: TrainConfig, folder: Path) -> None:
                 record.enter_context(locked(folder))
                 log = record.enter_context(RunLog(folder, config.logger))
                 log.check_wandb()
-            trainer, origin = _train(config, folder, device, processes, log)
-        if log:
+            trainer, origin = _train(config, folder, device, processes, log, watch)
+        if log and trainer.state.stopped:
+            log.outcome = "pruned"
+            conclude_pruned(trainer, log, progress.say, origin)
+        elif log:
             conclude(config, trainer, log, progress.say, origin)
 
 
@@ -60,6 +64,7 @@ def _train(
     device: torch.device,
     processes: Processes,
     log: RunLog | None,
+    watch: Watch | None,
 ) -> tuple[Trainer, dict[str, Any]]:
     """Train in this process, the one that writes if it has the log; also the run's provenance."""
     say = progress.say if log else _say_nothing
@@ -73,7 +78,7 @@ def _train(
     model = model_for(config, dataset).to(device)
     step = training_step(config, model, dataset, precision, processes)
     source, where_loci_are = place(dataset.loci, device, config.data.placement)
-    trainer = Trainer(config, step, dataset, source, log, checkpoints, say)
+    trainer = Trainer(config, step, dataset, source, log, checkpoints, say, watch)
     if saved:
         trainer.restore(saved)
     origin = provenance(dataset, device, precision)

@@ -2,7 +2,8 @@
 
 import json
 import math
-import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -232,7 +233,9 @@ def test_hydras_words_for_several_values(word, part):
 
 
 def plan(*arguments):
-    return cli_search.plan(["-m", "hydra/sweeper=optuna", *arguments], conf_dir(), "train", _checked)
+    return cli_search.plan(
+        ["-m", "hydra/sweeper=optuna", *arguments], conf_dir(), "train", _checked
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,28 +307,53 @@ def test_without_optuna_one_message_names_the_extra(monkeypatch):
         plan("seed=1,2")
 
 
-TINY = ["optim.adamw.lr=tag(log,interval(0.0001,0.02))", "model.n_filters=4,8"]
-
-
 @pytest.mark.slow
 def test_real_trainings_killed_and_gone_on_with(cherimoya_train, train_arguments, tmp_path):
-    """As left alone: the same trials in the same folders, pruned ones too, the same table."""
     arguments = [
-        "-m", "hydra/sweeper=optuna", *TINY, *train_arguments, "trainer.checkpoint_minutes=1e-4",
+        "-m", "hydra/sweeper=optuna", "optim.adamw.lr=tag(log,interval(0.0001,0.02))",
+        "model.n_filters=4,8", *train_arguments, "trainer.checkpoint_minutes=1e-4",
         "hydra.sweeper.n_trials=7", "hydra.sweeper.prune_after_trials=2",
     ]  # fmt: skip
     whole = cherimoya_train(*arguments, "hydra.sweep.dir=whole/search")
     assert whole.returncode == 0, whole.stderr
     folder = tmp_path / "killed" / "search"
-    command = [*TRAIN, *arguments, f"hydra.sweep.dir={folder}"]
-    for turn in range(4):
+    command = [*TRAIN, *arguments, "hydra.sweep.dir=killed/search"]
+    for turn, rows in enumerate([2, 5, 9, 13]):  # of all runs, when the search is killed
         process = subprocess.Popen(
             command, cwd=tmp_path, env=clean_environment() | {"PYTHONHASHSEED": str(turn)},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        rows = [7, 4, 1, 10][turn]  # of all runs together
-        wait_until(lambda rows=rows: lines_of(folder) >= rows + turn * 3 or process.poll() == 0)
+        wait_until(lambda rows=rows: lines_of(folder) >= rows)
         process.send_signal(signal.SIGTERM if turn == 1 else signal.SIGKILL)
-        process.wait()
-    last = cherimoya_train(*command[len(TRAIN) :])
+        assert process.wait() != 0
+    last = cherimoya_train(*arguments, "hydra.sweep.dir=killed/search")
     assert last.returncode == 0, last.stderr
+    assert ending(last) == [line.replace("whole/", "killed/") for line in ending(whole)]
+    members = {m.folder.name: m for m in sweeps.read_sweep(tmp_path / "whole" / "search")}
+    assert {m.state for m in members.values()} == {"done", "pruned"}
+    assert sorted(members) == [m.folder.name for m in sweeps.read_sweep(folder)]
+    for name, member in members.items():
+        a, b = weights(member.folder, "best.pt"), weights(folder / name, "best.pt")
+        assert all((a[key] == b[key]).all() for key in a)
+        assert (member.folder / "checkpoints" / "last.pt").is_file()
+        if member.state == "pruned":
+            epoch = member.summary["pruned"]["epoch"]
+            assert f"after epoch {epoch}, by the median pruner" in member.summary["pruned"]["why"]
+            assert member.summary["epochs"] == epoch + 1 < 3
+    again = cherimoya_train(*arguments, "hydra.sweep.dir=killed/search")
+    assert ending(again) == ending(last)
+    (command,) = [line for line in ending(last) if line.startswith("train again")]
+    alone = cherimoya_train(*shlex.split(command)[3:], "hydra.run.dir=alone")
+    assert alone.returncode == 0, alone.stderr
+    best = json.loads((tmp_path / "alone" / "summary.json").read_text())["best_valid_loss"]
+    assert best == min(m.summary["best_valid_loss"] for m in members.values())
+
+
+def lines_of(folder):
+    return sum(len(path.read_text().splitlines()) for path in folder.glob("*/metrics.jsonl"))
+
+
+def ending(done):
+    """The table without its times, and what is said below it."""
+    lines = done.stdout[done.stdout.rindex("=== sweep") :].splitlines()[1:]
+    return [re.sub(r" +[\d.]+$", "", line) for line in lines]

@@ -199,7 +199,7 @@ def test_a_folder_of_another_search_is_refused(tmp_path):
     sweep(tmp_path, n_trials=2)
     with pytest.raises(ConfigError, match=r"hydra\.sweeper\.seed was 0, now 1"):
         sweep(tmp_path, n_trials=2, seed=1)
-    with pytest.raises(ConfigError, match="model.n_layers was"):
+    with pytest.raises(ConfigError, match=r"model\.n_layers was"):
         sweep(tmp_path, words=[SPACE[0], "model.n_layers=range(3,11)"])
 
 

@@ -27,7 +27,7 @@ SWEEPER = "hydra/sweeper"
 SETTINGS = "hydra.sweeper"
 TARGET = "hydra_plugins.cherimoya_search.OptunaSweeper"
 LOSS = "valid/loss"
-MOST_CORNERS = 32  # of a space that are checked in every combination
+MOST_CORNERS = 16  # of a space that are checked in every combination
 OF_A_MEMBER = ("trainer.resume", "logger.group")  # not of the run that trains it again
 
 

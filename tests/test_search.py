@@ -10,12 +10,17 @@ import sys
 
 import pytest
 from conftest import clean_environment
+from omegaconf import OmegaConf
+from test_house import composed
 from test_training import TRAIN, wait_until, weights
 
 from cherimoya import cli_search, search, sweeps
+from cherimoya.analysis.run import run
 from cherimoya.cli import _checked, conf_dir
+from cherimoya.config import TrainConfig, resolve
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.search import Choices, Numbers
+from cherimoya.training.trainer import Trainer
 
 pytest.importorskip("optuna")
 
@@ -69,8 +74,6 @@ def state(run, word):
 
 
 def settings(**changed):
-    from omegaconf import OmegaConf
-
     values = OmegaConf.to_container(OmegaConf.load(conf_dir() / "hydra/sweeper/optuna.yaml"))
     return {k: v for k, v in (values | changed).items() if k != "_target_"}
 
@@ -305,6 +308,59 @@ def test_without_optuna_one_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(CherimoyaError, match=r"pip install 'cherimoya-train\[optuna\]'"):
         plan("seed=1,2")
+
+
+@pytest.fixture
+def run_it(train_arguments, tmp_path):
+    """Trains in one folder, or goes on there, under a watch."""
+
+    def run_it(watch, *words):
+        config = resolve(composed("train", [*train_arguments, *words]), TrainConfig)
+        run(config, tmp_path / "run", watch)
+        return {
+            name: json.loads((tmp_path / "run" / f"{name}.json").read_text())
+            for name in ("status", "summary")
+        }
+
+    (tmp_path / "run").mkdir()
+    return run_it
+
+
+def enough_of(epoch):
+    return lambda row: f"after {row['epoch']}" if row["epoch"] == epoch else None
+
+
+def test_a_watch_ends_a_run_which_says_so_and_may_go_on_without_it(run_it, tmp_path, capsys):
+    ended = run_it(enough_of(1))
+    assert ended["status"]["state"] == "pruned"
+    assert ended["summary"]["pruned"] == {"epoch": 1, "why": "after 1"}
+    assert ended["summary"]["epochs"] == 2
+    assert "pruned: after 1" in capsys.readouterr().out
+    kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert kept >= {"best.pt", "final.pt", "last.pt"}
+    ended = run_it(None, f"trainer.resume={tmp_path / 'run'}")
+    assert ended["status"]["state"] == "done"
+    assert ended["summary"]["epochs"] == 3
+    assert "pruned" not in ended["summary"]
+
+
+@pytest.mark.parametrize("name", ["training.trainer.Trainer.save", "analysis.run.conclude_pruned"])
+def test_a_run_killed_as_it_is_stopped_is_stopped_there(run_it, tmp_path, monkeypatch, name):
+    """Before the state was saved it hears of it again; after that it knows."""
+
+    def fatal(*arguments):
+        if name.startswith("analysis") or arguments[0].state.stopped:
+            raise Killed
+        save(*arguments)
+
+    save = Trainer.save
+    with monkeypatch.context() as patched:
+        patched.setattr(f"cherimoya.{name}", fatal)
+        with pytest.raises(Killed):
+            run_it(enough_of(1))
+    ended = run_it(enough_of(1), f"trainer.resume={tmp_path / 'run'}")
+    assert ended["summary"]["pruned"] == {"epoch": 1, "why": "after 1"}
+    assert ended["summary"]["epochs"] == 2
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def _main(
         if {"--help", "-h"} & set(sys.argv[1:]):
             _print_help(name, [a for a in sys.argv[1:] if "=" in a])
             return
-        if sweeps_of and not {"--cfg", "-c", "--info", "-i"} & set(sys.argv[1:]):
+        if sweeps_of and not {"--cfg", "-c", "--info", "-i", cli_search.ONCE} & set(sys.argv[1:]):
             sweep = sweeps_of(sys.argv[1:])
         if launch.world() > 1 and sweep:
             raise ConfigError(
@@ -275,9 +275,9 @@ def _run(config: TrainConfig, folder: Path) -> None:
     run(config, folder, search.watch(folder))
 
 
-def _checked(values: DictConfig) -> dict[str, Any]:
+def _checked(values: DictConfig) -> TrainConfig:
     """The composed `values` as a checked configuration. Raises ConfigError."""
-    return to_dict(resolve(_plain(values), TrainConfig))
+    return resolve(_plain(values), TrainConfig)
 
 
 def _prepare(values: DictConfig) -> None:

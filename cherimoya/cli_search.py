@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ SETTINGS = "hydra.sweeper"
 TARGET = "hydra_plugins.cherimoya_search.OptunaSweeper"
 LOSS = "valid/loss"
 MOST_CORNERS = 16  # of a space that are checked in every combination
-OF_A_MEMBER = ("trainer.resume", "logger.group")  # not of the run that trains it again
+ONCE = "hydra.mode=RUN"  # one run, with what a sweep's file sets besides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,6 @@ class SearchSweep(Sweep):
     config: SearchConfig
     space: Space
     fixed: list[str]  # words that every trial shares
-    composed: Callable[[list[str]], dict[str, Any]]  # the flat configuration of a command line
 
     def ending(self, folder: Path) -> str:
         """How the trials went, the best one, how to train it again, and which keys mattered."""
@@ -50,37 +48,30 @@ class SearchSweep(Sweep):
             run = folder / sweeps.member_name(overrides)
             lines += [
                 f"best         {self.config.metric} {value:.4g}, in {run}",
-                f"train again  {self._command(run, overrides)}",
+                f"train again  {self._alone(overrides)}",
             ]
         shares = [f"{key} {share:.0%}" for key, share in search.importances().items()]
         if shares:
             lines.append(f"mattered     {', '.join(shares)} (of what sets the best tenth apart)")
         return "\n".join(lines)
 
-    def _command(self, run: Path, overrides: Mapping[str, str]) -> str:
-        """The command that trains this member alone, with what a sweep's file had set."""
-        words = [word for word in self.fixed if word.split("=")[0] != GROUP]
-        words += [f"{key}={value}" for key, value in overrides.items()]
-        trained = cli_sweep.flat(OmegaConf.to_container(OmegaConf.load(run / "config.yaml")))
-        alone = self.composed(words)
-        words += [
-            f"{key}={_word(value)}"
-            for key, value in trained.items()
-            if key not in OF_A_MEMBER and alone.get(key) != value
-        ]
-        return shlex.join(["cherimoya-train", *words])
+    def _alone(self, overrides: Mapping[str, str]) -> str:
+        """The command that trains one member in a run of its own."""
+        once = [ONCE] if any(word.startswith(f"{GROUP}=") for word in self.fixed) else []
+        values = [f"{key}={value}" for key, value in overrides.items()]
+        return shlex.join(["cherimoya-train", *self.fixed, *once, *values])
 
 
 def plan(
     arguments: Sequence[str],
     conf: Path,
     name: str,
-    resolve: Callable[[DictConfig], dict[str, Any]],
+    resolve: Callable[[DictConfig], object],
 ) -> SearchSweep | None:
     """The search that the command line asks for, its corners checked; None for anything else.
 
-    `resolve` checks a composed configuration and returns it as dictionaries. Raises ConfigError
-    for a key, a range or a setting that cannot be, and CherimoyaError without Optuna.
+    `resolve` checks a composed configuration. Raises ConfigError for a key, a range or a setting
+    that cannot be, and CherimoyaError without Optuna.
     """
     words = [a for a in arguments if "=" in a and not a.startswith("-")]
     given = OverridesParser.create().parse_overrides(words)
@@ -96,11 +87,6 @@ def plan(
     if not {"-m", "--multirun"} & set(arguments) and whole.mode != RunMode.MULTIRUN:
         raise ConfigError(f"{SWEEPER}=optuna runs several trials. Add -m.")
     optuna()
-
-    def composed(words: list[str]) -> dict[str, Any]:
-        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            return cli_sweep.flat(resolve(hydra.compose(name, words)))
-
     own = [o for o in given if not o.key_or_group.startswith("hydra")]
     _check_keys(whole.sweeper.params or {}, conf)
     space, fixed = space_of(whole.sweeper.params or {}, [o.input_line or "" for o in own])
@@ -114,7 +100,7 @@ def plan(
         open_storage(Path(whole.sweep.dir), config.storage)
     return SearchSweep(
         title, list(space), [], Path(whole.sweep.dir),
-        config=config, space=space, fixed=fixed, composed=composed,
+        config=config, space=space, fixed=fixed,
     )  # fmt: skip
 
 
@@ -234,7 +220,7 @@ def sweep(
                     search.note(trial, run)
                     open_ones[run] = [*fixed, *(f"{k}={v}" for k, v in each.items())]
             if open_ones:
-                print(_progress(search, [t.number for t in trials]), flush=True)
+                print(_progress(search), flush=True)
                 launcher.launch(list(open_ones.values()), initial_job_idx=jobs)
                 jobs += len(open_ones)
             _tell(search, dict(zip([t.number for t in trials], runs, strict=True)))
@@ -255,22 +241,8 @@ def _tell(search: Search, runs: Mapping[int, Path]) -> None:
         )
 
 
-def _progress(search: Search, numbers: Sequence[int]) -> str:
-    best = search.best()
-    words = f"\ntrial {', '.join(str(n + 1) for n in numbers)} of {search.config.n_trials}"
+def _progress(search: Search) -> str:
+    best, counts = search.best(), search.counts()
+    ended = sum(counts.values()) - counts.get("unfinished", 0)
+    words = f"\n{ended} of {search.config.n_trials} trials have ended"
     return words + (f", best {search.config.metric} so far {best[1]:.4g}" if best else "")
-
-
-def _word(value: Any) -> str:
-    """A value of a configuration, as Hydra's command line reads it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(_word(v) for v in value)}]"
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{k}: {_word(v)}' for k, v in value.items())}}}"
-    text = str(value)
-    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_/.][\w./-]*", text):
-        return text
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"

@@ -129,16 +129,13 @@ class Search:
         begun = [t.number for t in trials if t.state.name == "RUNNING"]
         waiting = sum(t.state.name == "WAITING" for t in trials)
         new = waiting + max(self.config.n_trials - len(trials), 0)
-        found = [self._trial(number) for number in begun[: self.config.n_jobs]]
+        again = [self._id(number) for number in begun[: self.config.n_jobs]]
+        found: list[Trial] = [optuna().Trial(self._study, trial_id) for trial_id in again]
         found += [self._study.ask() for _ in range(min(new, self.config.n_jobs - len(found)))]
         for trial in found:
             for key, part in self.space.items():
                 _suggest(trial, key, part)  # one that it has already stays
         return found
-
-    def _trial(self, number: int) -> "Trial":
-        trial: Trial = optuna().Trial(self._study, self._id(number))
-        return trial
 
     def _id(self, number: int) -> int:
         return _id(self._storage, self._study.study_name, number)
@@ -182,7 +179,8 @@ class Search:
             return {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return dict(optuna().importance.get_param_importances(self._study))
+            shares = optuna().importance.get_param_importances(self._study)
+        return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
     def counts(self) -> dict[str, int]:
         """How many trials ended how, by word."""
@@ -200,6 +198,8 @@ def watch(run: Path) -> Callable[[Mapping[str, Any]], str | None] | None:
         return None
     note = json.loads((run / NOTE).read_text())
     config = SearchConfig(**note["search"])
+    if config.storage is None and not (run.parent / JOURNAL).is_file():  # a copy, elsewhere
+        return None
     storage = open_storage(run.parent, config.storage)
     trial_id = _id(storage, note["study"], note["trial"])
     if storage.get_trial(trial_id).state.is_finished():
@@ -249,8 +249,8 @@ def open_storage(folder: Path, url: str | None) -> "BaseStorage":
         return get_storage(url)
     except Exception as error:  # of SQLAlchemy, of a driver, of Optuna
         raise ConfigError(
-            f"hydra.sweeper.storage={url}: {str(error).splitlines()[0]} Use null for a file in the "
-            "sweep's folder, or a URL such as sqlite:///study.db."
+            f"hydra.sweeper.storage={url}: {str(error).splitlines()[0].rstrip('.')}. Use null for "
+            "a file in the sweep's folder, or a URL such as sqlite:///study.db."
         ) from error
 
 
@@ -304,8 +304,8 @@ def _repeatable(config: SearchConfig, space: Space) -> "BaseSampler":
         def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
             return fresh(trial.number).infer_relative_search_space(study, trial)
 
-        def sample_relative(self, study: Any, trial: Any, space: Any) -> dict[str, Any]:
-            values = fresh(trial.number).sample_relative(study, trial, space)
+        def sample_relative(self, study: Any, trial: Any, wanted: Any) -> dict[str, Any]:
+            values = fresh(trial.number).sample_relative(study, trial, wanted)
             return {key: rounded(key, value) for key, value in values.items()}
 
         def sample_independent(self, study: Any, trial: Any, key: str, distribution: Any) -> Any:

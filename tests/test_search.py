@@ -59,7 +59,7 @@ class Runs:
                 return state(run, "failed")
             if self.kill(run.name, epoch):
                 raise Killed
-            why = watch(rows[-1])
+            why = watch(rows[-1]) if epoch + 1 < EPOCHS else None
             (run / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
             if why:
                 break
@@ -291,6 +291,9 @@ def test_a_search_of_conf_is_planned_with_its_name_and_folder():
     assert str(found.folder) == f"outputs/sweeps/{found.name}"
     assert set(found.swept) >= {"optim.muon.lr", "model.n_filters", "model.n_layers"}
     assert found.fixed == ["sweep=search", "model=tiny"]
+    assert found._alone({"seed": "3"}) == (  # as one run, with what the file sets
+        "cherimoya-train sweep=search model=tiny hydra.mode=RUN seed=3"
+    )
     fewer = cli_search.plan(["sweep=search", "model.n_layers=3"], conf_dir(), "train", _checked)
     assert "model.n_layers" not in fewer.swept
 
@@ -328,6 +331,10 @@ def run_it(train_arguments, tmp_path):
 
 def enough_of(epoch):
     return lambda row: f"after {row['epoch']}" if row["epoch"] == epoch else None
+
+
+def test_the_last_epoch_is_not_stopped_after(run_it):
+    assert run_it(enough_of(0), "trainer.max_epochs=1")["status"]["state"] == "done"
 
 
 def test_a_watch_ends_a_run_which_says_so_and_may_go_on_without_it(run_it, tmp_path, capsys):

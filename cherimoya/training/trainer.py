@@ -30,7 +30,7 @@ STRIDE = {"cuda": 16, "cpu": 1}
 SAVE = 1  # what a process may want at a look, besides to stop for a signal, whose number is larger
 STATE_FORMAT = 2  # of last.pt
 
-# Sees the row of each epoch, in the first process, and may say why the training is to stop.
+# Sees each epoch's row but the last one's, in the first process, and may say why to stop there.
 Watch = Callable[[dict[str, Any]], str | None]
 
 
@@ -267,7 +267,7 @@ class Trainer:
         }
         if self.log:
             self.log.row(row)
-        if self.watch:
+        if self.watch and state.epoch + 1 < self.config.trainer.max_epochs:
             why = self.watch(row) if self.log else None
             state.stopped = self.step.processes.gathered(why)[0]
         self.say(_epoch_line(row, state.best_epoch == state.epoch, self.config.trainer.max_epochs))

@@ -70,7 +70,8 @@ class Runs:
 
 
 def state(run, word):
-    (run / "status.json").write_text(json.dumps({"state": word}))
+    whose = {"pid": 1, "host": "elsewhere", "started": "2026-01-01T00:00:00+0000"}
+    (run / "status.json").write_text(json.dumps({"state": word, **whose}))
 
 
 def settings(**changed):

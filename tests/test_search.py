@@ -387,6 +387,24 @@ def test_a_run_killed_as_it_is_stopped_is_stopped_there(run_it, tmp_path, monkey
 
 
 @pytest.mark.slow
+def test_a_run_of_two_processes_is_stopped_as_one(cherimoya_train, train_arguments, tmp_path):
+    class OneOnly(Runs):
+        def train(self, run, values):
+            super().train(run, values) if not self.begun else state(run, "interrupted")
+            self.last = run
+
+    runs = OneOnly(tmp_path)  # whose first loss no real training will reach
+    with pytest.raises(CherimoyaError, match="did not come to an end"):
+        sweep(tmp_path, runs, n_trials=2, prune_after_trials=1)
+    folder = f"hydra.run.dir='{runs.last}'"
+    done = cherimoya_train(*train_arguments, "trainer=cpu", "trainer.devices=2", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("by the median pruner") == 1
+    assert sweeps.read_member(runs.last).state == "pruned"
+    assert len(trials(tmp_path)[1][3]) == 2  # reports
+
+
+@pytest.mark.slow
 def test_real_trainings_killed_and_gone_on_with(cherimoya_train, train_arguments, tmp_path):
     arguments = [
         "-m", "hydra/sweeper=optuna", "optim.adamw.lr=tag(log,interval(0.0001,0.02))",

@@ -90,11 +90,6 @@ def plan(
     own = [o for o in given if not o.key_or_group.startswith("hydra")]
     _check_keys(whole.sweeper.params or {}, conf)
     space, fixed = space_of(whole.sweeper.params or {}, [o.input_line or "" for o in own])
-    if not space:
-        raise ConfigError(
-            f"{SWEEPER}=optuna has nothing to search. Name several values, such as "
-            "'optim.muon.lr=tag(log,interval(0.005,0.1))' or model.n_layers=5,7,9."
-        )
     chosen = next((str(o.value()) for o in own if o.key_or_group == GROUP), None)
     title = sweeps.sweep_name([o.input_line or "" for o in own], list(space), chosen)
     OmegaConf.register_new_resolver("sweep_name", lambda: title, replace=True)
@@ -148,13 +143,17 @@ def _check_keys(params: Mapping[Any, Any], conf: Path) -> None:
 def space_of(params: Mapping[Any, Any], words: Sequence[str]) -> tuple[Space, list[str]]:
     """What params and the words of a command line leave open, and the words that are fixed.
 
-    A later word for a key takes the place of an earlier one. Raises ConfigError for values that
-    cannot be searched.
+    Raises ConfigError for values that cannot be searched.
     """
     lines = [f"{key}={value}" for key, value in params.items()]
     overrides = OverridesParser.create().parse_overrides([*lines, *words])
     last = {o.key_or_group: o for o in overrides}
     space = {key: _part(key, o) for key, o in last.items() if o.is_sweep_override()}
+    if not space:
+        raise ConfigError(
+            "hydra/sweeper=optuna has nothing to search. Name several values, such as "
+            "'optim.muon.lr=tag(log,interval(0.005,0.1))' or model.n_layers=5,7,9."
+        )
     return space, [o.input_line or "" for o in last.values() if not o.is_sweep_override()]
 
 
@@ -203,15 +202,11 @@ def sweep(
 ) -> None:
     """Run the trials that are left, as the members of the sweep in `folder`.
 
-    With nothing left open, in a process that is to train one member, run that. Raises
-    CherimoyaError when a run did not come to an end, and may go on.
+    Raises CherimoyaError when a run did not come to an end, and may go on.
     """
     from cherimoya.training.checkpoint import locked
 
     space, fixed = space_of(settings["params"] or {}, arguments)
-    if not space:
-        launcher.launch([fixed], initial_job_idx=0)
-        return
     search = Search(folder, settings_of(settings), space)
     jobs = 0
     with locked(folder):

@@ -199,21 +199,6 @@ def test_a_run_that_may_go_on_is_not_told_as_failed(tmp_path):
     assert sweep(tmp_path, n_trials=3).batches == [1, 1, 1]
 
 
-def test_with_nothing_left_open_the_one_run_is_launched(tmp_path):
-    """As in a process that a launcher starts for a member of sweep=search."""
-
-    class Launcher:
-        def launch(self, members, initial_job_idx):
-            self.members = members
-
-    words = ["sweep=search", "model.n_layers=3"]
-    cli_search.sweep(
-        settings(params={"model.n_layers": "2,3"}), words, launcher := Launcher(), tmp_path
-    )
-    assert launcher.members == [["model.n_layers=3", "sweep=search"]]
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_folder_of_another_search_is_refused(tmp_path):
     sweep(tmp_path, n_trials=2)
     with pytest.raises(ConfigError, match=r"hydra\.sweeper\.seed was 0, now 1"):

@@ -8,7 +8,6 @@ import os
 import secrets
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,16 +19,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cherimoya import cli_search, cli_sweep, launch, search, sweeps
+from cherimoya import cli_launchers, cli_search, cli_sweep, launch, search, sweeps
+from cherimoya.cli_job import Job, complain
 from cherimoya.cli_sweep import Sweep
 from cherimoya.config import PrepareConfig, TrainConfig, TrainerConfig, resolve, to_dict
-from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
+from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.schema import known_keys, unknown_key
 
 SPEAK_SECONDS = 3.0
+USAGE = 2  # the exit code for a command line that is none
 RESUME = "trainer.resume"
 FREE_ON_RESUME = (
     RESUME,
@@ -55,8 +55,14 @@ def train() -> None:
     OmegaConf.register_new_resolver(
         "run_id", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
+    cli_launchers.end_with_parent()
     command = _Train()
-    _main("train", TrainConfig, command.work, command.plan)
+    _main("train", TrainConfig, command.work, command)
+
+
+def plan_sweep(arguments: list[str]) -> Sweep | None:
+    """The sweep that these arguments of cherimoya-train ask for, checked and written down."""
+    return _Train().plan(arguments, None)
 
 
 def prepare() -> None:
@@ -68,68 +74,42 @@ def _main(
     name: str,
     schema: type,
     work: Callable[[DictConfig], None],
-    sweeps_of: Callable[[list[str]], Sweep | None] | None = None,
+    command: "_Train | None" = None,
 ) -> None:
     """Run `work` on each configuration that Hydra composes; the exit code tells the truth."""
-    outcomes: list[tuple[str, str]] = []  # of each job: its name, and its error or ""
-    folders: list[Path] = []  # of the sweep, if it is one
-
-    def job(values: DictConfig) -> None:
-        settings = HydraConfig.get()
-        label = settings.job.override_dirname
-        several = settings.mode == RunMode.MULTIRUN
-        if several:
-            folders[:] = [Path(settings.sweep.dir)]
-            label = str(settings.sweep.subdir)
-            print(f"\n=== {label}", flush=True)
-        try:
-            work(values)
-            outcomes.append((label, ""))
-        except CherimoyaError as error:
-            _complain(error)
-            outcomes.append((label, str(error) or "see above"))
-        except Interrupted as error:  # the jobs that follow do not start either
-            if several:
-                print("the same command goes on with the sweep", flush=True)
-            raise SystemExit(error.exit_code) from None
-        except Exception as error:
-            if not several:
-                raise
-            traceback.print_exc()  # the other jobs still get their turn
-            outcomes.append((label, repr(error)))
-
-    sweep = None
+    job, code = Job(work), 0
     try:
         launch.read_slurm()
-        sys.argv[1:] = list(_checked_arguments(sys.argv[1:], schema))
+        given, member_of = cli_sweep.without_member_of(sys.argv[1:])
+        sys.argv[1:] = list(checked_arguments(given, schema))
         if launch.rank() > 0 and not any(a.startswith("hydra.run.dir=") for a in sys.argv):
             sys.argv.append("hydra.run.dir=.")  # the folder is the first process's
         if {"--help", "-h"} & set(sys.argv[1:]):
             _print_help(name, [a for a in sys.argv[1:] if "=" in a])
             return
-        if sweeps_of and not {"--cfg", "-c", "--info", "-i", cli_search.ONCE} & set(sys.argv[1:]):
-            sweep = sweeps_of(sys.argv[1:])
-        if launch.world() > 1 and sweep:
-            raise ConfigError(
-                "a launcher starts the processes of one run, not of several (-m). Leave the "
-                "launcher out, and set trainer.devices."
-            )
+        if not command and any(a.startswith("hydra/launcher=") for a in sys.argv):
+            raise ConfigError("hydra/launcher is for the sweeps of cherimoya-train. Leave it out.")
+        if command and not {"--cfg", "-c", "--info", "-i", cli_search.ONCE} & set(sys.argv[1:]):
+            job.sweep = command.plan(sys.argv[1:], member_of)
+            sys.argv[1:] = cli_sweep.for_hydra(sys.argv[1:], job.sweep)
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
     except (CherimoyaError, HydraException) as error:
-        _complain(error)
+        complain(error)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    if sweep and sweep.folder:
-        folders[:] = [sweep.folder]
-    if sweep and folders:
-        print(f"\n=== sweep {folders[0]}: {len(outcomes)} runs")
-        print(cli_sweep.finished(folders[0], sweep))
-    for label, problem in outcomes:
-        if problem and folders:
+        code = 130
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    if job.sweep and not job.sweep.is_member and code != USAGE:
+        words, complete = cli_sweep.finished(job.sweep, job.problems)
+        print(words, flush=True)
+        code = code or int(not complete)
+    else:
+        for label, problem in job.problems:
             print(f"FAILED  {label}: {problem}")
-    if any(problem for _, problem in outcomes):
-        raise SystemExit(1)
+            code = code or 1
+    if code:
+        raise SystemExit(code)
 
 
 def _print_help(name: str, overrides: list[str]) -> None:
@@ -147,15 +127,7 @@ def _print_help(name: str, overrides: list[str]) -> None:
     print(Template(words.template).substitute(APP_CONFIG_GROUPS="\n".join(listed), CONFIG=keys))
 
 
-def _complain(error: Exception) -> None:
-    """Print the message; of what every process met, the first one of a machine alone does."""
-    if launch.rank() == 0 and str(error):
-        print(f"error: {error}", file=sys.stderr, flush=True)
-    elif isinstance(error, LocalError) or (launch.rank() and launch.local_rank() == 0):
-        print(f"error in process {launch.rank()}: {error}", file=sys.stderr, flush=True)
-
-
-def _checked_arguments(arguments: list[str], schema: type) -> Iterator[str]:
+def checked_arguments(arguments: list[str], schema: type) -> Iterator[str]:
     """The command line, with every key known; a resumed run gets its own folder.
 
     Raises ConfigError for a key that does not exist, also behind + and ++.
@@ -173,7 +145,7 @@ def _checked_arguments(arguments: list[str], schema: type) -> Iterator[str]:
         if key not in keys | groups:
             raise ConfigError(unknown_key(key, sorted(keys)))
         if key == RESUME and override.value() is not None:
-            yield f"hydra.run.dir={_quoted(_run_folder(str(override.value()), arguments))}"
+            yield f"hydra.run.dir={cli_sweep.quoted(_run_folder(str(override.value()), arguments))}"
 
 
 def _parse(argument: str) -> Override:
@@ -185,8 +157,8 @@ def _parse(argument: str) -> Override:
 
 def _run_folder(value: str, arguments: list[str]) -> Path:
     folder = Path(value)
-    if "-m" in arguments or "--multirun" in arguments:
-        raise ConfigError(f"{RESUME}={value}: one run is resumed at a time. Leave out -m.")
+    if {"-m", "--multirun"} & set(arguments) or any(a.startswith("sweep=") for a in arguments):
+        raise ConfigError(f"{RESUME}={value}: one run is resumed at a time. Leave out -m, sweep.")
     if not (folder / "config.yaml").is_file():
         raise ConfigError(
             f"{RESUME}={value}: no run there (config.yaml is missing). Name a run folder."
@@ -194,29 +166,31 @@ def _run_folder(value: str, arguments: list[str]) -> Path:
     return folder
 
 
-def _quoted(path: Path) -> str:
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
-
-
 class _Train:
     """What cherimoya-train does with each configuration, alone or as a member of a sweep."""
 
     sweep: Sweep | None = None
 
-    def plan(self, arguments: list[str]) -> Sweep | None:
+    def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None."""
         conf = conf_dir()
-        self.sweep = cli_search.plan(arguments, conf, "train", _checked) or cli_sweep.plan(
-            arguments, conf
-        )
-        name = self.sweep.name if self.sweep else ""
-        OmegaConf.register_new_resolver("sweep_name", lambda: name, replace=True)
         OmegaConf.register_new_resolver(
             "member_name", lambda: sweeps.member_name(self._overrides()), replace=True
         )
-        if self.sweep:
-            cli_sweep.check(self.sweep, conf, "train", _checked)
+        if member_of:
+            self.sweep = cli_sweep.member(arguments, member_of)
+        else:
+            self.sweep = cli_search.plan(arguments, conf, "train", _checked) or cli_sweep.plan(
+                arguments, conf
+            )
+        if self.sweep and launch.world() > 1:
+            raise ConfigError(
+                "a launcher starts the processes of one run, not of several (-m). Leave the "
+                "launcher out, and set trainer.devices."
+            )
+        if self.sweep and not member_of:
+            cli_sweep.check(self.sweep, conf, "train", _checked, FREE_ON_RESUME)
+            self.sweep.write(arguments)
         return self.sweep
 
     def work(self, values: DictConfig) -> None:
@@ -227,8 +201,7 @@ class _Train:
         try:
             plain = _plain(values)
             if self.sweep:
-                wanted = cli_sweep.flat(to_dict(resolve(plain, TrainConfig)))
-                state = cli_sweep.begin(folder, self._overrides(), wanted, FREE_ON_RESUME)
+                state = cli_sweep.begin(folder, self._overrides(), _checked(values), FREE_ON_RESUME)
                 if state == "done":
                     print(f"done already: {folder}", flush=True)
                     return
@@ -260,7 +233,7 @@ def worker() -> None:
     try:
         _run(resolve(values, TrainConfig), Path(folder))
     except CherimoyaError as error:
-        _complain(error)
+        complain(error)
         if launch.rank():  # the first process is ended with this one: let it speak before
             time.sleep(SPEAK_SECONDS)
         raise SystemExit(1) from None
@@ -275,9 +248,9 @@ def _run(config: TrainConfig, folder: Path) -> None:
     run(config, folder, search.watch(folder))
 
 
-def _checked(values: DictConfig) -> TrainConfig:
+def _checked(values: DictConfig) -> dict[str, Any]:
     """The composed `values` as a checked configuration. Raises ConfigError."""
-    return resolve(_plain(values), TrainConfig)
+    return to_dict(resolve(_plain(values), TrainConfig))
 
 
 def _prepare(values: DictConfig) -> None:

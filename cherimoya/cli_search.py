@@ -19,6 +19,7 @@ from cherimoya import cli_sweep, sweeps
 from cherimoya.cli_sweep import GROUP, Sweep
 from cherimoya.config import SearchConfig, TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.files import locked
 from cherimoya.schema import build, known_keys, type_of, unknown_key
 from cherimoya.search import Choices, Numbers, Search, Space, open_storage, optuna
 
@@ -38,14 +39,14 @@ class SearchSweep(Sweep):
     space: Space
     fixed: list[str]  # words that every trial shares
 
-    def ending(self, folder: Path) -> str:
+    def ending(self) -> str:
         """How the trials went, the best one, how to train it again, and which keys mattered."""
-        search = Search(folder, self.config, self.space)
+        search = Search(self.folder, self.config, self.space)
         counts = ", ".join(f"{n} {word}" for word, n in search.counts().items())
         best, lines = search.best(), [f"\n\ntrials       {counts}"]
         if best:
             overrides, value = best
-            run = folder / sweeps.member_name(overrides)
+            run = self.folder / sweeps.member_name(overrides)
             lines += [
                 f"best         {self.config.metric} {value:.4g}, in {run}",
                 f"train again  {self._alone(overrides)}",
@@ -66,7 +67,7 @@ def plan(
     arguments: Sequence[str],
     conf: Path,
     name: str,
-    resolve: Callable[[DictConfig], object],
+    resolve: Callable[[DictConfig], Mapping[str, Any]],
 ) -> SearchSweep | None:
     """The search that the command line asks for, its corners checked; None for anything else.
 
@@ -90,16 +91,15 @@ def plan(
     own = [o for o in given if not o.key_or_group.startswith("hydra")]
     _check_keys(whole.sweeper.params or {}, conf)
     space, fixed = space_of(whole.sweeper.params or {}, [o.input_line or "" for o in own])
-    chosen = next((str(o.value()) for o in own if o.key_or_group == GROUP), None)
-    title = sweeps.sweep_name([o.input_line or "" for o in own], list(space), chosen)
-    OmegaConf.register_new_resolver("sweep_name", lambda: title, replace=True)
     config = settings_of(OmegaConf.to_container(whole.sweeper))
+    planned = cli_sweep.plan(arguments, conf)
+    assert planned is not None
     for members in corners(space, fixed):
-        cli_sweep.check(Sweep(title, list(space), members), conf, name, resolve)
+        cli_sweep.check(replace(planned, swept=list(space), members=members), conf, name, resolve)
     if config.storage:
-        open_storage(Path(whole.sweep.dir), config.storage)
+        open_storage(planned.folder, config.storage)
     return SearchSweep(
-        title, list(space), [], Path(whole.sweep.dir),
+        planned.name, list(space), [], planned.folder, settings=planned.settings,
         config=config, space=space, fixed=fixed,
     )  # fmt: skip
 
@@ -204,8 +204,6 @@ def sweep(
 
     Raises CherimoyaError when a run did not come to an end, and may go on.
     """
-    from cherimoya.training.checkpoint import locked
-
     space, fixed = space_of(settings["params"] or {}, arguments)
     search = Search(folder, settings_of(settings), space)
     jobs = 0

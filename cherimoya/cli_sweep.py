@@ -1,7 +1,9 @@
-"""The sweep part of the command line: which members it has, and whether each can begin."""
+"""The sweep part of the command line: its members, whether each can begin, and how all ended."""
 
+import importlib.util
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,19 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from cherimoya import sweeps
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.errors import CherimoyaError, ConfigError, OtherRun
+from cherimoya.files import locked
+from cherimoya.sweeps import Member
 
 GROUP = "sweep"
+MEMBER_OF = "--member-of"
+NEEDS = {  # launcher: the plug-in it comes with, and how to get that
+    "joblib": ("hydra_joblib_launcher", "hydra-joblib-launcher"),
+    "slurm": ("hydra_submitit_launcher", "'cherimoya-train[slurm]'"),
+    "submitit_local": ("hydra_submitit_launcher", "'cherimoya-train[slurm]'"),
+    "submitit_slurm": ("hydra_submitit_launcher", "'cherimoya-train[slurm]'"),
+}
+PATIENCE_SECONDS = 15  # for a process that was just told to stop, to leave its folder
 
 
 @dataclass(frozen=True)
@@ -23,47 +35,134 @@ class Sweep:
 
     name: str  # of its folder
     swept: list[str]  # keys
-    members: list[list[str]]  # overrides of each
-    folder: Path | None = None  # where it is known before the first member begins
+    members: list[list[str]]  # overrides of each; none where a search finds them as it goes
+    folder: Path
+    is_member: bool = False  # one of its members, in a process of its own
+    settings: list[str] = field(default_factory=list)  # of Hydra: where its files are
 
     def overrides_of(self, task: Sequence[str]) -> dict[str, str]:
         """The swept ones of a member's overrides, by key."""
-        found = dict(word.split("=", 1) for word in task if "=" in word)
+        found = dict(word.lstrip("+").split("=", 1) for word in task if "=" in word)
         return {key: found[key] for key in self.swept if key in found}
 
-    def ending(self, folder: Path) -> str:
-        """What is said below the table of the sweep in `folder`."""
+    def folder_of(self, task: Sequence[str]) -> Path:
+        """The folder of the member with these overrides."""
+        return self.folder / sweeps.member_name(self.overrides_of(task))
+
+    def write(self, arguments: Sequence[str]) -> None:
+        """Write sweep.json: what `arguments` of cherimoya-train ask for."""
+        members = [self.overrides_of(member) for member in self.members]
+        command = ["cherimoya-train", *arguments]
+        sweeps.write_plan(self.folder, sweeps.Plan(self.name, command, self.swept, members))
+
+    def ending(self) -> str:
+        """What is said below the table."""
         return ""
 
 
 def plan(arguments: Sequence[str], conf: Path) -> Sweep | None:
     """The sweep that the command line asks for with -m or sweep=...; None for a single run.
 
-    Raises ConfigError when values are swept over without -m.
+    Raises ConfigError when values are swept over without -m, and for a launcher that is not there.
     """
     words = [a for a in arguments if "=" in a and not a.startswith("-")]
     parser = OverridesParser.create()
-    given = [o for o in parser.parse_overrides(words) if not o.key_or_group.startswith("hydra")]
+    parsed = parser.parse_overrides(words)
+    given = [o for o in parsed if not o.key_or_group.startswith("hydra")]
+    settings = {o.key_or_group: str(o.input_line) for o in parsed if o not in given}
     chosen = next((str(o.value()) for o in given if o.key_or_group == GROUP), None)
-    asked = {"-m", "--multirun"} & set(arguments)
+    asked = {"-m", "--multirun"} & set(arguments) or "=MULTIRUN" in settings.get("hydra.mode", "")
     several = [o.input_line for o in given if o.is_sweep_override()]
     if several and not asked and chosen is None:
         raise ConfigError(f"{several[0]} names several values. Add -m for a run each.")
     if not asked and chosen is None:
         return None
-    overrides = [*parser.parse_overrides(_params(conf, chosen)), *given]
-    words = [o.input_line or "" for o in given]
+    _check_launcher(settings.get("hydra/launcher", ""))
+    fixed = [str(o.input_line) for o in given if not o.is_sweep_override()]
+    found = _config_dir(arguments, settings.get("hydra.searchpath"))
+    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+        extra = [v for k, v in settings.items() if k not in ("hydra.searchpath", "hydra.mode")]
+        composed = hydra.compose("train", [*found, *extra, *fixed], return_hydra_config=True).hydra
+    params = [f"{key}={value}" for key, value in (composed.sweeper.get("params") or {}).items()]
+    overrides = [*parser.parse_overrides(params), *given]
     swept = list(dict.fromkeys(o.key_or_group for o in overrides if o.is_sweep_override()))
-    name = sweeps.sweep_name(words, swept, chosen)
-    return Sweep(name, swept, _members(overrides))
+    name = sweeps.sweep_name([o.input_line or "" for o in given], swept, chosen)
+    OmegaConf.register_new_resolver("sweep_name", lambda: name, replace=True)
+    is_grid = composed.sweeper["_target_"].endswith(f".{BasicSweeper.__name__}")
+    members = _members(overrides) if is_grid else []
+    return Sweep(name, swept, members, Path(composed.sweep.dir), settings=found)
 
 
-def _params(conf: Path, chosen: str | None) -> list[str]:
-    path = conf / GROUP / f"{chosen}.yaml"
-    if chosen is None or not path.is_file():
-        return []
-    params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params") or {}
-    return [f"{key}={value}" for key, value in params.items()]
+def member(arguments: Sequence[str], folder: Path) -> Sweep:
+    """The sweep in `folder`, of which `arguments` name one member.
+
+    Raises ConfigError when there is no such sweep, or the arguments leave a swept key open.
+    """
+    written = sweeps.read_plan(folder)
+    if written is None:
+        raise ConfigError(
+            f"{MEMBER_OF} {folder}: no sweep there ({sweeps.PLAN} is missing). Start it with "
+            "cherimoya-train -m ..., or plan it with cherimoya-sweep slurm ..."
+        )
+    sweep = Sweep(written.name, list(written.swept), [list(arguments)], folder, is_member=True)
+    missing = [key for key in sweep.swept if key not in sweep.overrides_of(arguments)]
+    if missing:
+        raise ConfigError(f"{MEMBER_OF} {folder}: {', '.join(missing)} has no value here.")
+    return sweep
+
+
+def without_member_of(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The arguments without --member-of, which Hydra does not know, and the folder it names."""
+    rest = list(arguments)
+    if MEMBER_OF not in rest:
+        return rest, None
+    at = rest.index(MEMBER_OF)
+    if at + 1 == len(rest):
+        raise ConfigError(f"{MEMBER_OF} names no folder. Give that of the sweep.")
+    return rest[:at] + rest[at + 2 :], Path(rest[at + 1])
+
+
+def for_hydra(arguments: Sequence[str], sweep: Sweep | None) -> list[str]:
+    """The arguments with the folder of the sweep as planned, or of its member, which is one run."""
+    if sweep is None:
+        return list(arguments)
+    words = [a for a in arguments if "=" in a and not a.startswith(("-", "hydra.sweep.dir="))]
+    others = [a for a in arguments if a not in words and not a.startswith("hydra.sweep.dir=")]
+    if sweep.is_member:
+        words += [f"hydra.run.dir={quoted(sweep.folder_of(arguments))}", "hydra.mode=RUN"]
+    else:
+        words.append(f"hydra.sweep.dir={quoted(sweep.folder)}")
+    return [*others, *words]  # Hydra's parser wants all overrides together
+
+
+def quoted(path: Path) -> str:
+    """`path` as a value that Hydra reads."""
+    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _check_launcher(word: str) -> None:
+    module, package = NEEDS.get(word.rpartition("=")[2], ("", ""))
+    if module and not _is_there(f"hydra_plugins.{module}"):
+        raise ConfigError(f"{word} needs a plug-in. Install it with: pip install {package}")
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even a hydra_plugins
+        return False
+
+
+def _config_dir(arguments: Sequence[str], searchpath: str | None) -> list[str]:
+    """Hydra's --config-dir and hydra.searchpath, as an override that composes like them."""
+    given = [searchpath] if searchpath else []
+    for i, word in enumerate(arguments):
+        flag, _, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folder = Path(value or arguments[i + 1]).absolute()
+            given.append(f"hydra.searchpath=[{shlex.quote(f'file://{folder}')}]")
+    return given[-1:]
 
 
 def _members(overrides: Sequence[Override]) -> list[list[str]]:
@@ -72,23 +171,54 @@ def _members(overrides: Sequence[Override]) -> list[list[str]]:
     return members
 
 
-def check(sweep: Sweep, conf: Path, name: str, resolve: Callable[[DictConfig], object]) -> None:
-    """Compose and check every member before the first begins.
+def check(
+    sweep: Sweep,
+    conf: Path,
+    name: str,
+    resolve: Callable[[DictConfig], Mapping[str, Any]],
+    free: tuple[str, ...] = (),
+) -> None:
+    """Compose and check every member before the first begins; `resolve` gives dictionaries.
 
-    Raises ConfigError that lists those that cannot be.
+    Raises ConfigError that lists those that cannot be: also those that share a folder, or whose
+    folder holds a run with another configuration, though keys that begin with `free` may differ.
     """
     problems: dict[str, str] = {}
+    folders: set[Path] = set()
     with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-        for member in sweep.members:
+        for words in sweep.members:
+            folder = sweep.folder_of(words)
+            label = ",".join(f"{k}={v}" for k, v in sweep.overrides_of(words).items())
             try:
-                resolve(hydra.compose(name, member))
+                if folder in folders:
+                    raise ConfigError(f"another run has the folder {folder.name} too")
+                folders.add(folder)
+                values = resolve(hydra.compose(name, [*sweep.settings, *words]))
+                check_same(folder, flat(values), free)
             except CherimoyaError as error:
-                label = ",".join(f"{k}={v}" for k, v in sweep.overrides_of(member).items())
                 problems[label] = str(error)
     if problems:
         listed = "\n".join(f"  {label}: {problem}" for label, problem in problems.items())
         raise ConfigError(
             f"{len(problems)} of {len(sweep.members)} runs cannot be, so none has begun:\n{listed}"
+        )
+
+
+def check_same(folder: Path, wanted: Mapping[str, Any], free: tuple[str, ...]) -> None:
+    """Raise OtherRun when `folder` holds a run that is not configured as `wanted` (flat)."""
+    config = folder / "config.yaml"
+    if not config.is_file():
+        return
+    saved = flat(OmegaConf.to_container(OmegaConf.load(config)))
+    changed = [
+        f"{k} was {saved.get(k)}, now {v}"
+        for k, v in wanted.items()
+        if not k.startswith(free) and saved.get(k) != v
+    ]
+    if changed:
+        raise OtherRun(
+            f"{folder} holds a run with another configuration: {'; '.join(changed)}. Move it "
+            "away, or name another hydra.sweep.dir."
         )
 
 
@@ -98,44 +228,55 @@ def begin(
     wanted: Mapping[str, Any],
     free: tuple[str, ...],
 ) -> str:
-    """What to do about the member in `folder`, whose configuration is to be `wanted` (flat).
+    """What to do about the member in `folder`, whose configuration is to be `wanted`.
 
-    "done" when it is, "resume" when it was interrupted, "new" else. Raises ConfigError when the
-    folder holds a run with another configuration; keys that begin with one of `free` may differ.
+    "done" when it is, "resume" when it was interrupted, "new" else. Raises OtherRun, see
+    `check_same`, and InUse when another process is at it.
     """
-    config = folder / "config.yaml"
-    if config.is_file():
-        saved = flat(OmegaConf.to_container(OmegaConf.load(config)))
-        changed = [
-            f"{k} was {saved.get(k)}, now {v}"
-            for k, v in wanted.items()
-            if not k.startswith(free) and saved.get(k) != v
-        ]
-        if changed:
-            raise ConfigError(
-                f"{folder} holds a run with another configuration: {'; '.join(changed)}. Move it "
-                "away, or name another hydra.sweep.dir."
-            )
-    member = sweeps.read_member(folder)
-    sweeps.note_member(folder, overrides)
-    if member.finished:
-        return "done"
-    if any((folder / "checkpoints" / n).is_file() for n in ("last.pt", "previous.pt")):
-        return "resume"
-    (folder / "metrics.jsonl").unlink(missing_ok=True)
-    return "new"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, PATIENCE_SECONDS):
+        check_same(folder, flat(wanted), free)
+        member = sweeps.read_member(folder)
+        sweeps.note_member(folder, overrides)
+        if member.finished:
+            return "done"
+        saved = ("last.pt", "last.pt.new", "previous.pt")
+        if any((folder / "checkpoints" / name).is_file() for name in saved):
+            return "resume"
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        return "new"
 
 
-def finished(folder: Path, sweep: Sweep) -> str:
-    """The table of the sweep in `folder`, with the members that have not begun."""
-    members = sweeps.read_sweep(folder)
-    begun = {member.folder.name for member in members}
-    for words in sweep.members:
-        overrides = sweep.overrides_of(words)
-        name = sweeps.member_name(overrides)
-        if name not in begun:
-            members.append(sweeps.read_member(folder / name, overrides))
-    return sweeps.table(members) + sweep.ending(folder)
+def finished(sweep: Sweep, problems: Sequence[tuple[str, str]]) -> tuple[str, bool]:
+    """The table of the sweep and what is not done in it, as its folder has it; and if all is.
+
+    `problems` are errors, by member, that the folders cannot tell.
+    """
+    members = sweeps.read_sweep(sweep.folder)
+    table = sweeps.table(members) + sweep.ending()
+    lines = [f"\n=== sweep {sweep.folder}: {len(members)} runs", table]
+    failed = {m.folder.name: str(m.status.get("error")) for m in members if m.state == "failed"}
+    failed = dict(problems) | failed
+    lines += [f"FAILED  {name}: {error}" for name, error in failed.items()]
+    for member in members:
+        if member.state in ("interrupted", "running") and member.folder.name not in failed:
+            lines.append(f"{member.state.upper()}  {member.folder.name}{_why(member)}")
+    waiting = sum(m.state == "waiting" for m in members)
+    if waiting:
+        lines.append(f"WAITING  {waiting} of {len(members)}")
+    complete = not failed and all(m.finished for m in members)
+    if not complete:
+        lines.append("The same command goes on with what is not done.")
+    return "\n".join(lines), complete
+
+
+def _why(member: Member) -> str:
+    status = member.status
+    if member.state == "running":
+        return f": by process {status['pid']} on {status['host']}"
+    if member.state == "interrupted" and "traceback" not in status:
+        return ": its process was killed, perhaps for want of memory"
+    return ""
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 import signal
 
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # a scheduler's, before it takes the machine
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *WARNINGS)  # that a run answers by saving
+
 
 class CherimoyaError(Exception):
     """A problem the user can fix: printed as one message, without a traceback."""
@@ -11,12 +14,20 @@ class ConfigError(CherimoyaError):
     """A configuration key or value that cannot be used."""
 
 
+class OtherRun(ConfigError):  # noqa: N818 - what is in the folder
+    """A folder that holds a run with another configuration."""
+
+
 class ProcessError(CherimoyaError):
     """A process of the run failed, and has said why, unless the message does."""
 
 
 class LocalError(CherimoyaError):
     """A problem that one of several processes met, and the others did not."""
+
+
+class InUse(CherimoyaError):  # noqa: N818 - where another process is at work
+    """A run folder that another process works in."""
 
 
 class DataError(CherimoyaError):
@@ -28,4 +39,5 @@ class Interrupted(Exception):  # noqa: N818 - a request that was met, not an err
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
         self.exit_code = 128 + signum

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya.config import TrainConfig, to_dict
-from cherimoya.errors import ConfigError, Interrupted, ProcessError
+from cherimoya.errors import STOP_SIGNALS, ConfigError, Interrupted, ProcessError
 from cherimoya.progress import resume_command
 
 WORKER = "from cherimoya.cli import worker; worker()"
@@ -86,7 +86,7 @@ def start(config: TrainConfig, folder: Path) -> None:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     newer: dict[str, Any] = {
-        "signals_to_handle": "SIGTERM,SIGINT",
+        "signals_to_handle": ",".join(s.name for s in STOP_SIGNALS),
         "shutdown_timeout": STOP_SECONDS,
     }
     settings = LaunchConfig(
@@ -95,12 +95,16 @@ def start(config: TrainConfig, folder: Path) -> None:
         **{k: v for k, v in newer.items() if k in LaunchConfig.__dataclass_fields__},
     )  # fmt: skip
     values = json.dumps([to_dict(config), str(folder)])
+    before = {s: signal.getsignal(s) or signal.SIG_DFL for s in STOP_SIGNALS}
     try:
         elastic_launch(settings, sys.executable)("-c", WORKER, values)
     except ChildFailedError as error:
         raise ProcessError(_what_happened(error.failures, folder)) from None
     except SignalException as error:
         raise Interrupted(error.sigval) from None
+    finally:  # which the elastic launcher does not do
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 
 def _what_happened(failures: Mapping[int, Any], folder: Path) -> str:

@@ -1,16 +1,20 @@
-"""A sweep on disk: the folder of each member, what is in it, and the table of them all."""
+"""A sweep on disk: its plan, the folder of each member, what is in it, and the table of all."""
 
 import hashlib
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cherimoya import progress
+from cherimoya import progress, status
+from cherimoya.files import appearing
+from cherimoya.status import read_json
 
+PLAN = "sweep.json"
 MEMBER = "member.json"
 LONGEST = 120  # characters of a folder's name
 METRICS = {  # column: where summary.json has it
@@ -25,6 +29,16 @@ PRUNED = "pruned"  # stopped by a search, which has heard enough
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a sweep is to do, in its folder's sweep.json."""
+
+    name: str
+    command: Sequence[str]
+    swept: Sequence[str]  # keys
+    members: Sequence[Mapping[str, str]]  # the swept overrides of each; none where unknown
+
+
+@dataclass(frozen=True)
 class Member:
     """One run of a sweep: what sets it apart, how far it came, and what it reached."""
 
@@ -32,6 +46,7 @@ class Member:
     overrides: Mapping[str, str]
     state: str  # done, pruned, running, interrupted, failed, or waiting
     summary: Mapping[str, Any] = field(default_factory=dict)
+    status: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -77,30 +92,61 @@ def _digest(words: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
 
 
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Write `plan` into the sweep's folder."""
+    members = [{"folder": member_name(m), "overrides": dict(m)} for m in plan.members]
+    content = {
+        "name": plan.name,
+        "command": list(plan.command),
+        "swept": list(plan.swept),
+        "members": members,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / PLAN, content)
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan of the sweep in `folder`; None where there is none."""
+    content = read_json(folder / PLAN)
+    if not content:
+        return None
+    members = [member["overrides"] for member in content["members"]]
+    return Plan(content["name"], content["command"], content["swept"], members)
+
+
 def note_member(folder: Path, overrides: Mapping[str, str]) -> None:
     """Write what sets a member apart into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MEMBER).write_text(json.dumps(dict(overrides), indent=2) + "\n")
+    _write_json(folder / MEMBER, dict(overrides))
 
 
 def read_member(folder: Path, overrides: Mapping[str, str] | None = None) -> Member:
     """The member in `folder`; `overrides` where it has not begun yet."""
-    status = _json(folder / "status.json")
+    how = status.read(folder)
+    state = how.get("state", "waiting")
     return Member(
         folder=folder,
-        overrides=overrides or _json(folder / MEMBER),
-        state=status.get("state", "waiting"),
-        summary=_json(folder / "summary.json") if status.get("state") in ("done", PRUNED) else {},
+        overrides=overrides if overrides is not None else read_json(folder / MEMBER),
+        state=state,
+        summary=read_json(folder / "summary.json") if state in ("done", PRUNED) else {},
+        status=how,
     )
 
 
 def read_sweep(folder: Path) -> list[Member]:
-    """Every member that has begun, by name."""
-    return [read_member(path.parent) for path in sorted(folder.glob(f"*/{MEMBER}"))]
+    """Every member, in the order of the plan, and then those that it does not name."""
+    plan = read_plan(folder)
+    planned = {member_name(m): m for m in plan.members} if plan else {}
+    begun = {path.parent.name for path in folder.glob(f"*/{MEMBER}")}
+    return [
+        *(read_member(folder / name, overrides) for name, overrides in planned.items()),
+        *(read_member(folder / name) for name in sorted(begun - planned.keys())),
+    ]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+def _write_json(path: Path, content: Any) -> None:
+    with appearing(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 
 def table(members: Sequence[Member]) -> str:
@@ -115,11 +161,19 @@ def table(members: Sequence[Member]) -> str:
     rows = []
     for values, group in order:
         done = [m for m in group if m.state == "done"]
-        counts = [f"{len(done)} of {len(group)} done" if len(group) > 1 else group[0].state]
         size = f"{done[0].summary['parameters']:,}" if done else "-"
         cells = [_spread([m.metric(column) for m in done]) for column in METRICS]
-        rows.append([*(values or (group[0].folder.name,)), *counts, size, *cells])
+        rows.append([*(values or (group[0].folder.name,)), _states(group), size, *cells])
     return progress.table(header, rows)
+
+
+def _states(group: Sequence[Member]) -> str:
+    """done; or of several: 1 of 3 done, 2 failed."""
+    if len(group) == 1:
+        return group[0].state
+    counts = Counter(m.state for m in group)
+    others = [f"{n} {state}" for state, n in sorted(counts.items()) if state != "done"]
+    return ", ".join([f"{counts['done']} of {len(group)} done", *others])
 
 
 def _first(group: Sequence[Member]) -> float:

@@ -21,12 +21,12 @@ PACKAGE = ROOT / "cherimoya"
 
 # A module may import only what stands on its own level or below.
 LEVELS = [
-    {"errors", "schema", "progress", "__init__"},
-    {"config", "ops", "launch", "sweeps", "search"},
+    {"errors", "files", "schema", "progress", "__init__"},
+    {"config", "ops", "launch", "search", "status", "sweep_status", "sweeps"},
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
     {"training"},
     {"analysis"},
-    {"cli", "cli_sweep", "cli_search"},
+    {"cli", "cli_job", "cli_launchers", "cli_search", "cli_slurm", "cli_sweep", "cli_tool"},
 ]
 ONLY_IN = {  # third-party package: the only places that may import it
     "hydra": {"cli"},

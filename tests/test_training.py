@@ -18,7 +18,8 @@ from cherimoya import Cherimoya
 from cherimoya.analysis.run import run
 from cherimoya.config import TrainConfig, resolve
 from cherimoya.errors import CherimoyaError
-from cherimoya.training.checkpoint import LAST, PREVIOUS, Checkpoints, locked
+from cherimoya.files import locked
+from cherimoya.training.checkpoint import LAST, PREVIOUS, Checkpoints
 from cherimoya.training.trainer import Trainer
 
 TRAIN = [sys.executable, "-c", "from cherimoya.cli import train; train()"]

@@ -25,8 +25,9 @@ from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
 from cherimoya.data.feed import place
 from cherimoya.errors import ConfigError, Interrupted, LocalError
+from cherimoya.files import locked
 from cherimoya.network import Cherimoya, build_model
-from cherimoya.training.checkpoint import Checkpoints, locked
+from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.precision import choose_precision
 from cherimoya.training.processes import Processes, joined
 from cherimoya.training.run_log import RunLog

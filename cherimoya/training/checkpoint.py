@@ -1,32 +1,17 @@
-"""Files that appear whole or not at all, and the state from which a run continues."""
+"""Models and the state from which a run continues, on disk."""
 
-import fcntl
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from cherimoya.errors import CherimoyaError
+from cherimoya.files import appearing
 from cherimoya.network import Cherimoya
 
 LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
-
-
-@contextmanager
-def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write; it is synced to disk and takes the name `path` when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Checkpoints:
@@ -70,21 +55,3 @@ class Checkpoints:
                 reasons.append(f"{path} is damaged ({type(error).__name__})")
         why = "; ".join(reasons) or f"{self.folder} holds no {LAST}"
         raise CherimoyaError(f"cannot resume: {why}. Start a new run.")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Own the run folder; a second process that wants it gets a CherimoyaError."""
-    with open(folder / ".lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise CherimoyaError(
-                f"{folder} is in use by process {lock.read().strip() or 'unknown'}. "
-                "Wait until it ends, or stop it first."
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield

@@ -1,11 +1,11 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on."""
+"""Ctrl-C, SIGTERM or a scheduler's warning: finish the step, save, and say how to go on."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from cherimoya.errors import STOP_SIGNALS
 
 
 class StopRequest:
@@ -16,9 +16,9 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Catch the first Ctrl-C and the first SIGTERM inside the block; a second stops at once."""
+    """Catch the first of each signal inside the block; a second one stops at once."""
     request = StopRequest()
-    before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
+    before = {s: signal.getsignal(s) or signal.SIG_DFL for s in STOP_SIGNALS}
 
     def note(signum: int, frame: FrameType | None) -> None:
         request.signum = signum

@@ -8,10 +8,8 @@ import json
 import math
 import netrc
 import os
-import socket
 import threading
 import time
-import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -20,9 +18,10 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlparse
 
+from cherimoya import status
 from cherimoya.config import LoggerConfig
 from cherimoya.errors import CherimoyaError, Interrupted
-from cherimoya.training.checkpoint import appearing
+from cherimoya.files import appearing
 
 REACH_SECONDS = 4.0
 
@@ -97,6 +96,7 @@ class RunLog:
         self._wandb: Any = None
         self._rows_path = folder / "metrics.jsonl"
         self._started = time.time()
+        self._progress: dict[str, Any] = {}
 
     def __enter__(self) -> "RunLog":
         self._write_status("running")
@@ -112,7 +112,7 @@ class RunLog:
         state, exit_code = self.outcome, 0
         if isinstance(error, Interrupted):
             state, exit_code = "interrupted", error.exit_code
-        elif isinstance(error, KeyboardInterrupt):
+        elif isinstance(error, (KeyboardInterrupt, SystemExit)):
             state, exit_code = "interrupted", 130
         elif error is not None:
             state, exit_code = "failed", 1
@@ -199,6 +199,11 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.log({k: v for k, v in clean.items() if v is not None})
 
+    def progress(self, **values: Any) -> None:
+        """Say in status.json how far the run is; it stays there when the run ends."""
+        self._progress = _jsonable(values)
+        self._write_status("running")
+
     def summary(self, values: Mapping[str, Any]) -> None:
         """Write summary.json, and its numbers to W&B's summary."""
         clean = _jsonable(dict(values))
@@ -215,18 +220,7 @@ class RunLog:
             self._wandb.log({name: wandb.Image(str(path)), "step": step})
 
     def _write_status(self, state: str, error: BaseException | None = None) -> None:
-        status: dict[str, Any] = {
-            "state": state,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._started)),
-            "seconds": round(time.time() - self._started, 1),
-        }
-        if error is not None:
-            status["error"] = str(error)
-            status["traceback"] = "".join(traceback.format_exception(error))
-        with appearing(self.folder / "status.json") as file:
-            file.write(json.dumps(status, indent=2).encode() + b"\n")
+        status.write(self.folder, state, self._started, error, **self._progress)
 
 
 def _jsonable(value: Any) -> Any:

@@ -267,6 +267,10 @@ class Trainer:
         }
         if self.log:
             self.log.row(row)
+            self.log.progress(
+                epoch=state.epoch + 1, epochs=self.config.trainer.max_epochs,
+                train_seconds=state.seconds, ms_per_step=self.speed().get("ms_per_step"),
+            )  # fmt: skip
         if self.watch and state.epoch + 1 < self.config.trainer.max_epochs:
             why = self.watch(row) if self.log else None
             state.stopped = self.step.processes.gathered(why)[0]

@@ -1,0 +1,56 @@
+"""Files that appear whole or not at all, and folders that one process owns."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from cherimoya.errors import InUse
+
+LOOK_SECONDS = 0.1  # between two tries to own a folder
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write; it is synced to disk and takes the name `path` when the block ends well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, patience: float = 0) -> Iterator[None]:
+    """Own the run folder; raises InUse if another process does, and still after `patience` s."""
+    with open(folder / ".lock", "a+") as lock:
+        end = time.monotonic() + patience
+        while not _taken(lock):
+            if time.monotonic() >= end:
+                lock.seek(0)
+                raise InUse(
+                    f"{folder} is in use by process {lock.read().strip() or 'unknown'}. "
+                    "Wait until it ends, or stop it first."
+                )
+            time.sleep(LOOK_SECONDS)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

@@ -1,0 +1,79 @@
+"""hydra/launcher=processes and slurm, here since Hydra takes plug-ins from hydra_plugins alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class Processes(Launcher):
+    """Several processes of this machine, see cherimoya.cli_launchers.Pool."""
+
+    def __init__(self, processes: int | None = None) -> None:
+        self.processes = processes
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Keep the task, which is that of cherimoya.cli, and the configuration."""
+        self.task, self.config = task_function, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run the jobs; what came of them is in their folders."""
+        from cherimoya.cli_launchers import Pool
+
+        Pool(self.task, self.config, self.processes).run(job_overrides)
+        return [JobReturn(overrides=words, status=JobStatus.COMPLETED) for words in job_overrides]
+
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+except ImportError:  # the extra [slurm] is not installed, as cherimoya.cli says when it is needed
+    pass
+else:
+    # What submitit calls the same on every kind of cluster.
+    COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "name", "stderr_to_stdout")
+
+    class Slurm(SlurmLauncher):
+        """Hydra's launcher for submitit, for what is not done yet, and waiting for all to end."""
+
+        def __init__(self, cluster: str, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.cluster = cluster
+
+        def launch(
+            self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+        ) -> Sequence[JobReturn]:
+            """Run the jobs; what came of them is in their folders."""
+            from cherimoya.cli_launchers import not_done, wait_for
+
+            left = not_done(self.task_function.sweep, job_overrides)
+            if left:
+                wait_for(self._submitted(left, initial_job_idx), self.config.hydra.sweep.dir)
+            return [JobReturn(overrides=o, status=JobStatus.COMPLETED) for o in job_overrides]
+
+        def _submitted(self, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
+            import submitit
+
+            settings = {k: v for k, v in self.params.items() if v is not None}
+            timeouts = settings.pop("max_num_timeout")
+            executor = submitit.AutoExecutor(
+                settings.pop("submitit_folder"), self.cluster,
+                slurm_max_num_timeout=timeouts, local_max_num_timeout=timeouts,
+            )  # fmt: skip
+            executor.update_parameters(
+                **{k if k in COMMON else f"slurm_{k}": v for k, v in settings.items()}
+            )
+            state = Singleton.get_state()
+            each = [
+                (list(words), "hydra.sweep.dir", i, f"job_id_for_{i}", state)
+                for i, words in enumerate(jobs, start=first)
+            ]
+            submitted: list[Any] = executor.map_array(self, *zip(*each, strict=True))
+            return submitted

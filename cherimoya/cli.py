@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from cherimoya import cli_launchers, cli_sweep, launch, sweeps
+from cherimoya import cli_launchers, cli_search, cli_sweep, launch, search, sweeps
 from cherimoya.changes import note_changes
 from cherimoya.cli_job import Job, complain
 from cherimoya.cli_sweep import Sweep
@@ -102,7 +102,7 @@ def _main(
             return
         if not command and any(a.startswith("hydra/launcher=") for a in sys.argv):
             raise ConfigError("hydra/launcher is for the sweeps of cherimoya-train. Leave it out.")
-        if command and not {"--cfg", "-c", "--info", "-i"} & set(sys.argv[1:]):
+        if command and not {"--cfg", "-c", "--info", "-i", cli_search.ONCE} & set(sys.argv[1:]):
             job.sweep = command.plan(sys.argv[1:], member_of)
             sys.argv[1:] = cli_sweep.for_hydra(sys.argv[1:], job.sweep)
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(job)()
@@ -191,20 +191,23 @@ class _Train:
 
     def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None."""
+        conf = conf_dir()
         OmegaConf.register_new_resolver(
             "member_name", lambda: sweeps.member_name(self._overrides()), replace=True
         )
         if member_of:
             self.sweep = cli_sweep.member(arguments, member_of)
         else:
-            self.sweep = cli_sweep.plan(arguments, conf_dir())
+            self.sweep = cli_search.plan(arguments, conf, "train", _checked) or cli_sweep.plan(
+                arguments, conf
+            )
         if self.sweep and launch.world() > 1:
             raise ConfigError(
                 "a launcher starts the processes of one run, not of several (-m). Leave the "
                 "launcher out, and set trainer.devices."
             )
         if self.sweep and not member_of:
-            cli_sweep.check(self.sweep, conf_dir(), "train", _checked, FREE_ON_RESUME)
+            cli_sweep.check(self.sweep, conf, "train", _checked, FREE_ON_RESUME)
             self.sweep.write(arguments)
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             self.defaults = resolve(_plain(hydra.compose("train")), TrainConfig)
@@ -289,7 +292,7 @@ def _run(config: TrainConfig, folder: Path) -> None:
     _process_wide_switches(config.trainer)
     from cherimoya.analysis.run import run
 
-    run(config, folder)
+    run(config, folder, search.watch(folder))
 
 
 def _run_packed(members: list[tuple[TrainConfig, Path]]) -> dict[Path, Exception]:

@@ -55,6 +55,10 @@ class Sweep:
         command = ["cherimoya-train", *arguments]
         sweeps.write_plan(self.folder, sweeps.Plan(self.name, command, self.swept, members))
 
+    def ending(self) -> str:
+        """What is said below the table."""
+        return ""
+
 
 def plan(arguments: Sequence[str], conf: Path) -> Sweep | None:
     """The sweep that the command line asks for with -m or sweep=...; None for a single run.
@@ -249,7 +253,8 @@ def finished(sweep: Sweep, problems: Sequence[tuple[str, str]]) -> tuple[str, bo
     `problems` are errors, by member, that the folders cannot tell.
     """
     members = sweeps.read_sweep(sweep.folder)
-    lines = [f"\n=== sweep {sweep.folder}: {len(members)} runs", sweeps.table(members)]
+    table = sweeps.table(members) + sweep.ending()
+    lines = [f"\n=== sweep {sweep.folder}: {len(members)} runs", table]
     failed = {m.folder.name: str(m.status.get("error")) for m in members if m.state == "failed"}
     failed = dict(problems) | failed
     lines += [f"FAILED  {name}: {error}" for name, error in failed.items()]

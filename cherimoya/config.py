@@ -337,3 +337,20 @@ class DashboardConfig:
     entity: str | None
     name: str
     dry_run: bool | None
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How hydra/sweeper=optuna searches."""
+
+    n_trials: int = checked(at_least=1)
+    n_jobs: int = checked(at_least=1)
+    sampler: str = checked(choices=("tpe", "random"))
+    startup_trials: int = checked(at_least=1)
+    seed: int = checked(at_least=0)
+    pruner: str = checked(choices=("median", "hyperband", "none"))
+    prune_after_trials: int = checked(at_least=1)
+    prune_after_epochs: int = checked(at_least=0)
+    metric: str = checked()
+    direction: str | None = checked(choices=("minimize", "maximize"))
+    storage: str | None = checked()

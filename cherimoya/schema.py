@@ -70,6 +70,17 @@ def known_keys(cls: type, prefix: str = "") -> Iterator[str]:
                 yield from known_keys(option, key)  # type: ignore[arg-type]
 
 
+def type_of(cls: type, key: str) -> type | None:
+    """The type of the dotted `key` of the dataclass `cls`, less None; None for no plain one."""
+    for part in key.split("."):
+        hint = get_type_hints(cls).get(part) if is_dataclass(cls) else None
+        options = [a for a in get_args(hint) or (hint,) if a is not type(None)]
+        if get_origin(hint) is list or len(options) != 1 or not isinstance(options[0], type):
+            return None
+        cls = options[0]
+    return cls
+
+
 def unknown_key(key: str, candidates: list[str]) -> str:
     """The message for a key that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(key, candidates, n=1, cutoff=0.5)

@@ -30,6 +30,7 @@ LEVELS = [
         "logged",
         "metric_names",
         "ops",
+        "search",
         "status",
         "sweep_status",
         "sweeps",
@@ -37,7 +38,16 @@ LEVELS = [
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
     {"training"},
     {"analysis"},
-    {"cli", "cli_job", "cli_launchers", "cli_report", "cli_slurm", "cli_sweep", "cli_tool"},
+    {
+        "cli",
+        "cli_job",
+        "cli_launchers",
+        "cli_report",
+        "cli_search",
+        "cli_slurm",
+        "cli_sweep",
+        "cli_tool",
+    },
 ]
 ONLY_IN = {  # third-party package: the only places that may import it
     "hydra": {"cli"},
@@ -48,6 +58,7 @@ ONLY_IN = {  # third-party package: the only places that may import it
     "triton": {"ops"},
     "matplotlib": {"analysis.plots"},
     "jinja2": {"analysis.report"},
+    "optuna": {"search"},
     "pybigtools": {"data.sources"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -90,7 +101,8 @@ def test_imports_go_one_way(path):
 def test_the_command_line_answers_without_torch_or_wandb():
     code = (
         "import sys, cherimoya.cli, cherimoya\n"
-        "assert not {'torch', 'wandb', 'h5py', 'numpy'} & set(sys.modules), sys.modules.keys()"
+        "unwanted = {'torch', 'wandb', 'h5py', 'numpy', 'optuna'}\n"
+        "assert not unwanted & set(sys.modules), sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -169,14 +181,21 @@ def test_the_wheel_works_in_another_environment_and_folder(tmp_path):
     elsewhere.mkdir()
     site = Path(pytest.__file__).parents[1]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    env["PYTHONPATH"] = str(dependencies(site, tmp_path / "site"))
+    train = environment / "bin" / "cherimoya-train"
     listed = subprocess.run(
-        [environment / "bin" / "cherimoya-train", "--cfg", "job"],
-        env={**env, "PYTHONPATH": str(dependencies(site, tmp_path / "site"))},
-        cwd=elsewhere, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        [train, "--cfg", "job"], env=env, cwd=elsewhere, capture_output=True, text=True, check=True
+    )
     assert "n_filters: 96" in listed.stdout
     assert not listed.stderr
     assert list(elsewhere.iterdir()) == []
+    search = subprocess.run(  # the plug-in is found
+        [train, "-m", "hydra/sweeper=optuna", "model.n_layers=1,1", "model=tiny", "logger=none",
+         "data.synthetic.n_peaks=32", "data.synthetic.n_background=8", "trainer.max_epochs=1",
+         "hydra.sweeper.n_trials=1", "trainer.plots=false"],
+        env={**env, "XDG_CACHE_HOME": str(tmp_path)}, cwd=elsewhere, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "trials       1 done" in search.stdout, search.stdout + search.stderr
 
 
 def dependencies(site: Path, folder: Path) -> Path:

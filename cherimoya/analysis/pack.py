@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cherimoya import progress
+from cherimoya import progress, search
 from cherimoya.analysis.machine import choose_device
 from cherimoya.analysis.run import Surroundings, run_in_parts
 from cherimoya.config import TrainConfig
@@ -70,7 +70,7 @@ def run_packed(members: Sequence[tuple[TrainConfig, Path]]) -> dict[Path, Except
 
 def _lane(config: TrainConfig, folder: Path, common: Surroundings) -> _Lane:
     cuda = choose_device(config.trainer.device).type == "cuda"
-    around = replace(common, say=partial(_say, folder.name))
+    around = replace(common, say=partial(_say, folder.name), watch=search.watch(folder))
     stream = torch.cuda.Stream() if cuda else None
     return _Lane(folder, run_in_parts(config, folder, around), stream)
 

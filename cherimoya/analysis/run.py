@@ -21,6 +21,7 @@ from cherimoya.analysis.machine import (
     git_commit,
     versions,
 )
+from cherimoya.analysis.pruned import conclude_pruned
 from cherimoya.analysis.report import offer_report
 from cherimoya.config import DataConfig, TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import examples_per_epoch
@@ -35,7 +36,7 @@ from cherimoya.training.precision import choose_precision
 from cherimoya.training.processes import Processes, joined
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.step import TrainingStep
-from cherimoya.training.trainer import Trainer
+from cherimoya.training.trainer import Trainer, Watch
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Surroundings:
 
     say: Callable[[str], None] = progress.say
     bar: bool = True  # of progress, on a terminal
+    watch: Watch | None = None  # may end the training early, see Trainer
     stop: StopRequest | None = None  # None: the run listens to signals itself
     datasets: dict[str, Dataset] = field(default_factory=dict)
     resident: dict[str, tuple[Source, str]] = field(default_factory=dict)
@@ -68,14 +70,14 @@ class Surroundings:
         return placed
 
 
-def run(config: TrainConfig, folder: Path) -> None:
+def run(config: TrainConfig, folder: Path, watch: Watch | None = None) -> None:
     """Train as `config` says, in `folder`, and leave scores and plots there.
 
     With `config.trainer.resume` the run in `folder` goes on. Of several processes, started by a
-    launcher, the first alone writes and speaks. Raises CherimoyaError for anything the user can
-    mend, Interrupted after Ctrl-C or SIGTERM.
+    launcher, the first alone writes and speaks. `watch` may end the training early, see Trainer.
+    Raises CherimoyaError for anything the user can mend, Interrupted after Ctrl-C or SIGTERM.
     """
-    for _ in run_in_parts(config, folder, Surroundings()):
+    for _ in run_in_parts(config, folder, Surroundings(watch=watch)):
         pass
 
 
@@ -93,7 +95,10 @@ def run_in_parts(config: TrainConfig, folder: Path, around: Surroundings) -> Ite
                 log = record.enter_context(RunLog(folder, config.logger))
                 log.check_wandb()
             trainer, origin = yield from _train(config, folder, device, processes, log, around)
-        if log:
+        if log and trainer.state.stopped:
+            log.outcome = "pruned"
+            conclude_pruned(trainer, log, around.say, origin)
+        elif log:
             conclude(config, trainer, log, around.say, origin)
 
 
@@ -117,7 +122,9 @@ def _train(
     model = model_for(config, dataset).to(device)
     step = training_step(config, model, dataset, precision, processes)
     source, where_loci_are = around.place(dataset, device, config.data)
-    trainer = Trainer(config, step, dataset, source, log, checkpoints, say, around.bar)
+    trainer = Trainer(
+        config, step, dataset, source, log, checkpoints, say, around.bar, around.watch
+    )
     if saved:
         trainer.restore(saved)
     origin = provenance(dataset, device, precision)

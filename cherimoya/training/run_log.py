@@ -23,11 +23,12 @@ class RunLog:
     """The record of one run, opened with `with`: closed with the truth whatever happens.
 
     metrics.jsonl has one row a line, flushed as it is written; summary.json the end results;
-    status.json is running, done, interrupted, or failed with the traceback.
+    status.json is running, done, pruned, interrupted, or failed with the traceback.
     """
 
     def __init__(self, folder: Path, config: LoggerConfig) -> None:
         self.folder = folder
+        self.outcome = "done"  # of a run that ends by itself: done, or pruned
         self._config = config
         self._mode, self._why = "none", ""
         self._wandb: WandbRun | None = None
@@ -46,7 +47,7 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        state, exit_code = "done", 0
+        state, exit_code = self.outcome, 0
         if isinstance(error, Interrupted):
             state, exit_code = "interrupted", error.exit_code
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):

@@ -30,6 +30,9 @@ STRIDE = {"cuda": 16, "cpu": 1}
 SAVE = 1  # what a process may want at a look, besides to stop for a signal, whose number is larger
 STATE_FORMAT = 2  # of last.pt
 
+# Sees each epoch's row but the last one's, in the first process, and may say why to stop there.
+Watch = Callable[[dict[str, Any]], str | None]
+
 
 @dataclass
 class TrainState:
@@ -44,6 +47,7 @@ class TrainState:
     timed_steps: int = 0  # steps after each start's first ones, which compile and measure
     timed_seconds: float = 0.0  # and how long they took
     waited_seconds: float = 0.0  # of these, how long for data
+    stopped: str | None = None  # why, if the watch said so
 
 
 class Trainer:
@@ -62,9 +66,11 @@ class Trainer:
         checkpoints: Checkpoints,
         say: Callable[[str], None],
         bar: bool = True,
+        watch: Watch | None = None,
     ) -> None:
         self.config, self.step, self.dataset, self.source = config, step, dataset, source
-        self.log, self.checkpoints, self.say, self.bar = log, checkpoints, say, bar
+        self.log, self.checkpoints, self.say = log, checkpoints, say
+        self.bar, self.watch = bar, watch
         self.state = TrainState()
         self.label = dataset.loci.label[dataset.rows["train"]]
         self.count_weight = count_weight(dataset)
@@ -92,7 +98,7 @@ class Trainer:
         estimate = progress.TimeEstimate(epochs * self.steps_per_epoch - state.step, self.say)
         self._clock = self._saved = time.monotonic()
         self._looked, self._asked = state.step, 0
-        while state.epoch < epochs and not self._patience_over():
+        while state.epoch < epochs and not state.stopped and not self._patience_over():
             self.begin_epoch()
             # ----------------------------------------------------- one epoch of training steps
             for batch in self._batches():
@@ -226,6 +232,8 @@ class Trainer:
                 "new run."
             )
         self.state = TrainState(**saved["state"])
+        if not self.watch:  # what stopped the run then is not there now
+            self.state.stopped = None
         self.step.load_state_dict(saved["step"])
         torch.set_rng_state(saved["rng"])
         if self.log:
@@ -272,6 +280,9 @@ class Trainer:
                 epoch=state.epoch + 1, epochs=self.config.trainer.max_epochs,
                 train_seconds=state.seconds, ms_per_step=self.speed().get("ms_per_step"),
             )  # fmt: skip
+        if self.watch and state.epoch + 1 < self.config.trainer.max_epochs:
+            why = self.watch(row) if self.log else None
+            state.stopped = self.step.processes.gathered(why)[0]
         self.say(_epoch_line(row, state.best_epoch == state.epoch, self.config.trainer.max_epochs))
         state.epoch, state.batch = state.epoch + 1, 0
 

@@ -18,7 +18,7 @@ from cherimoya.cli_launchers import Slot, slots
 from cherimoya.errors import ConfigError
 
 SWEEP = [sys.executable, "-m", "cherimoya.cli_tool"]
-LONG = ["trainer.max_epochs=4", "trainer.checkpoint_minutes=1e-4"]  # in steps that take their time
+LONG = ["trainer.max_epochs=12", "trainer.checkpoint_minutes=1e-4"]  # in steps that take their time
 FOUR = ["-m", "model.n_filters=4,8", "seed=0,1"]
 
 

@@ -1,6 +1,7 @@
-"""Append the scores of a finished run to a table of results.
+"""Append the scores of a finished run, or of each one of a sweep, to a table of results.
 
     python experiments/record.py outputs/<date>/<run> experiments/yeast/results.csv --name stripeseq
+    python experiments/record.py outputs/sweeps/<name> experiments/depth_width/results.csv
 
 A row holds the date and, as the run itself noted them, its machine, versions, commit, seed, size
 and test scores beside those of the average profile and, where the truth is known, the ceiling.
@@ -33,7 +34,7 @@ def row_of(run: Path, name: str) -> dict[str, object]:
     return {
         "date": datetime.date.today().isoformat(),
         "run": name,
-        "machine": origin["cpu"],
+        "machine": origin["gpu"] or origin["cpu"],
         "versions": ", ".join(f"{name} {version}" for name, version in origin["versions"].items()),
         "commit": origin["git_commit"],
         "seed": config.seed,
@@ -48,17 +49,19 @@ def row_of(run: Path, name: str) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("folder", type=Path, help="of a run, or of a sweep")
     parser.add_argument("table", type=Path, help="the CSV to append to")
-    parser.add_argument("--name", required=True, help="what the run is called in the table")
+    parser.add_argument("--name", help="what the run is called in the table, else as its folder")
     args = parser.parse_args()
-    row = row_of(args.run, args.name)
+    folder = args.folder
+    runs = [path.parent for path in sorted(folder.glob("*/summary.json"))] or [folder]
     rows = list(csv.DictReader(args.table.open())) if args.table.exists() else []
-    fields = list(dict.fromkeys([*(key for r in rows for key in r), *row]))
+    rows += [row_of(run, args.name or run.name) for run in runs]
+    fields = list(dict.fromkeys(key for r in rows for key in r))
     with args.table.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, fields)
         writer.writeheader()
-        writer.writerows([*rows, row])
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

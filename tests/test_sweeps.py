@@ -208,12 +208,12 @@ def test_several_values_need_m(cherimoya_train, train_arguments):
 def test_a_sweep_file_is_a_sweep():
     sweep = cli_sweep.plan(["sweep=depth_width"], conf_dir())
     assert sweep.name == "depth_width"
-    assert len(sweep.members) == 9
+    assert len(sweep.members) == 90
     found = [sweep.overrides_of(member) for member in sweep.members]
-    assert {"model.n_layers": "9", "model.n_filters": "128"} in found
-    more = cli_sweep.plan(["seed=0,1,2", "sweep=depth_width"], conf_dir())
-    assert more.name.startswith("depth_width_")
-    assert len(more.members) == 27
+    assert {"model.n_layers": "9", "model.n_filters": "128", "seed": "2"} in found
+    fewer = cli_sweep.plan(["seed=0,1", "sweep=depth_width"], conf_dir())
+    assert fewer.name.startswith("depth_width_")
+    assert len(fewer.members) == 60
     assert cli_sweep.plan(["model.n_filters=8"], conf_dir()) is None
     with pytest.raises(ConfigError, match="Add -m"):
         cli_sweep.plan(["seed=0,1"], conf_dir())

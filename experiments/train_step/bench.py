@@ -63,6 +63,7 @@ IN, OUT, JITTER = 2114, 1000, 128
 EXAMPLES, VALIDATION, NEGATIVES = 148_608, 10_000, 0.1
 WARMUP, GROUP, GROUPS = 24, 50, 5
 EPOCHS = 40
+PRECISIONS = ("bf16", "tf32")
 ALL = ("ours", "start", "devices", "epoch", "upstream")
 
 
@@ -266,6 +267,9 @@ class Bench:
         command = self.command(setup, path, "trainer.autotune=false")
         environment = {**os.environ, "TRITON_CACHE_DIR": str(folder / "cache")}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
+        environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+        imports = "import cherimoya.analysis.run, triton.compiler, triton.experimental.gluon"
+        subprocess.run([sys.executable, "-c", imports], env=environment, check=True)
         for cache in ("cold", "warm"):
             since = time.monotonic()
             process = subprocess.Popen(
@@ -362,6 +366,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to test this program")
     parser.add_argument("--budget", type=float, default=420, help="seconds for everything")
     parser.add_argument("--only", nargs="+", default=ALL, choices=ALL)
+    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--out", type=Path, default=HERE / "results.csv")
     parser.add_argument("--commit", default="", help="written to the rows where git is missing")
     return parser.parse_args()
@@ -370,7 +375,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     bench = Bench(args)
-    precisions = ("bf16", "tf32") if args.device == "cuda" else ("fp32",)
+    precisions = args.precisions if args.device == "cuda" else ("fp32",)
     n = 8 if args.smoke else 96
     ours = [Setup(n, p) for p in precisions]
     # Upstream's profile head has a kernel of 75.
@@ -379,6 +384,7 @@ def main() -> None:
     if "ours" in args.only:
         extra = [Setup(n, precisions[0], graph=False)]
         extra += [Setup(n, p) for p in ("fp16", "fp32") if args.device == "cuda"]
+        extra = extra if len(precisions) > 1 else []
         tries += [lambda s=s: bench.time_step(s) for s in dict.fromkeys([*ours, *rivals, *extra])]
     if "start" in args.only:
         tries.append(lambda: bench.time_start(Setup(n, precisions[0])))

@@ -18,7 +18,8 @@ from cherimoya.cli_launchers import Slot, slots
 from cherimoya.errors import ConfigError
 
 SWEEP = [sys.executable, "-m", "cherimoya.cli_tool"]
-LONG = ["trainer.max_epochs=12", "trainer.checkpoint_minutes=1e-4"]  # in steps that take their time
+EPOCHS = 12
+LONG = [f"trainer.max_epochs={EPOCHS}", "trainer.checkpoint_minutes=1e-4"]  # that take their time
 FOUR = ["-m", "model.n_filters=4,8", "seed=0,1"]
 
 
@@ -133,7 +134,7 @@ def test_a_job_that_slurm_is_about_to_stop_is_queued_again_and_goes_on(
     logs = "".join(p.read_text() for p in tmp_path.glob("grid/.submitit/*/*_log.*"))
     assert logs.count("resumed after") == 1
     assert logs.count("Starting with JobEnvironment") == 3  # of two jobs
-    assert rows(warned) == rows(other) == 4
+    assert rows(warned) == rows(other) == EPOCHS
     again = cherimoya_train(*sweep)
     assert again.stdout.count("done already") == 2
     assert "submitted" not in again.stdout
@@ -187,7 +188,7 @@ def test_a_task_of_the_script_saves_when_it_is_told_to_stop_and_goes_on(
     last = cherimoya_train(*sweep)
     assert last.returncode == 0, last.stderr
     assert last.stdout.count("done already") == 1
-    assert rows(member) == rows(tmp_path / "grid" / "seed=1") == 4
+    assert rows(member) == rows(tmp_path / "grid" / "seed=1") == EPOCHS
 
 
 def test_the_script_is_sound(tmp_path):
@@ -203,6 +204,6 @@ def test_the_script_is_sound(tmp_path):
     assert made.returncode == 0, made.stderr
     done = subprocess.run([checker, "-"], input=made.stdout, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    for line in ("module load cuda\n", "#SBATCH --nice\n", "#SBATCH --array=0-8\n"):
+    for line in ("module load cuda\n", "#SBATCH --nice\n", "#SBATCH --array=0-89\n"):
         assert line in made.stdout
     assert "--gpus" not in made.stdout

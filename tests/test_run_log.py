@@ -216,13 +216,13 @@ def test_rows_that_wandb_did_not_write_are_sent_on_resuming_and_no_row_twice(tmp
     with offline(tmp_path, wandb_id) as log:
         log.row(row(1, 1.0, 0.3))
         log.row(row(2, 2.0, 0.2))
-    assert [part["numbers"] for part in parts_of(tmp_path, ended=False)] == [[0, 1], [2]]
+    assert [part["numbers"] for part in parts_of(tmp_path)] == [[0, 1], [2]]
     assert numbers_on_disk(tmp_path, wandb_id) == {0, 1, 2}
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write(json.dumps(row(3, 3.0, 0.2)) + "\n")
     with offline(tmp_path, wandb_id):
         pass
-    *_, last = parts_of(tmp_path, ended=False)
+    *_, last = parts_of(tmp_path)
     assert last["numbers"] == [3]
     assert last["summary"]["valid/loss"] == {"min": 1.0}
     assert last["summary"]["epoch"] == 3

@@ -244,6 +244,14 @@ def test_nothing_is_measured_or_kept_while_a_graph_is_captured(gpu):
     assert gpu.best() == {"rows": 32}
 
 
+def test_nothing_is_measured_or_kept_while_launches_are_left_out(gpu, monkeypatch):
+    monkeypatch.setattr(tuning, "rehearsing", lambda: True)
+    assert gpu.best() == CANDIDATES[0]
+    assert (gpu.launched, tuning.chosen()) == ([], {})
+    monkeypatch.setattr(tuning, "rehearsing", lambda: False)
+    assert gpu.best() == {"rows": 32}
+
+
 @pytest.mark.parametrize("interpreted", [False, True])
 def test_the_default_without_a_gpu_and_in_the_interpreter(interpreted, cache, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: interpreted)

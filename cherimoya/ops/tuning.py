@@ -20,6 +20,7 @@ from statistics import median
 
 import torch
 
+from cherimoya.ops.compiling import rehearsing
 from cherimoya.progress import duration, say, say_once
 
 Config = dict[str, int]
@@ -54,7 +55,7 @@ def best(
     if label not in _chosen:
         config = _remembered(label, candidates)
         if config is None and _can_measure():
-            if torch.cuda.is_current_stream_capturing():
+            if torch.cuda.is_current_stream_capturing() or rehearsing():
                 return _nearest(label, candidates)  # not kept: a later launch can measure
             config = _tuned(label, candidates, rehearse())
         _chosen[label] = _nearest(label, candidates) if config is None else config

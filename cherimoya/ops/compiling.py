@@ -2,6 +2,7 @@
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -55,10 +56,20 @@ def compiled_together(device: torch.device) -> Iterator[None]:
     finally:
         JITFunction._do_compile = build
         _rehearsal.clear()
-    if asked:
-        index = torch.cuda.current_device() if device.type == "cuda" else -1
-        with ThreadPoolExecutor(min(MOST_THREADS, len(os.sched_getaffinity(0)))) as pool:
-            list(pool.map(partial(_make_ready, index), asked.values()))
+    _make_all_ready(device, list(asked.values()))
+
+
+def _make_all_ready(device: torch.device, builds: list[Callable[[], Any]]) -> None:
+    """The first alone, in which Triton finds out what it then knows for all: its own hash, ..."""
+    index = torch.cuda.current_device() if device.type == "cuda" else -1
+    for build in builds[:1]:
+        _make_ready(index, build)
+    if not (rest := builds[1:]):
+        return
+    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    # Triton changes the filters of warnings and puts them back, which threads do in any order.
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(partial(_make_ready, index), rest))
 
 
 def _make_ready(device: int, build: Callable[[], Any]) -> None:

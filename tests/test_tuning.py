@@ -69,7 +69,7 @@ def gpu(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Gpu:
     return toy
 
 
-def ship(folder: Path, table: dict[str, dict[str, tuning.Config]]) -> None:
+def ship(folder: Path, table: dict[str, dict[str, tuning.Config] | str]) -> None:
     (folder / "tuned.json").write_text(json.dumps(table))
 
 
@@ -244,6 +244,14 @@ def test_nothing_is_measured_or_kept_while_a_graph_is_captured(gpu):
     assert gpu.best() == {"rows": 32}
 
 
+def test_nothing_is_measured_or_kept_while_launches_are_left_out(gpu, monkeypatch):
+    monkeypatch.setattr(tuning, "rehearsing", lambda: True)
+    assert gpu.best() == CANDIDATES[0]
+    assert (gpu.launched, tuning.chosen()) == ([], {})
+    monkeypatch.setattr(tuning, "rehearsing", lambda: False)
+    assert gpu.best() == {"rows": 32}
+
+
 @pytest.mark.parametrize("interpreted", [False, True])
 def test_the_default_without_a_gpu_and_in_the_interpreter(interpreted, cache, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: interpreted)
@@ -315,8 +323,19 @@ def test_processes_that_write_at_once_lose_nothing(gpu, cache):
     assert gpu.launched == []
 
 
+def test_a_gpu_may_be_served_as_another_is(gpu, cache):
+    ship(cache, {GPU: "Toy GPU 9001", "Toy GPU 9001": {LABEL: {"rows": 64}}})
+    assert gpu.best() == {"rows": 64}
+    assert gpu.launched == []
+
+
+def test_an_h100_is_served_as_an_h200_is():
+    table = tuning._table()
+    assert table["NVIDIA H100 80GB HBM3"] == table["NVIDIA H200"] != {}
+
+
 def test_what_is_shipped_can_be_read():
-    for device, entries in json.loads(tuning.TABLE.read_text()).items():
+    for device, entries in tuning._table().items():
         for text, config in entries.items():
             assert int(tuning._fields(text).get("L", 1)) > 0, f"{device}: {text}"
             assert all(type(value) is int for value in config.values()), f"{device}: {text}"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.dispatch import route
-from cherimoya.ops.gpu import contiguous, dependent_launch, multiprocessors
+from cherimoya.ops.gpu import contiguous, dependent_launch, interpreting, multiprocessors
 
 MOST_CHANNELS = 256  # that a tile of positions holds at once
 MOST_GROUPS = 4
@@ -138,7 +138,7 @@ def heads_backward(
     dx, dweight, dbias = _empty_gradients(dlogits, dfeatures, x, weight, cut)
     by_taps = _point_gradients if taps == 1 else _gradients_of_taps
     parts = by_taps(dlogits, dfeatures, x, weight, cut, dx)
-    block = 32 if x.device.type == "cuda" else 1024  # the interpreter likes few programs
+    block = 1024 if interpreting() else 32  # the interpreter likes few programs
     kernels.heads_reduce_kernel[(-(-parts.shape[1] // block),)](
         parts, dweight, dbias, len(parts), C=channels, G=groups, K=taps, BLOCK=block, DEPTH=128,
         num_warps=4, **dependent_launch(x.device),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.dispatch import DTYPES, route
-from cherimoya.ops.gpu import fast_tanh, multiprocessors
+from cherimoya.ops.gpu import fast_tanh, interpreting, multiprocessors
 
 WIDEST = 256  # channels; a convolution of more is PyTorch's
 SLICE = 128  # channels of one launch, whose sums a program can hold
@@ -71,7 +71,7 @@ def stem_backward(dout: Tensor, X: Tensor, weight: Tensor, bias: Tensor) -> tupl
                 X, *parameters, dout, part_dw, length, tiles, n * tiles, *X.stride(),
                 **sizes, **options, FAST=fast_tanh(X.device),
             )  # fmt: skip
-        block = 32 if X.device.type == "cuda" else 1024  # the interpreter likes few programs
+        block = 1024 if interpreting() else 32  # the interpreter likes few programs
         kernels.stem_reduce_kernel[(triton.cdiv(size, block),)](
             part_dw, dweight, dbias, parts, C=channels, K=weight.shape[2], BLOCK=block, DEPTH=128,
             num_warps=4,

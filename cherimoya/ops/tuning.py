@@ -5,7 +5,8 @@ it is kept on disk, why what tuned.json knows is not measured, and why the batch
 of a key: the last, smaller batch of an epoch must sum as the others do.
 
 tuned.json holds {GPU name: {"conv_stats C=96 H=192 dtype=bfloat16 L=2048": {"rows": 32, ...}}}, a
-cache file what tuned.json holds for one GPU.
+cache file what tuned.json holds for one GPU. In tuned.json the name of another GPU may stand for
+that one's entries.
 """
 
 import json
@@ -20,6 +21,7 @@ from statistics import median
 
 import torch
 
+from cherimoya.ops.compiling import rehearsing
 from cherimoya.progress import duration, say, say_once
 
 Config = dict[str, int]
@@ -54,7 +56,7 @@ def best(
     if label not in _chosen:
         config = _remembered(label, candidates)
         if config is None and _can_measure():
-            if torch.cuda.is_current_stream_capturing():
+            if torch.cuda.is_current_stream_capturing() or rehearsing():
                 return _nearest(label, candidates)  # not kept: a later launch can measure
             config = _tuned(label, candidates, rehearse())
         _chosen[label] = _nearest(label, candidates) if config is None else config
@@ -189,7 +191,9 @@ def _measure(run: Run, config: Config) -> float:
 
 
 def _table() -> dict[str, dict[str, Config]]:
-    return json.loads(TABLE.read_text())
+    """tuned.json, with the entries of each GPU."""
+    table = json.loads(TABLE.read_text())
+    return {gpu: table[held] if isinstance(held, str) else held for gpu, held in table.items()}
 
 
 def _cache_file(device: str) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from cherimoya.ops.compiling import compiled_together
 from cherimoya.training.processes import side_stream
 from cherimoya.training.step import TrainingStep
 
@@ -70,6 +71,8 @@ class Runner:
         failed.fill_(1.0)
         shared = self._step.processes.world > 1
         with side_stream(self._step.device):
+            with compiled_together(self._step.device):
+                self._work()
             for _ in range(SHARED_WARMUP_STEPS if shared else WARMUP_STEPS):
                 self._work()
         failed.copy_(before)

@@ -1,0 +1,168 @@
+"""Kernels compiled side by side, in a process that takes itself for one with a GPU."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import clean_environment
+
+from cherimoya.ops.compiling import compiled_together, rehearsing
+
+REHEARSE = """
+import json, sys, warnings
+import without_gpu
+from without_gpu import NoCompiler, launched, training_step
+
+import torch
+from kernel_cases import different, poisoned_allocations
+from test_step import state_of
+from triton.runtime.jit import JITFunction
+from cherimoya.ops.compiling import compiled_together, rehearsing
+from cherimoya.training.runner import Runner
+
+CPU, DO_COMPILE = torch.device("cpu"), JITFunction._do_compile
+
+
+def step_and_work(*overrides, precision="bf16"):
+    # It has failed once: its optimizers have their buffers.
+    step, work = training_step(*overrides, n=2, window=331, trimming=60, precision=precision)
+    step.failed.fill_(1.0)
+    NoCompiler()
+    work()
+    launched.clear()
+    return step, work
+
+
+def rehearsed(overrides, precision):
+    step, work = step_and_work("model.n_layers=3", *overrides, precision=precision)
+    compiler = NoCompiler()
+    state, generator = state_of(step), torch.get_rng_state()
+    filters = list(warnings.filters)
+    with poisoned_allocations(), compiled_together(CPU):
+        work()
+    early, changed = len(launched), different(state, state_of(step))
+    changed += [] if warnings.filters == filters else ["the filters of warnings"]
+    changed += [] if torch.equal(generator, torch.get_rng_state()) else ["torch's generator"]
+    asked = list(compiler.asked)
+    work()
+    step.failed.fill_(0.0)
+    work()
+    return {
+        "asked": sorted(name for name, _, _ in asked),
+        "twice": len(asked) - len({key for _, key, _ in asked}),
+        "one after another": [name for name, _, main in asked if main],
+        "early": early,
+        "late": [name for name, _, _ in compiler.asked[len(asked):]],
+        "unused": sorted({name for name, _, _ in asked} ^ set(launched)),
+        "changed": changed,
+    }
+
+
+def failing(name):
+    step, work = step_and_work("model.n_layers=1")
+    compiler = NoCompiler([name])
+    with compiled_together(CPU):
+        work()
+    others = len(compiler.asked)
+    try:
+        work()
+    except RuntimeError as error:
+        return {"said": str(error), "late": len(compiler.asked) - others, "others": others}
+
+
+def interrupted():
+    step, work = step_and_work("model.n_layers=1")
+    compiler = NoCompiler()
+    try:
+        with compiled_together(CPU):
+            work()
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        restored = JITFunction._do_compile is DO_COMPILE and not rehearsing()
+        return {"asked": len(compiler.asked), "restored": restored}
+
+
+def warmed_up():
+    step, work = step_and_work("model.n_layers=1")
+    compiler = NoCompiler()
+    step.failed.fill_(0.0)
+    before = state_of(step)
+    Runner(step, work, True, print)._warm_up()
+    return {
+        "one after another": [name for name, _, main in compiler.asked if main],
+        "steps": launched.count("one_hot_kernel"),
+        "changed": different(before, state_of(step)),
+        "failed": float(step.failed),
+    }
+
+
+for name, *arguments in json.loads(sys.argv[1]):
+    print(json.dumps(globals()[name](*arguments)))
+"""
+
+CASES = {
+    "bf16": (["model.n_filters=32"], "bf16"),
+    "tf32": (["model.n_filters=96"], "tf32"),
+    "fp16": (["model.n_filters=64", "loss=fixed", "loss.profile_weight=1"], "fp16"),
+    "not for Gluon": (["model.n_filters=40", "model.signal_groups=[2]"], "bf16"),
+    "many taps": (["model.n_filters=32", "model.profile_kernel_size=75"], "bf16"),
+    "controls": (["model.n_filters=32", "model.n_control_tracks=2"], "bf16"),
+}
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, dict]:
+    """What each case and check gives, in one process for all."""
+    pytest.importorskip("triton")
+    checks = {name: ("rehearsed", *case) for name, case in CASES.items()}
+    checks |= {"failing": ("failing", "loss_fwd_kernel")}
+    checks |= {"interrupted": ("interrupted",), "warmed up": ("warmed_up",)}
+    environment = {k: v for k, v in clean_environment().items() if k != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] += f":{__file__.rpartition('/')[0]}"
+    done = subprocess.run(
+        [sys.executable, "-c", REHEARSE, json.dumps(list(checks.values()))],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(zip(checks, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_after_its_rehearsal_compiles_nothing(case, found):
+    assert len(found[case]["asked"]) > 15
+    assert found[case] == {
+        "asked": found[case]["asked"],
+        "twice": 0, "one after another": ["one_hot_kernel"], "early": 0, "late": [], "unused": [],
+        "changed": [],
+    }  # fmt: skip
+
+
+def test_the_cases_ask_for_every_kind_of_kernel(found):
+    asked = {name for case in CASES for name in found[case]["asked"]}
+    assert "conv_norm_fwd_kernel" not in found["bf16"]["asked"]  # it keeps what that recomputes
+    for name in ("hopper_fwd_kernel", "hopper_fwd_fp32_kernel", "block_fwd_kernel",
+                 "scale_to_half_kernel", "heads_bwd_x_kernel", "point_heads_bwd_kernel",
+                 "loss_bwd_kernel", "stem_bwd_kernel", "values_kernel"):  # fmt: skip
+        assert name in asked
+
+
+def test_a_kernel_that_does_not_compile_is_left_to_its_launch(found):
+    assert found["failing"]["others"] > 15  # the failing one included
+    assert found["failing"]["said"] == "loss_fwd_kernel does not compile"
+    assert found["failing"]["late"] == 1
+
+
+def test_an_interrupted_rehearsal_compiles_nothing(found):
+    assert found["interrupted"] == {"asked": 0, "restored": True}
+
+
+def test_a_warm_up_begins_with_a_rehearsal_and_changes_nothing(found):
+    assert found["warmed up"] == {"one after another": ["one_hot_kernel"], "steps": 3, "changed": [], "failed": 0.0}
+
+
+def test_on_a_cpu_nothing_is_left_out(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with compiled_together(torch.device("cpu")):
+        assert not rehearsing()

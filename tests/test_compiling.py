@@ -12,6 +12,7 @@ from cherimoya.ops.compiling import compiled_together, rehearsing
 
 REHEARSE = """
 import json, sys, warnings
+from contextlib import nullcontext
 import without_gpu
 from without_gpu import NoCompiler, launched, training_step
 
@@ -98,6 +99,13 @@ def warmed_up():
     }
 
 
+def in_earnest(together):
+    _, work = training_step("model.n_filters=32", "model.n_layers=2", n=2, window=331, trimming=60)
+    with compiled_together(CPU) if together else nullcontext():
+        work()
+    work()
+
+
 for name, *arguments in json.loads(sys.argv[1]):
     print(json.dumps(globals()[name](*arguments)))
 """
@@ -119,14 +127,19 @@ def found() -> dict[str, dict]:
     checks = {name: ("rehearsed", *case) for name, case in CASES.items()}
     checks |= {"failing": ("failing", "loss_fwd_kernel")}
     checks |= {"interrupted": ("interrupted",), "warmed up": ("warmed_up",)}
-    environment = {k: v for k, v in clean_environment().items() if k != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] += f":{__file__.rpartition('/')[0]}"
+    return dict(zip(checks, answers(*checks.values()), strict=True))
+
+
+def answers(*checks: tuple[object, ...], **environment: str) -> list[dict]:
+    """What these functions of REHEARSE return for these arguments, in one process."""
+    around = {k: v for k, v in clean_environment().items() if k != "TRITON_INTERPRET"}
+    around["PYTHONPATH"] += f":{__file__.rpartition('/')[0]}"
     done = subprocess.run(
-        [sys.executable, "-c", REHEARSE, json.dumps(list(checks.values()))],
-        env=environment, capture_output=True, text=True,
+        [sys.executable, "-c", REHEARSE, json.dumps(checks)],
+        env=around | environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(zip(checks, map(json.loads, done.stdout.splitlines()), strict=True))
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -159,7 +172,24 @@ def test_an_interrupted_rehearsal_compiles_nothing(found):
 
 
 def test_a_warm_up_begins_with_a_rehearsal_and_changes_nothing(found):
-    assert found["warmed up"] == {"one after another": ["one_hot_kernel"], "steps": 3, "changed": [], "failed": 0.0}
+    assert found["warmed up"] == {
+        "one after another": ["one_hot_kernel"],
+        "steps": 3,
+        "changed": [],
+        "failed": 0.0,
+    }
+
+
+@pytest.mark.slow
+def test_kernels_compiled_side_by_side_are_those_compiled_one_by_one(tmp_path):
+    pytest.importorskip("triton")
+    kernels = []
+    for together in (False, True):
+        cache = tmp_path / f"{together}"
+        answers(("in_earnest", together), TRITON_CACHE_DIR=str(cache))
+        kernels.append({p.relative_to(cache): p.read_bytes() for p in cache.rglob("*.cubin")})
+    assert len(kernels[0]) > 15
+    assert kernels[0] == kernels[1]
 
 
 def test_on_a_cpu_nothing_is_left_out(monkeypatch):

@@ -56,6 +56,24 @@ def test_the_best_is_recommended_when_none_is_near_or_smaller():
     assert "of the 1 others" in choice.reason
 
 
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        (32, " Of the best, width=32 is the largest tried: a better one may lie beyond."),
+        (8, " Of the best, width=8 is the smallest tried: a better one may lie beyond."),
+        (16, ""),
+    ],
+)
+def test_a_best_at_the_edge_of_what_was_tried_is_said_to_be(best, words):
+    losses = {width: 300.0 + 10 * (width != best) for width in (8, 16, 32)}
+    members = [m for width, loss in losses.items() for m in seeds([loss, loss + 1], width=width)]
+    choice = selection.recommend(selection.configurations(members))
+    assert choice.chosen.values == {"width": str(best)}
+    assert choice.reason.partition(" nats.")[2] == words
+    alone = selection.recommend(selection.configurations(members[:1]))
+    assert "tried" not in alone.reason
+
+
 def test_one_seed_is_said_to_be_one():
     members = [member(300.0, width=32, parameters=9000), member(300.1, width=8)]
     choice = selection.recommend(selection.configurations(members))

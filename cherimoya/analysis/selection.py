@@ -157,8 +157,9 @@ def recommend(found: Sequence[Configuration]) -> Choice | None:
         return None
     best = min(scored, key=lambda c: c.mean(LOSS))
     n, low = len(best.all(LOSS)), best.mean(LOSS)
+    beyond = _at_the_edge(scored, best)
     if n == 1:
-        return Choice(best, _alone(best, len(scored)))
+        return Choice(best, _alone(best, len(scored)) + beyond)
     error = best.spread(LOSS) / math.sqrt(n)
     within = [c for c in scored if c.mean(LOSS) <= low + error]
     chosen = min(within, key=lambda c: (c.mean("parameters"), c.mean(LOSS)))
@@ -181,7 +182,20 @@ def recommend(found: Sequence[Configuration]) -> Choice | None:
             f"with {best.mean('parameters'):,.0f}; the limit is {limit}, from the {n} seeds of "
             "the best."
         )
-    return Choice(chosen, why)
+    return Choice(chosen, why + beyond)
+
+
+def _at_the_edge(found: Sequence[Configuration], best: Configuration) -> str:
+    """A sentence on swept numbers of which the best has the largest or smallest one tried."""
+    ends = []
+    for key in numeric_keys(found):
+        levels = levels_of(found, key)
+        if best.values.get(key) in (levels[0], levels[-1]):
+            end = "largest" if best.values[key] == levels[-1] else "smallest"
+            ends.append(f"{key}={best.values[key]} is the {end} tried")
+    if not ends:
+        return ""
+    return f" Of the best, {' and '.join(ends)}: a better one may lie beyond."
 
 
 def _alone(best: Configuration, among: int) -> str:

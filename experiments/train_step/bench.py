@@ -268,6 +268,7 @@ class Bench:
         environment = {**os.environ, "TRITON_CACHE_DIR": str(folder / "cache")}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
         environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         imports = "import cherimoya.analysis.run, triton.compiler, triton.experimental.gluon"
         subprocess.run([sys.executable, "-c", imports], env=environment, check=True)
         for cache in ("cold", "warm"):

@@ -27,12 +27,12 @@ from cherimoya.cli_job import Job, complain
 from cherimoya.cli_sweep import Sweep
 from cherimoya.config import (
     DashboardConfig,
-    PrepareConfig,
     TrainConfig,
     TrainerConfig,
     resolve,
     to_dict,
 )
+from cherimoya.config_prepare import PrepareConfig
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.schema import known_keys, unknown_key
 

@@ -158,7 +158,7 @@ class DataConfig:
     exclude_chroms: list[str] = checked()
 
     def __post_init__(self) -> None:
-        _check_windows(self.in_window, self.out_window)
+        check_windows(self.in_window, self.out_window)
         splits = {
             "data.train_chroms": self.train_chroms or [],
             "data.validation_chroms": self.validation_chroms,
@@ -281,7 +281,8 @@ def check_trimming(trimming: int | None, in_window: int | None, out_window: int 
         )
 
 
-def _check_windows(in_window: int | None, out_window: int | None, prefix: str = "data.") -> None:
+def check_windows(in_window: int | None, out_window: int | None, prefix: str = "data.") -> None:
+    """Refuse windows of which one cannot be centred in the other."""
     if in_window is None or out_window is None:
         return
     if out_window > in_window or (in_window - out_window) % 2:
@@ -289,43 +290,6 @@ def _check_windows(in_window: int | None, out_window: int | None, prefix: str = 
             f"{prefix}in_window={in_window} and {prefix}out_window={out_window}: the input must be "
             "at least as long as the output and exceed it by an even number of bases."
         )
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """Everything `cherimoya-prepare` composes: source files, windows, filters and background."""
-
-    fasta: str
-    loci: str
-    signal: list[list[str]]
-    control: list[list[str]]
-    output: str
-    overwrite: bool
-    genome: str | None
-    center: str = checked(choices=("midpoint", "summit"))
-    in_window: int = checked(at_least=1)
-    out_window: int = checked(at_least=1)
-    max_jitter: int = checked(at_least=0)
-    max_n_fraction: float = checked(at_least=0, at_most=1)
-    min_counts: float = checked(at_least=0)
-    outlier_factor: float | None = checked(above=0)
-    background_ratio: float = checked(at_least=0)
-    min_distance: int = checked(at_least=0)
-    gc_bin: float = checked(at_least=0.001, at_most=1)
-    seed: int = checked(at_least=0)
-
-    def __post_init__(self) -> None:
-        _check_windows(self.in_window, self.out_window, prefix="")
-        for key, groups in (("signal", self.signal), ("control", self.control)):
-            if [] in groups or (key == "signal" and not groups):
-                raise ConfigError(
-                    f"{key}={groups} has an empty group. Name bigWig files: '{key}="
-                    f"[[plus.bw,minus.bw]]' for a stranded pair, '{key}=[[cuts.bw]]' for one."
-                )
-            paths = [path for group in groups for path in group]
-            twice = sorted({path for path in paths if paths.count(path) > 1})
-            if twice:
-                raise ConfigError(f"{key} names {twice[0]} twice. Name each bigWig once.")
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def test_names_that_do_not_match(toy: Toy) -> None:
     for name, values in {"A": toy.plus["chrA"], "zz": toy.plus["chrA"]}.items():
         path = toy.bigwig("other.bw", {name: values})
         message = refused(toy, "name chromosomes differently", signal=[[str(path)]])
-        assert f"The bigWig: {name}. The genome: chrA, chrB, chrC." in message
+        assert f"The signal: {name}. The genome: chrA, chrB, chrC." in message
     toy.bases = {chrom.removeprefix("chr"): bases for chrom, bases in toy.bases.items()}
     refused(toy, re.escape("sed 's/^chr//'"), fasta=str(toy.fasta("bare.fa")))
 

@@ -10,6 +10,7 @@ from toy import configure
 
 from cherimoya.data import hdf5
 from cherimoya.data.prepare import prepare
+from cherimoya.data.tracks import open_tracks
 
 pytest.importorskip("pybigtools")
 
@@ -108,3 +109,19 @@ def test_yeast_cuts_gather_at_reb1(shared: Path, tmp_path: Path) -> None:
     assert means["CGGGTAA"] == pytest.approx(71, abs=2)
     assert means["CGGATAA"] == pytest.approx(23, abs=2)
     assert means["CGAGTAA"] == pytest.approx(23, abs=2)
+
+
+def test_fragments_give_the_cuts_of_the_bigwig(shared: Path) -> None:
+    folder = shared / "data/yeast/atac"
+    files = [str(folder / name) for name in ("yeast_500k_SRR1822137.frag.gz", "atac_ins.bw")]
+    if not folder.is_dir():
+        pytest.skip(f"real data are not at {folder}")
+    tn5 = {"shift_plus": 4, "shift_minus": -5, "counts": False}
+    config = configure(fasta="-", loci="-", signal=[files], output="-", fragments=tn5)
+    with open_tracks(config.signal, "signal", config) as ((cuts, bigwig),):
+        assert set(cuts.lengths) == set(bigwig.lengths)
+        for chrom in ("chrI", "chrXVI", "chrM"):
+            length = bigwig.lengths[chrom]
+            wanted = bigwig.values(chrom, 0, length)
+            assert wanted.sum() > 10_000
+            np.testing.assert_array_equal(cuts.values(chrom, 0, length), wanted)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from cherimoya.config import PrepareConfig, resolve
+from cherimoya.config import resolve
+from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import hdf5
 from cherimoya.data.prepare import prepare
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya import progress
-from cherimoya.config import PrepareConfig
+from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data.background import Windows, gc_fraction
 from cherimoya.data.loci import Loci
-from cherimoya.data.sources import Genome, Places, Track
+from cherimoya.data.sources import Genome, Places
+from cherimoya.data.track import Track, stem
 from cherimoya.errors import DataError
 
 Say = Callable[[str], None]
@@ -18,12 +19,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """The opened files, and what to cut out of them."""
+    """The opened files, their tracks by group, and what to cut out of them."""
 
     config: PrepareConfig
     genome: Genome
-    signal: list[Track]
-    control: list[Track]
+    signal: list[list[Track]]
+    control: list[list[Track]]
     windows: Windows
     say: Say
 
@@ -42,11 +43,11 @@ def gather(places: Places, label: int, sources: Sources) -> Loci:
     inset = (windows.in_window - windows.out_window) // 2
     what = "peaks" if label else "background"
     signal = _values(
-        sources.signal, places, starts + inset, windows.stored - 2 * inset, what, sources
+        flat(sources.signal), places, starts + inset, windows.stored - 2 * inset, what, sources
     )
     control = None
     if sources.control:
-        control = _values(sources.control, places, starts, windows.stored, what, sources)
+        control = _values(flat(sources.control), places, starts, windows.stored, what, sources)
     return Loci(
         sequence=sequence,
         signal=signal,
@@ -58,10 +59,10 @@ def gather(places: Places, label: int, sources: Sources) -> Loci:
         in_window=windows.in_window,
         out_window=windows.out_window,
         max_jitter=windows.max_jitter,
-        track_names=[stem(track.path) for track in sources.signal],
-        control_names=[stem(track.path) for track in sources.control],
-        signal_groups=[len(group) for group in config.signal],
-        control_groups=[len(group) for group in config.control],
+        track_names=[track.name for track in flat(sources.signal)],
+        control_names=[track.name for track in flat(sources.control)],
+        signal_groups=[len(group) for group in sources.signal],
+        control_groups=[len(group) for group in sources.control],
         genome=config.genome or stem(Path(config.fasta)),
         provenance={},
     )
@@ -77,8 +78,9 @@ def _values(
 ) -> np.ndarray:
     """(n, tracks, length) float32. Raises DataError for a negative value."""
     values = np.empty((len(places), len(tracks), length), np.float32)
-    label = f"reading {len(tracks)} bigWig at {what}"
-    for row in progress.shown(range(len(places)), label, len(places), "locus", tell=sources.say):
+    label = f"reading {len(tracks)} tracks at {what}"
+    rows = np.argsort(places.chrom, kind="stable")  # a track may hold one chromosome at a time
+    for row in progress.shown(rows, label, len(places), "locus", tell=sources.say):
         chrom, start = str(places.chrom[row]), int(starts[row])
         for i, track in enumerate(tracks):
             values[row, i] = track.values(chrom, start, start + length)
@@ -93,6 +95,11 @@ def _values(
     )
 
 
+def flat(groups: list[list[Track]]) -> list[Track]:
+    """The tracks of all groups, in order."""
+    return [track for group in groups for track in group]
+
+
 def group_totals(loci: Loci) -> np.ndarray:
     """(n, groups) total signal in the output window."""
     inside = loci.signal[:, :, loci.max_jitter : loci.max_jitter + loci.out_window]
@@ -105,8 +112,3 @@ def gc_of(loci: Loci) -> np.ndarray:
     n, stored = loci.sequence.shape
     starts = np.arange(n) * stored + loci.max_jitter
     return gc_fraction(loci.sequence.ravel(), starts, loci.in_window)
-
-
-def stem(path: Path) -> str:
-    """The file's name without .gz and its last suffix."""
-    return path.name.removesuffix(".gz").rsplit(".", 1)[0]

@@ -1,4 +1,4 @@
-"""FASTA + bigWig + BED -> the HDF5 file of loci, with GC-matched background."""
+"""FASTA + tracks + BED -> the HDF5 file of loci, with GC-matched background."""
 
 import hashlib
 import os
@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 
 from cherimoya import __version__
-from cherimoya.config import PrepareConfig, to_dict
+from cherimoya.config import to_dict
+from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import hdf5
 from cherimoya.data.background import Windows, candidates, match_gc
 from cherimoya.data.funnel import Funnel
-from cherimoya.data.gather import Say, Sources, gather, gc_of, group_totals
+from cherimoya.data.gather import Say, Sources, flat, gather, gc_of, group_totals
 from cherimoya.data.loci import N_CODE, Loci, smallest_integers
 from cherimoya.data.sources import (
     Places,
     check_loci_names,
-    check_track_names,
-    open_tracks,
     read_genome,
     read_places,
 )
 from cherimoya.data.splits import shown
+from cherimoya.data.tracks import check_track_names, open_tracks
 from cherimoya.errors import DataError
 
 OUTLIER_PERCENTILE = 99
@@ -45,8 +45,8 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
     _check_output(output, config.overwrite)
     places = read_places(config.loci, config.center)
     with (
-        open_tracks(_flat(config.signal), "signal") as signal,
-        open_tracks(_flat(config.control), "control") as control,
+        open_tracks(config.signal, "signal", config) as signal,
+        open_tracks(config.control, "control", config) as control,
     ):
         genome = read_genome(config.fasta, set(places.chrom.tolist()))
         windows = Windows(config.in_window, config.out_window, config.max_jitter)
@@ -183,7 +183,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
 def _check_names(places: Places, sources: Sources) -> None:
     check_loci_names(places, sources.genome, sources.config.loci)
     chroms = [c for c in dict.fromkeys(places.chrom.tolist()) if c in sources.genome.lengths]
-    for track in (*sources.signal, *sources.control):
+    for track in flat([*sources.signal, *sources.control]):
         check_track_names(track, sources.genome, chroms)
         missing = [chrom for chrom in chroms if chrom not in track.lengths]
         if missing:
@@ -204,7 +204,7 @@ def _check_any_signal(peaks: Loci, config: PrepareConfig) -> None:
         if total == 0:
             raise DataError(
                 f"signal: {', '.join(group)} is zero at all {len(peaks):,} loci. Check that the "
-                "bigWig and the loci are of the same experiment and genome."
+                "file and the loci are of the same experiment and genome."
             )
 
 

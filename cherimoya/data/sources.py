@@ -1,4 +1,4 @@
-"""What experiments come as: a FASTA genome, bigWig tracks, BED or narrowPeak loci."""
+"""What experiments come as: a FASTA genome, BED or narrowPeak loci."""
 
 import gzip
 import importlib
@@ -6,7 +6,6 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +17,6 @@ from cherimoya.data.splits import name_mismatch, shown
 from cherimoya.errors import DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
-BIGWIG_MAGIC = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
 FASTA_BLOCK = 1 << 26
 NO_FIELDS = ("track", "browser", "#")
 SUMMIT_COLUMN = 9  # narrowPeak column 10, an offset from the start
@@ -89,49 +87,6 @@ def read_genome(path: str | Path, names: Collection[str]) -> Genome:
     return Genome(path, lengths, whole, letters)
 
 
-class Track:
-    """A bigWig file. `lengths` maps chromosome to length in bases."""
-
-    def __init__(self, path: Path, bigwig: Any) -> None:
-        self.path = path
-        self.lengths: dict[str, int] = dict(bigwig.chroms())
-        self._bigwig = bigwig
-
-    def values(self, chrom: str, start: int, end: int) -> np.ndarray:
-        """(end - start,) float64; zeros where the file has no value or no such chromosome."""
-        if chrom not in self.lengths:
-            return np.zeros(end - start)
-        try:
-            values = self._bigwig.values(chrom, start, end, fillna=None)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # damage makes pybigtools panic, which is no Exception
-            raise DataError(
-                f"{self.path}: cannot be read at {chrom}:{start:,}-{end:,} ({error}). "
-                "The file is damaged: make or copy it again."
-            ) from None
-        return np.where(np.isnan(values), 0, values)
-
-
-@contextmanager
-def open_tracks(paths: Iterable[str | Path], key: str) -> Iterator[list[Track]]:
-    """The bigWig files at `paths`, which the configuration names under `key`."""
-    bigtools = _needed("pybigtools")
-    with ExitStack() as stack:
-        tracks = []
-        for path in map(Path, paths):
-            _check_bigwig(path, key)
-            # an open file, because pybigtools judges a path by its suffix
-            file = stack.enter_context(open(path, "rb"))
-            try:
-                tracks.append(Track(path, bigtools.open(file)))
-            except (bigtools.BBIReadError, ValueError, OSError):
-                raise DataError(
-                    f"{key}: {path} is truncated or damaged. Make or copy it again."
-                ) from None
-        yield tracks
-
-
 def read_places(path: str | Path, center: str) -> Places:
     """The lines of a BED or narrowPeak file, plain or gzip.
 
@@ -181,27 +136,6 @@ def check_loci_names(places: Places, genome: Genome, path: str | Path) -> None:
             f"The loci: {shown(asked)}. The genome: {shown(genome.lengths)}. "
             f"{_renaming(asked, genome.lengths, str(path))}"
         )
-
-
-def check_track_names(track: Track, genome: Genome, chroms: Iterable[str]) -> None:
-    """Raise DataError when a bigWig is for another genome or another naming of it.
-
-    `chroms` are those with loci: other chromosomes may be called anything.
-    """
-    if name_mismatch(track.lengths, chroms) or not set(track.lengths) & set(genome.lengths):
-        raise DataError(
-            f"{track.path} and fasta={genome.path} name chromosomes differently. The bigWig: "
-            f"{shown(track.lengths)}. The genome: {shown(genome.lengths)}. Rename them in the "
-            "bigWig (bigWigToBedGraph, sed, bedGraphToBigWig), or give the FASTA it was made with."
-        )
-    for chrom in chroms:
-        length = track.lengths.get(chrom, genome.lengths[chrom])
-        if length != genome.lengths[chrom]:
-            raise DataError(
-                f"{track.path}: {chrom} has {length:,} bases, but {genome.lengths[chrom]:,} in "
-                f"fasta={genome.path}. They are different assemblies: give the FASTA that the "
-                "reads were aligned to."
-            )
 
 
 def _place(line: str, center: str, where: str) -> tuple[str, int, int, int]:
@@ -268,14 +202,6 @@ def _fasta_name(header: bytes, known: Collection[str], path: Path) -> str:
     return words[0]
 
 
-def _check_bigwig(path: Path, key: str) -> None:
-    check_exists(path, key)
-    if _head(path, 4) not in BIGWIG_MAGIC:
-        raise DataError(
-            f"{key}={path}: not a bigWig file. Make one with bedGraphToBigWig or bamCoverage."
-        )
-
-
 def _renaming(asked: Iterable[str], held: Iterable[str], path: str) -> str:
     """What to type so that the names agree, when only `chr` differs."""
     asked, mismatch = list(asked), name_mismatch(asked, held)
@@ -291,7 +217,8 @@ def _head(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
-def _needed(module: str) -> Any:
+def needed(module: str) -> Any:
+    """The optional package `module`; raises DataError with what to install."""
     try:
         return importlib.import_module(module)
     except ImportError:

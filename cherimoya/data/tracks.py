@@ -1,0 +1,98 @@
+"""Opening tracks of any kind, told apart by what the file holds, and checking their names."""
+
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from cherimoya.config_prepare import PrepareConfig
+from cherimoya.data import bam, bigwig, fragments
+from cherimoya.data.sources import Genome, check_exists, opened
+from cherimoya.data.splits import name_mismatch, shown
+from cherimoya.data.track import Track
+from cherimoya.errors import DataError
+
+KINDS = "Give a bigWig, a BAM or a fragment file (chrom, start, end, barcode, count)."
+
+
+@contextmanager
+def open_tracks(
+    groups: Iterable[Iterable[str | Path]], key: str, config: PrepareConfig
+) -> Iterator[list[list[Track]]]:
+    """The tracks of the files in each group, which the configuration names under `key`."""
+    with ExitStack() as stack:
+        yield [
+            [
+                track
+                for path in map(Path, group)
+                for track in stack.enter_context(_opened(path, key, config))
+            ]
+            for group in groups
+        ]
+
+
+def _opened(path: Path, key: str, config: PrepareConfig) -> AbstractContextManager[list[Track]]:
+    check_exists(path, key)
+    with open(path, "rb") as file:
+        raw = file.read(4)
+    if raw in bigwig.MAGIC:
+        return bigwig.opened(path, key)
+    try:
+        with opened(path, "rb") as file:
+            head = file.read(1 << 12)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{key}={path}: truncated or damaged ({error}). Copy it again.") from None
+    if head.startswith(bam.MAGIC):
+        return bam.opened(path, key, config.bam)
+    _check_fragments(head, f"{key}={path}")
+    return fragments.opened(path, key, config.fragments)
+
+
+def _check_fragments(head: bytes, where: str) -> None:
+    """Raise DataError when a file that starts with `head` cannot be a fragment file."""
+    if head.startswith((b"@HD\t", b"@SQ\t", b"CRAM")):
+        raise DataError(
+            f"{where}: SAM or CRAM. Turn it into a sorted BAM: samtools sort -o reads.bam, "
+            "samtools index reads.bam"
+        )
+    lines = [x for x in head.split(b"\n") if not x.startswith((b"#", b"track", b"browser"))]
+    columns = lines[0].split(b"\t") if lines else []
+    if b"\0" in head or len(columns) < 3:
+        raise DataError(f"{where}: not a bigWig, BAM or fragment file. {KINDS}")
+    if len(columns) == 4 and _is_number(columns[3]):
+        raise DataError(
+            f"{where}: a bedGraph by its 4 columns. Turn it into a bigWig: bedGraphToBigWig"
+        )
+
+
+def _is_number(text: bytes) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_track_names(track: Track, genome: Genome, chroms: Iterable[str]) -> None:
+    """Raise DataError when a track is for another genome or another naming of it.
+
+    `chroms` are those with loci: other chromosomes may be called anything.
+    """
+    mismatch = name_mismatch(track.lengths, chroms)
+    if mismatch or not set(track.lengths) & set(genome.lengths):
+        fix = "Rename them, or give the FASTA it was made with."
+        raise DataError(
+            f"{track.path} and fasta={genome.path} name chromosomes differently. The signal: "
+            f"{shown(track.lengths)}. The genome: {shown(genome.lengths)}. {fix}"
+        )
+    for chrom in chroms:
+        length = track.lengths.get(chrom) or genome.lengths[chrom]
+        end = track.ends.get(chrom, 0) if isinstance(track, fragments.Fragments) else 0
+        if length != genome.lengths[chrom] or end > length:
+            raise DataError(
+                f"{track.path}: {chrom} has {max(length, end):,} bases"
+                f"{' or more' if end else ''}, but {genome.lengths[chrom]:,} in "
+                f"fasta={genome.path}. They are different assemblies: give the FASTA that the "
+                "reads were aligned to."
+            )

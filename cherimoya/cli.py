@@ -315,6 +315,11 @@ def _offer_report(folder: Path) -> None:
 
 def _prepare(values: DictConfig) -> None:
     config = resolve(_plain(values), PrepareConfig)
+    if config.check:
+        from cherimoya.data.inspection import inspect
+
+        inspect(config)
+        return
     from cherimoya.data.prepare import prepare
 
     prepare(config)

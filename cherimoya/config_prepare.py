@@ -34,15 +34,19 @@ class PrepareConfig:
     """Everything `cherimoya-prepare` composes: source files, windows, filters and background."""
 
     fasta: str
-    loci: str
+    loci: str | list[str]
+    exclude: str | list[str]
+    chrom_alias: str
     signal: list[list[str]]
     control: list[list[str]]
     bam: BamConfig
     fragments: FragmentsConfig
-    output: str
+    output: str | None
     overwrite: bool
+    check: bool
     genome: str | None
     center: str = checked(choices=("midpoint", "summit"))
+    overlap: str = checked(choices=("keep", "once"))
     in_window: int = checked(at_least=1)
     out_window: int = checked(at_least=1)
     max_jitter: int = checked(at_least=0)
@@ -53,8 +57,23 @@ class PrepareConfig:
     min_distance: int = checked(at_least=0)
     gc_bin: float = checked(at_least=0.001, at_most=1)
     seed: int = checked(at_least=0)
+    processes: int | None = checked(at_least=1)
+
+    @property
+    def loci_files(self) -> list[str]:
+        """The loci files, be they one or several."""
+        return [self.loci] if isinstance(self.loci, str) else self.loci
+
+    @property
+    def exclude_files(self) -> list[str]:
+        """The exclusion lists."""
+        return [self.exclude] if isinstance(self.exclude, str) else self.exclude
 
     def __post_init__(self) -> None:
+        if not self.loci_files:
+            raise ConfigError("loci=[] names no file. Give one: loci=peaks.bed")
+        if self.output is None and not self.check:
+            raise ConfigError("output has no value. Set it on the command line: output=<value>")
         check_windows(self.in_window, self.out_window, prefix="")
         for key, groups in (("signal", self.signal), ("control", self.control)):
             if [] in groups or (key == "signal" and not groups):

@@ -102,7 +102,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         options = [a for a in get_args(hint) if a is not type(None)]
         if value is None:
             return None
-        return _convert(options[0], value, key)
+        lists = [a for a in options if get_origin(a) is list and isinstance(value, (list, tuple))]
+        return _convert([*lists, *options][0], value, key)
     if get_origin(hint) is list:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{key}={value!r}: expected a list, such as {key}=[...]")

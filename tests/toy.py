@@ -59,6 +59,7 @@ class Toy:
         return self.write(name, "\n".join(lines) + "\n")
 
     def write(self, name: str, text: str) -> Path:
+        (self.folder / name).parent.mkdir(exist_ok=True)
         (self.folder / name).write_text(text)
         return self.folder / name
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cherimoya.data.sources import Genome, Places
+from cherimoya.data.places import Places
+from cherimoya.data.sources import Genome
 
 MAX_BIN_SHIFT = 2  # a window may stand in for one this many GC bins away
 
@@ -54,7 +55,7 @@ def candidates(
     """
     found, gc = [], []
     for chrom in dict.fromkeys(peaks.chrom.tolist()):
-        codes = genome.codes[chrom]
+        codes = genome.codes(chrom)
         there = peaks.take(peaks.chrom == chrom)
         centers = _free_centers(len(codes), there, windows, min_distance, rng)
         starts = centers - windows.in_window // 2

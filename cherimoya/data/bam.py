@@ -28,6 +28,10 @@ class Reads:
         self._chrom = ""
         self._cuts: list[Cuts] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        # another process opens the file itself
+        return self.__dict__ | {"_alignments": None, "_chrom": "", "_cuts": []}
+
     def cuts(self, chrom: str) -> list[Cuts]:
         """Where reads start on `chrom`: of the plus and the minus strand, or of both together."""
         if chrom != self._chrom:
@@ -48,6 +52,7 @@ class Reads:
         config = self.config
         never = NEVER | (DUPLICATE if config.duplicates == "drop" else 0)
         plus, minus = array("q"), array("q")
+        self._alignments = self._alignments or needed("pysam").AlignmentFile(str(self.path), "rb")
         for read in self._alignments.fetch(chrom):
             flag = read.flag
             if flag & never or read.mapping_quality < config.min_mapq:

@@ -21,7 +21,13 @@ class BigWig(Track):
         super().__init__(path, stem(path), dict(bigwig.chroms()))
         self._bigwig = bigwig
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_bigwig": None}  # another process opens the file itself
+
     def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
+        if self._bigwig is None:
+            file = open(self.path, "rb")  # noqa: SIM115 - until the process ends
+            self._bigwig = needed("pybigtools").open(file)
         try:
             values = self._bigwig.values(chrom, start, end, fillna=None)
         except (KeyboardInterrupt, SystemExit):

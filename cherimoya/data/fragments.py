@@ -102,7 +102,12 @@ class Fragments(Track):
 
 
 @contextmanager
-def opened(path: Path, key: str, config: FragmentsConfig) -> Iterator[list[Track]]:
-    """The one track of the fragment file at `path`, read from front to back."""
-    with tempfile.TemporaryDirectory(prefix="cherimoya-fragments-") as folder:
+def opened(
+    path: Path, key: str, config: FragmentsConfig, scratch: Path | None
+) -> Iterator[list[Track]]:
+    """The one track of the fragment file at `path`, read from front to back.
+
+    Its cuts stay on disk meanwhile, in the folder `scratch`, or the system's for such.
+    """
+    with tempfile.TemporaryDirectory(prefix="fragments-", dir=scratch) as folder:
         yield [Fragments(path, key, config, Path(folder))]

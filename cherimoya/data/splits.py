@@ -59,7 +59,7 @@ def shown(names: Iterable[str]) -> str:
 
 def _bare(name: str) -> str:
     short = name[3:] if name.lower().startswith("chr") else name
-    return {"M": "MT"}.get(short.upper(), short.upper())
+    return "MT" if short.upper() in ("M", "MITO", "MTDNA") else short.upper()
 
 
 def _check_known(split: str, names: Collection[str], held: list[str], where: str) -> None:

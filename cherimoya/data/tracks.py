@@ -9,7 +9,6 @@ from pathlib import Path
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import bam, bigwig, fragments
 from cherimoya.data.sources import Genome, check_exists, opened
-from cherimoya.data.splits import name_mismatch, shown
 from cherimoya.data.track import Track
 from cherimoya.errors import DataError
 
@@ -18,21 +17,29 @@ KINDS = "Give a bigWig, a BAM or a fragment file (chrom, start, end, barcode, co
 
 @contextmanager
 def open_tracks(
-    groups: Iterable[Iterable[str | Path]], key: str, config: PrepareConfig
+    groups: Iterable[Iterable[str | Path]],
+    key: str,
+    config: PrepareConfig,
+    scratch: Path | None = None,
 ) -> Iterator[list[list[Track]]]:
-    """The tracks of the files in each group, which the configuration names under `key`."""
+    """The tracks of the files in each group, which the configuration names under `key`.
+
+    scratch: a folder for temporary files; None: the system's
+    """
     with ExitStack() as stack:
         yield [
             [
                 track
                 for path in map(Path, group)
-                for track in stack.enter_context(_opened(path, key, config))
+                for track in stack.enter_context(_opened(path, key, config, scratch))
             ]
             for group in groups
         ]
 
 
-def _opened(path: Path, key: str, config: PrepareConfig) -> AbstractContextManager[list[Track]]:
+def _opened(
+    path: Path, key: str, config: PrepareConfig, scratch: Path | None
+) -> AbstractContextManager[list[Track]]:
     check_exists(path, key)
     with open(path, "rb") as file:
         raw = file.read(4)
@@ -46,7 +53,7 @@ def _opened(path: Path, key: str, config: PrepareConfig) -> AbstractContextManag
     if head.startswith(bam.MAGIC):
         return bam.opened(path, key, config.bam)
     _check_fragments(head, f"{key}={path}")
-    return fragments.opened(path, key, config.fragments)
+    return fragments.opened(path, key, config.fragments, scratch)
 
 
 def _check_fragments(head: bytes, where: str) -> None:
@@ -74,18 +81,8 @@ def _is_number(text: bytes) -> bool:
     return True
 
 
-def check_track_names(track: Track, genome: Genome, chroms: Iterable[str]) -> None:
-    """Raise DataError when a track is for another genome or another naming of it.
-
-    `chroms` are those with loci: other chromosomes may be called anything.
-    """
-    mismatch = name_mismatch(track.lengths, chroms)
-    if mismatch or not set(track.lengths) & set(genome.lengths):
-        fix = "Rename them, or give the FASTA it was made with."
-        raise DataError(
-            f"{track.path} and fasta={genome.path} name chromosomes differently. The signal: "
-            f"{shown(track.lengths)}. The genome: {shown(genome.lengths)}. {fix}"
-        )
+def check_lengths(track: Track, genome: Genome, chroms: Iterable[str]) -> None:
+    """Raise DataError when a track is for another assembly, judged by the lengths of `chroms`."""
     for chrom in chroms:
         length = track.lengths.get(chrom) or genome.lengths[chrom]
         end = track.ends.get(chrom, 0) if isinstance(track, fragments.Fragments) else 0

@@ -9,6 +9,8 @@ from cherimoya.schema import build, checked
 
 T = TypeVar("T")
 
+FOLDS = 5  # that data.fold chooses from
+
 
 @dataclass(frozen=True)
 class BlocksConfig:
@@ -153,16 +155,19 @@ class DataConfig:
     negative_ratio: float = checked(at_least=0)
     reverse_complement: bool = checked()
     train_chroms: list[str] | None = checked()
-    validation_chroms: list[str] = checked()
-    test_chroms: list[str] = checked()
+    validation_chroms: list[str] | None = checked()
+    test_chroms: list[str] | None = checked()
     exclude_chroms: list[str] = checked()
+    fold: int | None = checked(at_least=0, at_most=FOLDS - 1, default=None)
+    leave_out: str | None = checked(default=None)
 
     def __post_init__(self) -> None:
         check_windows(self.in_window, self.out_window)
+        self._check_one_way_to_split()
         splits = {
             "data.train_chroms": self.train_chroms or [],
-            "data.validation_chroms": self.validation_chroms,
-            "data.test_chroms": self.test_chroms,
+            "data.validation_chroms": self.validation_chroms or [],
+            "data.test_chroms": self.test_chroms or [],
             "data.exclude_chroms": self.exclude_chroms,
         }
         seen: dict[str, str] = {}
@@ -177,8 +182,11 @@ class DataConfig:
                         f"remove it from {key}."
                     )
                 seen[chrom] = key
-        for key in ("data.train_chroms", "data.validation_chroms"):
-            if splits[key] == [] and not (key == "data.train_chroms" and self.train_chroms is None):
+        for key, named in (
+            ("data.train_chroms", self.train_chroms),
+            ("data.validation_chroms", self.validation_chroms),
+        ):
+            if named == []:
                 raise ConfigError(f"{key}=[] is empty. Name at least one chromosome.")
         if self.source == "hdf5" and self.path is None:
             raise ConfigError("data.path has no value. Set it: data.path=<file made by prepare>")
@@ -186,6 +194,24 @@ class DataConfig:
             raise ConfigError(
                 "data.synthetic is null. Use data=synthetic, or data=hdf5 data.path=..."
             )
+
+    def _check_one_way_to_split(self) -> None:
+        """Lists of chromosomes, a fold, or one chromosome that is left out."""
+        lists = [k for k in ("train_chroms", "validation_chroms", "test_chroms") if self._has(k)]
+        other = [key for key in ("fold", "leave_out") if self._has(key)]
+        if len(other) + bool(lists) > 1:
+            said = " and ".join(f"data.{key}={getattr(self, key)}" for key in (*other, *lists))
+            drop = " ".join(f"data.{key}=null" for key in (lists or other[1:]))
+            raise ConfigError(f"{said}: these are two ways to split. Keep one, with {drop}")
+        for key in ("validation_chroms", "test_chroms"):
+            if not other and not self._has(key):
+                raise ConfigError(
+                    f"data.{key} has no value. Set it on the command line: data.{key}=[<chromosome>"
+                    f"]. Or leave the choice to data.fold, from 0 to {FOLDS - 1}."
+                )
+
+    def _has(self, key: str) -> bool:
+        return getattr(self, key) is not None
 
 
 @dataclass(frozen=True)

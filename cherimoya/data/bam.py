@@ -71,6 +71,8 @@ class Reads:
 class Strand(Track):
     """One strand of the reads, or both together."""
 
+    kind = "BAM"
+
     def __init__(self, reads: Reads, name: str, which: int) -> None:
         super().__init__(reads.path, name, reads.lengths)
         self._reads, self._which = reads, which

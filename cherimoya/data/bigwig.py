@@ -17,6 +17,8 @@ MAGIC = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
 class BigWig(Track):
     """The values of a bigWig file."""
 
+    kind = "bigWig"
+
     def __init__(self, path: Path, bigwig: Any) -> None:
         super().__init__(path, stem(path), dict(bigwig.chroms()))
         self._bigwig = bigwig

@@ -26,6 +26,8 @@ class Fragments(Track):
     is a folder for the cuts of each chromosome, as the file need not have an index.
     """
 
+    kind = "fragments"
+
     def __init__(self, path: Path, key: str, config: FragmentsConfig, spool: Path) -> None:
         self._files: dict[str, Path] = {}
         self._spool, self._config = spool, config

@@ -45,8 +45,13 @@ def open_sources(config: PrepareConfig, scratch: Path | None, say: Say) -> Itera
             ]
         )
         chroms = [c for c in dict.fromkeys(places.chrom.tolist()) if c in genome.lengths]
-        for track in flat([*signal, *control]):
-            _match(track, chroms, aliases, genome, say)
+        lines = [
+            line
+            for track in flat([*signal, *control])
+            for line in _matched(track, chroms, aliases, genome)
+        ]
+        for line in dict.fromkeys(lines):  # two strands of a file say the same
+            say(line)
         windows = Windows(config.in_window, config.out_window, config.max_jitter)
         yield Sources(config, genome, places, excluded, signal, control, windows, say)
 
@@ -60,16 +65,17 @@ def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome, say: 
     return places
 
 
-def _match(track: Track, chroms: list[str], aliases: Aliases, genome: Genome, say: Say) -> None:
+def _matched(track: Track, chroms: list[str], aliases: Aliases, genome: Genome) -> Iterator[str]:
+    """Give the track the genome's names; what there is to say about it."""
     changed = aliases.of(track.lengths, str(track.path))
-    if changed:
-        say(f"{track.path.name}: {named(changed)}")
     track.rename(changed)
     check_names(track.lengths, chroms, str(track.path), genome)
     check_lengths(track, genome, chroms)
+    if changed:
+        yield f"{track.path.name}: {named(changed)}"
     missing = [chrom for chrom in chroms if chrom not in track.lengths]
     if missing:
-        say(f"{track.path.name} has no {shown(missing)}: zeros there")
+        yield f"{track.path.name} has no {shown(missing)}: zeros there"
 
 
 def _none(places: Places) -> Places:

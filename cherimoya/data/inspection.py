@@ -45,8 +45,7 @@ def inspect(config: PrepareConfig, say: Say = print) -> None:
 
 
 def _described(track: Track) -> str:
-    kind = type(track).__name__
-    return f"{track.name} ({kind}, {track.path.name}): {len(track.lengths)} chromosomes"
+    return f"{track.name} ({track.kind}, {track.path.name}): {len(track.lengths)} chromosomes"
 
 
 def _costs(places: Places, sources: Sources) -> list[str]:
@@ -65,8 +64,8 @@ def _costs(places: Places, sources: Sources) -> list[str]:
     return [
         f"would read {tracks + controls} tracks at {rows:,} windows of {windows.stored:,} bases, "
         f"background included, in {processes} processes",
-        f"needs about {memory / GB:.1f} GB of memory and {(bases + size / 4) / GB:.1f} GB of disk, "
-        f"{bases / GB:.1f} GB of it only meanwhile",
+        f"needs about {memory / GB:.2g} GB of memory, and {bases / GB:.2g} GB of disk beside the output "
+        "while it runs",
     ]
 
 

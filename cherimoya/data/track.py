@@ -9,10 +9,13 @@ import numpy as np
 class Track:
     """Counts of one signal channel.
 
+    kind: of file
     path: the file they come from, which may give several tracks
     name: of the channel
     lengths: chromosome to length in bases, None where the file does not say
     """
+
+    kind = "track"
 
     def __init__(self, path: Path, name: str, lengths: Mapping[str, int | None]) -> None:
         self.path, self.name = path, name

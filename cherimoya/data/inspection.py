@@ -64,8 +64,8 @@ def _costs(places: Places, sources: Sources) -> list[str]:
     return [
         f"would read {tracks + controls} tracks at {rows:,} windows of {windows.stored:,} bases, "
         f"background included, in {processes} processes",
-        f"needs about {memory / GB:.2g} GB of memory, and {bases / GB:.2g} GB of disk beside the output "
-        "while it runs",
+        f"needs about {memory / GB:.2g} GB of memory, and {bases / GB:.2g} GB of disk beside "
+        "the output while it runs",
     ]
 
 

@@ -322,7 +322,19 @@ def _prepare(values: DictConfig) -> None:
         return
     from cherimoya.data.prepare import prepare
 
-    prepare(config)
+    path = prepare(config)
+    if config.plots and config.background_ratio > 0:
+        _plot_gc(path)
+
+
+def _plot_gc(path: Path) -> None:
+    try:
+        from cherimoya.analysis.plots_gc import plot_gc
+    except ImportError:
+        print("no plot of GC: matplotlib is missing (pip install 'cherimoya-train[plots]')")
+        return
+    if plot := plot_gc(path):
+        print(f"GC of peaks and background: {plot}")
 
 
 def _dashboard(values: DictConfig) -> None:

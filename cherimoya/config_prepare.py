@@ -57,6 +57,7 @@ class PrepareConfig:
     min_distance: int = checked(at_least=0)
     gc_bin: float = checked(at_least=0.001, at_most=1)
     seed: int = checked(at_least=0)
+    plots: bool = checked()
     processes: int | None = checked(at_least=1)
 
     @property

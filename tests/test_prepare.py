@@ -265,6 +265,26 @@ def test_background_matches_gc_away_from_peaks(toy: Toy) -> None:
         np.testing.assert_array_equal(loci.signal[row, 0], wanted)
 
 
+def test_the_match_of_gc_is_recorded_and_drawn(toy: Toy) -> None:
+    pytest.importorskip("matplotlib")
+    from cherimoya.analysis.plots_gc import plot_gc
+
+    gc_genome(toy)
+    loci = toy.run(signal=[[f"{toy.folder}/plus.bw"]], background_ratio=2.0)
+    found = loci.provenance["gc"]
+    assert sum(found["peaks"]) == loci.label.sum()
+    assert sum(found["background"]) == (loci.label == 0).sum()
+    at = np.arange(50) / 50 + 0.01
+    means = {name: np.average(at, weights=counts) for name, counts in found.items()}
+    assert abs(means["peaks"] - means["background"]) < 0.03
+    assert means["peaks"] - means["free windows"] > 0.05
+    plot = plot_gc(toy.folder / "out.h5")
+    assert plot == toy.folder / "out.gc.png"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    toy.run(signal=[[f"{toy.folder}/plus.bw"]], background_ratio=0)
+    assert plot_gc(toy.folder / "out.h5") is None
+
+
 def test_background_depends_on_the_seed_alone(toy: Toy) -> None:
     gc_genome(toy)
     values = {"signal": [[f"{toy.folder}/plus.bw"]], "background_ratio": 1.0}

@@ -15,7 +15,7 @@ from cherimoya.data import hdf5
 from cherimoya.errors import DataError
 
 FILES = ("fasta", "loci", "exclude", "signal", "control")  # named in full by `sources`
-FREE = ("output", "overwrite", "check", "processes")  # that do not change the loci
+FREE = ("output", "overwrite", "check", "plots", "processes")  # that do not change the loci
 
 
 def provenance(config: PrepareConfig) -> dict[str, Any]:

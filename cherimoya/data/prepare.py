@@ -19,6 +19,7 @@ from cherimoya.data.places import Places, apart, overlapping
 from cherimoya.errors import DataError
 
 OUTLIER_PERCENTILE = 99
+GC_BINS = 50  # of the histogram that is recorded
 
 
 def prepare(config: PrepareConfig, say: Say = print) -> Path:
@@ -88,16 +89,18 @@ def _loci(sources: Sources) -> Loci:
     peaks, cut_offs, funnel = _peaks(sources)
     say(funnel.table())
     _check_any_signal(peaks, config)
-    parts = [peaks]
+    parts, gc = [peaks], dict[str, list[int]]()
     if config.background_ratio > 0:
-        parts += _background(peaks, cut_offs, sources)
+        others, gc = _background(peaks, cut_offs, sources)
+        parts += others
     loci = _joined(parts)
     _say_letters(loci, sources)
     signal = smallest_integers(loci.signal)
     if signal.dtype.kind == "f":
         say("the signal is not whole numbers: stored as float32. Counts train best unnormalised.")
     control = None if loci.control is None else smallest_integers(loci.control)
-    provenance = origin.provenance(config) | {"funnel": [list(row) for row in funnel.rows]}
+    provenance = origin.provenance(config) | {"gc": gc}
+    provenance["funnel"] = [list(row) for row in funnel.rows]
     return replace(loci, signal=signal, control=control, provenance=provenance)
 
 
@@ -125,8 +128,13 @@ def _peaks(sources: Sources) -> tuple[Loci, np.ndarray | None, Funnel]:
     return loci if len(left) == len(loci) else loci.take(left), cut_offs, funnel
 
 
-def _background(peaks: Loci, cut_offs: np.ndarray | None, sources: Sources) -> list[Loci]:
-    """Background loci matched to `peaks`, away from all loci; an empty list if none."""
+def _background(
+    peaks: Loci, cut_offs: np.ndarray | None, sources: Sources
+) -> tuple[list[Loci], dict[str, list[int]]]:
+    """Background loci matched to `peaks`, away from all loci, and how many have which GC.
+
+    An empty list and dictionary if there are none.
+    """
     config, say = sources.config, sources.say
     rng = np.random.default_rng(config.seed)
     near = sources.places.take(np.isin(sources.places.chrom, np.unique(peaks.chrom)))
@@ -141,7 +149,7 @@ def _background(peaks: Loci, cut_offs: np.ndarray | None, sources: Sources) -> l
     fix = "Lower background_ratio or min_distance, or widen gc_bin, to get what is asked."
     if not len(rows):
         say(f"background: none of {asked:,} asked: {len(pool):,} windows away from peaks. {fix}")
-        return []
+        return [], {}
     loci = gather(pool.take(rows), 0, sources)
     if cut_offs is not None:
         loci = loci.take(np.all(group_totals(loci) <= cut_offs, axis=1))
@@ -150,7 +158,12 @@ def _background(peaks: Loci, cut_offs: np.ndarray | None, sources: Sources) -> l
         f"background: {len(loci):,} of {asked:,} asked, from {len(pool):,} windows away from "
         f"peaks; mean GC {gc_of(loci).mean():.3f}, peaks {target.mean():.3f}.{short}"
     )
-    return [loci] if len(loci) else []
+    if not len(loci):
+        return [], {}
+    shares = {"peaks": target, "background": gc_of(loci), "free windows": pool_gc}
+    return [loci], {
+        name: np.histogram(values, GC_BINS, (0, 1))[0].tolist() for name, values in shares.items()
+    }
 
 
 def _in_excluded(places: Places, sources: Sources) -> np.ndarray:

@@ -6,6 +6,7 @@ torch and wandb are imported only after that, so that --help and --cfg answer at
 import json
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -322,6 +323,7 @@ def _prepare(values: DictConfig) -> None:
         return
     from cherimoya.data.prepare import prepare
 
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary files go
     path = prepare(config)
     if config.plots and config.background_ratio > 0:
         _plot_gc(path)

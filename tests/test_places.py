@@ -11,6 +11,7 @@ from toy import LENGTHS, Toy, letters
 from cherimoya.data import cutting, places
 from cherimoya.data.inspection import inspect
 from cherimoya.data.origin import check_unchanged
+from cherimoya.data.prepare import prepare
 from cherimoya.errors import DataError
 
 ALIASES = ("auto", "add_chr", "table")
@@ -212,6 +213,22 @@ def test_processes_change_nothing(toy: Toy, monkeypatch) -> None:
     bad = toy.bigwig("bad.bw", toy.plus)
     refused_values = {"signal": [[str(bad)]], "processes": 2}
     refused(toy, "bad.bw: -1 at chrB", **refused_values)
+
+
+def test_an_interrupted_preparation_leaves_nothing(toy: Toy) -> None:
+    toy.bed("chrA\t100\t201")
+    cuts = toy.write("cuts.tsv", "\n".join(FRAGMENTS))
+    before = sorted(toy.folder.iterdir())
+    during: list[str] = []
+
+    def stop(line: str) -> None:
+        during.extend(path.name for path in toy.folder.iterdir() if path not in before)
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        prepare(toy.config(signal=[[str(cuts)]]), stop)
+    assert len(during) == 1
+    assert sorted(toy.folder.iterdir()) == before
 
 
 def test_pieces_of_different_types_merge() -> None:

@@ -147,6 +147,12 @@ def test_bams_that_cannot_be_read(toy: Toy) -> None:
     garbled[len(whole) // 2 : len(whole) // 2 + 200] = bytes(200)
     cut.write_bytes(garbled)
     refused(toy, "cut.bam: cannot be read on chrA.*copy it again", signal=[[str(cut)]])
+    void = toy.folder / "void.bam"
+    with pysam.AlignmentFile(str(void), "wb", header={"HD": {"VN": "1.6"}}):
+        pass
+    refused(toy, "void.bam: its header names no chromosomes.*reheader", signal=[[str(void)]])
+    late = bam(toy, ("chrA", 3000, 0, 9), name="late.bam")
+    refused(toy, "late.bam is zero at all 1 loci.*bam.min_mapq", signal=[[str(late)]])
     sam = toy.write("x.sam", "@HD\tVN:1.6\n@SQ\tSN:chrA\tLN:4000\n")
     refused(toy, "x.sam: SAM or CRAM.*samtools sort", signal=[[str(sam)]])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cherimoya import progress
 from cherimoya.config_prepare import FragmentsConfig
 from cherimoya.data import sources
 from cherimoya.data.track import Cuts, Track, stem
@@ -28,13 +29,15 @@ class Fragments(Track):
 
     kind = "fragments"
 
-    def __init__(self, path: Path, key: str, config: FragmentsConfig, spool: Path) -> None:
+    def __init__(
+        self, path: Path, key: str, config: FragmentsConfig, spool: Path, tell: sources.Say
+    ) -> None:
         self._files: dict[str, Path] = {}
         self._spool, self._config = spool, config
         self.ends: dict[str, int] = {}  # the largest end on each chromosome
         self._where = f"{key}={path}"
         try:
-            self._read(path)
+            self._read(path, tell)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             message = f"{self._where}: truncated or damaged ({error}). Copy it again."
             raise DataError(message) from None
@@ -53,10 +56,12 @@ class Fragments(Track):
             self._cuts = Cuts(np.fromfile(self._files[chrom], np.int32))
         return self._cuts.values(start, end)
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path, tell: sources.Say) -> None:
         rest, number = b"", 1
         with sources.opened(path, "rb") as file:
-            while block := file.read(BLOCK):
+            blocks = iter(lambda: file.read(BLOCK), b"")
+            label = f"reading {path.name}"
+            for block in progress.shown(blocks, label, None, "piece", tell=tell):
                 whole, newline, rest = (rest + block).rpartition(b"\n")
                 number += self._add(whole + newline, number)
             self._add(rest, number)
@@ -105,11 +110,11 @@ class Fragments(Track):
 
 @contextmanager
 def opened(
-    path: Path, key: str, config: FragmentsConfig, scratch: Path | None
+    path: Path, key: str, config: FragmentsConfig, scratch: Path | None, tell: sources.Say
 ) -> Iterator[list[Track]]:
     """The one track of the fragment file at `path`, read from front to back.
 
     Its cuts stay on disk meanwhile, in the folder `scratch`, or the system's for such.
     """
     with tempfile.TemporaryDirectory(prefix="fragments-", dir=scratch) as folder:
-        yield [Fragments(path, key, config, Path(folder))]
+        yield [Fragments(path, key, config, Path(folder), tell)]

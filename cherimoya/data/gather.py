@@ -1,6 +1,5 @@
 """Sequence and signal out of opened files, around places on the genome."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +11,8 @@ from cherimoya.data.background import Windows, gc_fraction, n_fraction
 from cherimoya.data.cutting import Cutter, merged, pieces
 from cherimoya.data.loci import Loci
 from cherimoya.data.places import Places
-from cherimoya.data.sources import Genome
+from cherimoya.data.sources import Genome, Say
 from cherimoya.data.track import Track, stem
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)

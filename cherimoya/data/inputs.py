@@ -9,9 +9,9 @@ import numpy as np
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data.aliases import Aliases, check_names, named
 from cherimoya.data.background import Windows
-from cherimoya.data.gather import Say, Sources, flat
+from cherimoya.data.gather import Sources, flat
 from cherimoya.data.places import Places, joined, read_places
-from cherimoya.data.sources import Genome, read_genome
+from cherimoya.data.sources import Genome, Say, read_genome
 from cherimoya.data.splits import shown
 from cherimoya.data.track import Track
 from cherimoya.data.tracks import check_lengths, open_tracks
@@ -26,10 +26,10 @@ def open_sources(config: PrepareConfig, scratch: Path | None, say: Say) -> Itera
     files = [read_places(path, config.center) for path in config.loci_files]
     regions = [read_places(path, "midpoint", "exclude") for path in config.exclude_files]
     with (
-        open_tracks(config.signal, "signal", config, scratch) as signal,
-        open_tracks(config.control, "control", config, scratch) as control,
+        open_tracks(config.signal, "signal", config, scratch, say) as signal,
+        open_tracks(config.control, "control", config, scratch, say) as control,
     ):
-        genome = read_genome(config.fasta, scratch / "genome" if scratch else None)
+        genome = read_genome(config.fasta, scratch / "genome" if scratch else None, say)
         aliases = Aliases(config.chrom_alias, genome)
         places = joined(
             _renamed(part, f"loci={path}", aliases, genome, say)

@@ -5,10 +5,11 @@ from pathlib import Path
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import origin
 from cherimoya.data.cutting import core_count
-from cherimoya.data.gather import Say, Sources, flat
+from cherimoya.data.gather import Sources, flat
 from cherimoya.data.inputs import open_sources
 from cherimoya.data.places import Places
 from cherimoya.data.prepare import placed
+from cherimoya.data.sources import Say
 from cherimoya.data.splits import shown
 from cherimoya.data.track import Track
 from cherimoya.errors import DataError

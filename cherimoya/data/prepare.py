@@ -12,10 +12,11 @@ from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import hdf5, origin
 from cherimoya.data.background import candidates, match_gc
 from cherimoya.data.funnel import Funnel
-from cherimoya.data.gather import Say, Sources, gather, gc_of, group_totals, n_fractions
+from cherimoya.data.gather import Sources, gather, gc_of, group_totals, n_fractions
 from cherimoya.data.inputs import open_sources
 from cherimoya.data.loci import N_CODE, Loci, smallest_integers
 from cherimoya.data.places import Places, apart, overlapping
+from cherimoya.data.sources import Say
 from cherimoya.errors import DataError
 
 OUTLIER_PERCENTILE = 99
@@ -217,5 +218,6 @@ def _check_any_signal(peaks: Loci, config: PrepareConfig) -> None:
         if total == 0:
             raise DataError(
                 f"signal: {', '.join(group)} is zero at all {len(peaks):,} loci. Check that the "
-                "file and the loci are of the same experiment and genome."
+                "file and the loci are of the same experiment and genome, and for a BAM that "
+                "bam.mates, bam.proper_pairs and bam.min_mapq leave reads."
             )

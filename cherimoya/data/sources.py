@@ -6,15 +6,18 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from cherimoya import progress
 from cherimoya.data.loci import N_CODE
 from cherimoya.errors import DataError
+
+Say = Callable[[str], None]
 
 GZIP_MAGIC = b"\x1f\x8b"
 FASTA_BLOCK = 1 << 26
@@ -44,10 +47,11 @@ class Genome:
         return np.memmap(self.spool, np.uint8, "r", offset, self.lengths[chrom])
 
 
-def read_genome(path: str | Path, spool: Path | None) -> Genome:
+def read_genome(path: str | Path, spool: Path | None, tell: Say = progress.say) -> Genome:
     """The FASTA file at `path`, plain, gzip or BGZF; its codes go to the file `spool`, if any.
 
-    The codes stay on disk, so that memory does not grow with the genome.
+    The codes stay on disk, so that memory does not grow with the genome. `tell` hears how far
+    it is.
     """
     path = Path(path)
     check_exists(path, "fasta")
@@ -56,7 +60,9 @@ def read_genome(path: str | Path, spool: Path | None) -> Genome:
     name = ""
     try:
         with opened(path, "rb") as file, open(spool or os.devnull, "wb") as codes_file:
-            for header, lines in _fasta_pieces(file, path):
+            pieces = _fasta_pieces(file, path)
+            label = f"reading {path.name}"
+            for header, lines in progress.shown(pieces, label, None, "piece", tell=tell):
                 if header is not None:
                     name = _fasta_name(header, lengths, path)
                     lengths[name], others[name] = 0, Counter()
@@ -100,6 +106,10 @@ def _fasta_pieces(file: IO[bytes], path: Path) -> Iterator[tuple[bytes | None, b
 
 def _split_headers(lines: bytes) -> Iterator[tuple[bytes | None, bytes]]:
     """The same for whole lines."""
+    if b">" not in lines:
+        if lines:
+            yield None, lines
+        return
     before, *records = re.split(rb"^>", lines, flags=re.MULTILINE)
     if before:
         yield None, before

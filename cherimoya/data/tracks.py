@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from cherimoya import progress
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import bam, bigwig, fragments
-from cherimoya.data.sources import Genome, check_exists, opened
+from cherimoya.data.sources import Genome, Say, check_exists, opened
 from cherimoya.data.track import Track
 from cherimoya.errors import DataError
 
@@ -21,24 +22,25 @@ def open_tracks(
     key: str,
     config: PrepareConfig,
     scratch: Path | None = None,
+    tell: Say = progress.say,
 ) -> Iterator[list[list[Track]]]:
     """The tracks of the files in each group, which the configuration names under `key`.
 
-    scratch: a folder for temporary files; None: the system's
+    scratch: a folder for temporary files; None: the system's. tell: hears how far reading is
     """
     with ExitStack() as stack:
         yield [
             [
                 track
                 for path in map(Path, group)
-                for track in stack.enter_context(_opened(path, key, config, scratch))
+                for track in stack.enter_context(_opened(path, key, config, scratch, tell))
             ]
             for group in groups
         ]
 
 
 def _opened(
-    path: Path, key: str, config: PrepareConfig, scratch: Path | None
+    path: Path, key: str, config: PrepareConfig, scratch: Path | None, tell: Say
 ) -> AbstractContextManager[list[Track]]:
     check_exists(path, key)
     with open(path, "rb") as file:
@@ -53,7 +55,7 @@ def _opened(
     if head.startswith(bam.MAGIC):
         return bam.opened(path, key, config.bam)
     _check_fragments(head, f"{key}={path}")
-    return fragments.opened(path, key, config.fragments, scratch)
+    return fragments.opened(path, key, config.fragments, scratch, tell)
 
 
 def _check_fragments(head: bytes, where: str) -> None:

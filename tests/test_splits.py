@@ -5,8 +5,10 @@ import pytest
 from omegaconf import OmegaConf
 from toy import CONF
 
-from cherimoya.config import FOLDS, DataConfig, resolve
+from cherimoya.config import FOLDS, DataConfig, SyntheticConfig, resolve
+from cherimoya.data import hdf5
 from cherimoya.data.splits import beside, folds, split_rows
+from cherimoya.data.synthetic import simulate
 from cherimoya.errors import ConfigError, DataError
 
 HUMAN = [2000, 1600, 1300, 1000, 1000, 1100, 1000, 800, 800, 900, 1000, 900, 500, 600, 600, 700]
@@ -96,3 +98,17 @@ def test_too_few_chromosomes_for_folds() -> None:
 def test_ways_to_split_that_cannot_be(values: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config(**values)
+
+
+def test_a_run_of_a_fold_says_what_it_holds_out(tmp_path, cherimoya_train) -> None:
+    simulated = SyntheticConfig(
+        seed=1, n_chromosomes=6, n_peaks=64, n_background=8, mean_count=200.0
+    )
+    path = hdf5.write(tmp_path / "six.h5", simulate(simulated, 200, 100, 8))
+    asked = ["data=hdf5", f"data.path={path}", "data.fold=1", "model=tiny", "logger=none"]
+    asked += ["trainer.max_epochs=1", "optim.warmup_epochs=1", "trainer.plots=false"]
+    done = cherimoya_train(*asked, "trainer.batch_size=4", "trainer.threads=1")
+    header = hdf5.read_header(path)
+    held = folds(header.chrom, header.label)
+    wanted = f"held out  validation {', '.join(sorted(held[2]))}; test {', '.join(sorted(held[1]))}"
+    assert wanted in done.stdout, done.stdout + done.stderr

@@ -195,3 +195,11 @@ def test_fragment_files_that_cannot_be_read(toy: Toy) -> None:
     refused(toy, "far.tsv: chrA has 4,001 bases or more, but 4,000", signal=[[str(far)]])
     other = toy.write("none.tsv", "# chrom start end\n")
     refused(toy, "none.tsv: not a bigWig, BAM or fragment file", signal=[[str(other)]])
+
+
+def test_tn5_cuts_of_reads_and_of_their_fragments_are_the_same(toy: Toy) -> None:
+    path = bam(toy, ("chrA", 100, 0x63, 9), ("chrA", 185, 0x93, 9))  # a pair from 100 to 200
+    fragment = toy.write("x.tsv", "chrA\t100\t200\tAC\t1\n")
+    cuts = counted(fragment, fragments=ENDS | {"shift_plus": 4, "shift_minus": -5})
+    reads = BAM | {"shift_plus": 4, "shift_minus": -4, "proper_pairs": True}
+    assert counted(path, bam=reads) == cuts == [{104: 1, 195: 1}]

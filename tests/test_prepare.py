@@ -327,9 +327,11 @@ def test_match_gc_takes_each_row_once_and_stays_near() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 7, 40])
-def test_window_fractions(length: int) -> None:
+@pytest.mark.parametrize("stretch", [1, 8, 1 << 22])
+def test_window_fractions(length: int, stretch: int, monkeypatch) -> None:
+    monkeypatch.setattr(background, "STRETCH", stretch)
     codes = np.random.default_rng(0).integers(0, 5, 60, dtype=np.uint8)
-    starts = np.array([0, 3, 3, 60 - length])
+    starts = np.array([60 - length, 0, 3, 3])
     for start, gc, n in zip(
         starts,
         background.gc_fraction(codes, starts, length),

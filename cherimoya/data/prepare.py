@@ -91,9 +91,11 @@ def _loci(sources: Sources) -> Loci:
     say(funnel.table())
     _check_any_signal(peaks, config)
     parts, gc = [peaks], dict[str, list[int]]()
+    del peaks  # `parts` alone holds it
     if config.background_ratio > 0:
-        others, gc = _background(peaks, cut_offs, sources)
+        others, gc = _background(parts[0], cut_offs, sources)
         parts += others
+        del others
     loci = _joined(parts)
     _say_letters(loci, sources)
     signal = smallest_integers(loci.signal)
@@ -186,13 +188,12 @@ def _say_letters(loci: Loci, sources: Sources) -> None:
 
 
 def _joined(parts: list[Loci]) -> Loci:
-    """The loci of all `parts`, in order."""
-    if len(parts) == 1:
-        return parts[0]
-    arrays = {
-        name: np.concatenate([part.arrays()[name] for part in parts]) for name in parts[0].arrays()
-    }
-    return replace(parts[0], **arrays)  # type: ignore[arg-type]
+    """The loci of all `parts`, in order. Empties `parts`, to hold no more than one array twice."""
+    columns = [part.arrays() for part in parts]
+    shell = replace(parts[0], **{name: np.zeros(0) for name in columns[0]})  # type: ignore[arg-type]
+    parts.clear()
+    arrays = {name: np.concatenate([c.pop(name) for c in columns]) for name in list(columns[0])}
+    return replace(shell, **arrays)  # type: ignore[arg-type]
 
 
 def _first_of_each(places: Places) -> np.ndarray:

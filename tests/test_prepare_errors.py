@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toy import LENGTHS, Toy, narrow
 
-from cherimoya.data import hdf5
+from cherimoya.data import hdf5, sources
 from cherimoya.errors import ConfigError, DataError
 
 
@@ -140,6 +140,16 @@ def test_outputs_that_cannot_be_written(toy: Toy, monkeypatch) -> None:
     with pytest.raises(DataError, match=r"other.h5: exists already, made by something else"):
         toy.run(overwrite=False, output=f"{toy.folder}/other.h5")
     assert hdf5.fingerprint(toy.folder / "out.h5") == before
+
+
+def test_a_full_disk(toy: Toy, monkeypatch) -> None:
+    toy.bed("chrA\t100\t200")
+
+    def full(path, spool, tell):
+        return sources.read_genome(path, Path("/dev/full"), tell)
+
+    monkeypatch.setattr("cherimoya.data.inputs.read_genome", full)
+    refused(toy, "output=.*out.h5: the disk is full.*Free space")
 
 
 def test_a_missing_reader_names_the_extra(toy: Toy, monkeypatch) -> None:

@@ -14,7 +14,7 @@ from cherimoya.data.track import Cuts, Track, stem
 from cherimoya.errors import DataError
 
 MAGIC = b"BAM\1"
-PAIRED, PROPER, REVERSE, SECOND, DUPLICATE = 0x1, 0x2, 0x10, 0x80, 0x400
+PROPER, REVERSE, SECOND, DUPLICATE = 0x2, 0x10, 0x80, 0x400
 NEVER = 0x4 | 0x100 | 0x200 | 0x800  # unmapped, secondary, failed, supplementary
 
 

@@ -86,7 +86,7 @@ class Fragments(Track):
             chrom = columns[0]
             cuts[chrom].append((start, end, count))
         for name, found in cuts.items():
-            self._append(name.decode(), np.array(found, np.int64))
+            self._append(name.decode("utf-8", "replace"), np.array(found, np.int64))
         return len(rows)
 
     def _append(self, chrom: str, rows: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """FASTA + tracks + BED -> the HDF5 file of loci, with GC-matched background."""
 
+import errno
 import time
 from collections import Counter
 from dataclasses import replace
@@ -40,11 +41,19 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
         origin.check_unchanged(output, config)
         say(f"{output}: up to date, made from these files and this configuration already")
         return output
-    with (
-        TemporaryDirectory(prefix=f".{output.name}.", dir=folder) as scratch,
-        open_sources(config, Path(scratch), say) as sources,
-    ):
-        loci = _loci(sources)
+    try:
+        with (
+            TemporaryDirectory(prefix=f".{output.name}.", dir=folder) as scratch,
+            open_sources(config, Path(scratch), say) as sources,
+        ):
+            loci = _loci(sources)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise DataError(
+            f"output={output}: the disk is full. While preparing, {folder} needs as many bytes as "
+            "the genome has bases, and 8 for each fragment. Free space, or choose another folder."
+        ) from None
     say(f"writing {output} ...")
     hdf5.write(output, loci)
     peaks = int(loci.label.sum())

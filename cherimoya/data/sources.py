@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,11 +41,14 @@ class Genome:
     def codes(self, chrom: str) -> np.ndarray:
         """(length,) uint8 of one sequence: 0-3 for A C G T in either case, 4 for other letters."""
         assert self.spool is not None
-        names = list(self.lengths)
-        offset = sum(self.lengths[name] for name in names[: names.index(chrom)])
         if not self.lengths[chrom]:
             return np.zeros(0, np.uint8)
-        return np.memmap(self.spool, np.uint8, "r", offset, self.lengths[chrom])
+        return np.memmap(self.spool, np.uint8, "r", self._offsets[chrom], self.lengths[chrom])
+
+    @cached_property
+    def _offsets(self) -> dict[str, int]:
+        ends = np.cumsum(list(self.lengths.values())).tolist()
+        return dict(zip(self.lengths, [0, *ends], strict=False))
 
 
 def read_genome(path: str | Path, spool: Path | None, tell: Say = progress.say) -> Genome:

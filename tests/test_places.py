@@ -156,7 +156,7 @@ def test_checking_says_what_would_happen_and_writes_nothing(toy: Toy) -> None:
     reads = bam(toy, ("chrA", 100, 0, 9))
     before = {path: path.stat().st_mtime_ns for path in toy.folder.iterdir()}
     said: list[str] = []
-    values = {"check": True, "signal": [[f"{toy.folder}/plus.bw"], [str(reads)]]}
+    values = {"check": True, "processes": 2, "signal": [[f"{toy.folder}/plus.bw"], [str(reads)]]}
     inspect(toy.config(**values), said.append)
     assert {path: path.stat().st_mtime_ns for path in toy.folder.iterdir()} == before
     text = "\n".join(said)
@@ -164,6 +164,7 @@ def test_checking_says_what_would_happen_and_writes_nothing(toy: Toy) -> None:
     assert "fasta: toy.fa: 3 sequences, 9,000 bases: chrA, chrB, chrC" in text
     assert "signal, group 2 of 2: reads (BAM, reads.bam): 3 chromosomes" in text
     assert "would read 2 tracks at 1 windows of 50 bases" in text
+    assert "needs about 0.3 GB of memory, and 9e-06 GB of disk" in text
     assert re.search(r"out.h5: would be written\n.*nothing was written", text)
     inspect(toy.config(**values, output=None), said.append)
     toy.run()

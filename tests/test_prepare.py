@@ -154,6 +154,7 @@ def test_summits_and_midpoints(toy: Toy) -> None:
     toy.bed(narrow(100, 200, 10), narrow(100, 200, 90), narrow(500, 600, 0))
     assert list(toy.run(center="summit").start + 25) == [110, 190, 500]
     assert list(toy.run(center="midpoint").start + 25) == [150, 550]
+    assert "loci are centred on their midpoints (center=midpoint)" in toy.said
     assert toy.funnel()["same centre as another"] == (1, 2)
 
 

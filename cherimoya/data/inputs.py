@@ -24,6 +24,7 @@ def open_sources(config: PrepareConfig, scratch: Path | None, say: Say) -> Itera
     Raises DataError when a file cannot be read, or when two are of different genomes.
     """
     files = [read_places(path, config.center) for path in config.loci_files]
+    say(f"loci are centred on their {config.center}s (center={config.center})")
     regions = [read_places(path, "midpoint", "exclude") for path in config.exclude_files]
     with (
         open_tracks(config.signal, "signal", config, scratch, say) as signal,

@@ -14,7 +14,7 @@ from cherimoya.data.splits import shown
 from cherimoya.data.track import Track
 from cherimoya.errors import DataError
 
-PER_BASE = 12  # bytes for each base of the longest chromosome while background is looked for
+COUNT = 2  # bytes, in most experiments
 PER_PROCESS = 150e6  # bytes that a process takes before it holds data
 GB = 1e9
 
@@ -55,12 +55,11 @@ def _costs(places: Places, sources: Sources) -> list[str]:
     tracks, controls = len(flat(sources.signal)), len(flat(sources.control))
     length = windows.out_window + 2 * windows.max_jitter
     rows = round(len(places) * (1 + config.background_ratio))
-    integers = 2  # bytes a count, in most experiments
-    values = tracks * length + controls * windows.stored
-    size = rows * (windows.stored + integers * values)
+    arrays = [windows.stored, COUNT * tracks * length, COUNT * controls * windows.stored]
     longest = max(sources.genome.lengths.values(), default=0)
     processes = config.processes or core_count()
-    memory = 2 * size + PER_BASE * longest + processes * PER_PROCESS
+    # the largest array is held twice while peaks and background are joined
+    memory = rows * (sum(arrays) + max(arrays)) + longest + processes * PER_PROCESS
     bases = sum(sources.genome.lengths.values())
     return [
         f"would read {tracks + controls} tracks at {rows:,} windows of {windows.stored:,} bases, "

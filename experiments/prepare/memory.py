@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pybigtools
+import pysam
 
 HERE = Path(__file__).parent
 # share of the genome, as in human: chromosomes 1 to 22, X, Y
@@ -22,7 +24,8 @@ SHARES += [2.6, 1.9, 2.1, 1.5, 1.6, 5.1, 1.9]
 WIDTH = 80  # letters a line
 WINDOWS = ["in_window=2114", "out_window=1000", "max_jitter=500"]
 COUNTED = 60  # bases with counts around each peak, on each strand
-COLUMNS = ["date", "gigabases", "peaks", "processes", "windows", "seconds", "peak_GB"]
+READ = 50  # bases
+COLUMNS = ["date", "gigabases", "peaks", "reads", "processes", "windows", "seconds", "peak_GB"]
 COLUMNS += ["peak_own_GB", "cpu_share", "output_MB"]
 
 
@@ -30,7 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabases", type=float, default=3.0)
     parser.add_argument("--peaks", type=int, default=75_000)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--reads", type=int, default=0, help="of a BAM, instead of two bigWigs")
+    parser.add_argument("--processes", type=int, nargs="+", default=[2])
     parser.add_argument("--folder", type=Path, required=True, help="room for twice the genome")
     asked = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -40,9 +44,19 @@ def main() -> None:
     }
     centers = places(lengths, asked.peaks, rng)
     simulate(asked.folder, lengths, centers, rng)
-    row = measured(asked.folder, asked.processes)
-    row |= {"date": date.today(), "gigabases": asked.gigabases, "peaks": asked.peaks}
-    row |= {"processes": asked.processes}
+    signal = f"[{asked.folder}/plus.bw,{asked.folder}/minus.bw]"
+    if asked.reads:
+        align(asked.folder / "reads.bam", lengths, centers, asked.reads, rng)
+        signal = f"[{asked.folder}/reads.bam]"
+    known = {"date": date.today(), "gigabases": asked.gigabases, "peaks": asked.peaks}
+    known |= {"reads": asked.reads}
+    for processes in asked.processes:
+        found = measured(asked.folder, signal, processes)
+        record(known | {"processes": processes} | found)
+
+
+def record(row: dict[str, Any]) -> None:
+    """Add a row to memory.csv."""
     results = HERE / "memory.csv"
     new = not results.exists()
     with open(results, "a", newline="") as file:
@@ -50,7 +64,7 @@ def main() -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
-    print(row)
+    print(row, flush=True)
 
 
 def places(lengths: dict[str, int], count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -98,13 +112,41 @@ def entries(
             yield name, base, base + 1, float(count)
 
 
-def measured(folder: Path, processes: int) -> dict[str, float]:
+def align(
+    path: Path,
+    lengths: dict[str, int],
+    centers: dict[str, np.ndarray],
+    count: int,
+    rng: np.random.Generator,
+) -> None:
+    """A sorted, indexed BAM of `count` reads within 1,000 bases of the centres."""
+    total = sum(map(len, centers.values()))
+    header = {
+        "HD": {"VN": "1.6", "SO": "coordinate"},
+        "SQ": [{"SN": name, "LN": n} for name, n in lengths.items()],
+    }
+    with pysam.AlignmentFile(str(path), "wb", header=header) as file:
+        read = pysam.AlignedSegment(file.header)
+        read.query_name, read.query_sequence = "read", "A" * READ
+        read.cigarstring, read.mapping_quality = f"{READ}M", 40
+        for i, there in enumerate(centers.values()):
+            starts = rng.choice(there, round(count * len(there) / total))
+            starts = np.sort(starts + rng.integers(-1000, 1000, len(starts)))
+            read.reference_id = i
+            flags = rng.integers(0, 2, len(starts)) * 16
+            for start, flag in zip(starts.tolist(), flags.tolist(), strict=True):
+                read.reference_start, read.flag = start, flag
+                file.write(read)
+    pysam.index(str(path))
+
+
+def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
     """Run cherimoya-prepare; its time, and the largest memory of it and its processes."""
     output = folder / "out.h5"
     output.unlink(missing_ok=True)
     command = [sys.executable, "-c", "from cherimoya.cli import prepare; prepare()"]
     command += [f"fasta={folder}/genome.fa", f"loci={folder}/peaks.bed", f"output={output}"]
-    command += [f"signal=[[{folder}/plus.bw,{folder}/minus.bw]]", f"processes={processes}"]
+    command += [f"signal=[{signal}]", f"processes={processes}", "bam.stranded=true"]
     began, peak, own = time.monotonic(), 0.0, 0.0
     with subprocess.Popen([*command, *WINDOWS]) as process:
         cpu = 0.0

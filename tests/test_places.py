@@ -1,5 +1,6 @@
 """Which loci are kept, by name, region, overlap and file; what is said before, and what again."""
 
+import os
 import re
 
 import numpy as np
@@ -230,6 +231,18 @@ def test_an_interrupted_preparation_leaves_nothing(toy: Toy) -> None:
         prepare(toy.config(signal=[[str(cuts)]]), stop)
     assert len(during) == 1
     assert sorted(toy.folder.iterdir()) == before
+
+
+def die(_: places.Places) -> None:
+    """End this process as one does that is killed."""
+    os._exit(1)
+
+
+def test_a_process_that_is_killed_is_said_to_be(toy: Toy, monkeypatch) -> None:
+    toy.bed("chrA\t100\t201", "chrB\t100\t201")
+    monkeypatch.setattr(cutting, "WORTH", 0)
+    monkeypatch.setattr(cutting, "_cut", die)
+    refused(toy, "was killed, most often for want of memory.*processes=1", processes=2)
 
 
 def test_pieces_of_different_types_merge() -> None:

@@ -62,8 +62,9 @@ def pieces(cutter: Cutter, parts: list[Places], processes: int | None) -> Iterat
         yield from executor.map(_cut, parts)
     except BrokenProcessPool:
         raise DataError(
-            "a process that read signal was killed, most often for want of memory. Use fewer at "
-            "once: processes=1"
+            "a process that read signal was killed, most often for want of memory: use fewer at "
+            "once, processes=1. A script that calls prepare() must do so under "
+            "if __name__ == '__main__':"
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)

@@ -6,6 +6,7 @@ torch and wandb are imported only after that, so that --help and --cfg answer at
 import json
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,12 +28,12 @@ from cherimoya.cli_job import Job, complain
 from cherimoya.cli_sweep import Sweep
 from cherimoya.config import (
     DashboardConfig,
-    PrepareConfig,
     TrainConfig,
     TrainerConfig,
     resolve,
     to_dict,
 )
+from cherimoya.config_prepare import PrepareConfig
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.schema import known_keys, unknown_key
 
@@ -315,9 +316,27 @@ def _offer_report(folder: Path) -> None:
 
 def _prepare(values: DictConfig) -> None:
     config = resolve(_plain(values), PrepareConfig)
+    if config.check:
+        from cherimoya.data.inspection import inspect
+
+        inspect(config)
+        return
     from cherimoya.data.prepare import prepare
 
-    prepare(config)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary files go
+    path = prepare(config)
+    if config.plots and config.background_ratio > 0:
+        _plot_gc(path)
+
+
+def _plot_gc(path: Path) -> None:
+    try:
+        from cherimoya.analysis.plots_gc import plot_gc
+    except ImportError:
+        print("no plot of GC: matplotlib is missing (pip install 'cherimoya-train[plots]')")
+        return
+    if plot := plot_gc(path):
+        print(f"GC of peaks and background: {plot}")
 
 
 def _dashboard(values: DictConfig) -> None:

@@ -9,6 +9,8 @@ from cherimoya.schema import build, checked
 
 T = TypeVar("T")
 
+FOLDS = 5  # that data.fold chooses from
+
 
 @dataclass(frozen=True)
 class BlocksConfig:
@@ -153,16 +155,19 @@ class DataConfig:
     negative_ratio: float = checked(at_least=0)
     reverse_complement: bool = checked()
     train_chroms: list[str] | None = checked()
-    validation_chroms: list[str] = checked()
-    test_chroms: list[str] = checked()
+    validation_chroms: list[str] | None = checked()
+    test_chroms: list[str] | None = checked()
     exclude_chroms: list[str] = checked()
+    fold: int | None = checked(at_least=0, at_most=FOLDS - 1, default=None)
+    leave_out: str | None = checked(default=None)
 
     def __post_init__(self) -> None:
-        _check_windows(self.in_window, self.out_window)
+        check_windows(self.in_window, self.out_window)
+        self._check_one_way_to_split()
         splits = {
             "data.train_chroms": self.train_chroms or [],
-            "data.validation_chroms": self.validation_chroms,
-            "data.test_chroms": self.test_chroms,
+            "data.validation_chroms": self.validation_chroms or [],
+            "data.test_chroms": self.test_chroms or [],
             "data.exclude_chroms": self.exclude_chroms,
         }
         seen: dict[str, str] = {}
@@ -177,8 +182,11 @@ class DataConfig:
                         f"remove it from {key}."
                     )
                 seen[chrom] = key
-        for key in ("data.train_chroms", "data.validation_chroms"):
-            if splits[key] == [] and not (key == "data.train_chroms" and self.train_chroms is None):
+        for key, named in (
+            ("data.train_chroms", self.train_chroms),
+            ("data.validation_chroms", self.validation_chroms),
+        ):
+            if named == []:
                 raise ConfigError(f"{key}=[] is empty. Name at least one chromosome.")
         if self.source == "hdf5" and self.path is None:
             raise ConfigError("data.path has no value. Set it: data.path=<file made by prepare>")
@@ -186,6 +194,24 @@ class DataConfig:
             raise ConfigError(
                 "data.synthetic is null. Use data=synthetic, or data=hdf5 data.path=..."
             )
+
+    def _check_one_way_to_split(self) -> None:
+        """Lists of chromosomes, a fold, or one chromosome that is left out."""
+        lists = [k for k in ("train_chroms", "validation_chroms", "test_chroms") if self._has(k)]
+        other = [key for key in ("fold", "leave_out") if self._has(key)]
+        if len(other) + bool(lists) > 1:
+            said = " and ".join(f"data.{key}={getattr(self, key)}" for key in (*other, *lists))
+            drop = " ".join(f"data.{key}=null" for key in (lists or other[1:]))
+            raise ConfigError(f"{said}: these are two ways to split. Keep one, with {drop}")
+        for key in ("validation_chroms", "test_chroms"):
+            if not other and not self._has(key):
+                raise ConfigError(
+                    f"data.{key} has no value. Set it on the command line: data.{key}=[<chromosome>"
+                    f"]. Or leave the choice to data.fold, from 0 to {FOLDS - 1}."
+                )
+
+    def _has(self, key: str) -> bool:
+        return getattr(self, key) is not None
 
 
 @dataclass(frozen=True)
@@ -281,7 +307,8 @@ def check_trimming(trimming: int | None, in_window: int | None, out_window: int 
         )
 
 
-def _check_windows(in_window: int | None, out_window: int | None, prefix: str = "data.") -> None:
+def check_windows(in_window: int | None, out_window: int | None, prefix: str = "data.") -> None:
+    """Refuse windows of which one cannot be centred in the other."""
     if in_window is None or out_window is None:
         return
     if out_window > in_window or (in_window - out_window) % 2:
@@ -289,43 +316,6 @@ def _check_windows(in_window: int | None, out_window: int | None, prefix: str = 
             f"{prefix}in_window={in_window} and {prefix}out_window={out_window}: the input must be "
             "at least as long as the output and exceed it by an even number of bases."
         )
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """Everything `cherimoya-prepare` composes: source files, windows, filters and background."""
-
-    fasta: str
-    loci: str
-    signal: list[list[str]]
-    control: list[list[str]]
-    output: str
-    overwrite: bool
-    genome: str | None
-    center: str = checked(choices=("midpoint", "summit"))
-    in_window: int = checked(at_least=1)
-    out_window: int = checked(at_least=1)
-    max_jitter: int = checked(at_least=0)
-    max_n_fraction: float = checked(at_least=0, at_most=1)
-    min_counts: float = checked(at_least=0)
-    outlier_factor: float | None = checked(above=0)
-    background_ratio: float = checked(at_least=0)
-    min_distance: int = checked(at_least=0)
-    gc_bin: float = checked(at_least=0.001, at_most=1)
-    seed: int = checked(at_least=0)
-
-    def __post_init__(self) -> None:
-        _check_windows(self.in_window, self.out_window, prefix="")
-        for key, groups in (("signal", self.signal), ("control", self.control)):
-            if [] in groups or (key == "signal" and not groups):
-                raise ConfigError(
-                    f"{key}={groups} has an empty group. Name bigWig files: '{key}="
-                    f"[[plus.bw,minus.bw]]' for a stranded pair, '{key}=[[cuts.bw]]' for one."
-                )
-            paths = [path for group in groups for path in group]
-            twice = sorted({path for path in paths if paths.count(path) > 1})
-            if twice:
-                raise ConfigError(f"{key} names {twice[0]} twice. Name each bigWig once.")
 
 
 @dataclass(frozen=True)

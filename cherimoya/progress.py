@@ -33,7 +33,7 @@ def say_once(message: str) -> None:
 def shown(
     items: Iterable[T],
     label: str,
-    total: int,
+    total: int | None,
     unit: str,
     done: int = 0,
     tell: Callable[[str], None] = say,
@@ -42,6 +42,7 @@ def shown(
     """Iterate over `items`, `done` of `total` already dealt with, and show how far it is.
 
     With a bar on a terminal, unless there is to be none; else `tell` gets a line now and then.
+    `total` is None where it is unknown.
     """
     if bar and sys.stderr.isatty():
         yield from tqdm(items, desc=label, initial=done, total=total, leave=False, unit=unit)
@@ -49,7 +50,8 @@ def shown(
     last = time.monotonic()
     for i, item in enumerate(items, start=done):
         if time.monotonic() - last > LINE_SECONDS:
-            tell(f"{label}: {unit} {i:,} of {total:,}")
+            of = "" if total is None else f" of {total:,}"
+            tell(f"{label}: {unit} {i:,}{of}")
             last = time.monotonic()
         yield item
 

@@ -21,13 +21,15 @@ def checked(
     below: float | None = None,
     choices: tuple[Any, ...] | None = None,
     hint: str = "",
+    default: Any = MISSING,
 ) -> Any:
     """A dataclass field whose value must lie in a range or among `choices`.
 
-    The check applies to every element of a list, and never to None. `hint` ends the message.
+    The check applies to every element of a list, and never to None. `hint` ends the message. A
+    `default` is for keys that configurations saved by earlier releases lack.
     """
     limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
-    return field(metadata={"limits": limits, "choices": choices, "hint": hint})
+    return field(default=default, metadata={"limits": limits, "choices": choices, "hint": hint})
 
 
 def build(cls: type[T], values: Any, prefix: str = "") -> T:
@@ -102,7 +104,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         options = [a for a in get_args(hint) if a is not type(None)]
         if value is None:
             return None
-        return _convert(options[0], value, key)
+        lists = [a for a in options if get_origin(a) is list and isinstance(value, (list, tuple))]
+        return _convert([*lists, *options][0], value, key)
     if get_origin(hint) is list:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{key}={value!r}: expected a list, such as {key}=[...]")

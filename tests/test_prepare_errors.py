@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from toy import LENGTHS, Toy, narrow
 
-from cherimoya.data import hdf5
+from cherimoya.data import hdf5, sources
 from cherimoya.errors import ConfigError, DataError
 
 
 def refused(toy: Toy, message: str, **values) -> str:
     """The message of the DataError that `values` give; nothing may be left behind."""
+    before = sorted(toy.folder.iterdir())
     with pytest.raises(DataError, match=message) as raised:
         toy.run(**values)
-    assert not list(toy.folder.glob("out.h5*"))
-    assert not list(toy.folder.glob(".out*"))
+    assert sorted(toy.folder.iterdir()) == before
     return str(raised.value)
 
 
@@ -89,18 +89,18 @@ def test_damaged_sources(toy: Toy) -> None:
 
 def test_names_that_do_not_match(toy: Toy) -> None:
     toy.bed("A\t100\t200", "B\t100\t200")
-    message = refused(toy, "name chromosomes differently")
-    assert "The loci: A, B. The genome: chrA, chrB, chrC." in message
-    assert "sed 's/^/chr/'" in message
+    message = refused(toy, "loci=.*name chromosomes differently")
+    assert "In the file: A, B. In the genome: chrA, chrB, chrC." in message
+    assert "Proposal: A is chrA, B is chrB. Accept it with chrom_alias=auto." in message
     toy.bed("2L\t100\t200")
-    refused(toy, "The loci: 2L. .*Rename one to match")
+    refused(toy, "In the file: 2L. .*chrom_alias=names.tsv")
     toy.bed("chrA\t100\t200")
     for name, values in {"A": toy.plus["chrA"], "zz": toy.plus["chrA"]}.items():
         path = toy.bigwig("other.bw", {name: values})
         message = refused(toy, "name chromosomes differently", signal=[[str(path)]])
-        assert f"The bigWig: {name}. The genome: chrA, chrB, chrC." in message
+        assert f"In the file: {name}. In the genome: chrA, chrB, chrC." in message
     toy.bases = {chrom.removeprefix("chr"): bases for chrom, bases in toy.bases.items()}
-    refused(toy, re.escape("sed 's/^chr//'"), fasta=str(toy.fasta("bare.fa")))
+    refused(toy, "Proposal: chrA is A. ", fasta=str(toy.fasta("bare.fa")))
 
 
 def test_a_bigwig_of_another_assembly(toy: Toy) -> None:
@@ -131,9 +131,25 @@ def test_outputs_that_cannot_be_written(toy: Toy, monkeypatch) -> None:
     toy.run(output=str(toy.folder / "deep" / "er" / "x.h5"))
     toy.run()
     before = hdf5.fingerprint(toy.folder / "out.h5")
-    with pytest.raises(DataError, match=r"exists already.*overwrite=true"):
+    with pytest.raises(DataError, match=r"made otherwise: seed was 0, now 1.*overwrite=true"):
+        toy.run(overwrite=False, seed=1)
+    toy.bed("chrA\t100\t202")
+    with pytest.raises(DataError, match=r"loci 2 was loci.bed \(.*\), now loci.bed \("):
         toy.run(overwrite=False)
+    toy.write("other.h5", "mine")
+    with pytest.raises(DataError, match=r"other.h5: exists already, made by something else"):
+        toy.run(overwrite=False, output=f"{toy.folder}/other.h5")
     assert hdf5.fingerprint(toy.folder / "out.h5") == before
+
+
+def test_a_full_disk(toy: Toy, monkeypatch) -> None:
+    toy.bed("chrA\t100\t200")
+
+    def full(path, spool, tell):
+        return sources.read_genome(path, Path("/dev/full"), tell)
+
+    monkeypatch.setattr("cherimoya.data.inputs.read_genome", full)
+    refused(toy, "output=.*out.h5: the disk is full.*Free space")
 
 
 def test_a_missing_reader_names_the_extra(toy: Toy, monkeypatch) -> None:

@@ -9,14 +9,18 @@ import pytest
 from toy import configure
 
 from cherimoya.data import hdf5
+from cherimoya.data.aliases import Aliases
 from cherimoya.data.prepare import prepare
+from cherimoya.data.sources import read_genome
+from cherimoya.data.tracks import open_tracks
+from cherimoya.errors import DataError
 
 pytest.importorskip("pybigtools")
 
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
-def yeast(shared: Path, output: Path, loci: str, signal: list[str], **windows: int) -> hdf5.Loci:
+def yeast(shared: Path, output: Path, loci: str, signal: list[str], **values) -> hdf5.Loci:
     """The peaks of `loci` with `signal` as one group, paths below the yeast folder, unfiltered."""
     folder = shared / "data" / "yeast"
     if not folder.is_dir():
@@ -29,7 +33,7 @@ def yeast(shared: Path, output: Path, loci: str, signal: list[str], **windows: i
         background_ratio=0,
         outlier_factor=None,
         max_jitter=0,
-        **windows,
+        **values,
     )
     return hdf5.read(prepare(config, lambda line: None))
 
@@ -108,3 +112,76 @@ def test_yeast_cuts_gather_at_reb1(shared: Path, tmp_path: Path) -> None:
     assert means["CGGGTAA"] == pytest.approx(71, abs=2)
     assert means["CGGATAA"] == pytest.approx(23, abs=2)
     assert means["CGAGTAA"] == pytest.approx(23, abs=2)
+
+
+def test_fragments_give_the_cuts_of_the_bigwig(shared: Path) -> None:
+    folder = shared / "data/yeast/atac"
+    files = [str(folder / name) for name in ("yeast_500k_SRR1822137.frag.gz", "atac_ins.bw")]
+    if not folder.is_dir():
+        pytest.skip(f"real data are not at {folder}")
+    tn5 = {"shift_plus": 4, "shift_minus": -5, "counts": False}
+    config = configure(fasta="-", loci="-", signal=[files], output="-", fragments=tn5)
+    with open_tracks(config.signal, "signal", config) as ((cuts, bigwig),):
+        assert set(cuts.lengths) == set(bigwig.lengths)
+        for chrom in ("chrI", "chrXVI", "chrM"):
+            length = bigwig.lengths[chrom]
+            wanted = bigwig.values(chrom, 0, length)
+            assert wanted.sum() > 10_000
+            np.testing.assert_array_equal(cuts.values(chrom, 0, length), wanted)
+
+
+def test_reads_of_the_same_assay_under_other_names(shared: Path, tmp_path: Path) -> None:
+    pysam = pytest.importorskip("pysam")
+    bam = shared / "data/yeast/stripeseq/S288C.bam"
+    loci_file, windows = "stripeseq/WT_tss_loci.bed", {"in_window": 1014, "out_window": 1000}
+    starts = ["stripeseq/S288C.bam"]
+    with pytest.raises(DataError, match=r"I is chrI, .* Accept it with chrom_alias=auto"):
+        yeast(shared, tmp_path / "bam.h5", loci_file, starts, **windows)
+    reads = {"stranded": True, "mates": "first", "shift_plus": 0, "shift_minus": 0}
+    reads |= {"min_mapq": 0, "duplicates": "drop", "proper_pairs": False}
+    loci = yeast(
+        shared,
+        tmp_path / "bam.h5",
+        loci_file,
+        starts,
+        **windows,
+        bam=reads,
+        chrom_alias="auto",
+        processes=1,
+    )
+    assert loci.track_names == ["S288C.plus", "S288C.minus"]
+    with pysam.AlignmentFile(str(bam)) as file:
+        for row in np.argsort(-loci.signal.sum(axis=(1, 2)))[:20]:
+            left = int(loci.start[row]) + 7  # of the output window
+            wanted = np.zeros((2, 1000), int)
+            name = str(loci.chrom[row]).removeprefix("chr")
+            for read in file.fetch(name, left, left + 1000):
+                if read.flag & 0x904 or not read.is_read1:
+                    continue
+                at = read.reference_end - 1 if read.is_reverse else read.reference_start
+                if left <= at < left + 1000:
+                    wanted[int(read.is_reverse), at - left] += 1
+            assert wanted.sum() > 50
+            np.testing.assert_array_equal(loci.signal[row], wanted)
+    # where transcripts start at one base, they do so in the whole experiment too
+    whole = yeast(
+        shared,
+        tmp_path / "whole.h5",
+        loci_file,
+        ["stripeseq/WT_plus.bw", "stripeseq/WT_minus.bw"],
+        **windows,
+    )
+    assert (loci.start == whole.start).all()
+    reads_at = loci.signal.sum()
+    assert loci.signal[whole.signal > 0].sum() / reads_at > 0.99
+    assert loci.signal[..., 1:][whole.signal[..., :-1] > 0].sum() / reads_at < 0.8
+
+
+def test_every_name_of_the_reads_has_an_alias(shared: Path) -> None:
+    path = shared / "data/yeast/genome/sacCer3.fa.gz"
+    if not path.is_file():
+        pytest.skip(f"real data are not at {path}")
+    genome = read_genome(path, None)
+    roman = [name.removeprefix("chr") for name in genome.lengths if name != "chrM"]
+    found = Aliases("auto", genome).of([*roman, "Mito"], "S288C.bam")
+    assert found == {**{name: f"chr{name}" for name in roman}, "Mito": "chrM"}

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from cherimoya.config import PrepareConfig, resolve
+from cherimoya.config import resolve
+from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import hdf5
 from cherimoya.data.prepare import prepare
 
@@ -58,6 +59,7 @@ class Toy:
         return self.write(name, "\n".join(lines) + "\n")
 
     def write(self, name: str, text: str) -> Path:
+        (self.folder / name).parent.mkdir(exist_ok=True)
         (self.folder / name).write_text(text)
         return self.folder / name
 

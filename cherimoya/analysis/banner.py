@@ -10,6 +10,7 @@ from cherimoya.analysis import baselines
 from cherimoya.config import TrainConfig
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset
+from cherimoya.data.splits import shown
 from cherimoya.ops.dispatch import route
 from cherimoya.training.precision import HALF
 from cherimoya.training.step import TrainingStep
@@ -34,6 +35,10 @@ def banner(
     for split, rows in dataset.rows.items():
         peaks = len(dataset.peaks(split))
         splits.append(f"{split} {peaks:,} peaks + {len(rows) - peaks:,} background")
+    held_out = [
+        f"{split} {shown(dict.fromkeys(loci.chrom[dataset.rows[split]].tolist()))}"
+        for split in ("validation", "test")
+    ]
     size = sum(p.numel() for p in parameters.values())
     facts = {
         "run": f"{folder}, seed {config.seed}",
@@ -47,6 +52,7 @@ def banner(
         f"{', wider than the window' if model.receptive_field > loci.in_window else ''}",
         "data": f"{dataset.path} ({dataset.fingerprint})",
         "loci": "; ".join([*splits, known["loci"]]),
+        "held out": "; ".join(held_out),
         "steps": f"{examples // batch_size} an epoch of {batch_size} examples "
         f"({examples % batch_size} dropped), {config.trainer.max_epochs} epochs",
         "metrics": known["metrics"],

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cherimoya.data.sources import Genome, Places
+from cherimoya.data.places import Places
+from cherimoya.data.sources import Genome
 
+STRETCH = 1 << 22  # bases that are counted at a time
 MAX_BIN_SHIFT = 2  # a window may stand in for one this many GC bins away
 
 
@@ -29,14 +31,13 @@ class Windows:
 
 def gc_fraction(codes: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     """(n,) share of G and C among the A C G T of codes[start : start + length], 0 if none."""
-    gc = _window_sums((codes == 1) | (codes == 2), starts, length)
-    known = _window_sums(codes < 4, starts, length)
+    gc, known = _window_sums(codes, starts, length, (1, 2), (0, 1, 2, 3))
     return gc / np.maximum(known, 1)
 
 
 def n_fraction(codes: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     """(n,) share of N in codes[start : start + length]."""
-    return _window_sums(codes == 4, starts, length) / length
+    return _window_sums(codes, starts, length, (4,))[0] / length
 
 
 def candidates(
@@ -54,7 +55,7 @@ def candidates(
     """
     found, gc = [], []
     for chrom in dict.fromkeys(peaks.chrom.tolist()):
-        codes = genome.codes[chrom]
+        codes = genome.codes(chrom)
         there = peaks.take(peaks.chrom == chrom)
         centers = _free_centers(len(codes), there, windows, min_distance, rng)
         starts = centers - windows.in_window // 2
@@ -119,9 +120,23 @@ def _places(chrom: str, centers: np.ndarray, windows: Windows) -> Places:
     return Places(np.full(len(centers), chrom), centers, left, left + windows.out_window)
 
 
-def _window_sums(flags: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    if not len(starts):
-        return np.zeros(0, np.int64)
-    edges = np.stack([starts, starts + length], axis=1).ravel()
-    padded = np.append(flags, False)  # reduceat cannot end at the array's end
-    return np.add.reduceat(padded, edges, dtype=np.int64)[::2]
+def _window_sums(
+    codes: np.ndarray, starts: np.ndarray, length: int, *kinds: tuple[int, ...]
+) -> list[np.ndarray]:
+    """For each of `kinds`, (n,) how many of codes[start : start + length] are one of its codes.
+
+    Takes the windows in stretches of the sequence, so that memory stays small for a chromosome.
+    """
+    sums = [np.zeros(len(starts), np.int64) for _ in kinds]
+    order = np.argsort(starts, kind="stable")
+    stretch = starts[order] // STRETCH
+    for rows in np.split(order, np.flatnonzero(np.diff(stretch)) + 1) if len(order) else []:
+        first = int(starts[rows[0]])
+        part = codes[first : int(starts[rows[-1]]) + length]
+        left = starts[rows] - first
+        for found, kind in zip(sums, kinds, strict=True):
+            is_kind = np.isin(np.arange(256), kind)
+            before = np.zeros(len(part) + 1, np.int32)
+            np.cumsum(is_kind[part], out=before[1:])
+            found[rows] = before[left + length] - before[left]
+    return sums

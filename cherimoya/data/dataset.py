@@ -8,7 +8,7 @@ import numpy as np
 from cherimoya.config import DataConfig
 from cherimoya.data import hdf5, synthetic
 from cherimoya.data.loci import Loci, crop
-from cherimoya.data.splits import select_splits
+from cherimoya.data.splits import split_rows
 from cherimoya.errors import DataError
 
 
@@ -34,15 +34,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     """
     path = _path(config)
     header = hdf5.read_header(path, config.keys)
-    rows = select_splits(
-        header.chrom,
-        header.label,
-        train=config.train_chroms,
-        validation=config.validation_chroms,
-        test=config.test_chroms,
-        exclude=config.exclude_chroms,
-        where=str(path),
-    )
+    rows = split_rows(config, header.chrom, header.label, str(path))
     loci = crop(
         hdf5.read(path, keys=config.keys),
         config.in_window,

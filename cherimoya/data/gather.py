@@ -1,56 +1,53 @@
-"""Cutting sequence and signal out of opened files, around places on the genome."""
+"""Sequence and signal out of opened files, around places on the genome."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cherimoya import progress
-from cherimoya.config import PrepareConfig
-from cherimoya.data.background import Windows, gc_fraction
+from cherimoya.config_prepare import PrepareConfig
+from cherimoya.data.background import Windows, gc_fraction, n_fraction
+from cherimoya.data.cutting import Cutter, merged, pieces
 from cherimoya.data.loci import Loci
-from cherimoya.data.sources import Genome, Places, Track
-from cherimoya.errors import DataError
-
-Say = Callable[[str], None]
+from cherimoya.data.places import Places
+from cherimoya.data.sources import Genome, Say
+from cherimoya.data.track import Track, stem
 
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """The opened files, and what to cut out of them."""
+    """The opened files, their tracks by group, and what to cut out of them.
+
+    places: the loci; excluded: the regions that none may touch
+    """
 
     config: PrepareConfig
     genome: Genome
-    signal: list[Track]
-    control: list[Track]
+    places: Places
+    excluded: Places
+    signal: list[list[Track]]
+    control: list[list[Track]]
     windows: Windows
     say: Say
 
 
 def gather(places: Places, label: int, sources: Sources) -> Loci:
-    """Sequence, signal (float32) and control around each of `places`."""
+    """Sequence, signal and control around each of `places`, read chromosome by chromosome."""
     config, windows = sources.config, sources.windows
     starts = windows.starts(places.center)
-    sequence = np.empty((len(places), windows.stored), np.uint8)
-    for chrom in dict.fromkeys(places.chrom.tolist()):
-        rows = np.flatnonzero(places.chrom == chrom)
-        codes = sources.genome.codes[chrom]
-        sequence[rows] = np.lib.stride_tricks.sliding_window_view(codes, windows.stored)[
-            starts[rows]
-        ]
-    inset = (windows.in_window - windows.out_window) // 2
-    what = "peaks" if label else "background"
-    signal = _values(
-        sources.signal, places, starts + inset, windows.stored - 2 * inset, what, sources
-    )
-    control = None
-    if sources.control:
-        control = _values(sources.control, places, starts, windows.stored, what, sources)
+    signal, control = flat(sources.signal), flat(sources.control)
+    orders = _by_chromosome(places)
+    cutter = Cutter(sources.genome, windows, signal, control)
+    found = pieces(cutter, [places.take(rows) for rows in orders], config.processes)
+    what = f"reading {len(signal) + len(control)} tracks at {'peaks' if label else 'background'}"
+    shown = progress.shown(found, what, len(orders), "chromosome", tell=sources.say)
+    columns = [list(arrays) for arrays in zip(*shown, strict=True)]
+    read = [merged(arrays, orders) for arrays in columns]
     return Loci(
-        sequence=sequence,
-        signal=signal,
-        control=control,
+        sequence=read[0],
+        signal=read[1],
+        control=read[2] if control else None,
         label=np.full(len(places), label, np.uint8),
         chrom=places.chrom,
         start=starts,
@@ -58,39 +55,34 @@ def gather(places: Places, label: int, sources: Sources) -> Loci:
         in_window=windows.in_window,
         out_window=windows.out_window,
         max_jitter=windows.max_jitter,
-        track_names=[stem(track.path) for track in sources.signal],
-        control_names=[stem(track.path) for track in sources.control],
-        signal_groups=[len(group) for group in config.signal],
-        control_groups=[len(group) for group in config.control],
+        track_names=[track.name for track in signal],
+        control_names=[track.name for track in control],
+        signal_groups=[len(group) for group in sources.signal],
+        control_groups=[len(group) for group in sources.control],
         genome=config.genome or stem(Path(config.fasta)),
         provenance={},
     )
 
 
-def _values(
-    tracks: list[Track],
-    places: Places,
-    starts: np.ndarray,
-    length: int,
-    what: str,
-    sources: Sources,
-) -> np.ndarray:
-    """(n, tracks, length) float32. Raises DataError for a negative value."""
-    values = np.empty((len(places), len(tracks), length), np.float32)
-    label = f"reading {len(tracks)} bigWig at {what}"
-    for row in progress.shown(range(len(places)), label, len(places), "locus", tell=sources.say):
-        chrom, start = str(places.chrom[row]), int(starts[row])
-        for i, track in enumerate(tracks):
-            values[row, i] = track.values(chrom, start, start + length)
-    if values.min(initial=0) >= 0:
-        return values
-    row, i, base = np.argwhere(values < 0)[0]
-    raise DataError(
-        f"{tracks[i].path}: {values[row, i, base]:g} at {places.chrom[row]}:"
-        f"{starts[row] + base:,} (0-based), near the locus {places.name(row)}. Counts cannot be "
-        "negative. For a minus strand stored as negative values, turn them: bigWigToBedGraph, "
-        "awk '{$4 = -$4} 1', bedGraphToBigWig."
-    )
+def n_fractions(places: Places, sources: Sources) -> np.ndarray:
+    """(n,) share of N in the stored sequence of each of `places`."""
+    shares = np.empty(len(places))
+    for rows in _by_chromosome(places):
+        codes = sources.genome.codes(str(places.chrom[rows[0]]))
+        starts = sources.windows.starts(places.center[rows])
+        shares[rows] = n_fraction(codes, starts, sources.windows.stored)
+    return shares
+
+
+def _by_chromosome(places: Places) -> list[np.ndarray]:
+    """Row numbers of the places on each chromosome, in order of position."""
+    order = np.lexsort((places.center, places.chrom))
+    return np.split(order, np.flatnonzero(places.chrom[order][1:] != places.chrom[order][:-1]) + 1)
+
+
+def flat(groups: list[list[Track]]) -> list[Track]:
+    """The tracks of all groups, in order."""
+    return [track for group in groups for track in group]
 
 
 def group_totals(loci: Loci) -> np.ndarray:
@@ -105,8 +97,3 @@ def gc_of(loci: Loci) -> np.ndarray:
     n, stored = loci.sequence.shape
     starts = np.arange(n) * stored + loci.max_jitter
     return gc_fraction(loci.sequence.ravel(), starts, loci.in_window)
-
-
-def stem(path: Path) -> str:
-    """The file's name without .gz and its last suffix."""
-    return path.name.removesuffix(".gz").rsplit(".", 1)[0]

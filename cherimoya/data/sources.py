@@ -1,48 +1,27 @@
-"""What experiments come as: a FASTA genome, bigWig tracks, BED or narrowPeak loci."""
+"""A genome out of a FASTA file, and what every reader of a source file needs."""
 
 import gzip
 import importlib
+import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from cherimoya import progress
 from cherimoya.data.loci import N_CODE
-from cherimoya.data.splits import name_mismatch, shown
 from cherimoya.errors import DataError
 
+Say = Callable[[str], None]
+
 GZIP_MAGIC = b"\x1f\x8b"
-BIGWIG_MAGIC = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
 FASTA_BLOCK = 1 << 26
-NO_FIELDS = ("track", "browser", "#")
-SUMMIT_COLUMN = 9  # narrowPeak column 10, an offset from the start
-
-
-@dataclass(frozen=True, eq=False)
-class Places:
-    """Loci on the genome: chrom (n,) text; center, start, end (n,) int64, 0-based, half open."""
-
-    chrom: np.ndarray
-    center: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.center)
-
-    def take(self, rows: np.ndarray) -> "Places":
-        """The places at `rows`, a mask or row numbers."""
-        return Places(self.chrom[rows], self.center[rows], self.start[rows], self.end[rows])
-
-    def name(self, row: int) -> str:
-        """chrom:start-end of one place."""
-        return f"{self.chrom[row]}:{self.start[row]:,}-{self.end[row]:,}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,109 +29,54 @@ class Genome:
     """A FASTA file.
 
     lengths: sequence name to length in bases, in the file's order
-    codes: (length,) uint8 for each name that was asked for, 0-3 for A C G T in either case, 4
-        for every other letter
-    letters: how often each letter other than A C G T occurs in them
+    letters: how often each letter other than A C G T occurs, by sequence name
+    spool: a file of the codes of all sequences, one after the other, where they were asked for
     """
 
     path: Path
     lengths: dict[str, int]
-    codes: dict[str, np.ndarray]
-    letters: Counter[str]
+    letters: dict[str, Counter[str]]
+    spool: Path | None
+
+    def codes(self, chrom: str) -> np.ndarray:
+        """(length,) uint8 of one sequence: 0-3 for A C G T in either case, 4 for other letters."""
+        assert self.spool is not None
+        if not self.lengths[chrom]:
+            return np.zeros(0, np.uint8)
+        return np.memmap(self.spool, np.uint8, "r", self._offsets[chrom], self.lengths[chrom])
+
+    @cached_property
+    def _offsets(self) -> dict[str, int]:
+        ends = np.cumsum(list(self.lengths.values())).tolist()
+        return dict(zip(self.lengths, [0, *ends], strict=False))
 
 
-def read_genome(path: str | Path, names: Collection[str]) -> Genome:
-    """The FASTA file at `path`, plain, gzip or BGZF, with the codes of the sequences in `names`."""
+def read_genome(path: str | Path, spool: Path | None, tell: Say = progress.say) -> Genome:
+    """The FASTA file at `path`, plain, gzip or BGZF; its codes go to the file `spool`, if any.
+
+    The codes stay on disk, so that memory does not grow with the genome. `tell` hears how far
+    it is.
+    """
     path = Path(path)
     check_exists(path, "fasta")
     lengths: dict[str, int] = {}
-    parts: dict[str, list[bytes]] = {}
-    others: Counter[int] = Counter()
+    others: dict[str, Counter[int]] = {}
     name = ""
     try:
-        with opened(path, "rb") as file:
-            for header, lines in _fasta_pieces(file, path):
+        with opened(path, "rb") as file, open(spool or os.devnull, "wb") as codes_file:
+            pieces = _fasta_pieces(file, path)
+            label = f"reading {path.name}"
+            for header, lines in progress.shown(pieces, label, None, "piece", tell=tell):
                 if header is not None:
                     name = _fasta_name(header, lengths, path)
-                    lengths[name] = 0
+                    lengths[name], others[name] = 0, Counter()
                 codes = lines.translate(_CODES, b"\r\n\t ")
                 lengths[name] += len(codes)
-                if name in names:
-                    parts.setdefault(name, []).append(codes)
-                    others.update(lines.translate(None, b"ACGTacgt\r\n\t "))
+                codes_file.write(codes)
+                others[name].update(lines.translate(None, b"ACGTacgt\r\n\t "))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"fasta={path}: truncated or damaged ({error}). Copy it again.") from None
-    whole = {name: np.frombuffer(b"".join(pieces), np.uint8) for name, pieces in parts.items()}
-    letters: Counter[str] = Counter()
-    for code, count in others.items():
-        letters[chr(code).upper()] += count
-    return Genome(path, lengths, whole, letters)
-
-
-class Track:
-    """A bigWig file. `lengths` maps chromosome to length in bases."""
-
-    def __init__(self, path: Path, bigwig: Any) -> None:
-        self.path = path
-        self.lengths: dict[str, int] = dict(bigwig.chroms())
-        self._bigwig = bigwig
-
-    def values(self, chrom: str, start: int, end: int) -> np.ndarray:
-        """(end - start,) float64; zeros where the file has no value or no such chromosome."""
-        if chrom not in self.lengths:
-            return np.zeros(end - start)
-        try:
-            values = self._bigwig.values(chrom, start, end, fillna=None)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # damage makes pybigtools panic, which is no Exception
-            raise DataError(
-                f"{self.path}: cannot be read at {chrom}:{start:,}-{end:,} ({error}). "
-                "The file is damaged: make or copy it again."
-            ) from None
-        return np.where(np.isnan(values), 0, values)
-
-
-@contextmanager
-def open_tracks(paths: Iterable[str | Path], key: str) -> Iterator[list[Track]]:
-    """The bigWig files at `paths`, which the configuration names under `key`."""
-    bigtools = _needed("pybigtools")
-    with ExitStack() as stack:
-        tracks = []
-        for path in map(Path, paths):
-            _check_bigwig(path, key)
-            # an open file, because pybigtools judges a path by its suffix
-            file = stack.enter_context(open(path, "rb"))
-            try:
-                tracks.append(Track(path, bigtools.open(file)))
-            except (bigtools.BBIReadError, ValueError, OSError):
-                raise DataError(
-                    f"{key}: {path} is truncated or damaged. Make or copy it again."
-                ) from None
-        yield tracks
-
-
-def read_places(path: str | Path, center: str) -> Places:
-    """The lines of a BED or narrowPeak file, plain or gzip.
-
-    center: "midpoint", or "summit" (narrowPeak column 10, bases after the start). Raises
-    DataError with the line's number for a line that cannot be understood.
-    """
-    path = Path(path)
-    check_exists(path, "loci")
-    rows = []
-    try:
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip() and not line.startswith(NO_FIELDS):
-                    rows.append(_place(line, center, f"loci={path}, line {number}"))
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"loci={path}: not a BED file ({error}). Give a text file.") from None
-    if not rows:
-        raise DataError(f"loci={path}: no loci in it. Give a BED file with at least one line.")
-    chrom, middle, start, end = zip(*rows, strict=True)
-    numbers = (np.array(column, np.int64) for column in (middle, start, end))
-    return Places(np.array(chrom), *numbers)
+    return Genome(path, lengths, {name: _upper(counts) for name, counts in others.items()}, spool)
 
 
 def opened(path: Path, mode: str, encoding: str | None = None) -> IO[Any]:
@@ -172,72 +96,6 @@ def check_exists(path: Path, key: str) -> None:
         raise DataError(f"{key}={path}: the file is empty.")
 
 
-def check_loci_names(places: Places, genome: Genome, path: str | Path) -> None:
-    """Raise DataError when the loci name chromosomes in another way than the genome."""
-    asked = list(dict.fromkeys(places.chrom.tolist()))
-    if name_mismatch(asked, genome.lengths) or not set(asked) & set(genome.lengths):
-        raise DataError(
-            f"loci={path} and fasta={genome.path} name chromosomes differently. "
-            f"The loci: {shown(asked)}. The genome: {shown(genome.lengths)}. "
-            f"{_renaming(asked, genome.lengths, str(path))}"
-        )
-
-
-def check_track_names(track: Track, genome: Genome, chroms: Iterable[str]) -> None:
-    """Raise DataError when a bigWig is for another genome or another naming of it.
-
-    `chroms` are those with loci: other chromosomes may be called anything.
-    """
-    if name_mismatch(track.lengths, chroms) or not set(track.lengths) & set(genome.lengths):
-        raise DataError(
-            f"{track.path} and fasta={genome.path} name chromosomes differently. The bigWig: "
-            f"{shown(track.lengths)}. The genome: {shown(genome.lengths)}. Rename them in the "
-            "bigWig (bigWigToBedGraph, sed, bedGraphToBigWig), or give the FASTA it was made with."
-        )
-    for chrom in chroms:
-        length = track.lengths.get(chrom, genome.lengths[chrom])
-        if length != genome.lengths[chrom]:
-            raise DataError(
-                f"{track.path}: {chrom} has {length:,} bases, but {genome.lengths[chrom]:,} in "
-                f"fasta={genome.path}. They are different assemblies: give the FASTA that the "
-                "reads were aligned to."
-            )
-
-
-def _place(line: str, center: str, where: str) -> tuple[str, int, int, int]:
-    columns = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
-    if len(columns) < 3:
-        raise DataError(
-            f"{where}: {line.strip()!r} has {len(columns)} columns. BED needs chrom, start, end."
-        )
-    try:
-        start, end = int(columns[1]), int(columns[2])
-    except ValueError:
-        raise DataError(
-            f"{where}: start {columns[1]!r} and end {columns[2]!r} must be whole numbers. "
-            "If this line is a header, start it with #."
-        ) from None
-    if not 0 <= start < end:
-        raise DataError(
-            f"{where}: start {start} and end {end}: BED intervals start at 0 or later and end "
-            "after they start."
-        )
-    offset = (end - start) // 2 if center == "midpoint" else _summit(columns, end - start, where)
-    return columns[0], start + offset, start, end
-
-
-def _summit(columns: list[str], length: int, where: str) -> int:
-    fix = "Use center=midpoint, or a narrowPeak file with summits in column 10."
-    if len(columns) <= SUMMIT_COLUMN:
-        raise DataError(f"{where}: {len(columns)} columns, so no summit. {fix}")
-    text = columns[SUMMIT_COLUMN].strip()
-    if not text.isdigit() or int(text) >= length:
-        raise DataError(
-            f"{where}: summit offset {text} must lie in the peak of {length} bases. {fix}"
-        )
-    return int(text)
-
-
 def _fasta_pieces(file: IO[bytes], path: Path) -> Iterator[tuple[bytes | None, bytes]]:
     """(header, lines of letters) in order; header None where the sequence before goes on."""
     rest, first = b"", True
@@ -252,12 +110,24 @@ def _fasta_pieces(file: IO[bytes], path: Path) -> Iterator[tuple[bytes | None, b
 
 def _split_headers(lines: bytes) -> Iterator[tuple[bytes | None, bytes]]:
     """The same for whole lines."""
+    if b">" not in lines:
+        if lines:
+            yield None, lines
+        return
     before, *records = re.split(rb"^>", lines, flags=re.MULTILINE)
     if before:
         yield None, before
     for record in records:
         header, _, letters = record.partition(b"\n")
         yield header, letters
+
+
+def _upper(counts: Counter[int]) -> Counter[str]:
+    """Counts of letters in either case, from those of bytes."""
+    letters: Counter[str] = Counter()
+    for code, count in counts.items():
+        letters[chr(code).upper()] += count
+    return letters
 
 
 def _fasta_name(header: bytes, known: Collection[str], path: Path) -> str:
@@ -268,30 +138,13 @@ def _fasta_name(header: bytes, known: Collection[str], path: Path) -> str:
     return words[0]
 
 
-def _check_bigwig(path: Path, key: str) -> None:
-    check_exists(path, key)
-    if _head(path, 4) not in BIGWIG_MAGIC:
-        raise DataError(
-            f"{key}={path}: not a bigWig file. Make one with bedGraphToBigWig or bamCoverage."
-        )
-
-
-def _renaming(asked: Iterable[str], held: Iterable[str], path: str) -> str:
-    """What to type so that the names agree, when only `chr` differs."""
-    asked, mismatch = list(asked), name_mismatch(asked, held)
-    if mismatch and all(new == f"chr{old}" for old, new in mismatch.items()):
-        return f"Rename the loci: sed 's/^/chr/' {path} > renamed.bed"
-    if mismatch and all(old == f"chr{new}" for old, new in mismatch.items()):
-        return f"Rename the loci: sed 's/^chr//' {path} > renamed.bed"
-    return "Rename one to match the other, or give the FASTA that the loci were made with."
-
-
 def _head(path: Path, size: int) -> bytes:
     with open(path, "rb") as file:
         return file.read(size)
 
 
-def _needed(module: str) -> Any:
+def needed(module: str) -> Any:
+    """The optional package `module`; raises DataError with what to install."""
     try:
         return importlib.import_module(module)
     except ImportError:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
+from cherimoya.config import FOLDS, DataConfig
 from cherimoya.errors import DataError
 
 SHOWN = 12
@@ -43,6 +44,84 @@ def select_splits(
     return rows
 
 
+def split_rows(
+    config: DataConfig, chrom: np.ndarray, label: np.ndarray, where: str
+) -> dict[str, np.ndarray]:
+    """`select_splits` by whatever `config` says: lists, a fold, or a chromosome left out."""
+    train, validation, test = config.train_chroms, config.validation_chroms, config.test_chroms
+    if config.fold is not None:
+        held = folds(chrom, label, config.exclude_chroms, where)
+        train, test = None, held[config.fold]
+        validation = held[(config.fold + 1) % FOLDS]
+    elif config.leave_out is not None:
+        train, test = None, [config.leave_out]
+        validation = [beside(config.leave_out, chrom, label, config.exclude_chroms, where)]
+    return select_splits(
+        chrom,
+        label,
+        train=train,
+        validation=validation or (),
+        test=test or (),
+        exclude=config.exclude_chroms,
+        where=where,
+    )
+
+
+def folds(
+    chrom: np.ndarray, label: np.ndarray, exclude: Collection[str] = (), where: str = "the file"
+) -> list[list[str]]:
+    """FOLDS lists of chromosomes with about as many peaks each; all but those in `exclude`.
+
+    The chromosome with most peaks goes first, each to the fold with fewest so far: the same
+    peaks give the same folds. Raises DataError for fewer chromosomes with peaks than folds.
+    """
+    peaks = _peaks(chrom, label, exclude)
+    if sum(count > 0 for count in peaks.values()) < FOLDS:
+        raise DataError(
+            f"data.fold needs peaks on {FOLDS} chromosomes or more, but {where} has them on "
+            f"{shown(name for name, count in peaks.items() if count)}. Name the chromosomes: "
+            "data.fold=null data.validation_chroms=[...] data.test_chroms=[...]"
+        )
+    lists: list[list[str]] = [[] for _ in range(FOLDS)]
+    for name in sorted(peaks, key=lambda name: (-peaks[name], name)):
+        min(lists, key=lambda names: sum(peaks[n] for n in names)).append(name)
+    return lists
+
+
+def beside(
+    left_out: str,
+    chrom: np.ndarray,
+    label: np.ndarray,
+    exclude: Collection[str] = (),
+    where: str = "the file",
+) -> str:
+    """The chromosome that validates while `left_out` is tested: nearest to a tenth of the peaks.
+
+    Raises DataError when there is no such chromosome, naming those that can be left out.
+    """
+    peaks = _peaks(chrom, label, exclude)
+    others = {name: count for name, count in peaks.items() if count and name != left_out}
+    if not peaks.get(left_out) or len(others) < 2:
+        raise DataError(
+            f"data.leave_out={left_out}: no chromosome with peaks in {where}, or the last but one. "
+            f"Leave out one of {','.join(name for name, count in peaks.items() if count)} (all of "
+            "them in turn: -m data.leave_out=<these>)."
+        )
+    tenth = sum(peaks.values()) / 10
+    return min(others, key=lambda name: (abs(others[name] - tenth), name))
+
+
+def _peaks(chrom: np.ndarray, label: np.ndarray, exclude: Collection[str]) -> dict[str, int]:
+    """The number of peaks on each chromosome that is not excluded."""
+    names, counts = np.unique(chrom, return_inverse=True)
+    peaks = np.bincount(counts, weights=label == 1, minlength=len(names))
+    return {
+        name: int(count)
+        for name, count in zip(names.tolist(), peaks, strict=True)
+        if name not in exclude
+    }
+
+
 def name_mismatch(asked: Iterable[str], held: Iterable[str]) -> dict[str, str]:
     """The names in `asked` that `held` writes otherwise, such as 1 for chr1: asked -> held."""
     held = set(held)
@@ -59,7 +138,7 @@ def shown(names: Iterable[str]) -> str:
 
 def _bare(name: str) -> str:
     short = name[3:] if name.lower().startswith("chr") else name
-    return {"M": "MT"}.get(short.upper(), short.upper())
+    return "MT" if short.upper() in ("M", "MITO", "MTDNA") else short.upper()
 
 
 def _check_known(split: str, names: Collection[str], held: list[str], where: str) -> None:

@@ -1,0 +1,112 @@
+"""Chromosomes that a file names otherwise than the genome: chr1 and 1, chrM and MT."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from cherimoya.data.places import NO_FIELDS
+from cherimoya.data.sources import Genome, check_exists, opened
+from cherimoya.data.splits import name_mismatch, shown
+from cherimoya.errors import DataError
+
+CHOICES = ("none", "auto", "add_chr", "strip_chr")
+
+
+class Aliases:
+    """Which name of the genome a file's name stands for, as chrom_alias=`choice` says.
+
+    choice: none, auto (add or strip chr; M, MT and Mito are one), add_chr, strip_chr, or the
+    path of a table in which each line holds one of the genome's names and others for it
+    """
+
+    def __init__(self, choice: str, genome: Genome) -> None:
+        self._choice, self._genome = choice, genome
+        self._table = {} if choice in CHOICES else _read_table(choice, genome)
+
+    def of(self, names: Iterable[str], where: str) -> dict[str, str]:
+        """The names that are to be read as others: name -> the genome's name.
+
+        `where` is said in the DataError for two names that would become one.
+        """
+        listed = list(names)
+        found = {name: self._one(name) for name in listed if name not in self._genome.lengths}
+        aliases = {old: new for old, new in found.items() if new in self._genome.lengths}
+        taken = [name for name in listed if name not in aliases]
+        for old, new in aliases.items():
+            if new in taken:
+                other = next(n for n in listed if n != old and aliases.get(n, n) == new)
+                raise DataError(
+                    f"{where}: {other} and {old} would both be {new}, as "
+                    f"chrom_alias={self._choice} says. Leave one out of the file, or give a "
+                    "table of names: chrom_alias=names.tsv"
+                )
+            taken.append(new)
+        return aliases
+
+    def _one(self, name: str) -> str:
+        if self._choice == "auto":
+            return name_mismatch([name], self._genome.lengths).get(name, name)
+        if self._choice == "add_chr":
+            return f"chr{name}"
+        if self._choice == "strip_chr":
+            return name.removeprefix("chr")
+        return self._table.get(name, name)
+
+
+def check_names(names: Iterable[str], chroms: Iterable[str], where: str, genome: Genome) -> None:
+    """Raise DataError, with a proposal, when `names` and the genome's are not the same naming.
+
+    `chroms` are the genome's names that matter: others may be called anything.
+    """
+    asked = list(dict.fromkeys(names))
+    proposal = name_mismatch(asked, chroms)
+    proposal = {old: new for old, new in proposal.items() if new not in asked}
+    if not proposal and set(asked) & set(genome.lengths):
+        return
+    fix = (
+        "None is like another: give the FASTA that the file was made with, or a table of the "
+        "file's names and the genome's, one pair a line: chrom_alias=names.tsv"
+    )
+    if proposal:
+        fix = f"Proposal: {named(proposal)}. Accept it with chrom_alias=auto."
+    raise DataError(
+        f"{where} and fasta={genome.path} name chromosomes differently. In the file: "
+        f"{shown(asked)}. In the genome: {shown(genome.lengths)}. {fix}"
+    )
+
+
+def named(aliases: Mapping[str, str]) -> str:
+    """`aliases` in words."""
+    return shown(f"{old} is {new}" for old, new in aliases.items())
+
+
+def _read_table(choice: str, genome: Genome) -> dict[str, str]:
+    path = Path(choice)
+    if not path.exists():
+        raise DataError(
+            f"chrom_alias={choice}: no such file, and none of {', '.join(CHOICES)}. Give one of "
+            "these, or a table of names."
+        )
+    check_exists(path, "chrom_alias")
+    table: dict[str, str] = {}
+    with opened(path, "rt", encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip() and not line.startswith(NO_FIELDS):
+                table |= _read_line(line, genome, f"chrom_alias={path}, line {number}")
+    if not table:
+        raise DataError(
+            f"chrom_alias={path}: no line holds one of the genome's names "
+            f"({shown(genome.lengths)}) and another for it."
+        )
+    return table
+
+
+def _read_line(line: str, genome: Genome, where: str) -> dict[str, str]:
+    words = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+    listed = {word.strip() for word in words if word.strip()}
+    targets = sorted(listed & set(genome.lengths))
+    if len(targets) > 1:
+        raise DataError(
+            f"{where}: {shown(targets)} are all names of the genome. Each line names one "
+            "chromosome."
+        )
+    return {word: targets[0] for word in listed - set(targets)} if targets else {}

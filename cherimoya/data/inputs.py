@@ -1,0 +1,83 @@
+"""The source files opened together, under the genome's names, and checked against each other."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from cherimoya.config_prepare import PrepareConfig
+from cherimoya.data.aliases import Aliases, check_names, named
+from cherimoya.data.background import Windows
+from cherimoya.data.gather import Sources, flat
+from cherimoya.data.places import Places, joined, read_places
+from cherimoya.data.sources import Genome, Say, read_genome
+from cherimoya.data.splits import shown
+from cherimoya.data.track import Track
+from cherimoya.data.tracks import check_lengths, open_tracks
+
+
+@contextmanager
+def open_sources(config: PrepareConfig, scratch: Path | None, say: Say) -> Iterator[Sources]:
+    """Every source file that `config` names; the genome's codes go to the folder `scratch`, if any.
+
+    Raises DataError when a file cannot be read, or when two are of different genomes.
+    """
+    files = [read_places(path, config.center) for path in config.loci_files]
+    say(f"loci are centred on their {config.center}s (center={config.center})")
+    regions = [read_places(path, "midpoint", "exclude") for path in config.exclude_files]
+    with (
+        open_tracks(config.signal, "signal", config, scratch, say) as signal,
+        open_tracks(config.control, "control", config, scratch, say) as control,
+    ):
+        genome = read_genome(config.fasta, scratch / "genome" if scratch else None, say)
+        aliases = Aliases(config.chrom_alias, genome)
+        places = joined(
+            _renamed(part, f"loci={path}", aliases, genome, say)
+            for part, path in zip(files, config.loci_files, strict=True)
+        )
+        excluded = joined(
+            [
+                _none(places),
+                *(
+                    _renamed(part, f"exclude={path}", aliases, genome, say)
+                    for part, path in zip(regions, config.exclude_files, strict=True)
+                ),
+            ]
+        )
+        chroms = [c for c in dict.fromkeys(places.chrom.tolist()) if c in genome.lengths]
+        lines = [
+            line
+            for track in flat([*signal, *control])
+            for line in _matched(track, chroms, aliases, genome)
+        ]
+        for line in dict.fromkeys(lines):  # two strands of a file say the same
+            say(line)
+        windows = Windows(config.in_window, config.out_window, config.max_jitter)
+        yield Sources(config, genome, places, excluded, signal, control, windows, say)
+
+
+def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome, say: Say) -> Places:
+    changed = aliases.of(dict.fromkeys(places.chrom.tolist()), where)
+    if changed:
+        say(f"{where}: {named(changed)}")
+    places = places.renamed(changed)
+    check_names(places.chrom.tolist(), genome.lengths, where, genome)
+    return places
+
+
+def _matched(track: Track, chroms: list[str], aliases: Aliases, genome: Genome) -> Iterator[str]:
+    """Give the track the genome's names; what there is to say about it."""
+    changed = aliases.of(track.lengths, str(track.path))
+    track.rename(changed)
+    check_names(track.lengths, chroms, str(track.path), genome)
+    check_lengths(track, genome, chroms)
+    if changed:
+        yield f"{track.path.name}: {named(changed)}"
+    missing = [chrom for chrom in chroms if chrom not in track.lengths]
+    if missing:
+        yield f"{track.path.name} has no {shown(missing)}: zeros there"
+
+
+def _none(places: Places) -> Places:
+    return places.take(np.zeros(len(places), bool))

@@ -1,0 +1,84 @@
+"""What a prepared file was made from, and whether that is still the same."""
+
+import hashlib
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cherimoya import __version__
+from cherimoya.config import to_dict
+from cherimoya.config_prepare import PrepareConfig
+from cherimoya.data import hdf5
+from cherimoya.errors import DataError
+
+FILES = ("fasta", "loci", "exclude", "signal", "control")  # named in full by `sources`
+FREE = ("output", "overwrite", "check", "plots", "processes")  # that do not change the loci
+
+
+def provenance(config: PrepareConfig) -> dict[str, Any]:
+    """Each source file's key, name, size and SHA-256, the command and the tool's version."""
+    return {
+        "sources": [_described(key, Path(name)) for key, name in _files(config)],
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "version": __version__,
+        "config": to_dict(config),
+    }
+
+
+def check_output(output: Path) -> Path:
+    """The folder that `output` goes to, or the nearest one that exists above it.
+
+    Raises DataError when nothing can be written there.
+    """
+    if output.is_dir():
+        raise DataError(f"output={output}: a folder. Name the HDF5 file to write.")
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    if not os.access(folder, os.W_OK):
+        raise DataError(f"output={output}: {folder} cannot be written to. Choose another folder.")
+    return folder
+
+
+def check_unchanged(output: Path, config: PrepareConfig) -> None:
+    """Raise DataError, saying what differs, unless the file `output` is what `config` makes."""
+    fix = "Choose another name, or set overwrite=true to prepare it again."
+    now = _facts(provenance(config))
+    try:
+        before = _facts(hdf5.read_header(output).provenance)
+    except (DataError, KeyError, TypeError):
+        raise DataError(f"output={output}: exists already, made by something else. {fix}") from None
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        said = "; ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed)
+        raise DataError(f"output={output}: exists already, made otherwise: {said}. {fix}")
+
+
+def _facts(made: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which loci come out, from `provenance`."""
+    config = made["config"]
+    facts = {key: value for key, value in config.items() if key not in (*FILES, *FREE)}
+    for key in ("signal", "control"):
+        facts[f"files in {key}"] = [len(group) for group in config[key]]
+    for i, source in enumerate(made["sources"]):
+        facts[f"{source['key']} {i + 1}"] = f"{source['name']} ({source['sha256'][:12]})"
+    return facts | {"version": made["version"]}
+
+
+def _files(config: PrepareConfig) -> list[tuple[str, str]]:
+    """(key, path) of every source file."""
+    files = [("fasta", config.fasta)]
+    files += [("loci", path) for path in config.loci_files]
+    files += [("exclude", path) for path in config.exclude_files]
+    for key in ("signal", "control"):
+        files += [(key, path) for group in getattr(config, key) for path in group]
+    return files
+
+
+def _described(key: str, path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(f"{key}={path}: no such file. Relative paths start at {Path.cwd()}.")
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"key": key, "name": path.name, "size": path.stat().st_size, "sha256": digest}

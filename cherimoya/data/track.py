@@ -1,0 +1,57 @@
+"""A track: counts at each base along the chromosomes, whatever kind of file they come from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+
+class Track:
+    """Counts of one signal channel.
+
+    kind: of file
+    path: the file they come from, which may give several tracks
+    name: of the channel
+    lengths: chromosome to length in bases, None where the file does not say
+    """
+
+    kind = "track"
+
+    def __init__(self, path: Path, name: str, lengths: Mapping[str, int | None]) -> None:
+        self.path, self.name = path, name
+        self.lengths = dict(lengths)
+        self._own: dict[str, str] = {}
+
+    def rename(self, aliases: Mapping[str, str]) -> None:
+        """Call the chromosomes by other names from now on: the file's name -> the new one."""
+        self._own = {new: old for old, new in aliases.items() if old in self.lengths}
+        self.lengths = {aliases.get(name, name): n for name, n in self.lengths.items()}
+
+    def values(self, chrom: str, start: int, end: int) -> np.ndarray:
+        """(end - start,) float64; zeros where the file has no value or no such chromosome."""
+        if chrom not in self.lengths:
+            return np.zeros(end - start)
+        return self._values(self._own.get(chrom, chrom), start, end)
+
+    def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
+        """The same for a chromosome that the file has, under the file's own name."""
+        raise NotImplementedError
+
+
+class Cuts:
+    """How often each base of a chromosome was cut, from the 0-based position of every cut."""
+
+    def __init__(self, positions: np.ndarray) -> None:
+        self._at, self._counts = np.unique(positions, return_counts=True)
+
+    def values(self, start: int, end: int) -> np.ndarray:
+        """(end - start,) float64 counts."""
+        first, last = np.searchsorted(self._at, (start, end))
+        values = np.zeros(end - start)
+        values[self._at[first:last] - start] = self._counts[first:last]
+        return values
+
+
+def stem(path: Path) -> str:
+    """The file's name without .gz and its last suffix."""
+    return path.name.removesuffix(".gz").rsplit(".", 1)[0]

@@ -1,0 +1,97 @@
+"""Opening tracks of any kind, told apart by what the file holds, and checking their names."""
+
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from cherimoya import progress
+from cherimoya.config_prepare import PrepareConfig
+from cherimoya.data import bam, bigwig, fragments
+from cherimoya.data.sources import Genome, Say, check_exists, opened
+from cherimoya.data.track import Track
+from cherimoya.errors import DataError
+
+KINDS = "Give a bigWig, a BAM or a fragment file (chrom, start, end, barcode, count)."
+
+
+@contextmanager
+def open_tracks(
+    groups: Iterable[Iterable[str | Path]],
+    key: str,
+    config: PrepareConfig,
+    scratch: Path | None = None,
+    tell: Say = progress.say,
+) -> Iterator[list[list[Track]]]:
+    """The tracks of the files in each group, which the configuration names under `key`.
+
+    scratch: a folder for temporary files; None: the system's. tell: hears how far reading is
+    """
+    with ExitStack() as stack:
+        yield [
+            [
+                track
+                for path in map(Path, group)
+                for track in stack.enter_context(_opened(path, key, config, scratch, tell))
+            ]
+            for group in groups
+        ]
+
+
+def _opened(
+    path: Path, key: str, config: PrepareConfig, scratch: Path | None, tell: Say
+) -> AbstractContextManager[list[Track]]:
+    check_exists(path, key)
+    with open(path, "rb") as file:
+        raw = file.read(4)
+    if raw in bigwig.MAGIC:
+        return bigwig.opened(path, key)
+    try:
+        with opened(path, "rb") as file:
+            head = file.read(1 << 12)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{key}={path}: truncated or damaged ({error}). Copy it again.") from None
+    if head.startswith(bam.MAGIC):
+        return bam.opened(path, key, config.bam)
+    _check_fragments(head, f"{key}={path}")
+    return fragments.opened(path, key, config.fragments, scratch, tell)
+
+
+def _check_fragments(head: bytes, where: str) -> None:
+    """Raise DataError when a file that starts with `head` cannot be a fragment file."""
+    if head.startswith((b"@HD\t", b"@SQ\t", b"CRAM")):
+        raise DataError(
+            f"{where}: SAM or CRAM. Turn it into a sorted BAM: samtools sort -o reads.bam, "
+            "samtools index reads.bam"
+        )
+    lines = [x for x in head.split(b"\n") if not x.startswith((b"#", b"track", b"browser"))]
+    columns = lines[0].split(b"\t") if lines else []
+    if b"\0" in head or len(columns) < 3:
+        raise DataError(f"{where}: not a bigWig, BAM or fragment file. {KINDS}")
+    if len(columns) == 4 and _is_number(columns[3]):
+        raise DataError(
+            f"{where}: a bedGraph by its 4 columns. Turn it into a bigWig: bedGraphToBigWig"
+        )
+
+
+def _is_number(text: bytes) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_lengths(track: Track, genome: Genome, chroms: Iterable[str]) -> None:
+    """Raise DataError when a track is for another assembly, judged by the lengths of `chroms`."""
+    for chrom in chroms:
+        length = track.lengths.get(chrom) or genome.lengths[chrom]
+        end = track.ends.get(chrom, 0) if isinstance(track, fragments.Fragments) else 0
+        if length != genome.lengths[chrom] or end > length:
+            raise DataError(
+                f"{track.path}: {chrom} has {max(length, end):,} bases"
+                f"{' or more' if end else ''}, but {genome.lengths[chrom]:,} in "
+                f"fasta={genome.path}. They are different assemblies: give the FASTA that the "
+                "reads were aligned to."
+            )

@@ -1,0 +1,206 @@
+"""Prepare a simulated genome of any size, and record how long it takes and how much memory.
+
+python experiments/prepare/memory.py --gigabases 3 --peaks 75000 --folder /scratch
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pybigtools
+import pysam
+
+HERE = Path(__file__).parent
+# share of the genome, as in human: chromosomes 1 to 22, X, Y
+SHARES = [8.1, 7.8, 6.4, 6.2, 5.9, 5.5, 5.2, 4.7, 4.5, 4.3, 4.4, 4.3, 3.7, 3.5, 3.3, 2.9, 2.7]
+SHARES += [2.6, 1.9, 2.1, 1.5, 1.6, 5.1, 1.9]
+WIDTH = 80  # letters a line
+WINDOWS = ["in_window=2114", "out_window=1000", "max_jitter=500"]
+COUNTED = 60  # bases with counts around each peak, on each strand
+READ = 50  # bases
+COLUMNS = ["date", "gigabases", "peaks", "reads", "processes", "windows", "seconds", "peak_GB"]
+COLUMNS += ["peak_own_GB", "cpu_share", "output_MB"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabases", type=float, default=3.0)
+    parser.add_argument("--peaks", type=int, default=75_000)
+    parser.add_argument("--reads", type=int, default=0, help="of a BAM, instead of two bigWigs")
+    parser.add_argument("--processes", type=int, nargs="+", default=[2])
+    parser.add_argument("--folder", type=Path, required=True, help="room for twice the genome")
+    asked = parser.parse_args()
+    rng = np.random.default_rng(0)
+    lengths = {
+        f"chr{i}": round(share / sum(SHARES) * asked.gigabases * 1e9)
+        for i, share in enumerate(SHARES, 1)
+    }
+    centers = places(lengths, asked.peaks, rng)
+    simulate(asked.folder, lengths, centers, rng)
+    signal = f"[{asked.folder}/plus.bw,{asked.folder}/minus.bw]"
+    if asked.reads:
+        align(asked.folder / "reads.bam", lengths, centers, asked.reads, rng)
+        signal = f"[{asked.folder}/reads.bam]"
+    known = {"date": date.today(), "gigabases": asked.gigabases, "peaks": asked.peaks}
+    known |= {"reads": asked.reads}
+    for processes in asked.processes:
+        found = measured(asked.folder, signal, processes)
+        record(known | {"processes": processes} | found)
+
+
+def record(row: dict[str, Any]) -> None:
+    """Add a row to memory.csv."""
+    results = HERE / "memory.csv"
+    new = not results.exists()
+    with open(results, "a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(row, flush=True)
+
+
+def places(lengths: dict[str, int], count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Sorted centres of about `count` peaks, spread over the chromosomes by length."""
+    total = sum(lengths.values())
+    return {
+        name: np.unique(rng.integers(5000, n - 5000, round(count * n / total)))
+        for name, n in lengths.items()
+    }
+
+
+def simulate(
+    folder: Path, lengths: dict[str, int], centers: dict[str, np.ndarray], rng: np.random.Generator
+) -> None:
+    """genome.fa, peaks.bed, plus.bw and minus.bw in `folder`."""
+    letters = np.frombuffer(b"ACGTacgtTTAA", np.uint8)
+    with open(folder / "genome.fa", "wb") as file:
+        for name, n in lengths.items():
+            file.write(f">{name}\n".encode())
+            for first in range(0, n, WIDTH << 18):
+                size = min(WIDTH << 18, n - first)
+                drawn = letters[rng.integers(0, len(letters), size, dtype=np.uint8)]
+                whole = drawn[: size // WIDTH * WIDTH].reshape(-1, WIDTH)
+                lines = np.full((len(whole), WIDTH + 1), ord("\n"), np.uint8)
+                lines[:, :WIDTH] = whole
+                file.write(lines.tobytes())
+                if size % WIDTH:
+                    file.write(drawn[size // WIDTH * WIDTH :].tobytes() + b"\n")
+    with open(folder / "peaks.bed", "w") as bed:
+        for name, there in centers.items():
+            bed.writelines(f"{name}\t{at - 100}\t{at + 100}\n" for at in there.tolist())
+    for strand in ("plus", "minus"):
+        path = str(folder / f"{strand}.bw")
+        pybigtools.open(path, "w").write(lengths, entries(centers, rng))
+
+
+def entries(
+    centers: dict[str, np.ndarray], rng: np.random.Generator
+) -> Iterator[tuple[str, int, int, float]]:
+    """(chrom, start, end, count), sorted: counts of up to 300 around each centre."""
+    for name in sorted(centers):
+        bases = (centers[name][:, None] + rng.integers(-400, 400, COUNTED)).ravel()
+        at = np.unique(bases)
+        for base, count in zip(at.tolist(), rng.integers(1, 300, len(at)).tolist(), strict=True):
+            yield name, base, base + 1, float(count)
+
+
+def align(
+    path: Path,
+    lengths: dict[str, int],
+    centers: dict[str, np.ndarray],
+    count: int,
+    rng: np.random.Generator,
+) -> None:
+    """A sorted, indexed BAM of `count` reads within 1,000 bases of the centres."""
+    total = sum(map(len, centers.values()))
+    header = {
+        "HD": {"VN": "1.6", "SO": "coordinate"},
+        "SQ": [{"SN": name, "LN": n} for name, n in lengths.items()],
+    }
+    with pysam.AlignmentFile(str(path), "wb", header=header) as file:
+        read = pysam.AlignedSegment(file.header)
+        read.query_name, read.query_sequence = "read", "A" * READ
+        read.cigarstring, read.mapping_quality = f"{READ}M", 40
+        for i, there in enumerate(centers.values()):
+            starts = rng.choice(there, round(count * len(there) / total))
+            starts = np.sort(starts + rng.integers(-1000, 1000, len(starts)))
+            read.reference_id = i
+            flags = rng.integers(0, 2, len(starts)) * 16
+            for start, flag in zip(starts.tolist(), flags.tolist(), strict=True):
+                read.reference_start, read.flag = start, flag
+                file.write(read)
+    pysam.index(str(path))
+
+
+def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
+    """Run cherimoya-prepare; its time, and the largest memory of it and its processes."""
+    output = folder / "out.h5"
+    output.unlink(missing_ok=True)
+    command = [sys.executable, "-c", "from cherimoya.cli import prepare; prepare()"]
+    command += [f"fasta={folder}/genome.fa", f"loci={folder}/peaks.bed", f"output={output}"]
+    command += [f"signal=[{signal}]", f"processes={processes}", "bam.stranded=true"]
+    began, peak, own = time.monotonic(), 0.0, 0.0
+    with subprocess.Popen([*command, *WINDOWS]) as process:
+        cpu = 0.0
+        while process.poll() is None:
+            family = [process.pid, *children(process.pid)]
+            now = [memory(pid) for pid in family]
+            peak = max(peak, sum(whole for whole, _ in now))
+            own = max(own, sum(anonymous for _, anonymous in now))
+            cpu = max(cpu, sum(seconds(pid) for pid in family))
+            time.sleep(0.2)
+    if process.returncode:
+        raise SystemExit(f"cherimoya-prepare failed with {process.returncode}")
+    import h5py
+
+    with h5py.File(output) as file:
+        windows = len(file["sequence"])
+    wall = time.monotonic() - began
+    return {
+        "windows": windows,
+        "seconds": round(wall, 1),
+        "peak_GB": round(peak / 1e6, 2),
+        "peak_own_GB": round(own / 1e6, 2),
+        "cpu_share": round(cpu / wall, 2),
+        "output_MB": round(output.stat().st_size / 1e6),
+    }
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` started, and theirs."""
+    try:
+        direct = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [p for child in map(int, direct) for p in (child, *children(child))]
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """kB of memory: with its share of mapped files, and its own alone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    found = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
+    return found.get("Pss", 0), found.get("Pss_Anon", 0)
+
+
+def seconds(pid: int) -> float:
+    """Processor time of the process and of those it has waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / 100
+
+
+if __name__ == "__main__":
+    main()

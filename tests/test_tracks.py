@@ -1,0 +1,205 @@
+"""Reads and fragments as tracks: each end lands on its base, and only the ends asked for."""
+
+import gzip
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_prepare_errors import refused
+from toy import LENGTHS, Toy, configure
+
+from cherimoya.data.tracks import open_tracks
+
+pysam = pytest.importorskip("pysam")
+
+READ = 10  # bases
+FRAGMENTS = (
+    "# made by a toy",
+    "chrA\t100\t150\tAC\t3",
+    "chrA\t100\t160\tAC\t1",
+    "chrB\t0\t7\tGT\t2",
+    "chrB\t2990\t3000\tGT\t1",
+)
+BAM = {"shift_plus": 0, "shift_minus": 0, "min_mapq": 0, "duplicates": "drop", "mates": "both"}
+BAM |= {"proper_pairs": False, "stranded": False}
+ENDS = {"shift_plus": 0, "shift_minus": 0, "counts": False}
+
+
+def bam(toy: Toy, *reads: tuple, name: str = "reads.bam", index: bool = True, **hd: str) -> Path:
+    """A BAM file of reads (chrom, start, flag, mapq) of READ bases, with its index."""
+    path = toy.folder / name
+    header = {
+        "HD": {"VN": "1.6", "SO": "coordinate"} | hd,
+        "SQ": [{"SN": c, "LN": n} for c, n in LENGTHS.items()],
+    }
+    with pysam.AlignmentFile(str(path), "wb", header=header) as file:
+        for chrom, start, flag, mapq in reads:
+            read = pysam.AlignedSegment(file.header)
+            read.query_name, read.flag, read.mapping_quality = "r", flag, mapq
+            read.reference_name, read.reference_start = chrom, start
+            read.cigarstring, read.query_sequence = f"{READ - 2}M5N2M", "A" * READ
+            file.write(read)
+    if index:
+        pysam.index(str(path))
+    return path
+
+
+def counted(path: Path, chrom: str = "chrA", **values) -> list[dict[int, int]]:
+    """Base -> count on `chrom`, for each track of the file."""
+    config = configure(fasta="-", loci="-", signal=[[str(path)]], output="-", **values)
+    with open_tracks(config.signal, "signal", config) as (tracks,):
+        whole = [track.values(chrom, 0, LENGTHS[chrom]) for track in tracks]
+    return [{int(at): int(v[at]) for at in np.flatnonzero(v)} for v in whole]
+
+
+def test_five_prime_ends(toy: Toy) -> None:
+    # a minus read at 200 with a gap of 5 ends at base 200 + 15 - 1
+    path = bam(toy, ("chrA", 100, 0, 9), ("chrA", 100, 0, 9), ("chrA", 200, 16, 9))
+    assert counted(path) == [{100: 2, 214: 1}]
+    assert counted(path, bam=BAM | {"stranded": True}) == [{100: 2}, {214: 1}]
+    shifted = BAM | {"shift_plus": 4, "shift_minus": -4}
+    assert counted(path, bam=shifted) == [{104: 2, 210: 1}]
+    assert counted(path, "chrB") == [{}]
+
+
+def test_reads_that_do_not_count(toy: Toy) -> None:
+    path = bam(
+        toy,
+        ("chrA", 10, 0, 30),
+        ("chrA", 20, 0x400, 30),
+        ("chrA", 30, 0x100, 30),
+        ("chrA", 40, 0x800, 30),
+        ("chrA", 50, 0x200, 30),
+        ("chrA", 60, 0, 4),
+        ("chrA", 70, 0x1 | 0x2 | 0x40, 30),
+        ("chrA", 80, 0x1 | 0x2 | 0x80 | 0x10, 30),
+        ("chrA", 90, 0x1 | 0x80, 30),
+    )
+    assert sorted(counted(path)[0]) == [10, 60, 70, 90, 94]
+    for values, kept in (
+        ({"duplicates": "keep"}, [10, 20, 60, 70, 90, 94]),
+        ({"min_mapq": 5}, [10, 70, 90, 94]),
+        ({"mates": "first"}, [10, 60, 70]),
+        ({"mates": "second"}, [90, 94]),
+        ({"proper_pairs": True}, [70, 94]),
+    ):
+        assert sorted(counted(path, bam=BAM | values)[0]) == kept, values
+
+
+@pytest.mark.parametrize("kind", ["plain", "gzip", "small blocks"])
+def test_both_ends_of_a_fragment(toy: Toy, kind: str, monkeypatch) -> None:
+    path = toy.write("x.tsv", "\n".join(FRAGMENTS))  # the last line has no end
+    if kind == "gzip":
+        path = toy.folder / "x.tsv.gz"
+        path.write_bytes(gzip.compress("\n".join(FRAGMENTS).encode()))
+    if kind == "small blocks":
+        monkeypatch.setattr("cherimoya.data.fragments.BLOCK", 9)
+    assert counted(path) == [{100: 2, 150: 1, 160: 1}]
+    assert counted(path, fragments=ENDS | {"counts": True}) == [{100: 4, 150: 3, 160: 1}]
+    tn5 = ENDS | {"shift_plus": 4, "shift_minus": -5}
+    assert counted(path, fragments=tn5) == [{104: 2, 145: 1, 155: 1}]
+    assert counted(path, "chrB", fragments=tn5) == [{4: 1, 2: 1, 2994: 1, 2995: 1}]
+
+
+def test_ends_past_the_chromosome_are_not_counted(toy: Toy) -> None:
+    path = toy.write("x.tsv", "\n".join(FRAGMENTS))
+    far = ENDS | {"shift_plus": -1, "shift_minus": 1}
+    assert counted(path, "chrB", fragments=far) == [{8: 1, 2989: 1}]
+
+
+def test_kinds_mix_in_groups(toy: Toy) -> None:
+    toy.bed("chrB\t20\t31", "chrA\t95\t106", "chrB\t40\t51", "chrA\t205\t216")
+    reads = bam(toy, ("chrA", 100, 0, 9), ("chrA", 200, 16, 9))
+    cuts = toy.write("cuts.tsv.gz", "\n".join(FRAGMENTS))
+    plus = f"{toy.folder}/plus.bw"
+    loci = toy.run(
+        signal=[[str(reads)], [plus], [str(cuts)]],
+        control=[[str(reads)]],
+        bam=BAM | {"stranded": True},
+        in_window=20,
+        out_window=10,
+    )
+    assert loci.signal_groups == [2, 1, 1]
+    assert loci.control_groups == [2]
+    assert loci.track_names == ["reads.plus", "reads.minus", "plus", "cuts"]
+    for row, at in ((1, 90), (3, 200)):
+        np.testing.assert_array_equal(loci.signal[row, 2], toy.plus["chrA"][at : at + 20])
+    assert np.argwhere(loci.signal[:, [0, 1, 3]]).tolist() == [[1, 0, 10], [1, 2, 10], [3, 1, 14]]
+    assert loci.signal[1, 3, 10] == 2
+    assert loci.control[3, 1].tolist() == [0] * 19 + [1] + [0] * 10
+
+
+def test_bams_that_cannot_be_read(toy: Toy) -> None:
+    toy.bed("chrA\t100\t200")
+    reads = [("chrA", at, 0, 9) for at in range(0, 3000)]
+    none = bam(toy, *reads, name="none.bam", index=False)
+    refused(toy, "none.bam: no index.*samtools index .*none.bam", signal=[[str(none)]])
+    wild = bam(toy, *reads, name="wild.bam", index=False, SO="queryname")
+    refused(toy, "wild.bam: not sorted by coordinate.*samtools sort", signal=[[str(wild)]])
+    whole = bam(toy, *reads).read_bytes()
+    cut = toy.folder / "cut.bam"
+    (toy.folder / "cut.bam.bai").write_bytes((toy.folder / "reads.bam.bai").read_bytes())
+    for size in (len(whole) - 28, len(whole) // 2, 40):
+        cut.write_bytes(whole[:size])
+        refused(toy, "cut.bam: truncated", signal=[[str(cut)]])
+    garbled = bytearray(whole)
+    garbled[len(whole) // 2 : len(whole) // 2 + 200] = bytes(200)
+    cut.write_bytes(garbled)
+    refused(toy, "cut.bam: cannot be read on chrA.*copy it again", signal=[[str(cut)]])
+    void = toy.folder / "void.bam"
+    with pysam.AlignmentFile(str(void), "wb", header={"HD": {"VN": "1.6"}}):
+        pass
+    refused(toy, "void.bam: its header names no chromosomes.*reheader", signal=[[str(void)]])
+    late = bam(toy, ("chrA", 3000, 0, 9), name="late.bam")
+    refused(toy, "late.bam is zero at all 1 loci.*bam.min_mapq", signal=[[str(late)]])
+    sam = toy.write("x.sam", "@HD\tVN:1.6\n@SQ\tSN:chrA\tLN:4000\n")
+    refused(toy, "x.sam: SAM or CRAM.*samtools sort", signal=[[str(sam)]])
+
+
+def test_a_missing_pysam_names_the_extra(toy: Toy, monkeypatch) -> None:
+    toy.bed("chrA\t100\t200")
+    path = bam(toy, ("chrA", 100, 0, 9))
+    monkeypatch.setitem(__import__("sys").modules, "pysam", None)
+    refused(toy, r"pysam is not installed.*cherimoya-train\[prepare\]", signal=[[str(path)]])
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ("chrA\t100", False),
+        ("chrA\tstart\tend", False),
+        ("chrA\t20\t20", False),
+        ("chrA\t-1\t20", False),
+        ("chrA\t1\t20\tA", True),
+        ("chrA\t1\t20\tA\t0", True),
+        ("chrA 1 20", False),
+    ],
+)
+def test_lines_that_are_no_fragments(toy: Toy, line: str, counts: bool) -> None:
+    toy.bed("chrA\t100\t200")
+    path = toy.write("x.tsv", f"chrA\t5\t9\tA\t1\n\n{line}\n")
+    message = f"x.tsv, line 3: {re.escape(repr(line))} is not a fragment"
+    refused(toy, message, signal=[[str(path)]], fragments=ENDS | {"counts": counts})
+
+
+def test_fragment_files_that_cannot_be_read(toy: Toy) -> None:
+    toy.bed("chrA\t100\t200")
+    cut = toy.folder / "cut.tsv.gz"
+    lines = "\n".join(f"chrA\t{at}\t{at + 37}\tA\t1" for at in range(3000))
+    cut.write_bytes(gzip.compress(lines.encode())[:-300])
+    refused(toy, "cut.tsv.gz: truncated or damaged", signal=[[str(cut)]])
+    graph = toy.write("x.bedGraph", "track type=bedGraph\nchrA\t0\t9\t1.5\n")
+    refused(toy, "x.bedGraph: a bedGraph.*bedGraphToBigWig", signal=[[str(graph)]])
+    far = toy.write("far.tsv", "chrA\t100\t4001\tA\t1\n")
+    refused(toy, "far.tsv: chrA has 4,001 bases or more, but 4,000", signal=[[str(far)]])
+    other = toy.write("none.tsv", "# chrom start end\n")
+    refused(toy, "none.tsv: not a bigWig, BAM or fragment file", signal=[[str(other)]])
+
+
+def test_tn5_cuts_of_reads_and_of_their_fragments_are_the_same(toy: Toy) -> None:
+    path = bam(toy, ("chrA", 100, 0x63, 9), ("chrA", 185, 0x93, 9))  # a pair from 100 to 200
+    fragment = toy.write("x.tsv", "chrA\t100\t200\tAC\t1\n")
+    cuts = counted(fragment, fragments=ENDS | {"shift_plus": 4, "shift_minus": -5})
+    reads = BAM | {"shift_plus": 4, "shift_minus": -4, "proper_pairs": True}
+    assert counted(path, bam=reads) == cuts == [{104: 1, 195: 1}]

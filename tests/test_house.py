@@ -36,6 +36,7 @@ LEVELS = [
         "sweeps",
     },
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
+    {"ensemble", "wrappers"},
     {"training"},
     {"analysis"},
     {

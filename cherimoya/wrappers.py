@@ -107,7 +107,8 @@ class ExpectedCountsWrapper(_Wrapper):
 
     def forward(self, X: Tensor, X_ctl: Tensor | None = None) -> Tensor:
         """(N, tracks, out_window)."""
-        return expected_counts(*self.model(X, X_ctl), self.signal_groups)
+        logits, log_counts = self.model(X, X_ctl)
+        return expected_counts(logits, log_counts, self.signal_groups)
 
 
 def expected_counts(logits: Tensor, log_counts: Tensor, signal_groups: Sequence[int]) -> Tensor:

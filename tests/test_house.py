@@ -40,6 +40,7 @@ LEVELS = [
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
     {"ensemble", "wrappers"},
     {"training"},
+    {"prediction"},
     {"analysis"},
     {
         "cli",

@@ -33,7 +33,7 @@ from cherimoya.config import (
     resolve,
     to_dict,
 )
-from cherimoya.config_evaluate import EvaluateConfig
+from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.schema import known_keys, unknown_key
 
@@ -82,6 +82,11 @@ def prepare() -> None:
 def evaluate() -> None:
     """cherimoya-evaluate."""
     _main("evaluate", EvaluateConfig, _evaluate)
+
+
+def predict() -> None:
+    """cherimoya-predict."""
+    _main("predict", PredictConfig, _predict)
 
 
 def dashboard() -> None:
@@ -334,6 +339,14 @@ def _evaluate(values: DictConfig) -> None:
     evaluate_checkpoints(config)
 
 
+def _predict(values: DictConfig) -> None:
+    config = resolve(_with_checkpoints(values), PredictConfig)
+    _process_wide_switches(config)
+    from cherimoya.analysis.predict import predict_genome
+
+    predict_genome(config)
+
+
 def _with_checkpoints(values: DictConfig) -> dict[str, Any]:
     """`values`, where one checkpoint need not be written as a list."""
     plain = _plain(values)
@@ -391,7 +404,7 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     return saved
 
 
-def _process_wide_switches(trainer: TrainerConfig | EvaluateConfig) -> None:
+def _process_wide_switches(trainer: TrainerConfig | EvaluateConfig | PredictConfig) -> None:
     """Results that do not depend on the day: deterministic algorithms, and TF32 only if asked."""
     if os.environ.get("CHERIMOYA_AUTOTUNE") != "0":  # whoever starts the run may rule it out
         os.environ["CHERIMOYA_AUTOTUNE"] = str(int(trainer.autotune))

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from cherimoya import Cherimoya
 from cherimoya.cli import conf_dir
 from cherimoya.config import DashboardConfig, PrepareConfig, TrainConfig, resolve
-from cherimoya.config_evaluate import EvaluateConfig
+from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cherimoya"
@@ -63,7 +63,7 @@ ONLY_IN = {  # third-party package: the only places that may import it
     "matplotlib": {"analysis.plots"},
     "jinja2": {"analysis.report"},
     "optuna": {"search"},
-    "pybigtools": {"data.sources"},
+    "pybigtools": {"data.sources", "data.bigwig_writer"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -145,6 +145,11 @@ def test_prepare_composes_and_resolves():
 
 def test_evaluate_composes_and_resolves():
     resolve(composed("evaluate", ["checkpoint=[a.pt]", "output=b"]), EvaluateConfig)
+
+
+def test_predict_composes_and_resolves():
+    needed = ["checkpoint=[a.pt]", "fasta=a.fa", "output=b"]
+    resolve(composed("predict", needed), PredictConfig)
 
 
 def test_dashboard_composes_and_resolves():

@@ -124,7 +124,7 @@ def _predict_missing(
     total = sum(-(-len(w.start) // config.batch_size) for w in windows)
     todo = sum(-(-len(w.start) // config.batch_size) for _, w in missing)
     if len(missing) < len(windows):
-        say(f"{len(windows) - len(missing)} of {len(windows)} chromosomes are done already")
+        say(f"{len(windows) - len(missing)} of {_chromosomes(len(windows))} are done already")
     bar = iter(progress.shown(range(todo), "predicting", total, "batch", total - todo, say))
     chroms = [w.chrom for _, w in missing]
     with (
@@ -328,5 +328,9 @@ def _what(
     padded = f"; {beyond:,} reach beyond an end of it, where all is N" if beyond else ""
     return (
         f"predicting {n:,} windows of {shape.out_window:,} bp from {shape.in_window:,} bp, {where} "
-        f"on {len(windows)} chromosomes, in {how}{padded}"
+        f"on {_chromosomes(len(windows))}, in {how}{padded}"
     )
+
+
+def _chromosomes(n: int) -> str:
+    return f"{n} chromosome{'' if n == 1 else 's'}"

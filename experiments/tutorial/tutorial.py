@@ -32,8 +32,8 @@ def command(name: str, *arguments: str) -> None:
 
 
 if not (RUN / "summary.json").is_file():
-    command("train", "model.n_filters=16", "model.n_layers=4", "logger=none", "trainer.plots=false",
-            "trainer.max_epochs=5", "data.cache_dir=data", f"hydra.run.dir={RUN}")  # fmt: skip
+    command("train", "model=tiny", "trainer.threads=1", "logger=none", "trainer.plots=false",
+            "data.cache_dir=data", f"hydra.run.dir={RUN}")  # fmt: skip
 command("evaluate", f"checkpoint={RUN}", "output=scores", "reverse_complement=true",
         "bootstrap=200")  # fmt: skip
 

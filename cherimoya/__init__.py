@@ -1,19 +1,73 @@
-"""Cherimoya: DNA to base-resolution profiles and counts."""
+"""Cherimoya: DNA to base-resolution profiles and counts.
 
-from typing import Any
+import cherimoya
+
+model = cherimoya.load("outputs/<date>/<run>/checkpoints/best.pt")  # upstream's files too
+found = cherimoya.predict(model, ["ACGT..."])
+found.expected_counts, found.log_counts
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+    from cherimoya.cheri import CheriBlock
+    from cherimoya.ensemble import Ensemble
+    from cherimoya.network import Cherimoya
+    from cherimoya.prediction import Prediction, one_hot, predict
+    from cherimoya.wrappers import (
+        ControlWrapper,
+        ExpectedCountsWrapper,
+        LogCountWrapper,
+        ProfileWrapper,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["CheriBlock", "Cherimoya"]
+__all__ = [
+    "CheriBlock",
+    "Cherimoya",
+    "ControlWrapper",
+    "Ensemble",
+    "ExpectedCountsWrapper",
+    "LogCountWrapper",
+    "Prediction",
+    "ProfileWrapper",
+    "load",
+    "one_hot",
+    "predict",
+]
+_HOMES = {
+    "CheriBlock": "cheri",
+    "Cherimoya": "network",
+    "Ensemble": "ensemble",
+    **dict.fromkeys(("Prediction", "one_hot", "predict"), "prediction"),
+    **dict.fromkeys(
+        ("ControlWrapper", "ExpectedCountsWrapper", "LogCountWrapper", "ProfileWrapper"),
+        "wrappers",
+    ),
+}
+
+
+def load(path: "str | os.PathLike[str]", device: "str | torch.device" = "cpu") -> "Cherimoya":
+    """The model in a checkpoint of this package or of upstream, on `device`, ready to predict.
+
+    Raises CherimoyaError if the file is missing, damaged or no such checkpoint.
+    """
+    from cherimoya.network import Cherimoya
+
+    return Cherimoya.load(path, device).eval()
 
 
 def __getattr__(name: str) -> Any:
     """Import torch only when a model is asked for, so that the command line answers at once."""
-    if name == "Cherimoya":
-        from cherimoya.network import Cherimoya
-
-        return Cherimoya
-    if name == "CheriBlock":
-        from cherimoya.cheri import CheriBlock
-
-        return CheriBlock
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"cherimoya.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -33,6 +33,7 @@ from cherimoya.config import (
     resolve,
     to_dict,
 )
+from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.schema import known_keys, unknown_key
@@ -77,6 +78,16 @@ def plan_sweep(arguments: list[str]) -> Sweep | None:
 def prepare() -> None:
     """cherimoya-prepare."""
     _main("prepare", PrepareConfig, _prepare)
+
+
+def evaluate() -> None:
+    """cherimoya-evaluate."""
+    _main("evaluate", EvaluateConfig, _evaluate)
+
+
+def predict() -> None:
+    """cherimoya-predict."""
+    _main("predict", PredictConfig, _predict)
 
 
 def dashboard() -> None:
@@ -339,6 +350,30 @@ def _plot_gc(path: Path) -> None:
         print(f"GC of peaks and background: {plot}")
 
 
+def _evaluate(values: DictConfig) -> None:
+    config = resolve(_with_checkpoints(values), EvaluateConfig)
+    _process_wide_switches(config)
+    from cherimoya.analysis.evaluate import evaluate_checkpoints
+
+    evaluate_checkpoints(config)
+
+
+def _predict(values: DictConfig) -> None:
+    config = resolve(_with_checkpoints(values), PredictConfig)
+    _process_wide_switches(config)
+    from cherimoya.analysis.predict import predict_genome
+
+    predict_genome(config)
+
+
+def _with_checkpoints(values: DictConfig) -> dict[str, Any]:
+    """`values`, where one checkpoint need not be written as a list."""
+    plain = _plain(values)
+    if isinstance(plain["checkpoint"], str) and plain["checkpoint"] != "???":
+        plain["checkpoint"] = [plain["checkpoint"]]
+    return plain
+
+
 def _dashboard(values: DictConfig) -> None:
     config = resolve(_plain(values), DashboardConfig)
     from cherimoya.analysis.dashboard import dashboard
@@ -388,7 +423,7 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     return saved
 
 
-def _process_wide_switches(trainer: TrainerConfig) -> None:
+def _process_wide_switches(trainer: TrainerConfig | EvaluateConfig | PredictConfig) -> None:
     """Results that do not depend on the day: deterministic algorithms, and TF32 only if asked."""
     if os.environ.get("CHERIMOYA_AUTOTUNE") != "0":  # whoever starts the run may rule it out
         os.environ["CHERIMOYA_AUTOTUNE"] = str(int(trainer.autotune))

@@ -9,14 +9,14 @@ from cherimoya.analysis.report import is_sweep, write_report
 from cherimoya.errors import CherimoyaError
 
 WORDS = """\
-Make a page of a run or a sweep: report.html in its folder, which needs no network and opens in any
-browser. Everything in it comes from the folder's files."""
+Make a page of a run, a sweep or an evaluation: report.html in its folder, which needs no network
+and opens in any browser. Everything in it comes from the folder's files."""
 
 
 def report() -> None:
     """cherimoya-report."""
     parser = argparse.ArgumentParser(prog="cherimoya-report", description=WORDS)
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run or a sweep")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of any of them")
     parser.add_argument("--runs", action="store_true", help="and the pages of its runs")
     arguments = parser.parse_args()
     try:

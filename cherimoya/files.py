@@ -1,12 +1,14 @@
 """Files that appear whole or not at all, and folders that one process owns."""
 
 import fcntl
+import json
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cherimoya.errors import InUse
 
@@ -25,6 +27,24 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> Path:
+    """Write `values` to `path`; NaN becomes null, which JSON can say."""
+    with appearing(path) as file:
+        file.write(json.dumps(jsonable(values), indent=2, allow_nan=False).encode() + b"\n")
+    return path
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with None for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 @contextmanager

@@ -187,6 +187,13 @@ class Cherimoya(nn.Module):
         torch.save({"config": config, "state_dict": self.state_dict()}, path)
 
     @classmethod
+    def from_upstream(
+        cls, path: str | os.PathLike[str], device: str | torch.device = "cpu"
+    ) -> "Cherimoya":
+        """The same as `load`, which reads upstream's files too: the inverse of export_upstream."""
+        return cls.load(path, device)
+
+    @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> "Cherimoya":
         """Read a checkpoint of this package, of upstream 0.1.0 or of upstream 0.2 and 0.3.
 

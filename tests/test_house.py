@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from cherimoya import Cherimoya
 from cherimoya.cli import conf_dir
 from cherimoya.config import DashboardConfig, TrainConfig, resolve
+from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
 from cherimoya.config_prepare import PrepareConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +28,7 @@ LEVELS = [
     {
         "changes",
         "config",
+        "config_evaluate",
         "config_prepare",
         "launch",
         "logged",
@@ -38,7 +40,9 @@ LEVELS = [
         "sweeps",
     },
     {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
+    {"ensemble", "wrappers"},
     {"training"},
+    {"prediction"},
     {"analysis"},
     {
         "cli",
@@ -61,7 +65,7 @@ ONLY_IN = {  # third-party package: the only places that may import it
     "matplotlib": {"analysis.plots"},
     "jinja2": {"analysis.report"},
     "optuna": {"search"},
-    "pybigtools": {"data.bigwig"},
+    "pybigtools": {"data.bigwig", "data.bigwig_writer"},
     "pysam": {"data.bam"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -140,6 +144,15 @@ def test_every_option_of_every_group_composes_and_resolves(option):
 def test_prepare_composes_and_resolves():
     needed = ["fasta=a.fa", "loci=b.bed", "signal=[[c.bw]]", "output=d.h5"]
     resolve(composed("prepare", needed), PrepareConfig)
+
+
+def test_evaluate_composes_and_resolves():
+    resolve(composed("evaluate", ["checkpoint=[a.pt]", "output=b"]), EvaluateConfig)
+
+
+def test_predict_composes_and_resolves():
+    needed = ["checkpoint=[a.pt]", "fasta=a.fa", "output=b"]
+    resolve(composed("predict", needed), PredictConfig)
 
 
 def test_dashboard_composes_and_resolves():

@@ -4,16 +4,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cherimoya import logged, progress
 from cherimoya.analysis import baselines
+from cherimoya.analysis.examples import example_loci
 from cherimoya.analysis.per_locus import (
     EXAMPLES,
     SCORED_LOCI,
-    Examples,
-    output_windows,
     read_examples,
     write_examples,
     write_scored_loci,
@@ -24,16 +22,12 @@ from cherimoya.config import TrainConfig, to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.logged import METRICS
 from cherimoya.metric_names import higher_is_better
-from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
 from cherimoya.ops import tuning
 from cherimoya.training.checkpoint import BEST
 from cherimoya.training.evaluation import Scores, evaluate
-from cherimoya.training.precision import autocast
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.trainer import Trainer
-
-N_EXAMPLE_LOCI = 4
 
 
 def conclude(
@@ -80,7 +74,9 @@ def conclude(
         }
     )
     write_scored_loci(folder / SCORED_LOCI, scores, dataset.loci, rows)
-    write_examples(folder / EXAMPLES, example_loci(model, trainer, split))
+    peaks = dataset.peaks(split)
+    examples = example_loci(predict, trainer.source, dataset.loci, peaks, precision)
+    write_examples(folder / EXAMPLES, examples)
     plots = _plots(trainer, scores, log) if config.trainer.plots else []
     say("")
     say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
@@ -161,37 +157,6 @@ def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
     for path in made:
         log.image(logged.plot(path.stem), path, trainer.state.step)
     return made
-
-
-@torch.no_grad()
-def example_loci(model: Cherimoya, trainer: Trainer, split: str) -> Examples:
-    """A few peaks of the split, evenly spread from the most counts to the median."""
-    dataset, loci = trainer.dataset, trainer.dataset.loci
-    peaks = dataset.peaks(split)
-    totals = baselines.centred_signal(dataset, peaks).sum(dim=(1, 2)).numpy()
-    order = peaks[np.argsort(-totals, kind="stable")]
-    chosen = order[
-        np.linspace(0, (len(order) - 1) // 2, min(N_EXAMPLE_LOCI, len(order)), dtype=int)
-    ]
-    batch = trainer.source.centred(chosen)
-    model.eval()
-    with autocast(trainer.step.precision, trainer.step.device):
-        logits, log_counts = model(batch.X, batch.control)
-    counts = torch.expm1(log_counts).repeat_interleave(
-        torch.tensor(model.signal_groups, device=log_counts.device), dim=1
-    )
-    expected = group_softmax(logits, model.signal_groups) * counts[:, :, None]
-    sign = [-1 if size == 2 and i == 1 else 1 for size in model.signal_groups for i in range(size)]
-    start, end = output_windows(loci, chosen)
-    return Examples(
-        chrom=loci.chrom[chosen].astype(str),
-        start=start,
-        end=end,
-        observed=batch.signal.float().cpu().numpy(),
-        expected=expected.float().cpu().numpy(),
-        sign=np.array(sign),
-        track_names=np.array(loci.track_names, dtype=str),
-    )
 
 
 def _device_of(model: Cherimoya) -> torch.device:

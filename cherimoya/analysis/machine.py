@@ -12,11 +12,11 @@ from cherimoya import __version__
 from cherimoya.errors import ConfigError, LocalError
 
 
-def choose_device(asked: str) -> torch.device:
-    """The device for trainer.device. Raises ConfigError for a GPU that is not there."""
+def choose_device(asked: str, key: str = "trainer.device") -> torch.device:
+    """The device for `key`=`asked`. Raises ConfigError for a GPU that is not there."""
     if asked == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "trainer.device=cuda, but torch sees no GPU. Use trainer.device=cpu, or install the "
+            f"{key}=cuda, but torch sees no GPU. Use {key}=cpu, or install the "
             f"CUDA build of torch (this is {torch.__version__})."
         )
     if asked == "cpu" or not torch.cuda.is_available():

@@ -130,6 +130,27 @@ def distribution(
     legend(axis)
 
 
+def by_part(
+    axis: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    spans: Sequence[tuple[float | None, float | None]],
+    label: str,
+    average: float | None,
+) -> None:
+    """A value for each part, such as a chromosome, with its interval, if there is one."""
+    y = np.arange(len(names))
+    for at, (low, high) in zip(y, spans, strict=True):
+        if low is not None and high is not None:
+            axis.hlines(at, low, high, color=PREDICTED, alpha=0.45, linewidth=3)
+    axis.plot(values, y, "o", color=PREDICTED)
+    if average is not None:
+        axis.axvline(average, color=MUTED, linewidth=0.9, linestyle="--")
+    axis.set_yticks(y, names)
+    axis.invert_yaxis()
+    axis.set_xlabel(label)
+
+
 def example(axis: Axes, examples: Examples, i: int) -> None:
     """Observed and predicted counts of one locus; the second of a stranded pair points down."""
     known = examples.start[i] >= 0

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya import progress, sweeps
+from cherimoya.analysis.evaluation_folder import is_evaluation
 from cherimoya.analysis.run_folder import is_run
 from cherimoya.errors import CherimoyaError
 from cherimoya.files import appearing
@@ -13,31 +14,38 @@ PAGE = "report.html"
 
 
 def write_report(folder: Path) -> Path:
-    """Write the page of the run or sweep in `folder`, and return its path.
+    """Write the page of the run, sweep or evaluation in `folder`, and return its path.
 
-    Raises CherimoyaError for a folder that is neither, and without the packages that draw.
+    Raises CherimoyaError for a folder that is none of these, and without the packages that draw.
     """
     if not folder.is_dir():
         raise CherimoyaError(f"{folder} is no folder. Name a run's or a sweep's.")
-    sweep = is_sweep(folder)
-    if not sweep and not is_run(folder):
+    kind = _kind(folder)
+    if kind is None:
         raise CherimoyaError(
             f"{folder} is neither a run (config.yaml is missing) nor a sweep (no folder in it has "
             f"a {sweeps.MEMBER}). Name a folder that cherimoya-train has made."
         )
     try:
-        from cherimoya.analysis import report_run, report_sweep
+        from cherimoya.analysis import report_evaluation, report_run, report_sweep
 
-        page = _template("sweep.html" if sweep else "run.html")
+        page = _template(f"{kind}.html")
     except ImportError as error:
         package = (error.name or str(error)).split(".")[0]
         raise CherimoyaError(
             f"no plots: {package} is missing. Install it with: pip install 'cherimoya-train[plots]'"
         ) from error
-    contents = (report_sweep.contents if sweep else report_run.contents)(folder)
+    modules = {"run": report_run, "sweep": report_sweep, "evaluation": report_evaluation}
+    contents = modules[kind].contents(folder)
     with appearing(folder / PAGE) as file:
         file.write(page.render(**contents).encode())
     return folder / PAGE
+
+
+def _kind(folder: Path) -> str | None:
+    """What is in `folder`."""
+    tests = {"sweep": is_sweep, "evaluation": is_evaluation, "run": is_run}
+    return next((kind for kind, test in tests.items() if test(folder)), None)
 
 
 def is_sweep(folder: Path) -> bool:

@@ -1,56 +1,35 @@
 """The page of one run: what its files say, in words, numbers and charts."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from cherimoya import sweeps
 from cherimoya.analysis import plots
 from cherimoya.analysis.plots_theme import chart
+from cherimoya.analysis.report_scores import (
+    BESIDE,
+    KEY_SCORES,
+    Card,
+    cards,
+    count_charts,
+    example_charts,
+    profile_charts,
+)
 from cherimoya.analysis.report_words import Chart, frame
 from cherimoya.analysis.run_folder import RunFolder, read_run
 from cherimoya.changes import at
 from cherimoya.logged import METRICS
 from cherimoya.metric_names import IN_WORDS, higher_is_better
 
-KEY_SCORES = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
 CURVES = (
     "train/loss", "valid/loss", "valid/profile_mnll", "valid/profile_pearson",
     "valid/profile_jsd", "valid/count_pearson",
 )  # fmt: skip
-BESIDE = {"average_profile": "average profile", "ceiling": "ceiling"}
-
-
-@dataclass(frozen=True)
-class Card:
-    """A key score beside its baseline and ceiling, each None where unknown."""
-
-    label: str
-    unit: str
-    value: float
-    baseline: float | None
-    ceiling: float | None
-    higher: bool
-
-    @property
-    def reached(self) -> float | None:
-        """The way from the baseline to the ceiling that was gone, in percent, within 0 to 100."""
-        if self.baseline is None or self.ceiling is None or self.baseline == self.ceiling:
-            return None
-        share = (self.value - self.baseline) / (self.ceiling - self.baseline)
-        return 100 * min(max(share, 0.0), 1.0)
-
-    @property
-    def below_baseline(self) -> bool:
-        """Whether the baseline does better."""
-        if self.baseline is None:
-            return False
-        return self.value < self.baseline if self.higher else self.value > self.baseline
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -70,9 +49,9 @@ def contents(folder: Path) -> dict[str, Any]:
         "config": yaml.safe_dump(run.config, sort_keys=False) if run.config else "",
         "curves": list(_curves(run)),
         "metrics": list(_metrics(run)),
-        "count_charts": list(_count_charts(run)),
-        "profile_charts": list(_profile_charts(run)),
-        "example_charts": list(_example_charts(run)),
+        "count_charts": list(count_charts(run)),
+        "profile_charts": list(profile_charts(run)),
+        "example_charts": list(example_charts(run)),
         "strands": plots.strands(run.examples) if run.examples else "",
         "speed": _speed(run),
         "origin": _origin(run),
@@ -103,14 +82,7 @@ def _cards(run: RunFolder) -> Iterator[Card]:
     scores = run.summary.get(run.summary.get("scored_split", ""), {})
     if not scores and run.best_row:
         scores = {name: run.best_row.get(f"valid/{name}") for name in KEY_SCORES}
-    for name in KEY_SCORES:
-        if scores.get(name) is None:
-            continue
-        words = IN_WORDS[name]
-        baseline, ceiling = (run.summary.get(column, {}).get(name) for column in BESIDE)
-        yield Card(
-            words.label, words.unit, scores[name], baseline, ceiling, higher_is_better(name)
-        )  # fmt: skip
+    return cards(scores, run.summary)
 
 
 def _changed(run: RunFolder) -> list[tuple[str, Any, Any]]:
@@ -158,55 +130,6 @@ def _metrics(run: RunFolder) -> Iterator[MetricRow]:
         share = 100 * scored[0] / ceiling if higher and ceiling and scored[0] is not None else None
         valid = (run.best_row or {}).get(f"valid/{name}")
         yield MetricRow(words.label, words.unit, words.meaning, higher, scored, share, valid)
-
-
-def _count_charts(run: RunFolder) -> Iterator[Chart]:
-    if run.loci is None:
-        return
-    peak, n_groups = run.loci.label == 1, run.loci.observed_log_counts.shape[1]
-    for g in range(n_groups):
-        seen, guess = run.loci.observed_log_counts[:, g], run.loci.predicted_log_counts[:, g]
-        group = f", signal group {g}" if n_groups > 1 else ""
-        yield Chart(
-            chart(plots.counts, seen, guess, run.loci.label),
-            f"predicted against observed counts of each locus{group}",
-        )
-        if peak.any():
-            yield Chart(
-                chart(plots.calibration, seen[peak], guess[peak]),
-                f"calibration of the counts{group}: observed counts of peaks that were predicted "
-                "alike",
-            )
-
-
-def _profile_charts(run: RunFolder) -> Iterator[Chart]:
-    if run.loci is None:
-        return
-    peak = run.loci.label == 1
-    for name in ("profile_pearson", "profile_jsd"):
-        values: np.ndarray = getattr(run.loci, name)[peak]
-        for g in range(values.shape[1]):
-            if not np.isfinite(values[:, g]).any():
-                continue
-            one = values.shape[1] == 1
-            marks: Mapping[str, float | None] = {"mean": float(np.nanmean(values[:, g]))} | {
-                label: run.summary.get(column, {}).get(name) if one else None
-                for column, label in BESIDE.items()
-            }
-            group = "" if one else f", signal group {g}"
-            yield Chart(
-                chart(plots.distribution, values[:, g], name, marks),
-                f"{IN_WORDS[name].label} of each peak{group}",
-            )
-
-
-def _example_charts(run: RunFolder) -> Iterator[Chart]:
-    if run.examples is None:
-        return
-    for i in range(len(run.examples.start)):
-        totals = [values[i].sum() for values in (run.examples.observed, run.examples.expected)]
-        caption = f"{totals[0]:,.0f} counts observed, {totals[1]:,.0f} predicted"
-        yield Chart(chart(plots.example, run.examples, i, width=5.6, height=2.7), caption)
 
 
 def _speed(run: RunFolder) -> dict[str, str]:

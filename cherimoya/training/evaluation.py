@@ -28,6 +28,24 @@ class Scores:
     observed_log_counts: Tensor
     label: Tensor
 
+    def take(self, rows: Tensor) -> "Scores":
+        """The scores of the loci at `rows`, a mask or numbers of rows."""
+        return Scores(
+            profile={name: values[rows] for name, values in self.profile.items()},
+            log_counts=self.log_counts[rows],
+            observed_log_counts=self.observed_log_counts[rows],
+            label=self.label[rows],
+        )
+
+    def group(self, g: int) -> "Scores":
+        """The scores of signal group `g` alone."""
+        return Scores(
+            profile={name: values[:, g : g + 1] for name, values in self.profile.items()},
+            log_counts=self.log_counts[:, g : g + 1],
+            observed_log_counts=self.observed_log_counts[:, g : g + 1],
+            label=self.label,
+        )
+
     def metrics(self) -> dict[str, float]:
         """Metrics by name, averaged over signal groups; NaN where undefined.
 

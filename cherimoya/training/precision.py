@@ -11,8 +11,8 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**10, 2.0**-20, 1000
 
 
-def choose_precision(asked: str, device: torch.device) -> str:
-    """What `trainer.precision` means on this device: bf16, fp16, tf32 or fp32.
+def choose_precision(asked: str, device: torch.device, key: str = "trainer.precision") -> str:
+    """What `key`=`asked` means on this device: bf16, fp16, tf32 or fp32.
 
     Raises ConfigError for one that the device does not have.
     """
@@ -23,9 +23,7 @@ def choose_precision(asked: str, device: torch.device) -> str:
     if asked == "fp32" or (asked == "fp16" and gpu) or modern:
         return asked
     where = torch.cuda.get_device_name(device) if gpu else "the CPU"
-    raise ConfigError(
-        f"trainer.precision={asked}, but {where} does not have it. Use trainer.precision=auto."
-    )
+    raise ConfigError(f"{key}={asked}, but {where} does not have it. Use {key}=auto.")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:

@@ -4,7 +4,6 @@ The run folder is the source of truth; what `wandb_run` sends is a copy.
 """
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from cherimoya import logged, status
 from cherimoya.config import LoggerConfig
 from cherimoya.errors import CherimoyaError, Interrupted
-from cherimoya.files import appearing
+from cherimoya.files import jsonable, write_json
 from cherimoya.sweeps import MEMBER
 from cherimoya.training.wandb_run import WandbRun, wandb_mode
 
@@ -115,7 +114,7 @@ class RunLog:
 
     def row(self, values: Mapping[str, Any]) -> None:
         """Append a row; it needs a "step". NaN becomes null, which JSON can say."""
-        clean = _jsonable(dict(values))
+        clean = jsonable(dict(values))
         self._rows.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
         self._rows.flush()
         if self._wandb is not None:
@@ -123,16 +122,14 @@ class RunLog:
 
     def progress(self, **values: Any) -> None:
         """Say in status.json how far the run is; it stays there when the run ends."""
-        self._progress = _jsonable(values)
+        self._progress = jsonable(values)
         self._write_status("running")
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Write summary.json, and its numbers to W&B's summary."""
-        clean = _jsonable(dict(values))
-        with appearing(self.folder / "summary.json") as file:
-            file.write(json.dumps(clean, indent=2, allow_nan=False).encode() + b"\n")
+        write_json(self.folder / "summary.json", values)
         if self._wandb is not None:
-            self._wandb.summary(clean)
+            self._wandb.summary(jsonable(values))
 
     def image(self, name: str, path: Path, step: int) -> None:
         """Send a plot to W&B; on disk it is already."""
@@ -148,17 +145,7 @@ class RunLog:
         """Send the checkpoint that logger.log_model names to W&B, if it names one."""
         if self._wandb is not None and self._config.log_model != "none":
             path = self.folder / "checkpoints" / f"{self._config.log_model}.pt"
-            self._wandb.model(path, _jsonable(dict(metadata)))
+            self._wandb.model(path, jsonable(dict(metadata)))
 
     def _write_status(self, state: str, error: BaseException | None = None) -> None:
         status.write(self.folder, state, self._started, error, **self._progress)
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _jsonable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,0 +1,86 @@
+"""Checkpoints that a user names: files of any origin, or the runs that made them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cherimoya.analysis.run_folder import RunFolder, is_run, read_run
+from cherimoya.config import DataConfig
+from cherimoya.ensemble import Ensemble
+from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.network import Cherimoya
+from cherimoya.schema import build
+from cherimoya.training.checkpoint import BEST
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model's file, and the run that it is of, if it lies in a run's folder."""
+
+    path: Path
+    run: RunFolder | None
+
+    @property
+    def data(self) -> DataConfig | None:
+        """What the run read; None for a checkpoint without a run."""
+        if self.run is None or "data" not in self.run.config:
+            return None
+        return build(DataConfig, self.run.config["data"], "data")
+
+    @property
+    def window(self) -> tuple[int | None, int | None]:
+        """Bases in and out that the model was trained with; None where the run does not say."""
+        if self.run is None:
+            return None, None
+        noted, data = self.run.summary.get("window", {}), self.run.config.get("data", {})
+        return tuple(noted.get(k, data.get(f"{k}_window")) for k in ("in", "out"))
+
+    def described(self) -> dict[str, Any]:
+        """Where it is and what is in it, as JSON-ready values."""
+        with open(self.path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"path": str(self.path), "sha256": digest}
+
+
+def find_checkpoint(named: str) -> Checkpoint:
+    """The checkpoint at `named`: a file, or a run folder, of which the best one is taken.
+
+    Raises ConfigError if there is none.
+    """
+    path = Path(named)
+    if path.is_dir():
+        if not is_run(path):
+            raise ConfigError(
+                f"checkpoint={named}: a folder without a run (config.yaml is missing). Name a "
+                "run folder or a checkpoint file."
+            )
+        path = path / "checkpoints" / BEST
+    if not path.is_file():
+        raise ConfigError(
+            f"checkpoint={named}: {path} does not exist. A run keeps its own in "
+            "checkpoints/best.pt once an epoch is over."
+        )
+    folder = path.absolute().parent.parent
+    own = path.absolute().parent.name == "checkpoints" and is_run(folder)
+    return Checkpoint(path, read_run(folder) if own else None)
+
+
+def load_ensemble(
+    found: Sequence[Checkpoint],
+    device: torch.device,
+    reverse_complement: bool = False,
+    control_groups: Sequence[int] | None = None,
+) -> Ensemble:
+    """The models on `device`, ready to predict. Raises CherimoyaError if they do not fit."""
+    models = [Cherimoya.load(one.path, device) for one in found]
+    try:
+        return Ensemble(models, reverse_complement, control_groups).eval()
+    except ValueError as error:
+        listed = ", ".join(str(one.path) for one in found)
+        raise CherimoyaError(
+            f"checkpoint: {listed} cannot predict together: {error}. Name models of one shape."
+        ) from None

@@ -1,0 +1,229 @@
+"""Scores of any checkpoint, or several together, on any prepared loci: numbers, files, a page."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cherimoya import progress
+from cherimoya.analysis import baselines
+from cherimoya.analysis.bootstrap import Interval, intervals
+from cherimoya.analysis.checkpoints import find_checkpoint, load_ensemble
+from cherimoya.analysis.evaluation_folder import LOCI, SCORES
+from cherimoya.analysis.examples import example_loci
+from cherimoya.analysis.machine import choose_device, cpu_name, git_commit, versions
+from cherimoya.analysis.per_locus import EXAMPLES, write_examples, write_scored_loci
+from cherimoya.analysis.replicates import replicate_scores
+from cherimoya.analysis.report import offer_report
+from cherimoya.analysis.report_words import score
+from cherimoya.analysis.scored_loci import REFERENCE, SCORED, check_fits, load_scored
+from cherimoya.captured import CapturedModel
+from cherimoya.config_evaluate import EvaluateConfig
+from cherimoya.data.dataset import Dataset
+from cherimoya.data.feed import place
+from cherimoya.errors import ConfigError
+from cherimoya.files import write_json
+from cherimoya.logged import METRICS
+from cherimoya.training.evaluation import Scores, evaluate
+from cherimoya.training.precision import choose_precision
+
+Say = Callable[[str], None]
+
+
+def evaluate_checkpoints(config: EvaluateConfig, say: Say = progress.say) -> Path:
+    """Score what `config` names, leave scores.json, loci.tsv and report.html in `config.output`.
+
+    Returns the folder. Raises CherimoyaError for anything that the user can mend, before the
+    models see the first locus where it can.
+    """
+    folder = Path(config.output)
+    _check_output(folder)
+    found = [find_checkpoint(named) for named in config.checkpoint]
+    device = choose_device(config.device, "device")
+    precision = choose_precision(config.precision, device, "precision")
+    model = load_ensemble(found, device)
+    dataset, split = load_scored(config, found[0], model.trimming, say)
+    check_fits(dataset, model, found[0])
+    model = load_ensemble(
+        found, device, config.reverse_complement, dataset.loci.control_groups or None
+    )
+    columns = _baselines(dataset, config)
+    rows = dataset.rows[SCORED]
+    say(_what(config, dataset, split, precision, device))
+    predict = CapturedModel(model)
+    source, _ = place(dataset.loci, device, "auto")
+    label = dataset.loci.label
+    scores = evaluate(predict, source, rows, label, config.batch_size, precision)
+    columns = {"model": scores, **columns}
+    folder.mkdir(parents=True, exist_ok=True)
+    peaks = rows[label[rows] == 1]
+    write_examples(folder / EXAMPLES, example_loci(predict, source, dataset.loci, peaks, precision))
+    write_scored_loci(folder / LOCI, scores, dataset.loci, rows)
+    values = {
+        "split": split,
+        "checkpoints": [one.described() for one in found],
+        "reverse_complement": config.reverse_complement,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "data": str(dataset.path),
+        "replicate_file": config.replicate,
+        "window": {"in": dataset.loci.in_window, "out": dataset.loci.out_window},
+        "bootstrap": {"n": config.bootstrap, "confidence": config.confidence, "seed": config.seed},
+        **_tables(columns, dataset, config),
+        "provenance": _provenance(dataset, device, precision),
+    }
+    write_json(folder / SCORES, values)
+    say(score_table(values))
+    say(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}")
+    offer_report(folder)
+    return folder
+
+
+def _baselines(dataset: Dataset, config: EvaluateConfig) -> dict[str, Scores]:
+    """What stands beside the model's scores: from below, and from above where that is known."""
+    columns = {}
+    average = _average_profile(dataset)
+    if average is not None:
+        columns["average_profile"] = average
+    truth = baselines.ceiling(dataset, SCORED)
+    if truth is not None:
+        columns["ceiling"] = truth
+    if config.replicate is not None:
+        columns["replicate"] = replicate_scores(dataset, config.replicate, config.data.keys)
+    return columns
+
+
+def _average_profile(dataset: Dataset) -> Scores | None:
+    """Every locus predicted to look like the average peak elsewhere.
+
+    Elsewhere are the reference loci; without any, for each chromosome the scored peaks of the
+    others, with one count for all, since counts that differ by what was left out would seem to
+    say something. None for a single chromosome on its own.
+    """
+    if len(dataset.peaks(REFERENCE)):
+        return baselines.average_profile(dataset, SCORED)
+    rows, parts, order = dataset.rows[SCORED], [], []
+    for chrom in np.unique(dataset.loci.chrom[rows]):
+        here = dataset.loci.chrom[rows] == chrom
+        split = replace(dataset, rows={SCORED: rows[here], REFERENCE: rows[~here]})
+        if not len(split.peaks(REFERENCE)):
+            return None
+        parts.append(baselines.average_profile(split, SCORED))
+        order.append(np.flatnonzero(here))
+    whole = joined(parts).take(torch.from_numpy(np.argsort(np.concatenate(order))))
+    return replace(whole, log_counts=whole.log_counts.mean(dim=0).expand_as(whole.log_counts))
+
+
+def joined(parts: list[Scores]) -> Scores:
+    """The scores of all `parts`, one after another."""
+    return Scores(
+        profile={name: torch.cat([p.profile[name] for p in parts]) for name in parts[0].profile},
+        log_counts=torch.cat([p.log_counts for p in parts]),
+        observed_log_counts=torch.cat([p.observed_log_counts for p in parts]),
+        label=torch.cat([p.label for p in parts]),
+    )
+
+
+def _tables(
+    columns: Mapping[str, Scores], dataset: Dataset, config: EvaluateConfig
+) -> dict[str, Any]:
+    """The metrics of all loci, of each signal group and of each chromosome."""
+    groups = dataset.loci.signal_groups
+    chrom = dataset.loci.chrom[dataset.rows[SCORED]]
+    chroms = list(dict.fromkeys(chrom.tolist()))
+    names = iter(dataset.loci.track_names)
+    tracks = [[next(names) for _ in range(size)] for size in groups]
+    parts = (1 + len(groups) * (len(groups) > 1) + len(chroms) * (len(chroms) > 1)) or 1
+    with tqdm(
+        total=parts * config.bootstrap, desc="intervals", unit="resample", leave=False,
+        disable=not sys.stderr.isatty(),
+    ) as bar:  # fmt: skip
+
+        def scored(part: Mapping[str, Scores]) -> dict[str, Any]:
+            return _scored(part, config, bar.update)
+
+        values: dict[str, Any] = scored(columns)
+        if len(groups) > 1:
+            values["groups"] = [
+                {"tracks": tracks[g], **scored({k: s.group(g) for k, s in columns.items()})}
+                for g in range(len(groups))
+            ]
+        if len(chroms) > 1:
+            here = {name: torch.from_numpy(chrom == name) for name in chroms}
+            values["chromosomes"] = {
+                name: scored({k: s.take(mask) for k, s in columns.items()})
+                for name, mask in here.items()
+            }
+    return values
+
+
+def _scored(
+    columns: Mapping[str, Scores], config: EvaluateConfig, tick: Callable[[], object]
+) -> dict[str, Any]:
+    """The metrics of each column, with intervals of the model's."""
+    model = columns["model"]
+    peaks = int((model.label == 1).sum())
+    found: dict[str, Any] = {"loci": {"peaks": peaks, "background": len(model.label) - peaks}}
+    found |= {name: scores.metrics() for name, scores in columns.items()}
+    if config.bootstrap:
+        drawn: dict[str, Interval] = intervals(
+            model, config.bootstrap, config.confidence, config.seed, tick
+        )
+        found["intervals"] = {name: list(interval) for name, interval in drawn.items()}
+    return found
+
+
+def score_table(values: Mapping[str, Any]) -> str:
+    """The metrics of all loci: the model's with their intervals, and what stands beside them."""
+    beside = [name for name in ("average_profile", "ceiling", "replicate") if name in values]
+    header = ["metric", "model"]
+    if "intervals" in values:
+        header.append(f"{100 * values['bootstrap']['confidence']:g} % interval")
+    header += [name.replace("_", " ") for name in beside]
+    rows = []
+    for name in METRICS:
+        row = [name, score(values["model"][name])]
+        if "intervals" in values:
+            low, high = values["intervals"][name]
+            row.append("-" if low != low else f"{score(low)} to {score(high)}")
+        rows.append([*row, *(score(values[column][name]) for column in beside)])
+    return progress.table(header, rows)
+
+
+def _what(
+    config: EvaluateConfig, dataset: Dataset, split: str, precision: str, device: torch.device
+) -> str:
+    n, peaks = len(dataset.rows[SCORED]), len(dataset.peaks(SCORED))
+    many = len(config.checkpoint)
+    models = f"{many} models, probabilities and log counts averaged" if many > 1 else "one model"
+    strands = ", both strands averaged" if config.reverse_complement else ""
+    return (
+        f"scoring {models}{strands}, in {precision} on {device.type}: {peaks:,} peaks and "
+        f"{n - peaks:,} background loci ({split}) of {dataset.path}"
+    )
+
+
+def _check_output(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={folder}: a file. Name a folder.")
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if not os.access(folder if folder.exists() else parent, os.W_OK):
+        raise ConfigError(f"output={folder}: cannot be written to. Choose another folder.")
+
+
+def _provenance(dataset: Dataset, device: torch.device, precision: str) -> dict[str, Any]:
+    return {
+        "data_fingerprint": dataset.fingerprint,
+        "git_commit": git_commit(),
+        "command": shlex.join(sys.argv),
+        "versions": versions(),
+        "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "precision": precision,
+    }

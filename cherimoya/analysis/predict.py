@@ -1,0 +1,335 @@
+"""Predictions along a genome, chromosome by chromosome, that go on where they were stopped."""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cherimoya import progress
+from cherimoya.analysis.checkpoints import Checkpoint, find_checkpoint, load_ensemble
+from cherimoya.analysis.genome_inputs import (
+    Windows,
+    around,
+    check_chroms,
+    described,
+    lengths_of,
+    opened_controls,
+    opened_genome,
+    padded_bases,
+    tiles,
+)
+from cherimoya.analysis.machine import choose_device, git_commit, versions
+from cherimoya.analysis.predictions_written import write_outputs
+from cherimoya.captured import CapturedModel
+from cherimoya.config_evaluate import PredictConfig
+from cherimoya.data import hdf5
+from cherimoya.data.loci import N_CODE
+from cherimoya.data.sources import check_exists
+from cherimoya.ensemble import Ensemble
+from cherimoya.errors import ConfigError, DataError
+from cherimoya.files import locked, write_json
+from cherimoya.ops import gather
+from cherimoya.prediction import predict_batch
+from cherimoya.training.precision import choose_precision
+
+Say = Callable[[str], None]
+
+DONE, PLAN, PARTS = "predictions.json", "plan.json", "parts"
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """Windows and heads of the model."""
+
+    in_window: int
+    out_window: int
+    signal_groups: list[int]
+    track_names: list[str]
+
+    @property
+    def cut(self) -> int:
+        """Bases that are read beyond the output window, on each side."""
+        return (self.in_window - self.out_window) // 2
+
+
+def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
+    """Predict as `config` says, write the files to the folder `config.output` and return it.
+
+    Each chromosome is kept as it is done, so that the same command goes on after any end.
+    Raises CherimoyaError for anything that the user can mend.
+    """
+    found = [find_checkpoint(named) for named in config.checkpoint]
+    device = choose_device(config.device, "device")
+    precision = choose_precision(config.precision, device, "precision")
+    control_groups = [len(group) for group in config.control]
+    _check_inputs(config, found, device, control_groups)
+    model = load_ensemble(found, device, config.reverse_complement, control_groups or None)
+    shape = _shape(config, found[0], model)
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = _plan(config, found, shape, precision)
+    with locked(folder):
+        if _begin(folder, plan, config.overwrite) == "done":
+            say(f"done already: {folder}")
+            return folder
+        lengths = lengths_of(config.fasta)
+        windows = _windows(config, shape, lengths)
+        say(_what(config, windows, shape, lengths, f"{precision} on {device.type}"))
+        run = CapturedModel(model)
+        try:
+            _predict_missing(config, run, windows, shape, lengths, device, precision, folder, say)
+        except KeyboardInterrupt:
+            say("stopped. The same command goes on after the chromosomes that are done.")
+            raise
+        say("writing ...")
+        files = write_outputs(config, windows, shape, lengths, folder, folder / PARTS, plan)
+        write_json(
+            folder / DONE,
+            {
+                "plan": plan,
+                "files": [path.name for path in files],
+                "windows": sum(len(w.start) for w in windows),
+                "command": shlex.join(sys.argv),
+                "git_commit": git_commit(),
+                "versions": versions(),
+            },
+        )
+        shutil.rmtree(folder / PARTS)
+        for path in files:
+            say(f"written      {path}")
+    return folder
+
+
+def _predict_missing(
+    config: PredictConfig,
+    run: CapturedModel,
+    windows: Sequence[Windows],
+    shape: Shape,
+    lengths: Mapping[str, int],
+    device: torch.device,
+    precision: str,
+    folder: Path,
+    say: Say,
+) -> None:
+    """Leave a folder of predictions for every chromosome that has none yet."""
+    missing = [(i, w) for i, w in enumerate(windows) if not part(folder, i).is_dir()]
+    total = sum(-(-len(w.start) // config.batch_size) for w in windows)
+    todo = sum(-(-len(w.start) // config.batch_size) for _, w in missing)
+    if len(missing) < len(windows):
+        say(f"{len(windows) - len(missing)} of {_chromosomes(len(windows))} are done already")
+    bar = iter(progress.shown(range(todo), "predicting", total, "batch", total - todo, say))
+    with (
+        opened_genome(config.fasta) as codes,
+        opened_controls(config.control, lengths) as controls,
+    ):
+        for i, w in missing:
+            control = controls(w.chrom, lengths[w.chrom]) if controls else None
+            batches = _batches(w.start, codes(w.chrom), control, shape, config.batch_size, device)
+            predicted = (predict_batch(run, *b, config.batch_size, precision) for b in batches)
+            _keep(part(folder, i), predicted, len(w.start), shape, bar)
+    next(bar, None)
+
+
+def _batches(
+    start: np.ndarray,
+    codes: np.ndarray,
+    control: np.ndarray | None,
+    shape: Shape,
+    size: int,
+    device: torch.device,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """X and control of the windows at `start`, cut on the device out of a padded chromosome."""
+    pad = shape.in_window
+    sequence = torch.from_numpy(np.pad(codes, pad, constant_values=N_CODE)).to(device)[None]
+    table = None
+    if control is not None:
+        table = torch.from_numpy(np.pad(control, ((0, 0), (pad, pad)))).to(device)[None]
+        channels = torch.arange(len(control), device=device).expand(2, -1).contiguous()
+    first = torch.from_numpy(start - shape.cut + pad).to(device)
+    for shift in first.split(size):
+        zeros = torch.zeros_like(shift)
+        X = gather.one_hot(sequence, zeros, shift, zeros, shape.in_window)
+        X_ctl = None
+        if table is not None:
+            X_ctl = gather.counts(table, channels, zeros, shift, zeros, shape.in_window)
+        yield X, X_ctl
+
+
+def _keep(
+    folder: Path,
+    predicted: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    n: int,
+    shape: Shape,
+    bar: Iterator[int],
+) -> None:
+    """Write logits.npy and log_counts.npy of `n` windows to `folder`, which appears whole."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    sizes = {
+        "logits": (n, sum(shape.signal_groups), shape.out_window),
+        "log_counts": (n, len(shape.signal_groups)),
+    }
+    files = [
+        np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", np.float32, size)
+        for name, size in sizes.items()
+    ]
+    done = 0
+    for values in predicted:
+        next(bar, None)
+        for file, some in zip(files, values, strict=True):
+            file[done : done + len(some)] = some.numpy()
+        done += len(values[0])
+    for file in files:
+        file.flush()
+    os.replace(temporary, folder)
+
+
+def part(folder: Path, i: int) -> Path:
+    """Where the predictions of the `i`-th chromosome are kept until all are done."""
+    return folder / PARTS / f"{i:05d}"
+
+
+def _windows(config: PredictConfig, shape: Shape, lengths: Mapping[str, int]) -> list[Windows]:
+    if config.loci is not None:
+        return around(config.loci, config.center, lengths, shape.out_window)
+    chroms = config.chroms or [name for name, length in lengths.items() if length]
+    check_chroms(chroms, lengths, f"chroms=[{','.join(chroms)}]")
+    return tiles(lengths, chroms, shape.out_window)
+
+
+def _shape(config: PredictConfig, first: Checkpoint, model: Ensemble) -> Shape:
+    in_window = config.in_window or first.window[0]
+    if in_window is None:
+        raise ConfigError(
+            f"in_window has no value, and {first.path} lies in no run folder that tells. Set it "
+            "to the length that the model was trained on, such as in_window=2114: its "
+            "normalisation spans the whole window."
+        )
+    out_window = in_window - 2 * model.trimming
+    if out_window < 1:
+        raise ConfigError(
+            f"in_window={in_window}: {first.path} cuts {model.trimming} bases from each side. Set "
+            f"in_window to more than {2 * model.trimming}."
+        )
+    names = config.track_names or _track_names(first, sum(model.signal_groups))
+    if len(names) != sum(model.signal_groups):
+        raise ConfigError(
+            f"track_names={names}: {first.path} predicts {sum(model.signal_groups)} tracks. Name "
+            "each, or leave it out."
+        )
+    return Shape(in_window, out_window, model.signal_groups, names)
+
+
+def _track_names(first: Checkpoint, n: int) -> list[str]:
+    """As in the run's data, if it is still there and they can name files."""
+    data = first.data
+    if data is not None and data.path is not None:
+        try:
+            header = hdf5.read_header(data.path, data.keys)
+            names = [name.replace("/", "_") for name in header.track_names]
+        except DataError:
+            names = []
+        if len(names) == n == len(set(names)):
+            return names
+    return [f"track_{i}" for i in range(n)]
+
+
+def _check_inputs(
+    config: PredictConfig, found: list[Checkpoint], device: torch.device, control_groups: list[int]
+) -> None:
+    check_exists(Path(config.fasta), "fasta")
+    if config.loci is not None:
+        check_exists(Path(config.loci), "loci")
+    if Path(config.output).exists() and not Path(config.output).is_dir():
+        raise ConfigError(f"output={config.output}: a file. Name a folder.")
+    needed = load_ensemble(found, device).n_control_tracks
+    if needed != sum(control_groups):
+        raise ConfigError(
+            f"control has {sum(control_groups)} bigWig files, but {found[0].path} has {needed} "
+            "control tracks. Name one for each, grouped as in its data: 'control=[[plus.bw,"
+            "minus.bw]]'." if needed else
+            f"control is set, but {found[0].path} has no control tracks. Leave it out."
+        )  # fmt: skip
+
+
+def _plan(
+    config: PredictConfig, found: list[Checkpoint], shape: Shape, precision: str
+) -> dict[str, Any]:
+    """What the predictions depend on: with another plan, what is there cannot be gone on with."""
+    paths = [path for group in config.control for path in group]
+    plan = {
+        "checkpoints": [one.described() for one in found],
+        "fasta": described(config.fasta),
+        "loci": described(config.loci) if config.loci is not None else None,
+        "center": config.center,
+        "chroms": config.chroms,
+        "control": [described(path) for path in paths],
+        "in_window": shape.in_window,
+        "out_window": shape.out_window,
+        "track_names": shape.track_names,
+        "format": config.format,
+        "values": config.values,
+        "reverse_complement": config.reverse_complement,
+        "precision": precision,
+    }
+    return json.loads(json.dumps(plan))
+
+
+def _begin(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> str:
+    """Whether the plan is "done" in `folder` or to be done, with what is left of it kept.
+
+    Raises ConfigError where another plan has been at work, unless that may be overwritten.
+    """
+    done = folder / DONE
+    noted = folder / PARTS / PLAN
+    before, files = None, []
+    if done.is_file():
+        record = json.loads(done.read_text())
+        before, files = record["plan"], record["files"]
+    elif noted.is_file():
+        before = json.loads(noted.read_text())
+    if before is not None and (before != plan or overwrite):
+        if not overwrite:
+            differ = ", ".join(sorted(k for k in plan if before.get(k) != plan[k]))
+            raise ConfigError(
+                f"output={folder} holds a prediction with another {differ}. Choose another "
+                "folder, or set overwrite=true to begin anew."
+            )
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+        for name in (DONE, *files):
+            (folder / name).unlink(missing_ok=True)
+    elif done.is_file():
+        return "done"
+    (folder / PARTS).mkdir(exist_ok=True)
+    write_json(noted, plan)
+    return "to do"
+
+
+def _what(
+    config: PredictConfig,
+    windows: Sequence[Windows],
+    shape: Shape,
+    lengths: Mapping[str, int],
+    how: str,
+) -> str:
+    n = sum(len(w.start) for w in windows)
+    where = "around loci" if config.loci is not None else "side by side"
+    beyond = padded_bases(windows, lengths, shape.out_window, shape.cut)
+    padded = f"; {beyond:,} reach beyond an end of it, where all is N" if beyond else ""
+    return (
+        f"predicting {n:,} windows of {shape.out_window:,} bp from {shape.in_window:,} bp, {where} "
+        f"on {_chromosomes(len(windows))}, in {how}{padded}"
+    )
+
+
+def _chromosomes(n: int) -> str:
+    return f"{n} chromosome{'' if n == 1 else 's'}"

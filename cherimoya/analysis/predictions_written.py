@@ -1,0 +1,115 @@
+"""Predictions of windows as bigWig files, a value a base, or as one HDF5 file."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cherimoya.analysis.genome_inputs import Windows, own_bases
+from cherimoya.config_evaluate import PredictConfig
+from cherimoya.data.bigwig_writer import Piece, write_bigwig
+from cherimoya.data.predictions import Rows, write_predictions
+from cherimoya.metrics import group_softmax
+from cherimoya.wrappers import expected_counts
+
+if TYPE_CHECKING:
+    from cherimoya.analysis.predict import Shape
+
+AT_ONCE = 1024  # windows in memory
+
+Tracks = Callable[[Tensor, Tensor], Tensor]  # logits and log counts to values (n, tracks, bases)
+
+
+def write_outputs(
+    config: PredictConfig,
+    windows: Sequence[Windows],
+    shape: "Shape",
+    lengths: Mapping[str, int],
+    folder: Path,
+    parts: Path,
+    plan: Mapping[str, Any],
+) -> list[Path]:
+    """Write what `config` asks for out of the kept predictions; returns the files."""
+    kind = config.format or ("bigwig" if config.loci is None else "hdf5")
+    if kind == "hdf5":
+        return [_hdf5(windows, shape, folder / "predictions.h5", parts, plan)]
+    files = []
+    for name, values in _bigwigs(config.values, shape).items():
+        pieces = _pieces(windows, shape, lengths, parts, values)
+        held = {w.chrom: lengths[w.chrom] for w in windows}
+        files.append(write_bigwig(folder / f"{name}.bw", dict(sorted(held.items())), pieces))
+    return files
+
+
+def _bigwigs(values: str, shape: "Shape") -> dict[str, Tracks]:
+    """The files by name, and what is in them."""
+    groups, names = shape.signal_groups, shape.track_names
+
+    def of(track: int, what: Tracks) -> Tracks:
+        return lambda logits, counts: what(logits, counts)[:, track]
+
+    if values == "expected":
+        whole: Tracks = lambda logits, counts: expected_counts(logits, counts, groups)  # noqa: E731
+        return {f"{name}.expected": of(i, whole) for i, name in enumerate(names)}
+    apart: Tracks = lambda logits, counts: group_softmax(logits, groups)  # noqa: E731
+    files = {f"{name}.profile": of(i, apart) for i, name in enumerate(names)}
+    first = np.cumsum([0, *groups])
+    for g, size in enumerate(groups):
+        name = "+".join(names[first[g] : first[g] + size])
+        files[f"{name}.log_counts"] = lambda logits, counts, g=g: counts[:, g, None].expand(  # type: ignore
+            -1, logits.shape[2]
+        )
+    return files
+
+
+def _pieces(
+    windows: Sequence[Windows],
+    shape: "Shape",
+    lengths: Mapping[str, int],
+    parts: Path,
+    values: Tracks,
+) -> Iterator[Piece]:
+    """Positions and values of one track, base by base, chromosomes sorted."""
+    for i, w in sorted(enumerate(windows), key=lambda item: item[1].chrom):
+        order = np.argsort(w.start, kind="stable")
+        start = w.start[order]
+        bases = own_bases(start, shape.out_window, lengths[w.chrom])
+        logits, counts = (_kept(parts, i, name) for name in ("logits", "log_counts"))
+        for begin in range(0, len(order), AT_ONCE):
+            some = slice(begin, begin + AT_ONCE)
+            chosen = order[some]
+            found = values(torch.from_numpy(logits[chosen]), torch.from_numpy(counts[chosen]))
+            at = start[some, None] + np.arange(shape.out_window)
+            own = (at >= bases[some, :1]) & (at < bases[some, 1:])
+            yield w.chrom, at[own], found.numpy()[own]
+
+
+def _hdf5(
+    windows: Sequence[Windows], shape: "Shape", path: Path, parts: Path, plan: Mapping[str, Any]
+) -> Path:
+    n = sum(len(w.start) for w in windows)
+    chrom, start = np.empty(n, dtype=object), np.empty(n, np.int64)
+    for w in windows:
+        chrom[w.row], start[w.row] = w.chrom, w.start
+
+    def rows() -> Iterator[Rows]:
+        for i, w in enumerate(windows):
+            logits, counts = (_kept(parts, i, name) for name in ("logits", "log_counts"))
+            for begin in range(0, len(w.row), AT_ONCE):
+                some = slice(begin, begin + AT_ONCE)
+                yield w.row[some], logits[some], counts[some]
+
+    groups, names = shape.signal_groups, shape.track_names
+    attributes = {
+        "in_window": shape.in_window, "out_window": shape.out_window, "signal_groups": groups,
+        "track_names": names, "provenance": dict(plan),
+    }  # fmt: skip
+    sizes = (len(names), len(groups), shape.out_window)
+    return write_predictions(path, chrom, start, sizes, rows(), attributes)
+
+
+def _kept(parts: Path, i: int, name: str) -> np.ndarray:
+    return np.load(parts / f"{i:05d}" / f"{name}.npy", mmap_mode="r")

@@ -1,0 +1,89 @@
+"""Several models, and both strands of the sequence, as one model."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cherimoya.network import Cherimoya
+
+
+class Ensemble(nn.Module):
+    """One prediction from several models of the same shape, and from both strands if asked.
+
+    Probabilities are averaged, and log counts. The mean of the probabilities is a mixture, whose
+    log-likelihood is never below the mean of its members' (Jensen); counts are trained and scored
+    by the squared error of log(1 + counts), which the mean of the log counts minimises. One model
+    on one strand predicts what it does alone, to the bit.
+
+    Parameters
+    ----------
+    models : sequence of Cherimoya
+        With equal signal groups, control tracks and trimming.
+    reverse_complement : bool
+        Also predict the reverse complement, turn that back (positions and, within each group,
+        channels reversed) and average.
+    control_groups : sequence of int, optional
+        Channels of each group of control tracks, which swap within it when the strand does; by
+        default each track stays itself.
+
+    Raises
+    ------
+    ValueError
+        For no model, or models that differ in shape.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Cherimoya],
+        reverse_complement: bool = False,
+        control_groups: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if not models:
+            raise ValueError("models is empty: an ensemble has at least one")
+        for name in ("signal_groups", "n_control_tracks", "trimming"):
+            found = [getattr(model, name) for model in models]
+            if any(value != found[0] for value in found):
+                raise ValueError(f"the models differ in {name}: {found}")
+        self.models = nn.ModuleList(models)
+        self.signal_groups = list(models[0].signal_groups)
+        self.n_control_tracks = models[0].n_control_tracks
+        self.trimming = models[0].trimming
+        self.reverse_complement = reverse_complement
+        self.control_groups = list(control_groups or [1] * self.n_control_tracks)
+        if sum(self.control_groups) != self.n_control_tracks:
+            raise ValueError(
+                f"control_groups={self.control_groups} add up to {sum(self.control_groups)}, but "
+                f"the models have {self.n_control_tracks} control tracks"
+            )
+
+    def forward(self, X: Tensor, X_ctl: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Profile logits (N, tracks, out) and log counts (N, groups), as Cherimoya's.
+
+        The logits of several predictions are logarithms of their mean probabilities.
+        """
+        found = [model(X, X_ctl) for model in self.models]
+        if self.reverse_complement:
+            X = X.flip(1, 2)  # A C G T reversed is T G C A
+            X_ctl = None if X_ctl is None else other_strand(X_ctl, self.control_groups)
+            for model in self.models:
+                logits, log_counts = model(X, X_ctl)
+                found.append((other_strand(logits, self.signal_groups), log_counts))
+        if len(found) == 1:
+            return found[0]
+        log_p = torch.stack([log_probabilities(f[0], self.signal_groups) for f in found])
+        log_counts = torch.stack([f[1].float() for f in found]).mean(dim=0)
+        return log_p.logsumexp(dim=0) - math.log(len(found)), log_counts
+
+
+def other_strand(values: Tensor, groups: Sequence[int]) -> Tensor:
+    """Tracks (N, tracks, L) seen from the other strand: both axes reversed within each group."""
+    return torch.cat([part.flip(1, 2) for part in values.split(list(groups), dim=1)], dim=1)
+
+
+def log_probabilities(logits: Tensor, groups: Sequence[int]) -> Tensor:
+    """The log-softmax of (N, tracks, L) over the channels and positions of each group, fp32."""
+    parts = logits.float().split(list(groups), dim=1)
+    return torch.cat([g.flatten(1).log_softmax(dim=-1).view(g.shape) for g in parts], dim=1)

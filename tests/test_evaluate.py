@@ -1,0 +1,298 @@
+"""cherimoya-evaluate: the numbers of training, their intervals, and what stands beside them."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import clean_environment
+from test_house import composed
+
+from cherimoya import Cherimoya
+from cherimoya.analysis import evaluate, per_locus
+from cherimoya.analysis.bootstrap import intervals
+from cherimoya.analysis.report import write_report
+from cherimoya.analysis.run import run
+from cherimoya.config import TrainConfig, resolve
+from cherimoya.config_evaluate import EvaluateConfig
+from cherimoya.data import hdf5
+from cherimoya.errors import CherimoyaError
+from cherimoya.logged import METRICS
+from cherimoya.metrics import group_softmax
+from cherimoya.training.evaluation import Scores, score_profiles
+
+
+@pytest.fixture(scope="module")
+def trained(small_data, tmp_path_factory):
+    """The folder of a short run on the small data."""
+    threads = torch.get_num_threads()
+    folder = tmp_path_factory.mktemp("run")
+    values = composed("train", [
+        "data=hdf5", f"data.path={small_data}", "data.validation_chroms=[sim3]",
+        "data.test_chroms=[sim4]", "model=tiny", "logger=none", "trainer.plots=false",
+        "trainer.batch_size=4", "trainer.max_epochs=1", "trainer.threads=1",
+        "optim.warmup_epochs=1",
+    ])  # fmt: skip
+    config = resolve(values, TrainConfig)
+    (folder / "config.yaml").write_text(json.dumps(values))  # as the command line does
+    run(config, folder)
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.fixture
+def score(tmp_path, monkeypatch):
+    """Evaluates as the command line would, less the page; returns scores.json."""
+    monkeypatch.setattr(evaluate, "offer_report", lambda folder: None)
+
+    def evaluated(*arguments: str) -> dict:
+        values = composed("evaluate", [f"output={tmp_path / 'out'}", "bootstrap=0", *arguments])
+        if isinstance(values["checkpoint"], str):
+            values["checkpoint"] = [values["checkpoint"]]
+        folder = evaluate.evaluate_checkpoints(resolve(values, EvaluateConfig), lambda line: None)
+        return json.loads((folder / "scores.json").read_text())
+
+    return evaluated
+
+
+def centred(loci, rows):
+    """One-hot X and counts of the loci at `rows`, without jitter."""
+    j = loci.max_jitter
+    codes = torch.from_numpy(loci.sequence[rows][:, j : j + loci.in_window].astype(np.int64))
+    X = torch.nn.functional.one_hot(codes, 5)[..., :4].transpose(1, 2).float()
+    return X, torch.from_numpy(loci.signal[rows][:, :, j : j + loci.out_window]).float()
+
+
+def test_the_scores_are_those_of_training(trained, score):
+    summary = json.loads((trained / "summary.json").read_text())
+    found = score(f"checkpoint={trained}")
+    assert found["split"] == "test"
+    assert found["loci"] == summary["loci"]["test"]
+    for ours, theirs in (
+        ("model", "test"), ("average_profile", "average_profile"), ("ceiling", "ceiling"),
+    ):  # fmt: skip
+        assert found[ours] == summary[theirs]
+    valid = json.loads((trained / "metrics.jsonl").read_text().splitlines()[0])
+    found = score(f"checkpoint={trained}/checkpoints/best.pt", "split=validation")
+    assert found["model"] == pytest.approx({m: valid[f"valid/{m}"] for m in METRICS}, rel=1e-6)
+
+
+def test_the_table_of_loci_is_the_runs_own(trained, score, tmp_path):
+    score(f"checkpoint={trained}")
+    assert (tmp_path / "out/loci.tsv").read_bytes() == (trained / "test_loci.tsv").read_bytes()
+    for name, values in np.load(trained / "examples.npz").items():
+        np.testing.assert_array_equal(np.load(tmp_path / "out/examples.npz")[name], values)
+
+
+def test_each_chromosome_is_scored_as_if_alone(trained, score, small_data):
+    both = score(f"checkpoint={trained}", "chroms=[sim3,sim4]")
+    alone = score(f"checkpoint={trained}", "chroms=[sim3]")
+    assert set(both["chromosomes"]) == {"sim3", "sim4"}
+    assert both["chromosomes"]["sim3"]["model"] == alone["model"]
+    assert both["chromosomes"]["sim3"]["loci"] == alone["loci"]
+    assert "chromosomes" not in alone
+    header = hdf5.read_header(small_data).chromosomes()
+    assert tuple(alone["loci"].values()) == header["sim3"]
+
+
+def test_a_checkpoint_alone_on_a_file_of_other_windows(small_data, score, tmp_path):
+    torch.manual_seed(1)
+    model = Cherimoya(8, 2, signal_groups=[2], trimming=40, profile_kernel_size=75)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    model.export_upstream(tmp_path / "upstream.torch")
+    found = score(
+        f"checkpoint={tmp_path}/upstream.torch", f"data.path={small_data}", "chroms=[sim4]"
+    )
+    assert found["window"] == {"in": 180, "out": 100}
+    loci = hdf5.crop(hdf5.read(small_data), 180, 100)
+    rows = np.flatnonzero(loci.chrom == "sim4")
+    X, k = centred(loci, rows)
+    with torch.no_grad():
+        logits, log_counts = model.eval()(X)
+    scores = score_profiles(
+        group_softmax(logits, [2]), k, [2], log_counts, torch.from_numpy(loci.label[rows])
+    )
+    assert found["model"] == pytest.approx(scores.metrics(), rel=1e-4)
+    # the average peak of the three chromosomes that are not scored
+    others = np.flatnonzero((loci.chrom != "sim4") & (loci.label == 1))
+    mean = centred(loci, others)[1].mean(0)
+    average = score_profiles(
+        mean.expand(k.shape), k, [2], log_counts, torch.from_numpy(loci.label[rows])
+    )
+    expected = average.metrics()["profile_pearson"]
+    assert found["average_profile"]["profile_pearson"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_other_chromosomes_the_average_is_of_the_others_in_turn(trained, score, small_data):
+    found = score(f"checkpoint={trained}", "split=all")
+    loci = hdf5.read(small_data)
+    _, k = centred(loci, np.arange(len(loci)))
+    label = torch.from_numpy(loci.label)
+    mean = torch.stack(
+        [k[torch.from_numpy((loci.chrom != c) & (loci.label == 1))].mean(0) for c in loci.chrom]
+    )
+    scores = score_profiles(mean, k, [2], torch.zeros(len(k), 1), label)
+    for name in ("profile_pearson", "profile_jsd", "profile_mnll"):
+        assert found["average_profile"][name] == pytest.approx(scores.metrics()[name], rel=1e-6)
+    assert found["average_profile"]["count_pearson"] is None
+    assert found["average_profile"]["auroc"] == 0.5
+
+
+def test_an_ensemble_on_both_strands(trained, score, small_data):
+    files = [trained / "checkpoints" / name for name in ("best.pt", "final.pt")]
+    changed = Cherimoya.load(files[1])
+    with torch.no_grad():
+        changed.fconv.weight += 0.1
+        changed.linear.bias += 1
+    changed.save(trained / "checkpoints" / "other.pt")
+    files[1] = trained / "checkpoints" / "other.pt"
+    found = score(f"checkpoint=[{files[0]},{files[1]}]", "reverse_complement=true")
+    loci = hdf5.read(small_data)
+    rows = np.flatnonzero(loci.chrom == "sim4")
+    X, k = centred(loci, rows)
+    ps, counts = [], []
+    for path in files:
+        model = Cherimoya.load(path)
+        with torch.no_grad():
+            for turned in (False, True):
+                logits, log_counts = model(X.flip(1, 2) if turned else X)
+                p = group_softmax(logits, [2])
+                ps.append(p.flip(1, 2) if turned else p)
+                counts.append(log_counts)
+    p, log_counts = torch.stack(ps).mean(0), torch.stack(counts).mean(0)
+    scores = score_profiles(p, k, [2], log_counts, torch.from_numpy(loci.label[rows]))
+    assert found["model"] == pytest.approx(scores.metrics(), rel=1e-3)
+    assert found["model"] != pytest.approx(score(f"checkpoint={files[0]}")["model"], rel=1e-3)
+
+
+def test_signal_groups_have_their_own_scores(small_data, score, tmp_path):
+    loci = replace(hdf5.read(small_data), signal_groups=[1, 1], truth={})
+    path = hdf5.write(tmp_path / "groups.h5", loci)
+    torch.manual_seed(0)
+    model = Cherimoya(8, 2, signal_groups=[1, 1], trimming=50)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    model.save(tmp_path / "groups.pt")
+    found = score(f"checkpoint={tmp_path}/groups.pt", f"data.path={path}", "split=all")
+    assert [g["tracks"] for g in found["groups"]] == [[name] for name in loci.track_names]
+    X, k = centred(loci, np.arange(len(loci)))
+    with torch.no_grad():
+        logits, log_counts = model.eval()(X)
+    label = torch.from_numpy(loci.label)
+    for g in range(2):
+        p = logits[:, g : g + 1].flatten(1).softmax(1)[:, None]
+        scores = score_profiles(p, k[:, g : g + 1], [1], log_counts[:, g : g + 1], label)
+        assert found["groups"][g]["model"] == pytest.approx(scores.metrics(), rel=1e-4)
+    mean = np.mean([g["model"]["profile_pearson"] for g in found["groups"]])
+    assert found["model"]["profile_pearson"] == pytest.approx(mean)
+    assert "ceiling" not in found
+
+
+def test_a_replicate_is_matched_by_place(trained, score, small_data, tmp_path):
+    loci = hdf5.read(small_data)
+    shuffled = loci.take(np.random.default_rng(0).permutation(len(loci)))
+    hdf5.write(tmp_path / "same.h5", hdf5.crop(shuffled, 180, 100))
+    found = score(f"checkpoint={trained}", f"replicate={tmp_path}/same.h5")["replicate"]
+    assert found["profile_pearson"] == pytest.approx(1)
+    assert found["profile_jsd"] == pytest.approx(0, abs=1e-6)
+    assert found["count_mse"] == pytest.approx(0, abs=1e-10)
+    assert found["profile_mnll"] is None
+    hdf5.write(tmp_path / "fewer.h5", loci.take(np.flatnonzero(loci.chrom != "sim4")))
+    with pytest.raises(CherimoyaError, match=r"lacks .* of the .* scored loci"):
+        score(f"checkpoint={trained}", f"replicate={tmp_path}/fewer.h5")
+
+
+def test_intervals_are_percentiles_over_resampled_loci():
+    rng = np.random.default_rng(3)
+    label = torch.tensor([1] * 40 + [0] * 10)
+    values = torch.from_numpy(rng.normal(size=(50, 1)))
+    names = ("profile_mnll", "profile_pearson", "profile_spearman", "profile_jsd")
+    scores = Scores(dict.fromkeys(names, values), values + 5, values + 5, label)
+    found = intervals(scores, 400, 0.9, seed=7)
+    assert found == intervals(scores, 400, 0.9, seed=7)
+    assert found != intervals(scores, 400, 0.9, seed=8)
+    low, high = found["profile_pearson"]
+    peaks = values[:40, 0].numpy()
+    half = 1.645 * peaks.std() / np.sqrt(40)  # of a mean, by the central limit theorem
+    assert low == pytest.approx(peaks.mean() - half, abs=0.25 * half)
+    assert high == pytest.approx(peaks.mean() + half, abs=0.25 * half)
+    assert found["count_pearson"] == pytest.approx((1, 1))
+    assert found["count_mse"] == (0, 0)
+    only_peaks = intervals(scores.take(label == 1), 20, 0.9, seed=7)
+    assert np.isnan(only_peaks["auroc"]).all()
+
+
+def test_the_page_shows_it(trained, score, tmp_path):
+    pytest.importorskip("matplotlib")
+    found = score(f"checkpoint={trained}", "chroms=[sim3,sim4]", "bootstrap=20")
+    page = write_report(tmp_path / "out")
+    assert page == tmp_path / "out/report.html"
+    text = page.read_text()
+    low, high = found["intervals"]["profile_jsd"]
+    assert low < found["model"]["profile_jsd"] < high
+    for words in (
+        f"{found['model']['profile_pearson']:.4f}", f"{low:.4f} to {high:.4f}",
+        f"{found['chromosomes']['sim3']['model']['count_pearson']:.4f}", "By chromosome",
+        found["checkpoints"][0]["sha256"],
+    ):  # fmt: skip
+        assert words in text, words
+
+
+def test_the_loci_of_the_output_window_are_named(trained, score, tmp_path, small_data):
+    score(f"checkpoint={trained}", "split=all")
+    loci = hdf5.read(small_data)
+    first = (tmp_path / "out/loci.tsv").read_text().splitlines()[1].split("\t")
+    start, end = per_locus.output_windows(loci, np.arange(1))
+    assert first[:3] == [loci.chrom[0], str(start[0]), str(end[0])]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["checkpoint={run}/nothing.pt"], "does not exist"),
+        (["checkpoint={tmp}"], "a folder without a run"),
+        (["checkpoint=[]"], "checkpoint=\\[\\] is empty"),
+        (["checkpoint=[{run},{run}]"], "names .* twice"),
+        (["checkpoint={tmp}/lone.pt"], "lies in no run folder"),
+        (["checkpoint={tmp}/lone.pt", "split=all"], "data.path has no value"),
+        (["checkpoint={run}", "chroms=[sim9]"], "names sim9, which .* Use names"),
+        (["checkpoint={run}", "chroms=[chrsim3]"], "chroms=\\[sim3\\]"),
+        (["checkpoint={run}", "split=tests"], "must be one of .* Did you mean test"),
+        (["checkpoint={run}", "data.in_window=150"], "Set data.in_window=200"),
+        (["checkpoint={run}", "data.path=absent.h5"], "absent.h5"),
+        (["checkpoint=[{run},{tmp}/lone.pt]"], "differ in signal_groups"),
+        (
+            ["checkpoint={tmp}/lone.pt", "split=all", "data.path={data}"],
+            "has signal groups \\[1\\]",
+        ),
+        (["checkpoint={run}", "device=cuda"], "device=cuda, but torch sees no GPU"),
+        (["checkpoint={run}", "precision=bf16"], "^precision=bf16"),
+        (["checkpoint={run}", "output={run}/config.yaml"], "a file. Name a folder"),
+    ],
+)
+def test_a_mistake_is_one_message(trained, score, small_data, tmp_path, arguments, words):
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    Cherimoya(8, 2, trimming=50).save(tmp_path / "lone.pt")
+    given = [a.format(run=trained, tmp=tmp_path, data=small_data) for a in arguments]
+    with pytest.raises(CherimoyaError, match=words):
+        score(*given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(trained, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", "from cherimoya.cli import evaluate; evaluate()",
+         f"checkpoint={trained}", "bootstrap=5", "output=out"],
+        cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "95 % interval" in done.stdout
+    summary = json.loads((trained / "summary.json").read_text())
+    assert f"{summary['test']['profile_pearson']:.4f}" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out/report.html").is_file()

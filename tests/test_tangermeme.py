@@ -51,7 +51,11 @@ def test_yeast_loci_agree(shared: Path, tmp_path: Path) -> None:
     agrees(loci, str(folder / "stripeseq/WT_tss_loci.bed"), str(fasta), files, [])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(
     seed=st.integers(0, 2**32 - 1),
     out=st.integers(1, 60),
@@ -74,6 +78,9 @@ def test_random_loci_agree(
             changed[lower] = np.char.lower(changed[lower])
             toy.bases[chrom] = "".join(changed)
         toy.fasta()
+        for values in toy.plus.values():
+            values += 1  # no window without counts, which would be refused
+        toy.bigwig("plus.bw", toy.plus)
         chroms = rng.choice(list(toy.bases), len(centers))
         lines = [
             f"{chrom}\t{at - width // 2}\t{at - width // 2 + max(width, 1)}"

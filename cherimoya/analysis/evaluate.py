@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cherimoya import progress
 from cherimoya.analysis import baselines
@@ -60,7 +59,9 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = progress.say) -> Pat
     predict = CapturedModel(model)
     source, _ = place(dataset.loci, device, "auto")
     label = dataset.loci.label
-    scores = evaluate(predict, source, rows, label, config.batch_size, precision)
+    scores = evaluate(
+        predict, source, rows, label, config.batch_size, precision, label_of_progress="scoring"
+    )
     columns = {"model": scores, **columns}
     folder.mkdir(parents=True, exist_ok=True)
     peaks = rows[label[rows] == 1]
@@ -139,27 +140,26 @@ def _tables(
     chroms = list(dict.fromkeys(chrom.tolist()))
     names = iter(dataset.loci.track_names)
     tracks = [[next(names) for _ in range(size)] for size in groups]
-    parts = (1 + len(groups) * (len(groups) > 1) + len(chroms) * (len(chroms) > 1)) or 1
-    with tqdm(
-        total=parts * config.bootstrap, desc="intervals", unit="resample", leave=False,
-        disable=not sys.stderr.isatty(),
-    ) as bar:  # fmt: skip
+    parts = 1 + sum(len(some) for some in (groups, chroms) if len(some) > 1)
+    total = parts * config.bootstrap
+    ticks = iter(progress.shown(range(total), "intervals", total, "resample"))
 
-        def scored(part: Mapping[str, Scores]) -> dict[str, Any]:
-            return _scored(part, config, bar.update)
+    def scored(part: Mapping[str, Scores]) -> dict[str, Any]:
+        return _scored(part, config, lambda: next(ticks, None))
 
-        values: dict[str, Any] = scored(columns)
-        if len(groups) > 1:
-            values["groups"] = [
-                {"tracks": tracks[g], **scored({k: s.group(g) for k, s in columns.items()})}
-                for g in range(len(groups))
-            ]
-        if len(chroms) > 1:
-            here = {name: torch.from_numpy(chrom == name) for name in chroms}
-            values["chromosomes"] = {
-                name: scored({k: s.take(mask) for k, s in columns.items()})
-                for name, mask in here.items()
-            }
+    values: dict[str, Any] = scored(columns)
+    if len(groups) > 1:
+        values["groups"] = [
+            {"tracks": tracks[g], **scored({k: s.group(g) for k, s in columns.items()})}
+            for g in range(len(groups))
+        ]
+    if len(chroms) > 1:
+        here = {name: torch.from_numpy(chrom == name) for name in chroms}
+        values["chromosomes"] = {
+            name: scored({k: s.take(mask) for k, s in columns.items()})
+            for name, mask in here.items()
+        }
+    next(ticks, None)
     return values
 
 

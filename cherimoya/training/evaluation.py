@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cherimoya import metrics
+from cherimoya import metrics, progress
 from cherimoya.captured import CapturedModel
 from cherimoya.data.feed import Source
 from cherimoya.logged import PROFILE_METRICS
@@ -97,11 +97,12 @@ def evaluate(
     batch_size: int,
     precision: str,
     processes: Processes | None = None,
+    label_of_progress: str | None = None,
 ) -> Scores:
     """Score a network's predictions of the loci at `rows`: centred windows, forward strand.
 
     Several processes share the loci; each gets all the scores. The network is left in the mode it
-    was in.
+    was in. With a label, progress is shown.
     """
     model: Cherimoya = predict.model  # type: ignore[assignment]
     groups, device = model.signal_groups, source.device
@@ -112,7 +113,13 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        for start in range(0, len(own), batch_size):
+        starts = range(0, len(own), batch_size)
+        shown = (
+            progress.shown(starts, label_of_progress, len(starts), "batch")
+            if label_of_progress
+            else starts
+        )
+        for start in shown:
             batch = source.centred(own[start : start + batch_size])
             with autocast(precision, device):
                 logits, log_counts = predict(batch.X, batch.control)

@@ -1,10 +1,13 @@
 """Saturation mutagenesis and gradients are what their definitions say."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from cherimoya import Cherimoya
+from cherimoya.analysis.attribute_gradients import Explained, deep_lift_shap, input_gradients
 from cherimoya.analysis.attribute_target import Target, targets_of
 from cherimoya.analysis.ism import centred, saturation_mutagenesis
 from cherimoya.analysis.sequences import (
@@ -65,9 +68,9 @@ def naive(model, X, target, positions, controls=None) -> np.ndarray:
 @pytest.mark.parametrize("batch_size", [7, 512])
 def test_mutagenesis_equals_a_loop_over_all_mutants(model, codes, batch_size):
     targets = targets_of(["counts", "profile"], None, model.signal_groups)
-    window = slice(26, 32)
+    window = slice(28, 32)
     found = saturation_mutagenesis(model, codes, targets, window, batch_size=batch_size)
-    assert found.shape == (4, 3, 4, 6)
+    assert found.shape == (4, 3, 4, 4)
     for effects, target in zip(found, targets, strict=True):
         expected = naive(model, one_hot(codes), target, range(LENGTH)[window])
         assert np.abs(expected).max() > 0.01
@@ -124,3 +127,74 @@ def test_sequences_are_read_and_turned():
         as_codes(torch.zeros(1, 3, 5))
     with pytest.raises(ValueError, match="expected one-hot"):
         as_codes(torch.full((1, 4, 5), 0.25))
+
+
+@pytest.mark.parametrize("output", ["counts", "profile"])
+def test_gradients_are_those_of_the_target(model, codes, output):
+    """Against central differences; the profile's softmax is differentiated too."""
+    target = Target(output, 1)
+    found = input_gradients(model, codes, target, batch_size=2)
+    X = one_hot(codes)
+    scale = float(np.abs(found).max())
+    for n, base, i in ((0, 2, 30), (1, 0, 22), (2, 3, 35)):
+        step = torch.zeros_like(X)
+        step[n, base, i] = 0.01
+        with torch.no_grad():
+            both = [
+                target.of(*model(x), model.signal_groups)[n].item() for x in (X + step, X - step)
+            ]
+        assert found[n, base, i] == pytest.approx((both[0] - both[1]) / 0.02, abs=0.02 * scale)
+
+
+@pytest.mark.parametrize("output", ["counts", "profile"])
+def test_deep_lift_adds_up(model, codes, output):
+    pytest.importorskip("tangermeme")
+    whole = codes[[0, 2]]
+    target = Target(output, 1)
+    found, deltas = deep_lift_shap(model, whole, target, n_shuffles=4)
+    assert np.abs(deltas).max() < 1e-4
+    with torch.no_grad():
+        X, shuffles = one_hot(whole), dinucleotide_shuffles(whole, 4)
+        score = target.of(*model(X), model.signal_groups)
+        others = target.of(*model(shuffles.flatten(0, 1)), model.signal_groups)
+        change = (score - others.view(2, 4).mean(1)).numpy()
+    assert np.abs(change).min() > 0.01
+    np.testing.assert_allclose((found * X.numpy()).sum((1, 2)), change, atol=1e-4)
+
+
+def test_without_its_rule_deep_lift_would_not_add_up(model, codes, monkeypatch):
+    pytest.importorskip("tangermeme")
+    rule = "cherimoya.analysis.attribute_gradients.conv_norm_rule"
+    monkeypatch.setattr(rule, lambda module, grad_input, grad_output: grad_input)
+    deltas = deep_lift_shap(model, codes[[0, 2]], Target("counts"), n_shuffles=4)[1]
+    assert deltas.max() > 1e-3
+
+
+def test_deep_lift_of_a_model_with_controls(codes):
+    pytest.importorskip("tangermeme")
+    torch.manual_seed(3)
+    model = Cherimoya(8, 2, n_control_tracks=1, trimming=15)
+    controls = torch.rand(2, 1, LENGTH) * 5
+    deltas = deep_lift_shap(model, codes[[0, 2]], Target("profile"), controls, n_shuffles=3)[1]
+    assert np.abs(deltas).max() < 1e-5
+
+
+def test_what_deep_lift_explains_is_the_model(model, codes):
+    pytest.importorskip("tangermeme")
+    X = one_hot(codes)
+    for target in targets_of(["counts", "profile"], None, model.signal_groups):
+        with torch.no_grad():
+            expected = target.of(*model(X), model.signal_groups)
+            assert torch.allclose(Explained(model, target)(X)[:, 0], expected, atol=1e-5)
+
+
+def dinucleotide_shuffles(codes, n):
+    from tangermeme.ersatz import dinucleotide_shuffle
+
+    return dinucleotide_shuffle(one_hot(codes), n=n, random_state=0)
+
+
+def test_a_missing_package_is_named(model, codes, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tangermeme.deep_lift_shap", None)
+    with pytest.raises(ConfigError, match=r"pip install 'cherimoya-train\[interpret\]'"):
+        deep_lift_shap(model, codes, Target("counts"))

@@ -30,17 +30,21 @@ class Target:
         return f"{self.output}_{self.group}"
 
     def of(self, logits: Tensor, log_counts: Tensor, signal_groups: Sequence[int]) -> Tensor:
-        """The number for each example (N,), float32, from what the model returned."""
+        """The number for each example (N,), from what the model returned."""
         if self.output == "counts":
-            return log_counts[:, self.group].float()
+            return _at_least_float(log_counts[:, self.group])
         centred = self.centred_logits(logits, signal_groups)
         return (centred.softmax(dim=1) * centred).sum(dim=1)
 
     def centred_logits(self, logits: Tensor, signal_groups: Sequence[int]) -> Tensor:
-        """The group's logits less their mean (N, channels x positions), float32."""
+        """The group's logits less their mean (N, channels x positions)."""
         first = sum(signal_groups[: self.group])
-        own = logits[:, first : first + signal_groups[self.group]].float().flatten(1)
+        own = _at_least_float(logits[:, first : first + signal_groups[self.group]]).flatten(1)
         return own - own.mean(dim=1, keepdim=True)
+
+
+def _at_least_float(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def targets_of(

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from cherimoya import Cherimoya
 from cherimoya.cli import conf_dir
 from cherimoya.config import DashboardConfig, PrepareConfig, TrainConfig, resolve
+from cherimoya.config_interpret import AttributeConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cherimoya"
@@ -26,6 +27,7 @@ LEVELS = [
     {
         "changes",
         "config",
+        "config_interpret",
         "launch",
         "logged",
         "metric_names",
@@ -40,6 +42,7 @@ LEVELS = [
     {"analysis"},
     {
         "cli",
+        "cli_interpret",
         "cli_job",
         "cli_launchers",
         "cli_report",
@@ -137,6 +140,10 @@ def test_every_option_of_every_group_composes_and_resolves(option):
 def test_prepare_composes_and_resolves():
     needed = ["fasta=a.fa", "loci=b.bed", "signal=[[c.bw]]", "output=d.h5"]
     resolve(composed("prepare", needed), PrepareConfig)
+
+
+def test_attribute_composes_and_resolves():
+    resolve(composed("attribute", ["checkpoint=[a.pt]", "output=b.h5"]), AttributeConfig)
 
 
 def test_dashboard_composes_and_resolves():

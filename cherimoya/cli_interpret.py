@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from cherimoya.cli import _main, _plain, _process_wide_switches
 from cherimoya.config import resolve
-from cherimoya.config_interpret import AskedModels, AttributeConfig
+from cherimoya.config_interpret import AskedModels, AttributeConfig, VariantsConfig
 
 T = TypeVar("T", bound=AskedModels)
 
@@ -16,11 +16,23 @@ def attribute() -> None:
     _main("attribute", AttributeConfig, _attribute)
 
 
+def variants() -> None:
+    """cherimoya-variants."""
+    _main("variants", VariantsConfig, _variants)
+
+
 def _attribute(values: DictConfig) -> None:
     config = _resolved(values, AttributeConfig)
     from cherimoya.analysis.attribute import attribute
 
     attribute(config)
+
+
+def _variants(values: DictConfig) -> None:
+    config = _resolved(values, VariantsConfig)
+    from cherimoya.analysis.variants import variants
+
+    variants(config)
 
 
 def _resolved(values: DictConfig, cls: type[T]) -> T:

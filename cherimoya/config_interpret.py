@@ -78,3 +78,22 @@ class AttributeConfig(LociConfig):
             raise ConfigError(
                 "bigwig=true needs the lengths of the chromosomes. Set fasta=<genome> too."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantsConfig(AskedModels):
+    """Everything `cherimoya-variants` composes."""
+
+    variants: str
+    fasta: str
+    in_window: int | None = checked(at_least=1)
+    random_variants: int = checked(at_least=0)
+    vcf: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output.endswith((".vcf", ".vcf.gz")):
+            raise ConfigError(
+                f"output={self.output}: the table, such as effects.tsv. With vcf=true a VCF file "
+                "is written beside it."
+            )

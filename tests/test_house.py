@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from cherimoya import Cherimoya
 from cherimoya.cli import conf_dir
 from cherimoya.config import DashboardConfig, PrepareConfig, TrainConfig, resolve
-from cherimoya.config_interpret import AttributeConfig
+from cherimoya.config_interpret import AttributeConfig, VariantsConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cherimoya"
@@ -144,6 +144,11 @@ def test_prepare_composes_and_resolves():
 
 def test_attribute_composes_and_resolves():
     resolve(composed("attribute", ["checkpoint=[a.pt]", "output=b.h5"]), AttributeConfig)
+
+
+def test_variants_composes_and_resolves():
+    needed = ["checkpoint=[a.pt]", "output=b.tsv", "variants=c.vcf", "fasta=d.fa"]
+    resolve(composed("variants", needed), VariantsConfig)
 
 
 def test_dashboard_composes_and_resolves():

@@ -1,6 +1,5 @@
 """cherimoya-attribute: which bases the predictions of loci rest on, as a file, logos and tracks."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +9,12 @@ import torch
 from cherimoya import progress
 from cherimoya.analysis.attribute_gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
 from cherimoya.analysis.attribute_loci import Sequences, central, file_list, read_sequences
-from cherimoya.analysis.attribute_models import checkpoint_files, load_models, provenance
+from cherimoya.analysis.attribute_models import (
+    check_output,
+    checkpoint_files,
+    load_models,
+    provenance,
+)
 from cherimoya.analysis.attribute_target import Target, targets_of
 from cherimoya.analysis.ism import Mutagenesis, centred, default_batch
 from cherimoya.analysis.machine import choose_device
@@ -163,19 +167,6 @@ def _without_n(loci: Sequences) -> Sequences:
     if len(whole) < len(loci):
         progress.say(f"{len(loci) - len(whole):,} of {len(loci):,} loci left out: they hold an N")
     return loci.take(whole)
-
-
-def check_output(output: Path, overwrite: bool) -> None:
-    """Raise DataError when `output` cannot or should not be written."""
-    if output.is_dir():
-        raise DataError(f"output={output}: a folder. Name the file to write.")
-    if output.exists() and not overwrite:
-        raise DataError(
-            f"output={output}: exists already. Choose another name, or set overwrite=true."
-        )
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
-    if not os.access(folder, os.W_OK):
-        raise DataError(f"output={output}: {folder} cannot be written to. Choose another folder.")
 
 
 def _offer_logos(output: Path, loci: int) -> None:

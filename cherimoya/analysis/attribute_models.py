@@ -1,6 +1,7 @@
 """Checkpoints as models to be asked about sequences, one or several, on one strand or both."""
 
 import hashlib
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from torch import Tensor
 from cherimoya import __version__
 from cherimoya.analysis.sequences import one_hot, reverse_complement, strand_channels
 from cherimoya.captured import CapturedModel
-from cherimoya.errors import ConfigError
+from cherimoya.errors import ConfigError, DataError
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
 from cherimoya.training.precision import autocast
@@ -53,24 +54,24 @@ class Averaged:
         self.signal_groups = models[0].signal_groups
         self._controls = models[0].n_control_tracks
         self._predict = [CapturedModel(model) for model in models]
-        self._both, self._batch_size, self._precision = both_strands, batch_size, precision
+        self._both, self.batch_size, self._precision = both_strands, batch_size, precision
         self._flipped = torch.tensor(strand_channels(self.signal_groups), device=self.device)
 
     @torch.no_grad()
     def __call__(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (N, tracks, out), which add up to 1 over a group, and log counts (N, G),
         of codes (N, L), both float32 on the CPU."""
-        parts = [self._batch(codes[i : i + self._batch_size]) for i in self._starts(codes)]
+        parts = [self._batch(codes[i : i + self.batch_size]) for i in self._starts(codes)]
         p, log_counts = zip(*parts, strict=True)
         return torch.cat(p), torch.cat(log_counts)
 
     def _starts(self, codes: Tensor) -> range:
-        return range(0, len(codes), self._batch_size)
+        return range(0, len(codes), self.batch_size)
 
     def _batch(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         codes, kept = codes.to(self.device), len(codes)
         if self.device.type == "cuda":  # one shape, captured once
-            codes = torch.cat([codes, codes[:1].expand(-kept % self._batch_size, -1)])
+            codes = torch.cat([codes, codes[:1].expand(-kept % self.batch_size, -1)])
         X, X_ctl = one_hot(codes), None
         if self._controls:
             X_ctl = X.new_zeros(len(X), self._controls, X.shape[2])
@@ -85,6 +86,19 @@ class Averaged:
                     p.append(own if strand is X else own[:, self._flipped].flip(2))
                     log_counts.append(counts.float())
         return tuple(torch.stack(v).mean(0)[:kept].cpu() for v in (p, log_counts))  # type: ignore
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raise DataError when `output` cannot or should not be written."""
+    if output.is_dir():
+        raise DataError(f"output={output}: a folder. Name the file to write.")
+    if output.exists() and not overwrite:
+        raise DataError(
+            f"output={output}: exists already. Choose another name, or set overwrite=true."
+        )
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    if not os.access(folder, os.W_OK):
+        raise DataError(f"output={output}: {folder} cannot be written to. Choose another folder.")
 
 
 def provenance(files: Mapping[str, Sequence[str | Path]]) -> dict[str, Any]:

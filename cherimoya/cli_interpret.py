@@ -6,7 +6,12 @@ from omegaconf import DictConfig
 
 from cherimoya.cli import _main, _plain, _process_wide_switches
 from cherimoya.config import resolve
-from cherimoya.config_interpret import AskedModels, AttributeConfig, VariantsConfig
+from cherimoya.config_interpret import (
+    AskedModels,
+    AttributeConfig,
+    MarginalizeConfig,
+    VariantsConfig,
+)
 
 T = TypeVar("T", bound=AskedModels)
 
@@ -21,6 +26,11 @@ def variants() -> None:
     _main("variants", VariantsConfig, _variants)
 
 
+def marginalize() -> None:
+    """cherimoya-marginalize."""
+    _main("marginalize", MarginalizeConfig, _marginalize)
+
+
 def _attribute(values: DictConfig) -> None:
     config = _resolved(values, AttributeConfig)
     from cherimoya.analysis.attribute import attribute
@@ -33,6 +43,13 @@ def _variants(values: DictConfig) -> None:
     from cherimoya.analysis.variants import variants
 
     variants(config)
+
+
+def _marginalize(values: DictConfig) -> None:
+    config = _resolved(values, MarginalizeConfig)
+    from cherimoya.analysis.marginalize import marginalize
+
+    marginalize(config)
 
 
 def _resolved(values: DictConfig, cls: type[T]) -> T:

@@ -97,3 +97,13 @@ class VariantsConfig(AskedModels):
                 f"output={self.output}: the table, such as effects.tsv. With vcf=true a VCF file "
                 "is written beside it."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginalizeConfig(LociConfig):
+    """Everything `cherimoya-marginalize` composes."""
+
+    motifs: list[str]
+    motif_file: str | None = checked()
+    shuffle: bool
+    profiles: int = checked(at_least=0)

@@ -191,7 +191,7 @@ def test_what_deep_lift_explains_is_the_model(model, codes):
 def dinucleotide_shuffles(codes, n):
     from tangermeme.ersatz import dinucleotide_shuffle
 
-    return dinucleotide_shuffle(one_hot(codes), n=n, random_state=0)
+    return dinucleotide_shuffle(one_hot(codes), n=n, random_state=[0] * len(codes))
 
 
 def test_a_missing_package_is_named(model, codes, monkeypatch):

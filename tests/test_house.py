@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from cherimoya import Cherimoya
 from cherimoya.cli import conf_dir
 from cherimoya.config import DashboardConfig, PrepareConfig, TrainConfig, resolve
-from cherimoya.config_interpret import AttributeConfig, VariantsConfig
+from cherimoya.config_interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cherimoya"
@@ -149,6 +149,10 @@ def test_attribute_composes_and_resolves():
 def test_variants_composes_and_resolves():
     needed = ["checkpoint=[a.pt]", "output=b.tsv", "variants=c.vcf", "fasta=d.fa"]
     resolve(composed("variants", needed), VariantsConfig)
+
+
+def test_marginalize_composes_and_resolves():
+    resolve(composed("marginalize", ["checkpoint=[a.pt]", "output=b.tsv"]), MarginalizeConfig)
 
 
 def test_dashboard_composes_and_resolves():

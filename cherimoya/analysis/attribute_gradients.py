@@ -98,7 +98,7 @@ def deep_lift_shap(
     for start in progress.shown(starts, "DeepLIFT/SHAP", len(starts), "batch", bar=bar):
         rows = slice(start, start + loci)
         against = (
-            ersatz.dinucleotide_shuffle(X[rows], n=n_shuffles, random_state=seed)
+            ersatz.dinucleotide_shuffle(X[rows], n=n_shuffles, random_state=[seed] * len(X[rows]))
             if references is None
             else references[rows]
         ).to(X.dtype)

@@ -134,6 +134,10 @@ class Cherimoya(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x)  # (N, L, C)
         x = self.blocks[-1](x, trim=unread)  # (N, L - 2 unread, C)
+        return self.read_out(x, X_ctl, unread)
+
+    def read_out(self, x: Tensor, X_ctl: Tensor | None, unread: int) -> tuple[Tensor, Tensor]:
+        """Both heads on the last block's output x (N, L - 2 unread, C); X_ctl (N, controls, L)."""
         cut = self.trimming - unread
         weight = self.fconv.weight[:, : x.shape[2]] if self.n_control_tracks else self.fconv.weight
         logits, features = heads(x, weight, self.fconv.bias, cut)  # type: ignore[arg-type]
@@ -142,7 +146,7 @@ class Cherimoya(nn.Module):
             logits = logits + self._profile_of_controls(X_ctl, cut)
             total = X_ctl[:, :, cut : X_ctl.shape[2] - cut].sum(dim=(1, 2), dtype=torch.float32)
             features = torch.cat([features, torch.log1p(total)[:, None]], dim=1)
-        with torch.autocast(X.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             return logits, F.linear(features, self.linear.weight, self.linear.bias)
 
     def _profile_of_controls(self, X_ctl: Tensor, cut: int) -> Tensor:

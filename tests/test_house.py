@@ -17,6 +17,7 @@ from cherimoya import Cherimoya
 from cherimoya.cli import conf_dir
 from cherimoya.config import DashboardConfig, TrainConfig, resolve
 from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
+from cherimoya.config_interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 from cherimoya.config_prepare import PrepareConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +30,7 @@ LEVELS = [
         "changes",
         "config",
         "config_evaluate",
+        "config_interpret",
         "config_prepare",
         "launch",
         "logged",
@@ -46,6 +48,7 @@ LEVELS = [
     {"analysis"},
     {
         "cli",
+        "cli_interpret",
         "cli_job",
         "cli_launchers",
         "cli_report",
@@ -153,6 +156,19 @@ def test_evaluate_composes_and_resolves():
 def test_predict_composes_and_resolves():
     needed = ["checkpoint=[a.pt]", "fasta=a.fa", "output=b"]
     resolve(composed("predict", needed), PredictConfig)
+
+
+def test_attribute_composes_and_resolves():
+    resolve(composed("attribute", ["checkpoint=[a.pt]", "output=b.h5"]), AttributeConfig)
+
+
+def test_variants_composes_and_resolves():
+    needed = ["checkpoint=[a.pt]", "output=b.tsv", "variants=c.vcf", "fasta=d.fa"]
+    resolve(composed("variants", needed), VariantsConfig)
+
+
+def test_marginalize_composes_and_resolves():
+    resolve(composed("marginalize", ["checkpoint=[a.pt]", "output=b.tsv"]), MarginalizeConfig)
 
 
 def test_dashboard_composes_and_resolves():

@@ -4,13 +4,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from cherimoya.data import bigwig
 from cherimoya.data.places import Places, read_places
-from cherimoya.data.sources import check_exists, read_genome
+from cherimoya.data.sources import check_exists, genome_on_disk, read_genome
 from cherimoya.data.splits import name_mismatch, shown
 from cherimoya.errors import ConfigError, DataError
 
@@ -34,8 +33,8 @@ def lengths_of(fasta: str) -> dict[str, int]:
 @contextmanager
 def opened_genome(fasta: str) -> Iterator[Callable[[str], np.ndarray]]:
     """Chromosome to codes (length,) uint8: 0-3 for A C G T, 4 for other letters."""
-    with TemporaryDirectory(prefix="cherimoya-") as scratch:
-        yield read_genome(fasta, Path(scratch) / "genome").codes
+    with genome_on_disk(fasta) as genome:
+        yield genome.codes
 
 
 @contextmanager

@@ -7,9 +7,11 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import numpy as np
@@ -77,6 +79,13 @@ def read_genome(path: str | Path, spool: Path | None, tell: Say = progress.say) 
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"fasta={path}: truncated or damaged ({error}). Copy it again.") from None
     return Genome(path, lengths, {name: _upper(counts) for name, counts in others.items()}, spool)
+
+
+@contextmanager
+def genome_on_disk(path: str | Path) -> Iterator[Genome]:
+    """As `read_genome`, in a temporary file: codes can be asked for inside the block."""
+    with TemporaryDirectory(prefix="cherimoya-") as folder:
+        yield read_genome(path, Path(folder) / "genome")
 
 
 def opened(path: Path, mode: str, encoding: str | None = None) -> IO[Any]:

@@ -1,0 +1,182 @@
+"""cherimoya-attribute: which bases the predictions of loci rest on, as a file, logos and tracks."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cherimoya import progress
+from cherimoya.analysis.attribute_gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
+from cherimoya.analysis.attribute_loci import Sequences, central, file_list, read_sequences
+from cherimoya.analysis.attribute_models import (
+    check_output,
+    checkpoint_files,
+    load_models,
+    provenance,
+)
+from cherimoya.analysis.attribute_target import Target, targets_of
+from cherimoya.analysis.ism import Mutagenesis, centred, default_batch
+from cherimoya.analysis.machine import choose_device
+from cherimoya.analysis.sequences import reverse_complement, strand_channels
+from cherimoya.config import to_dict
+from cherimoya.config_interpret import AttributeConfig
+from cherimoya.data.attributions import attribution_writer, read_attributions
+from cherimoya.data.loci import N_CODE
+from cherimoya.errors import CherimoyaError, DataError
+from cherimoya.network import Cherimoya
+from cherimoya.training.precision import choose_precision
+
+FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig")
+GRADIENT_BATCHES = 4  # between two writes
+# Hypothetical contributions (T, n, 4, W) of codes (n, L) in a window, with controls or None.
+Method = Callable[[Cherimoya, torch.Tensor, slice, torch.Tensor | None], np.ndarray]
+
+
+def attribute(config: AttributeConfig) -> Path:
+    """Write what `config` asks for; the same command goes on after an interruption.
+
+    Raises CherimoyaError for anything the user can mend, before any long work.
+    """
+    output = Path(config.output)
+    check_output(output, config.overwrite)
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    models = load_models(config.checkpoint, device)
+    targets = targets_of(config.targets, config.groups, models[0].signal_groups)
+    loci = read_sequences(config, models[0])
+    window = central(loci.codes.shape[1], config.window)
+    loci = _without_n(loci) if config.method == "deep_lift_shap" else loci
+    method, at_once = _method(config, models, targets, precision, window.stop - window.start)
+    _attribute_all(config, models, loci, targets, window, method, at_once, precision)
+    progress.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
+    if config.logos:
+        _offer_logos(output, config.logos)
+    if config.bigwig:
+        from cherimoya.data.attribution_tracks import write_tracks
+
+        for path in write_tracks(output, loci.lengths):
+            progress.say(f"{path}: contributions")
+    return output
+
+
+def _attribute_all(
+    config: AttributeConfig,
+    models: Sequence[Cherimoya],
+    loci: Sequences,
+    targets: Sequence[Target],
+    window: slice,
+    method: Method,
+    at_once: int,
+    precision: str,
+) -> None:
+    """Go through the loci that are still to do, `at_once` at a time."""
+    files = provenance(file_list(loci, checkpoint_files(config.checkpoint)))
+    settings = {
+        **{k: v for k, v in to_dict(config).items() if k not in FREE},
+        "sources": files["sources"],
+        "precision": precision,
+        "targets": [target.name for target in targets],
+        "input": loci.codes.shape[1],
+    }
+    turn = strand_channels(loci.control_groups)
+    start = np.where(loci.start < 0, -1, loci.start + window.start)
+    names = [target.name for target in targets]
+    with attribution_writer(
+        Path(config.output), loci.codes[:, window], loci.chrom, start, names, settings, files
+    ) as writer:
+        if writer.done:
+            progress.say(f"{writer.done:,} of {len(loci):,} loci were done before")
+        blocks = range(writer.done, len(loci), at_once)
+        total = -(-len(loci) // at_once)
+        done = total - len(blocks)
+        for first in progress.shown(blocks, config.method, total, "block", done=done):
+            rows = slice(first, first + at_once)
+            codes = torch.from_numpy(loci.codes[rows])
+            controls = None if loci.controls is None else loci.controls[rows]
+            found = _mean([method(model, codes, window, controls) for model in models])
+            if config.reverse_complement:
+                found = _mean([found, _other_strand(method, models, codes, window, controls, turn)])
+            writer.append(dict(zip(names, found, strict=True)))
+
+
+def _other_strand(
+    method: Method,
+    models: Sequence[Cherimoya],
+    codes: torch.Tensor,
+    window: slice,
+    controls: torch.Tensor | None,
+    turn: list[int],
+) -> np.ndarray:
+    """What the reverse complement says of each base, on the forward strand: (T, n, 4, W)."""
+    length = codes.shape[1]
+    mirrored = slice(length - window.stop, length - window.start)
+    other = None if controls is None else controls[:, turn].flip(2)
+    turned = reverse_complement(codes)
+    return _mean([method(model, turned, mirrored, other) for model in models])[..., ::-1, ::-1]
+
+
+def _mean(found: list[np.ndarray]) -> np.ndarray:
+    return np.stack(found).mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _method(
+    config: AttributeConfig,
+    models: Sequence[Cherimoya],
+    targets: Sequence[Target],
+    precision: str,
+    width: int,
+) -> tuple[Method, int]:
+    """The method, and how many loci to give it at once."""
+    if config.method == "mutagenesis":
+        device = next(models[0].parameters()).device
+        size = config.batch_size or default_batch(device)
+        engines = {id(m): Mutagenesis(m, targets, size, precision) for m in models}
+
+        def mutagenesis(model, codes, window, controls):  # type: ignore[no-untyped-def]
+            positions = range(window.start, window.stop)
+            own = None if controls is None else controls.to(device)
+            effects = engines[id(model)](codes.to(device), positions, own)
+            return centred(effects.cpu().numpy())
+
+        return mutagenesis, next(iter(engines.values())).loci_at_once(width)
+    size = config.batch_size or PAIRS_AT_ONCE
+
+    def gradients(model, codes, window, controls):  # type: ignore[no-untyped-def]
+        if config.method == "gradient":
+            found = [input_gradients(model, codes, t, controls, size, bar=False) for t in targets]
+            return centred(np.stack(found)[..., window])
+        scores = [
+            deep_lift_shap(
+                model, codes, t, controls, config.n_shuffles, seed=config.seed, batch_size=size,
+                bar=False,
+            )[0]
+            for t in targets
+        ]  # fmt: skip
+        return np.stack(scores)[..., window]
+
+    pairs = config.n_shuffles if config.method == "deep_lift_shap" else 1
+    return gradients, max(1, GRADIENT_BATCHES * size // pairs)
+
+
+def _without_n(loci: Sequences) -> Sequences:
+    """The loci whose sequence is whole: a shuffle keeps no N in its place."""
+    whole = np.flatnonzero((loci.codes != N_CODE).all(axis=1))
+    if not len(whole):
+        raise DataError("every locus holds an N, which method=deep_lift_shap cannot shuffle.")
+    if len(whole) < len(loci):
+        progress.say(f"{len(loci) - len(whole):,} of {len(loci):,} loci left out: they hold an N")
+    return loci.take(whole)
+
+
+def _offer_logos(output: Path, loci: int) -> None:
+    """Logos of the strongest loci beside `output`; a line where drawing is not installed."""
+    try:
+        from cherimoya.analysis.plots_attribute import logo_pages
+
+        for path in logo_pages(read_attributions(output), loci, output):
+            progress.say(f"{path}: the {loci} loci with the strongest bases, or fewer")
+    except ImportError as error:
+        progress.say(f"no logos: {error}. pip install 'cherimoya-train[plots]'")
+    except CherimoyaError as error:
+        progress.say(f"no logos: {error}")

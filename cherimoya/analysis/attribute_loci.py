@@ -1,0 +1,154 @@
+"""The sequences that a command works on: of a prepared file, or of a BED file and a genome."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from cherimoya.analysis.genome_inputs import check_chroms
+from cherimoya.config_interpret import LociConfig
+from cherimoya.data import hdf5
+from cherimoya.data.places import Places, read_places
+from cherimoya.data.sources import Genome, genome_on_disk
+from cherimoya.data.splits import name_mismatch
+from cherimoya.errors import ConfigError, DataError
+from cherimoya.network import Cherimoya
+from cherimoya.progress import say
+
+DEFAULT_OUTPUT = 1000  # bases predicted, where nothing else says how long the input is
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """n input windows, and where they come from.
+
+    codes: (n, L) uint8; chrom: (n,) text; start: (n,) of the first base, -1 unknown
+    controls: (n, tracks, L) or None, in groups of control_groups channels
+    files: those that were read, by key; lengths: of the chromosomes, where known
+    """
+
+    codes: np.ndarray
+    chrom: np.ndarray
+    start: np.ndarray
+    controls: torch.Tensor | None
+    control_groups: list[int]
+    files: dict[str, list[str]]
+    lengths: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, rows: np.ndarray) -> "Sequences":
+        """The sequences at `rows`."""
+        controls = None if self.controls is None else self.controls[torch.from_numpy(rows)]
+        return replace(
+            self, codes=self.codes[rows], chrom=self.chrom[rows], start=self.start[rows],
+            controls=controls,
+        )  # fmt: skip
+
+
+def read_sequences(config: LociConfig, model: Cherimoya) -> Sequences:
+    """The input windows of the loci that `config` names, at most config.max_loci of them, spread
+    evenly. Raises DataError or ConfigError when there are none or they do not fit the model."""
+    from_file = config.data.path is not None
+    found = _of_file(config, model) if from_file else _of_genome(config, model)
+    if config.chroms is not None:
+        held = list(dict.fromkeys(found.chrom.tolist()))
+        for chrom in config.chroms:
+            if chrom not in held:
+                raise DataError(f"chroms={chrom}: no locus there. There are {', '.join(held)}.")
+        found = found.take(np.flatnonzero(np.isin(found.chrom, config.chroms)))
+    if config.max_loci is not None and len(found) > config.max_loci:
+        rows = np.linspace(0, len(found) - 1, config.max_loci).round().astype(np.int64)
+        say(f"{config.max_loci:,} of {len(found):,} loci, spread evenly (max_loci)")
+        found = found.take(rows)
+    return found
+
+
+def input_window(config: LociConfig, model: Cherimoya, stored: int | None) -> int:
+    """Bases of input: as asked, as stored, or what gives DEFAULT_OUTPUT bases of output."""
+    window = config.data.in_window or stored or 2 * model.trimming + DEFAULT_OUTPUT
+    if window <= 2 * model.trimming:
+        raise ConfigError(
+            f"data.in_window={window}: the model trims {model.trimming} bases from each side. "
+            f"Set data.in_window above {2 * model.trimming}, to what it was trained with."
+        )
+    return window
+
+
+def _of_file(config: LociConfig, model: Cherimoya) -> Sequences:
+    path = str(config.data.path)
+    header = hdf5.read_header(path)
+    rows = np.flatnonzero(header.label == 1) if config.peaks_only else np.arange(header.n)
+    if not len(rows):
+        raise DataError(f"{path}: no peaks in it. Set peaks_only=false for every locus.")
+    window = input_window(config, model, header.in_window)
+    loci = hdf5.read(path, rows)
+    stored = loci.sequence.shape[1]
+    if window > stored:
+        raise ConfigError(f"data.in_window={window}: {path} stores {stored} bases. Ask for fewer.")
+    tracks = 0 if loci.control is None else loci.control.shape[1]
+    if model.n_control_tracks != tracks:
+        raise DataError(
+            f"{path} has {tracks} control tracks, the model needs {model.n_control_tracks}. "
+            "Name the file that it was trained on, or one prepared likewise."
+        )
+    left = stored // 2 - window // 2  # as training cuts its windows
+    cut = slice(left, left + window)
+    controls = None
+    if loci.control is not None:
+        controls = torch.from_numpy(loci.control[:, :, cut].astype(np.float32))
+    start = np.where(loci.start < 0, -1, loci.start + left)
+    return Sequences(
+        loci.sequence[:, cut], loci.chrom, start, controls, loci.control_groups,
+        {"data.path": [path]}, {},
+    )  # fmt: skip
+
+
+def _of_genome(config: LociConfig, model: Cherimoya) -> Sequences:
+    if config.loci is None or config.fasta is None:
+        raise ConfigError(
+            "no sequences are named. Set data.path=<file made by cherimoya-prepare>, or both "
+            "loci=<BED file> and fasta=<genome>."
+        )
+    places = read_places(config.loci, config.center)
+    with genome_on_disk(config.fasta) as genome:
+        return _around(places, genome, config, model)
+
+
+def _around(places: Places, genome: Genome, config: LociConfig, model: Cherimoya) -> Sequences:
+    window, names = input_window(config, model, None), set(places.chrom.tolist())
+    if name_mismatch(names, genome.lengths) or not names & set(genome.lengths):
+        check_chroms(names, genome.lengths, f"loci={config.loci}")
+    start = places.center - window // 2
+    ends = np.array([genome.lengths.get(c, -1) for c in places.chrom.tolist()])
+    inside = np.flatnonzero((start >= 0) & (start + window <= ends))
+    if len(inside) < len(places):
+        say(f"{len(places) - len(inside):,} of {len(places):,} loci left out: not in the genome, "
+            f"or their {window} bases reach past an end of the chromosome")  # fmt: skip
+    if not len(inside):
+        raise DataError(f"loci={config.loci}: no locus whose {window} bases lie in the genome.")
+    codes = np.stack([genome.codes(places.chrom[i])[start[i] : start[i] + window] for i in inside])
+    controls = None
+    if model.n_control_tracks:
+        say("the model's control tracks are set to zero: a BED file has none")
+        controls = torch.zeros(len(inside), model.n_control_tracks, window)
+    files = {"loci": [str(config.loci)], "fasta": [str(config.fasta)]}
+    ones = [1] * model.n_control_tracks
+    chrom = places.chrom[inside]
+    return Sequences(codes, chrom, start[inside], controls, ones, files, genome.lengths)
+
+
+def central(length: int, window: int | None) -> slice:
+    """The middle `window` of `length` bases; None: all."""
+    width = length if window is None else window
+    if width > length:
+        raise ConfigError(f"window={width}: the input has {length} bases. Set window={length}.")
+    first = (length - width) // 2
+    return slice(first, first + width)
+
+
+def file_list(found: Sequences, checkpoints: Sequence[object]) -> dict[str, list[str]]:
+    """Every file that was read, by key."""
+    return {"checkpoint": [str(path) for path in checkpoints], **found.files}

@@ -1,0 +1,42 @@
+"""Rows of numbers that are kept as they are made, so that an interrupted command goes on."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class Journal:
+    """A file of rows, begun with `settings`; rows of other settings are dropped.
+
+    Each row is a line, so that one cut short by a kill is seen and made again.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], columns: int) -> None:
+        self._path, self._columns = path, columns
+        head = json.dumps(dict(settings), sort_keys=True)
+        begun = path.read_text().split("\n") if path.is_file() else []
+        rows = begun[1:-1] if begun[:1] == [head] else []
+        self._rows = [json.loads(row) for row in rows]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([head, *rows, ""]))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Keep `rows` (k, columns)."""
+        self._rows += rows.tolist()
+        with open(self._path, "a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows.tolist())
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All of them, (n, columns) float64."""
+        return np.array(self._rows, np.float64).reshape(-1, self._columns)
+
+    def discard(self) -> None:
+        """Remove the file: what it was for is done."""
+        self._path.unlink(missing_ok=True)

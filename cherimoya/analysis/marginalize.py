@@ -1,0 +1,182 @@
+"""cherimoya-marginalize: what a motif does on its own, put into sequences without it."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cherimoya import progress
+from cherimoya.analysis.attribute_gradients import needed
+from cherimoya.analysis.attribute_loci import file_list, read_sequences
+from cherimoya.analysis.attribute_models import (
+    Averaged,
+    check_output,
+    checkpoint_files,
+    load_models,
+    provenance,
+)
+from cherimoya.analysis.ism import default_batch
+from cherimoya.analysis.journal import Journal
+from cherimoya.analysis.machine import choose_device
+from cherimoya.analysis.motifs import Motif, insert, read_motifs
+from cherimoya.analysis.sequences import one_hot
+from cherimoya.config import to_dict
+from cherimoya.config_interpret import MarginalizeConfig
+from cherimoya.errors import ConfigError
+from cherimoya.files import appearing
+from cherimoya.metrics import profile_jsd
+from cherimoya.training.precision import choose_precision
+
+FREE = ("output", "overwrite", "device", "batch_size", "autotune", "profiles")
+STATISTICS = ("log2_fold_change", "log2_fold_change_sd", "fraction_up", "jsd", "jsd_sd")
+Prediction = tuple[torch.Tensor, torch.Tensor]  # probabilities and log counts
+
+
+@dataclass(frozen=True, eq=False)
+class Marginals:
+    """Effects of motifs: (m, G) each of STATISTICS over the backgrounds, by name."""
+
+    motifs: list[Motif]
+    values: dict[str, np.ndarray]
+    backgrounds: int
+
+
+def marginalize(config: MarginalizeConfig) -> Path:
+    """Write what `config` asks for; the same command goes on after an interruption.
+
+    Raises CherimoyaError for anything the user can mend, before any long work.
+    """
+    output = Path(config.output)
+    check_output(output, config.overwrite)
+    motifs = read_motifs(config.motifs, config.motif_file)
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    models = load_models(config.checkpoint, device)
+    found = read_sequences(config, models[0])
+    _check_fit(motifs, found.codes.shape[1] - 2 * models[0].trimming)
+    background = shuffled(found.codes, config.seed) if config.shuffle else found.codes
+    size = config.batch_size or default_batch(device)
+    predict = Averaged(models, config.reverse_complement, size, precision)
+    files = {**file_list(found, checkpoint_files(config.checkpoint))}
+    if config.motif_file:
+        files["motif_file"] = [config.motif_file]
+    origin = provenance(files)
+    settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
+    settings |= {"sources": origin["sources"], "precision": precision}
+    before = predict(torch.from_numpy(background))
+    rows = _effects(motifs, background, before, predict, output, settings, config.seed)
+    shape = (len(motifs), len(STATISTICS), -1)
+    values = dict(zip(STATISTICS, rows.reshape(shape).transpose(1, 0, 2), strict=True))
+    marginals = Marginals(motifs, values, len(background))
+    write_table(output, marginals, origin)
+    progress.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
+    if config.profiles:
+        strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
+        after = {
+            motifs[i].name: _predicted(motifs[i], background, predict, config.seed)
+            for i in strongest[: config.profiles]
+        }
+        _offer_plot(output, marginals, before, after, predict.signal_groups)
+    journal_path(output).unlink(missing_ok=True)
+    return output
+
+
+def journal_path(output: Path) -> Path:
+    """Where the rows of an unfinished output are kept."""
+    return output.with_name(f".{output.name}.partial")
+
+
+def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
+    """Each sequence (n, L) with its bases in another order, but the same dinucleotides."""
+    X = one_hot(torch.from_numpy(codes))
+    shuffle = needed("tangermeme.ersatz").dinucleotide_shuffle
+    made = shuffle(X, n=1, random_state=seed, allow_N=True)[:, 0]
+    is_n = made.sum(dim=1) == 0
+    return torch.where(is_n, 4, made.argmax(dim=1)).to(torch.uint8).numpy()
+
+
+def statistics(before: Prediction, after: Prediction, groups: list[int]) -> np.ndarray:
+    """STATISTICS of the change over n backgrounds, (5, G) float64."""
+    fold = (after[1] - before[1]).double().numpy() / math.log(2)  # (n, G)
+    distance = profile_jsd(before[0], after[0], groups).numpy()
+    ddof = min(len(fold) - 1, 1)
+    up = (fold > 0).mean(0)
+    return np.stack([fold.mean(0), fold.std(0, ddof=ddof), up, distance.mean(0),
+                     distance.std(0, ddof=ddof)])  # fmt: skip
+
+
+def write_table(path: Path, found: Marginals, origin: dict[str, Any]) -> Path:
+    """A row for each motif, after a comment that says where the numbers come from."""
+    groups = found.values["jsd"].shape[1]
+    ends = [f"_{g}" if groups > 1 else "" for g in range(groups)]
+    header = [f"{name}{end}" for name in found.values for end in ends]
+    with appearing(path) as file:
+        file.write(f"# {json.dumps(origin, sort_keys=True)}\n".encode())
+        file.write(("\t".join(["motif", "letters", "backgrounds", *header]) + "\n").encode())
+        for i, motif in enumerate(found.motifs):
+            numbers = [f"{v:.6g}" for values in found.values.values() for v in values[i]]
+            cells = [motif.name, motif.letters, str(found.backgrounds), *numbers]
+            file.write(("\t".join(cells) + "\n").encode())
+    return path
+
+
+def _effects(
+    motifs: list[Motif],
+    background: np.ndarray,
+    before: Prediction,
+    predict: Averaged,
+    output: Path,
+    settings: dict[str, Any],
+    seed: int,
+) -> np.ndarray:
+    """`statistics` of each motif, flat: (m, 5 G)."""
+    journal = Journal(journal_path(output), settings, len(STATISTICS) * len(predict.signal_groups))
+    done = len(journal)
+    if done:
+        progress.say(f"{done:,} of {len(motifs):,} motifs were done before")
+    for motif in progress.shown(motifs[done:], "motifs", len(motifs), "motif", done=done):
+        after = _predicted(motif, background, predict, seed)
+        journal.append(statistics(before, after, predict.signal_groups).reshape(1, -1))
+    return journal.rows
+
+
+def _predicted(motif: Motif, background: np.ndarray, predict: Averaged, seed: int) -> Prediction:
+    instances = motif.drawn(np.random.default_rng(seed), len(background))
+    return predict(torch.from_numpy(insert(background, instances)))
+
+
+def _check_fit(motifs: list[Motif], out: int) -> None:
+    for motif in motifs:
+        if len(motif.letters) > out:
+            raise ConfigError(
+                f"motif {motif.name} has {len(motif.letters)} letters, but only {out} bases are "
+                "predicted. Leave it out."
+            )
+
+
+def _offer_plot(
+    output: Path,
+    found: Marginals,
+    before: Prediction,
+    after: dict[str, Prediction],
+    groups: list[int],
+) -> None:
+    try:
+        from cherimoya.analysis.plots_marginalize import effects_page
+
+        profiles = {name: _counts(*one, groups) for name, one in after.items()}
+        path = effects_page(found, _counts(*before, groups), profiles, output.with_suffix(".png"))
+        progress.say(f"{path}: effects, and profiles of the strongest")
+    except ImportError as error:
+        progress.say(f"no plot: {error}. pip install 'cherimoya-train[plots]'")
+
+
+def _counts(p: torch.Tensor, log_counts: torch.Tensor, groups: list[int]) -> np.ndarray:
+    """Expected counts a base, the mean over backgrounds: (tracks, out)."""
+    sizes = torch.tensor(groups)
+    totals = torch.expm1(log_counts).clamp_min(0).repeat_interleave(sizes, dim=1)
+    return (p * totals[:, :, None]).mean(0).numpy()

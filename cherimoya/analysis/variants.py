@@ -1,0 +1,216 @@
+"""cherimoya-variants: what a model says that variants do to counts and profiles."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cherimoya import progress
+from cherimoya.analysis.attribute_models import (
+    Averaged,
+    check_output,
+    checkpoint_files,
+    load_models,
+    provenance,
+)
+from cherimoya.analysis.ism import default_batch
+from cherimoya.analysis.journal import Journal
+from cherimoya.analysis.machine import choose_device
+from cherimoya.analysis.variants_windows import OK, allele_window, check_variants
+from cherimoya.analysis.variants_write import Effects, write_table, write_vcf
+from cherimoya.config import to_dict
+from cherimoya.config_interpret import VariantsConfig
+from cherimoya.data.loci import N_CODE
+from cherimoya.data.sources import Genome, genome_on_disk
+from cherimoya.data.variants import Variants, read_variants
+from cherimoya.errors import ConfigError
+from cherimoya.metrics import profile_jsd
+from cherimoya.training.precision import choose_precision
+
+FREE = ("output", "overwrite", "device", "batch_size", "autotune", "vcf")
+BATCHES_AT_ONCE = 8  # between two writes
+
+
+def variants(config: VariantsConfig) -> Path:
+    """Write what `config` asks for; the same command goes on after an interruption.
+
+    Raises CherimoyaError for anything the user can mend, before any long work.
+    """
+    output = Path(config.output)
+    check_output(output, config.overwrite)
+    if config.vcf:
+        check_output(output.with_suffix(".vcf"), config.overwrite)
+        _check_is_not(output.with_suffix(".vcf"), Path(config.variants))
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    models = load_models(config.checkpoint, device)
+    length = _input_length(config, models[0].trimming)
+    if models[0].n_control_tracks:
+        progress.say("the model's control tracks are set to zero")
+    found = read_variants(config.variants)
+    size = config.batch_size or default_batch(device)
+    predict = Averaged(models, config.reverse_complement, size, precision)
+    files: dict[str, Sequence[str | Path]] = {
+        "checkpoint": checkpoint_files(config.checkpoint),
+        "variants": [config.variants],
+        "fasta": [config.fasta],
+    }
+    origin = provenance(files)
+    settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
+    settings |= {"sources": origin["sources"], "precision": precision}
+    with genome_on_disk(config.fasta) as genome:
+        status = check_variants(found, genome, length, config.variants)
+        _say_what_is_left_out(found, status)
+        asked, random = np.flatnonzero(status == OK), None
+        if config.random_variants and len(asked):
+            out = length - 2 * models[0].trimming
+            random = random_variants(found, asked, genome, length, out, config)
+        scored = _score(found, asked, random, genome, length, predict, output, settings)
+    effects = Effects(
+        found, status, *_columns(scored, asked, len(found), predict), origin, settings
+    )
+    write_table(output, effects)
+    progress.say(f"{output}: {len(asked):,} of {len(found):,} variants scored")
+    if config.vcf:
+        progress.say(f"{write_vcf(output, Path(config.variants), effects)}: the same as INFO")
+    journal_path(output).unlink(missing_ok=True)
+    return output
+
+
+def effects_of(predict: Averaged, ref: np.ndarray, alt: np.ndarray) -> np.ndarray:
+    """What changes from codes `ref` to `alt`, (n, L) each: (n, 3 G) float64.
+
+    Log counts of ref, of alt, and the Jensen-Shannon distance between their profiles, by group.
+    """
+    p, log_counts = predict(torch.from_numpy(np.concatenate([ref, alt])))
+    n = len(ref)
+    distance = profile_jsd(p[:n], p[n:], predict.signal_groups)
+    parts = log_counts[:n].double(), log_counts[n:].double(), distance
+    return torch.cat(parts, dim=1).numpy()
+
+
+def random_variants(
+    variants: Variants,
+    asked: np.ndarray,
+    genome: Genome,
+    length: int,
+    out: int,
+    config: VariantsConfig,
+) -> Variants:
+    """Random single-base changes in the output windows of the variants in rows `asked`."""
+    rng = np.random.default_rng(config.seed)
+    rows = asked[rng.integers(0, len(asked), config.random_variants)]
+    chrom, pos = (
+        variants.chrom[rows],
+        variants.pos[rows] + rng.integers(-out // 2, out // 2, len(rows)),
+    )
+    half = length // 2
+    last = np.array([genome.lengths[c] for c in chrom.tolist()]) - (length - half)
+    pos = np.clip(pos, half, np.maximum(last, half))
+    code = np.array([genome.codes(c)[p] for c, p in zip(chrom.tolist(), pos, strict=True)])
+    other = (code + rng.integers(1, 4, len(rows))) % 4
+    kept = code != N_CODE
+    letters = np.array(list("ACGT"))
+    ref, alt = letters[code[kept]], letters[other[kept]]
+    nothing = np.zeros(len(ref), np.int64)
+    return Variants(chrom[kept], pos[kept], nothing, ref, alt, nothing, {}, False)
+
+
+def journal_path(output: Path) -> Path:
+    """Where the rows of an unfinished output are kept."""
+    return output.with_name(f".{output.name}.partial")
+
+
+def _score(
+    variants: Variants,
+    asked: np.ndarray,
+    random: Variants | None,
+    genome: Genome,
+    length: int,
+    predict: Averaged,
+    output: Path,
+    settings: dict[str, Any],
+) -> np.ndarray:
+    """`effects_of` the variants in rows `asked`, then of the random ones."""
+    todo = [(variants, int(row)) for row in asked]
+    todo += [(random, row) for row in range(len(random))] if random else []
+    journal = Journal(journal_path(output), settings, 3 * len(predict.signal_groups))
+    if len(journal):
+        progress.say(f"{len(journal):,} of {len(todo):,} variants were done before")
+    step = BATCHES_AT_ONCE * predict.batch_size // 2
+    starts = range(len(journal), len(todo), step)
+    done, total = len(journal) // step, -(-len(todo) // step)
+    for start in progress.shown(starts, "variants", total, "block", done=done):
+        pairs = [_windows(v, row, genome, length) for v, row in todo[start : start + step]]
+        ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
+        journal.append(effects_of(predict, ref, alt))
+    return journal.rows
+
+
+def _windows(
+    variants: Variants, row: int, genome: Genome, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    codes, pos = genome.codes(str(variants.chrom[row])), int(variants.pos[row])
+    ref, alt = str(variants.ref[row]), str(variants.alt[row])
+    return allele_window(codes, pos, ref, ref, length), allele_window(codes, pos, ref, alt, length)
+
+
+def _columns(
+    scored: np.ndarray, asked: np.ndarray, n: int, predict: Averaged
+) -> tuple[dict[str, np.ndarray], int]:
+    """Columns (n,) by name, NaN for what was not scored; and the number of random variants."""
+    columns: dict[str, np.ndarray] = {}
+    groups = len(predict.signal_groups)
+    own, random = scored[: len(asked)], scored[len(asked) :]
+    for g in range(groups):
+        ref, alt, distance = own[:, g], own[:, groups + g], own[:, 2 * groups + g]
+        fold = (alt - ref) / math.log(2)
+        values = {"ref_log_counts": ref, "alt_log_counts": alt, "log2_fold_change": fold,
+                  "jsd": distance}  # fmt: skip
+        if len(random):
+            others = np.abs(random[:, groups + g] - random[:, g]) / math.log(2)
+            values["log2_fold_change_percentile"] = percentile(np.abs(fold), others)
+            values["jsd_percentile"] = percentile(distance, random[:, 2 * groups + g])
+        for name, value in values.items():
+            column = np.full(n, np.nan)
+            column[asked] = value
+            columns[f"{name}_{g}" if groups > 1 else name] = column
+    return columns, len(random)
+
+
+def percentile(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Per cent of `among` (m,) that are smaller than each of `values` (n,), ties half."""
+    ordered = np.sort(among)
+    below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return 50 * (below + up_to) / len(among)
+
+
+def _input_length(config: VariantsConfig, trimming: int) -> int:
+    length = config.in_window or 2 * trimming + 1000
+    if length <= 2 * trimming:
+        raise ConfigError(
+            f"in_window={length}: the model trims {trimming} bases from each side. Set in_window "
+            f"above {2 * trimming}, to what it was trained with."
+        )
+    return length
+
+
+def _check_is_not(output: Path, source: Path) -> None:
+    if output.absolute() == source.absolute():
+        raise ConfigError(
+            f"variants={source} would be overwritten by the VCF file beside output. Choose another "
+            "output, or set vcf=false."
+        )
+
+
+def _say_what_is_left_out(variants: Variants, status: np.ndarray) -> None:
+    for reason, count in variants.skipped.items():
+        progress.say(f"{count:,} alleles left out: {reason}")
+    reasons: Sequence[str] = sorted(set(status.tolist()) - {OK})
+    for reason in reasons:
+        rows = np.flatnonzero(status == reason)
+        first = f"{variants.words(rows[0])} in line {variants.line[rows[0]]}"
+        progress.say(f"{len(rows):,} variants not scored: {reason}, such as {first}")

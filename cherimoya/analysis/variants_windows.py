@@ -1,0 +1,108 @@
+"""The two sequences of a variant, each with its allele in the middle of the input window."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cherimoya.analysis.sequences import decode, encode
+from cherimoya.data.sources import Genome
+from cherimoya.data.splits import shown
+from cherimoya.data.variants import Variants
+from cherimoya.errors import DataError
+
+OK = "ok"
+NO_CHROMOSOME = "chromosome not in the genome"
+PAST_END = "too near an end of the chromosome"
+TOO_LONG = "longer than the input window"
+MISMATCH = "reference differs"
+OTHER_ASSEMBLY = 0.1  # part of the reference alleles that differ, from which on nothing is scored
+FEW = 10  # of which so many must differ, or all
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where an allele of `size` bases at `pos` lies in an input window of `length`."""
+
+    pos: int
+    size: int
+    length: int
+
+    @property
+    def left(self) -> int:
+        """Bases before it: its middle base is the window's."""
+        return self.length // 2 - self.size // 2
+
+    def after(self, replaced: int) -> tuple[int, int]:
+        """Genomic start and end of the bases behind it, where `replaced` bases make way."""
+        start = self.pos + replaced
+        return start, start + self.length - self.left - self.size
+
+
+def allele_window(codes: np.ndarray, pos: int, ref: str, allele: str, length: int) -> np.ndarray:
+    """`length` bases of a chromosome's `codes` with `allele` instead of `ref` at `pos`."""
+    placed = Placed(pos, len(allele), length)
+    start, end = placed.after(len(ref))
+    return np.concatenate([codes[pos - placed.left : pos], encode(allele), codes[start:end]])
+
+
+def check_variants(variants: Variants, genome: Genome, length: int, path: str) -> np.ndarray:
+    """(n,) text, "ok" or why a variant cannot be scored.
+
+    Raises DataError when no chromosome is known, or so many reference alleles differ from the
+    genome that it must be another assembly.
+    """
+    status = np.array(
+        [_status(variants, row, genome, length) for row in range(len(variants))], dtype="U40"
+    )
+    if (status == NO_CHROMOSOME).all():
+        raise DataError(
+            f"variants={path} and fasta={genome.path} name chromosomes differently. The variants: "
+            f"{shown(list(dict.fromkeys(variants.chrom.tolist())))}. The genome: "
+            f"{shown(genome.lengths)}. Rename those of the variants (bcftools annotate "
+            "--rename-chrs, or sed), or give the FASTA that they were called with."
+        )
+    differ = np.flatnonzero(status == MISMATCH)
+    compared = len(differ) + int((status == OK).sum())
+    if len(differ) > OTHER_ASSEMBLY * compared and len(differ) >= min(FEW, compared):
+        raise DataError(_another_assembly(variants, differ, compared, genome, path))
+    return status
+
+
+def _status(variants: Variants, row: int, genome: Genome, length: int) -> str:
+    chrom, pos = str(variants.chrom[row]), int(variants.pos[row])
+    ref, alt = str(variants.ref[row]), str(variants.alt[row])
+    if chrom not in genome.lengths:
+        return NO_CHROMOSOME
+    if max(len(ref), len(alt)) > length // 2:
+        return TOO_LONG
+    held = genome.codes(chrom)[pos : pos + len(ref)]
+    if len(held) < len(ref) or (held != encode(ref)).any():
+        return MISMATCH
+    for allele in (ref, alt):
+        placed = Placed(pos, len(allele), length)
+        if pos < placed.left or placed.after(len(ref))[1] > genome.lengths[chrom]:
+            return PAST_END
+    return OK
+
+
+def _another_assembly(
+    variants: Variants, differ: np.ndarray, compared: int, genome: Genome, path: str
+) -> str:
+    row = int(differ[0])
+    pos, ref = int(variants.pos[row]), str(variants.ref[row])
+    held = decode(genome.codes(str(variants.chrom[row]))[pos : pos + len(ref)])
+    exchanged = sum(
+        decode(genome.codes(str(variants.chrom[i]))[variants.pos[i] :][: len(variants.alt[i])])
+        == variants.alt[i]
+        for i in differ
+    )
+    what = f"{Path(path).name} is of another assembly, or its positions start at 0"
+    if exchanged > len(differ) / 2:
+        what = f"in {exchanged:,} of them ALT is what the genome has: REF and ALT are exchanged"
+    return (
+        f"variants={path}: {len(differ):,} of {compared:,} reference alleles differ from "
+        f"fasta={genome.path}. The first is {variants.words(row)} in line {variants.line[row]}, "
+        f"where the genome has {held or 'no more bases'}. Probably {what}. Give the FASTA that "
+        "the variants were called with, or correct the file."
+    )

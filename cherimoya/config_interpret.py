@@ -1,0 +1,109 @@
+"""What cherimoya-attribute, -variants and -marginalize can be told. Values live in conf/*.yaml."""
+
+from dataclasses import dataclass
+
+from cherimoya.errors import ConfigError
+from cherimoya.schema import checked
+
+
+@dataclass(frozen=True)
+class SequencesConfig:
+    """A prepared file, and the bases of its sequences to take. None: no file; as stored."""
+
+    path: str | None = checked()
+    in_window: int | None = checked(at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedModels:
+    """The models, and how they run."""
+
+    checkpoint: list[str]
+    output: str
+    overwrite: bool
+    reverse_complement: bool
+    seed: int = checked(at_least=0)
+    device: str = checked(choices=("auto", "cpu", "cuda"))
+    precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))
+    batch_size: int | None = checked(at_least=1)
+    autotune: bool
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint:
+            raise ConfigError("checkpoint=[] is empty. Name a checkpoint or a run folder.")
+        twice = sorted({path for path in self.checkpoint if self.checkpoint.count(path) > 1})
+        if twice:
+            raise ConfigError(f"checkpoint names {twice[0]} twice. Name each model once.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LociConfig(AskedModels):
+    """Which sequences: of a prepared file, or of a BED file and a genome."""
+
+    data: SequencesConfig
+    loci: str | None = checked()
+    fasta: str | None = checked()
+    center: str = checked(choices=("midpoint", "summit"))
+    chroms: list[str] | None = checked()
+    peaks_only: bool
+    max_loci: int | None = checked(at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data.path is not None and self.loci is not None:
+            raise ConfigError(
+                f"data.path={self.data.path} and loci={self.loci} both name loci. Give one."
+            )
+        if self.chroms == []:
+            raise ConfigError("chroms=[] is empty. Name chromosomes, or null for all.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributeConfig(LociConfig):
+    """Everything `cherimoya-attribute` composes."""
+
+    method: str = checked(choices=("mutagenesis", "deep_lift_shap", "gradient"))
+    targets: list[str] = checked(choices=("counts", "profile"))
+    groups: list[int] | None = checked(at_least=0)
+    window: int | None = checked(at_least=1)
+    n_shuffles: int = checked(at_least=1)
+    logos: int = checked(at_least=0)
+    bigwig: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.targets or self.groups == []:
+            raise ConfigError("targets and groups must not be empty. targets=[counts] is usual.")
+        if self.bigwig and self.fasta is None:
+            raise ConfigError(
+                "bigwig=true needs the lengths of the chromosomes. Set fasta=<genome> too."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantsConfig(AskedModels):
+    """Everything `cherimoya-variants` composes."""
+
+    variants: str
+    fasta: str
+    in_window: int | None = checked(at_least=1)
+    random_variants: int = checked(at_least=0)
+    vcf: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output.endswith((".vcf", ".vcf.gz")):
+            raise ConfigError(
+                f"output={self.output}: the table, such as effects.tsv. With vcf=true a VCF file "
+                "is written beside it."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarginalizeConfig(LociConfig):
+    """Everything `cherimoya-marginalize` composes."""
+
+    motifs: list[str]
+    motif_file: str | None = checked()
+    shuffle: bool
+    profiles: int = checked(at_least=0)

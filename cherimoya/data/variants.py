@@ -1,0 +1,125 @@
+"""Variants: a VCF file, or a table with the columns chrom, pos, ref, alt."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cherimoya.data.sources import check_exists, opened
+from cherimoya.errors import DataError
+
+NEEDED = ("chrom", "pos", "ref", "alt")
+VCF_COLUMNS = 5  # CHROM POS ID REF ALT
+LETTERS = frozenset("ACGTN")
+
+
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """n pairs of alleles; a line with several ALT alleles is several of them.
+
+    chrom, name, ref, alt: (n,) text; pos: (n,) int64, 0-based position of the first base of ref;
+    line: (n,) int64, of the file, from 1; skipped: lines left out, by reason
+    """
+
+    chrom: np.ndarray
+    pos: np.ndarray
+    name: np.ndarray
+    ref: np.ndarray
+    alt: np.ndarray
+    line: np.ndarray
+    skipped: dict[str, int]
+    is_vcf: bool
+
+    def __len__(self) -> int:
+        return len(self.pos)
+
+    def words(self, row: int) -> str:
+        """One variant as people write it."""
+        return f"{self.chrom[row]}:{self.pos[row] + 1:,} {self.ref[row]}>{self.alt[row]}"
+
+
+def read_variants(path: str | Path) -> Variants:
+    """The variants of a VCF or tab-separated file, plain or gzip. Positions there start at 1.
+
+    Symbolic alleles (<DEL>, *, breakends) are counted and left out. Raises DataError, naming the
+    line, for one that cannot be understood, and for a file without variants.
+    """
+    path = Path(path)
+    check_exists(path, "variants")
+    rows: list[tuple[str, int, str, str, str, int]] = []
+    skipped: dict[str, int] = {}
+    columns: dict[str, int] = {}
+    is_vcf = False
+    for number, line in text_lines(path):
+        if line.startswith("##") or not line.strip():
+            is_vcf |= line.startswith("##fileformat=VCF")
+            continue
+        cells = line.split("\t")
+        where = f"variants={path}, line {number}"
+        if not columns:
+            columns, is_vcf = _columns(cells, is_vcf, where)
+            continue
+        for alt in _alts(cells, columns, where):
+            found = _variant(cells, columns, alt, where)
+            if isinstance(found, str):
+                skipped[found] = skipped.get(found, 0) + 1
+            else:
+                rows.append((*found, number))
+    if not rows:
+        listed = "".join(f", {count:,} {reason}" for reason, count in skipped.items())
+        raise DataError(f"variants={path}: no variant in it{listed}. Give a VCF file or a table.")
+    chrom, pos, name, ref, alts, lines = (np.array(column) for column in zip(*rows, strict=True))
+    return Variants(chrom, pos, name, ref, alts, lines, skipped, is_vcf)
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line without its end) of a text file, plain or gzip. Raises DataError."""
+    try:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                yield number, line.rstrip("\r\n")
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"variants={path}: truncated, or not a text file ({error}). Copy it again."
+        ) from None
+
+
+def _columns(cells: list[str], is_vcf: bool, where: str) -> tuple[dict[str, int], bool]:
+    """Which column is which, from the header; whether it is a VCF's."""
+    names = [cell.lstrip("#").strip().lower() for cell in cells]
+    is_vcf |= cells[0] == "#CHROM"
+    missing = [name for name in NEEDED if name not in names]
+    if missing:
+        raise DataError(
+            f"{where}: no column {', '.join(missing)} among {', '.join(names[:8])}. Give a VCF "
+            "file, or a tab-separated table whose first line names chrom, pos (from 1), ref and "
+            "alt; id may be there too."
+        )
+    return {name: names.index(name) for name in (*NEEDED, "id") if name in names}, is_vcf
+
+
+def _alts(cells: list[str], columns: dict[str, int], where: str) -> list[str]:
+    if len(cells) <= max(columns.values()):
+        raise DataError(
+            f"{where}: {len(cells)} columns, the header has more. Columns are separated by tabs."
+        )
+    return cells[columns["alt"]].upper().split(",")
+
+
+def _variant(
+    cells: list[str], columns: dict[str, int], alt: str, where: str
+) -> tuple[str, int, str, str, str] | str:
+    """chrom, 0-based pos, name, ref, alt; or why it is left out."""
+    ref, text = cells[columns["ref"]].upper(), cells[columns["pos"]]
+    if not text.isdigit() or int(text) < 1:
+        raise DataError(f"{where}: pos {text!r} must be a whole number from 1.")
+    if alt in (".", "*", "") or set(alt) & set("<>[]"):
+        return "with a symbolic or no ALT allele"
+    for key, allele in (("ref", ref), ("alt", alt)):
+        if not allele or not set(allele) <= LETTERS:
+            raise DataError(f"{where}: {key} {allele!r} must be letters of A C G T N.")
+    name = cells[columns["id"]] if "id" in columns else "."
+    return cells[columns["chrom"]], int(text) - 1, name, ref, alt

@@ -1,0 +1,246 @@
+"""cherimoya-variants: both alleles predicted in place, mismatches reported, tables and VCF out."""
+
+import csv
+import gzip
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from interpreted import configured, save_model
+from toy import Toy
+
+from cherimoya import Cherimoya, metrics
+from cherimoya.analysis import variants as app
+from cherimoya.analysis.sequences import encode, one_hot, reverse_complement
+from cherimoya.config_interpret import VariantsConfig
+from cherimoya.errors import CherimoyaError, DataError
+
+LENGTH = 200
+HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model") / "a.pt", signal_groups=[1, 2])
+
+
+@pytest.fixture
+def asked(toy: Toy, model: Path):
+    def make(**values) -> VariantsConfig:
+        given = {
+            "checkpoint": [str(model)], "variants": str(toy.folder / "v.vcf"), "in_window": LENGTH,
+            "fasta": str(toy.folder / "toy.fa"), "output": str(toy.folder / "out.tsv"),
+            "random_variants": 0,
+        }  # fmt: skip
+        return configured("variants", VariantsConfig, **(given | values))
+
+    return make
+
+
+def vcf(toy: Toy, *lines: tuple, name: str = "v.vcf", header: str = HEADER) -> Path:
+    return toy.write(name, header + "".join("\t".join(map(str, row)) + "\n" for row in lines))
+
+
+def table(path) -> list[dict[str, str]]:
+    with open(path) as file:
+        next(file)  # where the numbers come from
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def changed(base: str) -> str:
+    return {"A": "C", "C": "G", "G": "T", "T": "A"}[base]
+
+
+def by_hand(model: Path, letters: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities and log counts of a sequence, the mean of both strands."""
+    loaded = Cherimoya.load(model)
+    codes = torch.from_numpy(encode(letters))[None]
+    with torch.no_grad():
+        (logits, counts), (turned, others) = (
+            loaded(one_hot(c)) for c in (codes, reverse_complement(codes))
+        )
+    p = metrics.group_softmax(logits, [1, 2])
+    other = metrics.group_softmax(turned, [1, 2])[:, [0, 2, 1]].flip(2)
+    return (p + other) / 2, (counts + others) / 2
+
+
+def test_alleles_are_predicted_in_place(toy: Toy, asked, model):
+    bases = toy.bases["chrA"]
+    ref, deleted = bases[999], bases[1499:1503]
+    other = next(b for b in "ACGT" if b not in (ref, changed(ref)))
+    vcf(
+        toy,
+        ("chrA", 1000, "snv", ref, f"{changed(ref)},{other}", ".", ".", "AF=0.1"),
+        ("chrA", 1500, "del", deleted, deleted[0], ".", "."),
+        ("chrA", 2000, "ins", bases[1999], bases[1999] + "GATTACA", ".", ".", "."),
+    )
+    app.variants(asked())
+    rows = table(asked().output)
+    assert [row["id"] for row in rows] == ["snv", "snv", "del", "ins"]
+    sequences = [  # the middle of each allele is at base 100
+        (bases[899:1099], bases[899:999] + changed(ref) + bases[1000:1099]),
+        (bases[899:1099], bases[899:999] + other + bases[1000:1099]),
+        (bases[1401:1601], bases[1399:1499] + deleted[0] + bases[1503:1602]),
+        (bases[1899:2099], bases[1903:1999] + bases[1999] + "GATTACA" + bases[2000:2096]),
+    ]
+    for row, (before, after) in zip(rows, sequences, strict=True):
+        (p, counts), (q, others) = by_hand(model, before), by_hand(model, after)
+        distance = metrics.profile_jsd(p, q, [1, 2])[0]
+        for g in (0, 1):
+            fold = float(others[0, g] - counts[0, g]) / math.log(2)
+            assert float(row[f"ref_log_counts_{g}"]) == pytest.approx(float(counts[0, g]), abs=1e-4)
+            assert float(row[f"log2_fold_change_{g}"]) == pytest.approx(fold, abs=2e-5)
+            assert float(row[f"jsd_{g}"]) == pytest.approx(float(distance[g]), abs=1e-5)
+    assert max(abs(float(row["log2_fold_change_0"])) for row in rows) > 0.005
+    lines = Path(asked().output).with_suffix(".vcf").read_text().splitlines()
+    assert lines[0] == "##fileformat=VCFv4.2"
+    assert any(line.startswith("##INFO=<ID=CM_LFC_0,Number=A,Type=Float") for line in lines)
+    first, deletion = (line.split("\t") for line in lines[-3:-1])
+    folds = ",".join(row["log2_fold_change_0"] for row in rows[:2])
+    assert first[7].startswith(f"AF=0.1;CM_LFC_0={folds};")
+    assert deletion[7].startswith(f"CM_LFC_0={rows[2]['log2_fold_change_0']};CM_JSD_0=")
+
+
+def test_what_cannot_be_scored_is_said(toy: Toy, asked, capsys):
+    bases = toy.bases["chrA"]
+    good = [("chrA", i, ".", bases[i - 1], changed(bases[i - 1])) for i in range(500, 1700, 100)]
+    vcf(
+        toy,
+        *good,
+        ("chrA", 1000, "bad", changed(bases[999]), bases[999]),
+        ("chrA", 50, "end", bases[49], changed(bases[49])),
+        ("chrX", 50, "away", "A", "C"),
+        ("chrA", 1000, "long", bases[999:1150], "A"),
+        ("chrA", 1000, "sym", bases[999], "<DEL>"),
+    )
+    app.variants(asked())
+    rows = {row["id"]: row for row in table(asked().output)}
+    assert rows["bad"]["status"] == "reference differs"
+    assert rows["bad"]["jsd_0"] == ""
+    assert rows["end"]["status"] == "too near an end of the chromosome"
+    assert rows["away"]["status"] == "chromosome not in the genome"
+    assert rows["long"]["status"] == "longer than the input window"
+    said = capsys.readouterr().out
+    assert (
+        f"1 variants not scored: reference differs, such as chrA:1,000 {changed(bases[999])}>"
+        in said
+    )
+    assert "1 alleles left out: with a symbolic or no ALT allele" in said
+    assert "out.tsv: 12 of 16 variants scored" in said
+
+
+def test_another_assembly_is_one_message(toy: Toy, asked):
+    bases = toy.bases["chrA"]
+    rows = [("chrA", i, ".", bases[i - 1], changed(bases[i - 1])) for i in range(500, 520)]
+    shifted = [(c, pos + 1, name, ref, alt) for c, pos, name, ref, alt in rows]
+    vcf(toy, *shifted)
+    with pytest.raises(
+        DataError, match=r"of 20 reference alleles differ.*in line [34], where.*of another as"
+    ):
+        app.variants(asked())
+    vcf(toy, *[(c, pos, name, alt, ref) for c, pos, name, ref, alt in rows])
+    with pytest.raises(DataError, match=r"in 20 of them ALT is what the genome has"):
+        app.variants(asked())
+    vcf(toy, *[("A", *row[1:]) for row in rows])
+    with pytest.raises(
+        DataError, match=r"name chromosomes differently. The variants: A\. The geno"
+    ):
+        app.variants(asked())
+
+
+def test_a_table_does_as_well(toy: Toy, asked):
+    base = toy.bases["chrB"][999]
+    text = f"ref\talt\tpos\tchrom\n{base.lower()}\t{changed(base)}\t1000\tchrB\n"
+    (toy.folder / "v.tsv.gz").write_bytes(gzip.compress(text.encode()))
+    config = asked(variants=str(toy.folder / "v.tsv.gz"), random_variants=40)
+    app.variants(config)
+    (row,) = table(config.output)
+    assert (row["chrom"], row["pos"], row["ref"], row["status"]) == ("chrB", "1000", base, "ok")
+    assert 0 <= float(row["jsd_percentile_1"]) <= 100
+    (line,) = [x for x in (toy.folder / "out.vcf").read_text().splitlines() if x[0] != "#"]
+    assert line.startswith(f"chrB\t1000\t.\t{base}\t{changed(base)}\t.\t.\tCM_LFC_0=")
+    assert "CM_JSD_PCT_1=" in line
+
+
+def test_percentiles_count_what_is_smaller():
+    among = np.array([3.0, 1.0, 2.0, 2.0])
+    found = app.percentile(np.array([0.5, 2.0, 2.5, 9.0]), among)
+    np.testing.assert_allclose(found, [0, 50, 75, 100])
+
+
+def test_random_variants_are_in_the_genome_and_the_same_each_time(toy: Toy, asked):
+    from cherimoya.data.sources import genome_on_disk
+    from cherimoya.data.variants import read_variants
+
+    base = toy.bases["chrA"][119]
+    vcf(toy, ("chrA", 120, ".", base, changed(base)))
+    config = asked(random_variants=50)
+    with genome_on_disk(config.fasta) as genome:
+        arguments = (read_variants(config.variants), np.array([0]), genome, LENGTH, 100, config)
+        one, same = (app.random_variants(*arguments) for _ in range(2))
+    assert np.array_equal(one.pos, same.pos)
+    assert one.pos.min() >= 100
+    assert one.pos.max() < 170
+    assert [toy.bases["chrA"][p] for p in one.pos] == one.ref.tolist()
+    assert (one.ref != one.alt).all()
+
+
+def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
+    bases = toy.bases["chrA"]
+    rows = [("chrA", i, ".", bases[i - 1], changed(bases[i - 1])) for i in range(500, 530)]
+    vcf(toy, *rows)
+    app.variants(asked(output=str(toy.folder / "whole.tsv"), batch_size=4))
+    real, calls = app.effects_of, []
+
+    def interrupted(*arguments):
+        calls.append(len(arguments[1]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(app, "effects_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        app.variants(asked(batch_size=4))
+    with open(app.journal_path(Path(asked().output)), "a") as file:
+        file.write("[1.0, 2.")  # cut short by a kill
+    app.variants(asked(batch_size=4))
+    assert calls == [16, 14, 14]
+    assert "16 of 30 variants were done before" in capsys.readouterr().out
+    assert table(asked().output) == table(toy.folder / "whole.tsv")
+    assert not list(toy.folder.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"the file is empty"),
+        (HEADER, r"no variant in it\. Give"),
+        ("chrA\t5\tA\tC\n", r"line 1: no column chrom, pos, ref, alt among"),
+        (HEADER + "chrA\tx\t.\tA\tC\n", r"line 3: pos 'x' must be a whole number from 1"),
+        (HEADER + "chrA\t0\t.\tA\tC\n", r"line 3: pos '0' must be"),
+        (HEADER + "chrA\t5\t.\tR\tC\n", r"line 3: ref 'R' must be letters of A C G T N"),
+        (HEADER + "chrA 5 . A C\n", r"line 3: 1 columns, the header has more"),
+        (HEADER + "chrA\t5\t.\tA\t<DEL>\n", r"no variant in it, 1 with a symbolic"),
+    ],
+)
+def test_bad_files_are_named(toy: Toy, asked, text, message):
+    toy.write("v.vcf", text)
+    with pytest.raises(DataError, match=message):
+        app.variants(asked())
+
+
+def test_a_truncated_gzip_is_named(toy: Toy, asked):
+    whole = gzip.compress((HEADER + "chrA\t5\t.\tA\tC\n" * 99).encode())
+    (toy.folder / "v.vcf").write_bytes(whole[:-20])
+    with pytest.raises(DataError, match=r"v\.vcf: truncated, or not a text file"):
+        app.variants(asked())
+
+
+def test_outputs_do_not_fall_on_inputs(toy: Toy, asked):
+    vcf(toy, ("chrA", 1000, ".", "A", "C"))
+    with pytest.raises(CherimoyaError, match=r"v\.vcf.* exists already|would be overwritten"):
+        app.variants(asked(output=str(toy.folder / "v.tsv"), overwrite=True))
+    with pytest.raises(CherimoyaError, match=r"output=a\.vcf: the table, such as effects\.tsv"):
+        asked(output="a.vcf")

@@ -198,7 +198,7 @@ def test_a_killed_run_has_its_rows_and_goes_on_as_the_same_run(tmp_path):
     assert status(tmp_path)["state"] == "running"
     with offline(tmp_path, wandb_id) as log:
         log.row(row(2, 2.0, 0.2))
-    _, records = parts_of(tmp_path, ended=False)
+    _, records = parts_of(tmp_path)
     assert records["run"]["id"] == wandb_id
     assert records["numbers"] == [2]  # W&B's own count goes on
     assert records["summary"]["valid/loss"] == {"min": 1.0}

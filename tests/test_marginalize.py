@@ -58,7 +58,7 @@ def table(path) -> list[dict[str, str]]:
 
 
 def test_the_table_says_what_a_motif_changes(asked, model, small_data):
-    config = asked(shuffle=False, reverse_complement=False, motifs=["GATTACA", "keep=NNN"])
+    config = asked(shuffle=False, reverse_complement=False, motifs=["GATTACA", "keep:NNN"])
     app.marginalize(config)
     loci = hdf5.read(small_data)
     rows = np.linspace(0, len(loci) - 1, 6).round().astype(int)
@@ -97,7 +97,7 @@ def test_shuffles_keep_dinucleotides(small_data):
 def test_motifs_are_read_and_put_in_the_middle(tmp_path):
     pytest.importorskip("tangermeme")
     (tmp_path / "m.meme").write_text(MEME)
-    motifs = read_motifs(["acgt", "pair=RYN"], str(tmp_path / "m.meme"))
+    motifs = read_motifs(["acgt", "pair:RYN"], str(tmp_path / "m.meme"))
     assert motifs == [
         Motif("ACGT", "ACGT"), Motif("pair", "RYN"), Motif("M1 first", "GTA"), Motif("M2", "CC")
     ]  # fmt: skip
@@ -140,8 +140,8 @@ def test_the_plot_is_drawn(asked, tmp_path):
     ("values", "message"),
     [
         ({"motifs": []}, r"no motifs are named. Set motifs=\[TCCGGGTAA\], or motif_file"),
-        ({"motifs": ["x=ACQ"]}, r"motifs=x=ACQ: Q is no letter of a motif"),
-        ({"motifs": ["x="]}, r"motifs=x=: nothing is no letter"),
+        ({"motifs": ["x:ACQ"]}, r"motifs=x:ACQ: Q is no letter of a motif"),
+        ({"motifs": ["x:"]}, r"motifs=x:: nothing is no letter"),
         ({"motifs": ["AC", "AC"]}, r"two motifs are named AC"),
         ({"motifs": ["A" * 101]}, r"has 101 letters, but only 100 bases are predicted"),
         ({"motif_file": "none.meme"}, r"motif_file=none\.meme: no such file"),

@@ -32,7 +32,7 @@ class Motif:
 
 
 def read_motifs(named: Sequence[str], file: str | None) -> list[Motif]:
-    """The motifs of `motifs`, each letters or name=letters, and the consensus of each of a file.
+    """The motifs of `motifs`, each letters or name:letters, and the consensus of each of a file.
 
     Raises ConfigError or DataError for letters that are none, none at all, or two of one name.
     """
@@ -44,7 +44,7 @@ def read_motifs(named: Sequence[str], file: str | None) -> list[Motif]:
     names = [motif.name for motif in motifs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"two motifs are named {twice[0]}. Give each a name: motifs=[a=ACGT].")
+        raise ConfigError(f"two motifs are named {twice[0]}. Give each a name: motifs=[a:ACGT].")
     return motifs
 
 
@@ -59,7 +59,7 @@ def insert(background: np.ndarray, instances: np.ndarray) -> np.ndarray:
 
 
 def _named(text: str) -> Motif:
-    name, _, letters = text.rpartition("=")
+    name, _, letters = text.rpartition(":")
     wrong = sorted(set(letters.upper()) - set(IUPAC))
     if wrong or not letters:
         raise ConfigError(

@@ -6,7 +6,6 @@ torch and wandb are imported only after that, so that --help and --cfg answer at
 import json
 import os
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,14 +26,10 @@ from cherimoya.changes import note_changes
 from cherimoya.cli_job import Job, complain
 from cherimoya.cli_sweep import Sweep
 from cherimoya.config import (
-    DashboardConfig,
     TrainConfig,
-    TrainerConfig,
     resolve,
     to_dict,
 )
-from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
-from cherimoya.config_prepare import PrepareConfig
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.schema import known_keys, unknown_key
 
@@ -67,7 +62,7 @@ def train() -> None:
     )
     cli_launchers.end_with_parent()
     command = _Train()
-    _main("train", TrainConfig, command.work, command)
+    main("train", TrainConfig, command.work, command)
 
 
 def plan_sweep(arguments: list[str]) -> Sweep | None:
@@ -75,27 +70,7 @@ def plan_sweep(arguments: list[str]) -> Sweep | None:
     return _Train().plan(arguments, None)
 
 
-def prepare() -> None:
-    """cherimoya-prepare."""
-    _main("prepare", PrepareConfig, _prepare)
-
-
-def evaluate() -> None:
-    """cherimoya-evaluate."""
-    _main("evaluate", EvaluateConfig, _evaluate)
-
-
-def predict() -> None:
-    """cherimoya-predict."""
-    _main("predict", PredictConfig, _predict)
-
-
-def dashboard() -> None:
-    """cherimoya-dashboard."""
-    _main("dashboard", DashboardConfig, _dashboard)
-
-
-def _main(
+def main(
     name: str,
     schema: type,
     work: Callable[[DictConfig], None],
@@ -222,7 +197,7 @@ class _Train:
             cli_sweep.check(self.sweep, conf, "train", _checked, FREE_ON_RESUME)
             self.sweep.write(arguments)
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            self.defaults = resolve(_plain(hydra.compose("train")), TrainConfig)
+            self.defaults = resolve(plain_values(hydra.compose("train")), TrainConfig)
         return self.sweep
 
     def work(self, values: DictConfig) -> None:
@@ -231,7 +206,7 @@ class _Train:
         with suppress(ValueError):
             folder = folder.relative_to(Path.cwd())
         try:
-            plain = _plain(values)
+            plain = plain_values(values)
             if self.sweep:
                 state = cli_sweep.begin(folder, self._overrides(), _checked(values), FREE_ON_RESUME)
                 if state == "done":
@@ -301,14 +276,15 @@ def worker() -> None:
 
 
 def _run(config: TrainConfig, folder: Path) -> None:
-    _process_wide_switches(config.trainer)
+    process_wide_switches(config.trainer.precision, config.trainer.autotune)
     from cherimoya.analysis.run import run
 
     run(config, folder, search.watch(folder))
 
 
 def _run_packed(members: list[tuple[TrainConfig, Path]]) -> dict[Path, Exception]:
-    _process_wide_switches(members[0][0].trainer)
+    trainer = members[0][0].trainer
+    process_wide_switches(trainer.precision, trainer.autotune)
     from cherimoya.analysis.pack import run_packed
 
     return run_packed(members)
@@ -316,7 +292,7 @@ def _run_packed(members: list[tuple[TrainConfig, Path]]) -> dict[Path, Exception
 
 def _checked(values: DictConfig) -> dict[str, Any]:
     """The composed `values` as a checked configuration. Raises ConfigError."""
-    return to_dict(resolve(_plain(values), TrainConfig))
+    return to_dict(resolve(plain_values(values), TrainConfig))
 
 
 def _offer_report(folder: Path) -> None:
@@ -325,63 +301,7 @@ def _offer_report(folder: Path) -> None:
     offer_report(folder)
 
 
-def _prepare(values: DictConfig) -> None:
-    config = resolve(_plain(values), PrepareConfig)
-    if config.check:
-        from cherimoya.data.inspection import inspect
-
-        inspect(config)
-        return
-    from cherimoya.data.prepare import prepare
-
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary files go
-    path = prepare(config)
-    if config.plots and config.background_ratio > 0:
-        _plot_gc(path)
-
-
-def _plot_gc(path: Path) -> None:
-    try:
-        from cherimoya.analysis.plots_gc import plot_gc
-    except ImportError:
-        print("no plot of GC: matplotlib is missing (pip install 'cherimoya-train[plots]')")
-        return
-    if plot := plot_gc(path):
-        print(f"GC of peaks and background: {plot}")
-
-
-def _evaluate(values: DictConfig) -> None:
-    config = resolve(_with_checkpoints(values), EvaluateConfig)
-    _process_wide_switches(config)
-    from cherimoya.analysis.evaluate import evaluate_checkpoints
-
-    evaluate_checkpoints(config)
-
-
-def _predict(values: DictConfig) -> None:
-    config = resolve(_with_checkpoints(values), PredictConfig)
-    _process_wide_switches(config)
-    from cherimoya.analysis.predict import predict_genome
-
-    predict_genome(config)
-
-
-def _with_checkpoints(values: DictConfig) -> dict[str, Any]:
-    """`values`, where one checkpoint need not be written as a list."""
-    plain = _plain(values)
-    if isinstance(plain["checkpoint"], str) and plain["checkpoint"] != "???":
-        plain["checkpoint"] = [plain["checkpoint"]]
-    return plain
-
-
-def _dashboard(values: DictConfig) -> None:
-    config = resolve(_plain(values), DashboardConfig)
-    from cherimoya.analysis.dashboard import dashboard
-
-    dashboard(config)
-
-
-def _plain(values: DictConfig) -> dict[str, Any]:
+def plain_values(values: DictConfig) -> dict[str, Any]:
     """`values` as dictionaries and lists; a resume may start from another folder, so the data's
     path is made absolute."""
     content = OmegaConf.to_container(values, resolve=True)
@@ -401,7 +321,7 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         OmegaConf.load(folder / "config.yaml")
     )
     asked, began = cli_sweep.flat(values), cli_sweep.flat(saved)
-    plain = cli_sweep.flat(_plain(hydra.compose("train")))
+    plain = cli_sweep.flat(plain_values(hydra.compose("train")))
     typed = {_parse(o).key_or_group for o in HydraConfig.get().overrides.task}
     chosen = {k for k in asked if asked[k] != plain.get(k) or k in typed}
     free = {k for k in chosen if k.startswith(FREE_ON_RESUME)}
@@ -423,10 +343,10 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     return saved
 
 
-def _process_wide_switches(trainer: TrainerConfig | EvaluateConfig | PredictConfig) -> None:
+def process_wide_switches(precision: str, autotune: bool) -> None:
     """Results that do not depend on the day: deterministic algorithms, and TF32 only if asked."""
     if os.environ.get("CHERIMOYA_AUTOTUNE") != "0":  # whoever starts the run may rule it out
-        os.environ["CHERIMOYA_AUTOTUNE"] = str(int(trainer.autotune))
+        os.environ["CHERIMOYA_AUTOTUNE"] = str(int(autotune))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if launch.rank():  # the first process speaks for all
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -437,7 +357,7 @@ def _process_wide_switches(trainer: TrainerConfig | EvaluateConfig | PredictConf
     # That also fills each new tensor, which takes a pass over it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    tf32 = trainer.precision == "tf32"
+    tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
 

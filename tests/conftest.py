@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest's workers share the cores
 from toy import Toy
 
 from cherimoya.config import SyntheticConfig

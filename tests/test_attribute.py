@@ -203,7 +203,7 @@ def test_letters_are_as_tall_as_their_contributions(asked, tmp_path):
 
 
 def test_the_command_line(asked, model, small_data, tmp_path):
-    command = [sys.executable, "-c", "from cherimoya.cli_interpret import attribute; attribute()"]
+    command = [sys.executable, "-c", "from cherimoya.cli_apps import attribute; attribute()"]
     given = [f"checkpoint={model}", f"data.path={small_data}", "output=cli.h5", "max_loci=2"]
     done = subprocess.run(
         [*command, *given, "window=6", "logos=0"], cwd=tmp_path, env=clean_environment(),

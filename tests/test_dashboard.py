@@ -22,7 +22,7 @@ GPU = r"gpu\.\d\.(gpu|memoryAllocatedBytes|powerWatts)"  # as wandb names them; 
 
 def cherimoya_dashboard(*arguments, cwd, **environment):
     return subprocess.run(
-        [sys.executable, "-c", "from cherimoya.cli import dashboard; dashboard()", *arguments],
+        [sys.executable, "-c", "from cherimoya.cli_apps import dashboard; dashboard()", *arguments],
         cwd=cwd, env=clean_environment() | environment, capture_output=True, text=True,
     )  # fmt: skip
 

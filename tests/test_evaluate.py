@@ -286,7 +286,7 @@ def test_a_mistake_is_one_message(trained, score, small_data, tmp_path, argument
 
 def test_the_command(trained, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", "from cherimoya.cli import evaluate; evaluate()",
+        [sys.executable, "-c", "from cherimoya.cli_apps import evaluate; evaluate()",
          f"checkpoint={trained}", "bootstrap=5", "output=out"],
         cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=120,
     )  # fmt: skip

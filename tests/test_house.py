@@ -48,7 +48,7 @@ LEVELS = [
     {"analysis"},
     {
         "cli",
-        "cli_interpret",
+        "cli_apps",
         "cli_job",
         "cli_launchers",
         "cli_report",

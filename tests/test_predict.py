@@ -238,8 +238,8 @@ def test_the_command_names_the_tracks_of_the_run(genome, small_data, tmp_path):
                                 "data.in_window=200", "data.out_window=100"])  # fmt: skip
     (run / "config.yaml").write_text(json.dumps(values))
     done = subprocess.run(
-        [sys.executable, "-c", "from cherimoya.cli import predict; predict()", f"checkpoint={run}",
-         f"fasta={genome.folder}/toy.fa", "output=made", "chroms=[chrC]"],
+        [sys.executable, "-c", "from cherimoya.cli_apps import predict; predict()",
+         f"checkpoint={run}", f"fasta={genome.folder}/toy.fa", "output=made", "chroms=[chrC]"],
         cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -144,7 +144,7 @@ def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
     """Run cherimoya-prepare; its time, and the largest memory of it and its processes."""
     output = folder / "out.h5"
     output.unlink(missing_ok=True)
-    command = [sys.executable, "-c", "from cherimoya.cli import prepare; prepare()"]
+    command = [sys.executable, "-c", "from cherimoya.cli_apps import prepare; prepare()"]
     command += [f"fasta={folder}/genome.fa", f"loci={folder}/peaks.bed", f"output={output}"]
     command += [f"signal=[{signal}]", f"processes={processes}", "bam.stranded=true"]
     began, peak, own = time.monotonic(), 0.0, 0.0

@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 from upstream import Request, Upstream  # noqa: E402
 
 from cherimoya.analysis.machine import git_commit  # noqa: E402
-from cherimoya.cli import _process_wide_switches, conf_dir  # noqa: E402
+from cherimoya.cli import conf_dir, process_wide_switches  # noqa: E402
 from cherimoya.config import TrainConfig, resolve  # noqa: E402
 from cherimoya.data.dataset import Dataset  # noqa: E402
 from cherimoya.data.feed import place  # noqa: E402
@@ -153,7 +153,7 @@ class Bench:
         """Everything of a run but its records, as `cherimoya-train` builds it."""
         small = ["model.n_layers=4"] if self.args.smoke else []
         config = configured(setup, *small)
-        _process_wide_switches(config.trainer)
+        process_wide_switches(config.trainer.precision, config.trainer.autotune)
         torch.manual_seed(0)
         loci = self.data.loci
         trimming = (loci.in_window - loci.out_window) // 2

@@ -27,7 +27,8 @@ RUN = Path("run")
 
 def command(name: str, *arguments: str) -> None:
     """A console script of this package, run by this interpreter."""
-    code = f"from cherimoya.cli import {name}; {name}()"
+    module = "cli" if name == "train" else "cli_apps"
+    code = f"from cherimoya.{module} import {name}; {name}()"
     subprocess.run([sys.executable, "-c", code, *arguments], check=True)
 
 

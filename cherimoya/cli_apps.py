@@ -1,0 +1,132 @@
+"""Every command but cherimoya-train."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig
+
+from cherimoya.cli import main, plain_values, process_wide_switches
+from cherimoya.config import DashboardConfig, resolve
+from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
+from cherimoya.config_interpret import (
+    AttributeConfig,
+    MarginalizeConfig,
+    VariantsConfig,
+)
+from cherimoya.config_prepare import PrepareConfig
+
+T = TypeVar("T", AttributeConfig, EvaluateConfig, MarginalizeConfig, PredictConfig, VariantsConfig)
+
+
+def prepare() -> None:
+    """cherimoya-prepare."""
+    main("prepare", PrepareConfig, _prepare)
+
+
+def evaluate() -> None:
+    """cherimoya-evaluate."""
+    main("evaluate", EvaluateConfig, _evaluate)
+
+
+def predict() -> None:
+    """cherimoya-predict."""
+    main("predict", PredictConfig, _predict)
+
+
+def attribute() -> None:
+    """cherimoya-attribute."""
+    main("attribute", AttributeConfig, _attribute)
+
+
+def variants() -> None:
+    """cherimoya-variants."""
+    main("variants", VariantsConfig, _variants)
+
+
+def marginalize() -> None:
+    """cherimoya-marginalize."""
+    main("marginalize", MarginalizeConfig, _marginalize)
+
+
+def dashboard() -> None:
+    """cherimoya-dashboard."""
+    main("dashboard", DashboardConfig, _dashboard)
+
+
+def _prepare(values: DictConfig) -> None:
+    config = resolve(plain_values(values), PrepareConfig)
+    if config.check:
+        from cherimoya.data.inspection import inspect
+
+        inspect(config)
+        return
+    from cherimoya.data.prepare import prepare
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary files go
+    path = prepare(config)
+    if config.plots and config.background_ratio > 0:
+        _plot_gc(path)
+
+
+def _plot_gc(path: Path) -> None:
+    try:
+        from cherimoya.analysis.plots_gc import plot_gc
+    except ImportError:
+        print("no plot of GC: matplotlib is missing (pip install 'cherimoya-train[plots]')")
+        return
+    if plot := plot_gc(path):
+        print(f"GC of peaks and background: {plot}")
+
+
+def _evaluate(values: DictConfig) -> None:
+    config = _resolved(values, EvaluateConfig)
+    from cherimoya.analysis.evaluate import evaluate_checkpoints
+
+    evaluate_checkpoints(config)
+
+
+def _predict(values: DictConfig) -> None:
+    config = _resolved(values, PredictConfig)
+    from cherimoya.analysis.predict import predict_genome
+
+    predict_genome(config)
+
+
+def _attribute(values: DictConfig) -> None:
+    config = _resolved(values, AttributeConfig)
+    from cherimoya.analysis.attribute import attribute
+
+    attribute(config)
+
+
+def _variants(values: DictConfig) -> None:
+    config = _resolved(values, VariantsConfig)
+    from cherimoya.analysis.variants import variants
+
+    variants(config)
+
+
+def _marginalize(values: DictConfig) -> None:
+    config = _resolved(values, MarginalizeConfig)
+    from cherimoya.analysis.marginalize import marginalize
+
+    marginalize(config)
+
+
+def _dashboard(values: DictConfig) -> None:
+    config = resolve(plain_values(values), DashboardConfig)
+    from cherimoya.analysis.dashboard import dashboard
+
+    dashboard(config)
+
+
+def _resolved(values: DictConfig, cls: type[T]) -> T:
+    """The checked configuration, in which one checkpoint need not be written as a list."""
+    plain: dict[str, Any] = plain_values(values)
+    if isinstance(plain["checkpoint"], str) and plain["checkpoint"] != "???":
+        plain["checkpoint"] = [plain["checkpoint"]]
+    config = resolve(plain, cls)
+    process_wide_switches(config.precision, config.autotune)
+    return config

@@ -40,8 +40,8 @@ def attribute(config: AttributeConfig) -> Path:
     """
     output = Path(config.output)
     check_output(output, config.overwrite)
-    device = choose_device(config.device)
-    precision = choose_precision(config.precision, device)
+    device = choose_device(config.device, "device")
+    precision = choose_precision(config.precision, device, "precision")
     models = load_models(config.checkpoint, device)
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
     loci = read_sequences(config, models[0])

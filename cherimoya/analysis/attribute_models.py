@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from cherimoya import __version__
-from cherimoya.analysis.sequences import one_hot, reverse_complement, strand_channels
+from cherimoya.analysis.checkpoints import find_checkpoint
+from cherimoya.analysis.sequences import one_hot
 from cherimoya.captured import CapturedModel
+from cherimoya.ensemble import Ensemble
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
 from cherimoya.training.precision import autocast
 
-BEST = Path("checkpoints") / "best.pt"
-
 
 def checkpoint_files(named: Sequence[str]) -> list[Path]:
     """The file of each checkpoint: a file, or the best one of a run folder."""
-    return [Path(name) / BEST if Path(name).is_dir() else Path(name) for name in named]
+    return [find_checkpoint(name).path for name in named]
 
 
 def load_models(named: Sequence[str], device: torch.device) -> list[Cherimoya]:
@@ -42,10 +42,7 @@ def load_models(named: Sequence[str], device: torch.device) -> list[Cherimoya]:
 
 
 class Averaged:
-    """Predictions of several models, on both strands if asked, averaged.
-
-    Profiles are averaged as probabilities, counts as log counts. Controls are zeros.
-    """
+    """Predictions of an Ensemble for codes, batch by batch. Controls are zeros."""
 
     def __init__(
         self, models: Sequence[Cherimoya], both_strands: bool, batch_size: int, precision: str
@@ -53,9 +50,8 @@ class Averaged:
         self.device = next(models[0].parameters()).device
         self.signal_groups = models[0].signal_groups
         self._controls = models[0].n_control_tracks
-        self._predict = [CapturedModel(model) for model in models]
-        self._both, self.batch_size, self._precision = both_strands, batch_size, precision
-        self._flipped = torch.tensor(strand_channels(self.signal_groups), device=self.device)
+        self._predict = CapturedModel(Ensemble(models, both_strands).eval())
+        self.batch_size, self._precision = batch_size, precision
 
     @torch.no_grad()
     def __call__(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,17 +71,10 @@ class Averaged:
         X, X_ctl = one_hot(codes), None
         if self._controls:
             X_ctl = X.new_zeros(len(X), self._controls, X.shape[2])
-        turned = one_hot(reverse_complement(codes)) if self._both else None
-        p, log_counts = [], []
-        for predict in self._predict:
-            for strand in (X, turned):
-                if strand is not None:
-                    with autocast(self._precision, self.device):
-                        logits, counts = predict(strand, X_ctl)
-                    own = group_softmax(logits.float(), self.signal_groups)
-                    p.append(own if strand is X else own[:, self._flipped].flip(2))
-                    log_counts.append(counts.float())
-        return tuple(torch.stack(v).mean(0)[:kept].cpu() for v in (p, log_counts))  # type: ignore
+        with autocast(self._precision, self.device):
+            logits, log_counts = self._predict(X, X_ctl)
+        p = group_softmax(logits.float(), self.signal_groups)
+        return p[:kept].cpu(), log_counts[:kept].float().cpu()
 
 
 def check_output(output: Path, overwrite: bool) -> None:

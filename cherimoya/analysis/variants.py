@@ -44,8 +44,8 @@ def variants(config: VariantsConfig) -> Path:
     if config.vcf:
         check_output(output.with_suffix(".vcf"), config.overwrite)
         _check_is_not(output.with_suffix(".vcf"), Path(config.variants))
-    device = choose_device(config.device)
-    precision = choose_precision(config.precision, device)
+    device = choose_device(config.device, "device")
+    precision = choose_precision(config.precision, device, "precision")
     models = load_models(config.checkpoint, device)
     length = _input_length(config, models[0].trimming)
     if models[0].n_control_tracks:

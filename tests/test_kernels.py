@@ -387,8 +387,11 @@ def work(rank, store):
         torch.nn.init.normal_(weight, std=0.5)
     whole = [g.clone() for g in gradients(block, x)]
     block.zero_grad()
-    for a, b in zip(gradients(DistributedDataParallel(block), x[2 * rank : 2 * rank + 2]), whole):
+    shared = DistributedDataParallel(block)
+    for a, b in zip(gradients(shared, x[2 * rank : 2 * rank + 2]), whole):
         assert (a - b.view_as(a)).norm() < 1e-5 * b.norm()
+    dist.barrier()  # whose tensors are not Python's: no thread may hold one when Python ends
+    del shared
     dist.destroy_process_group()
 
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -281,7 +280,7 @@ def test_the_configuration_switches_measuring(configured, before, after, monkeyp
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     monkeypatch.setenv(tuning.SWITCH, before or "")
-    cli._process_wide_switches(SimpleNamespace(autotune=configured, precision="fp32"))
+    cli.process_wide_switches("fp32", configured)
     assert os.environ[tuning.SWITCH] == after
 
 

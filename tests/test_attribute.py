@@ -159,7 +159,7 @@ def test_a_bed_file_and_a_genome(toy: Toy, model, tmp_path):
         ({"data__in_window": 90}, r"data\.in_window=90: the model trims 50 bases from each side"),
         ({"data__in_window": 300}, r"data\.in_window=300: .*small\.h5 stores 216 bases"),
         ({"bigwig": True}, r"bigwig=true needs the lengths of the chromosomes"),
-        ({"checkpoint": ["none.pt"]}, r"no checkpoint at none\.pt"),
+        ({"checkpoint": ["none.pt"]}, r"checkpoint=none.pt: .*does not exist"),
         ({"checkpoint": ["a.pt", "a.pt"]}, r"checkpoint names a\.pt twice"),
         ({"targets": ["count"]}, r"targets=count: must be one of counts, profile. Did you mean"),
     ],

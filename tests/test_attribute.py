@@ -9,6 +9,8 @@ import pytest
 import torch
 from conftest import clean_environment
 from interpreted import configured, save_model
+from omegaconf import OmegaConf
+from test_house import composed
 from toy import Toy
 
 from cherimoya import Cherimoya
@@ -66,6 +68,20 @@ def test_the_file_holds_mutagenesis_by_base(asked, model, small_data):
     assert found.chrom.tolist() == loci.chrom.tolist()
     assert found.settings["method"] == "mutagenesis"
     assert [s["key"] for s in found.settings["sources"]] == ["checkpoint", "data.path"]
+
+
+def test_a_run_brings_its_own_loci(asked, model, train_arguments, tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "best.pt").write_bytes(model.read_bytes())
+    values = OmegaConf.create(composed("train", train_arguments))
+    OmegaConf.save(values, run / "config.yaml")
+    app.attribute(asked())
+    named = read_attributions(asked().output)
+    app.attribute(asked(checkpoint=[str(run)], data__path=None, output=str(tmp_path / "own.h5")))
+    own = read_attributions(tmp_path / "own.h5")
+    assert np.array_equal(own.start, named.start)
+    assert np.array_equal(own.contributions["counts_0"], named.contributions["counts_0"])
 
 
 @pytest.mark.parametrize("method", ["gradient", "deep_lift_shap"])

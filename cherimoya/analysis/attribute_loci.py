@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from cherimoya.analysis.checkpoints import find_checkpoint
 from cherimoya.analysis.genome_inputs import check_chroms
-from cherimoya.config_interpret import LociConfig
+from cherimoya.config_interpret import LociConfig, SequencesConfig
 from cherimoya.data import hdf5
+from cherimoya.data.dataset import data_file
 from cherimoya.data.places import Places, read_places
 from cherimoya.data.sources import Genome, genome_on_disk
 from cherimoya.data.splits import name_mismatch
@@ -51,6 +53,7 @@ class Sequences:
 def read_sequences(config: LociConfig, model: Cherimoya) -> Sequences:
     """The input windows of the loci that `config` names, at most config.max_loci of them, spread
     evenly. Raises DataError or ConfigError when there are none or they do not fit the model."""
+    config = _with_data_of_run(config)
     from_file = config.data.path is not None
     found = _of_file(config, model) if from_file else _of_genome(config, model)
     if config.chroms is not None:
@@ -64,6 +67,19 @@ def read_sequences(config: LociConfig, model: Cherimoya) -> Sequences:
         say(f"{config.max_loci:,} of {len(found):,} loci, spread evenly (max_loci)")
         found = found.take(rows)
     return found
+
+
+def _with_data_of_run(config: LociConfig) -> LociConfig:
+    """`config` with the file that the first checkpoint's run read, where nothing else is named."""
+    if config.data.path or config.loci or config.fasta:
+        return config
+    first = find_checkpoint(config.checkpoint[0])
+    if first.data is None:
+        return config
+    path = data_file(first.data)
+    say(f"loci are those of {path}, which the run of {first.path} read")
+    in_window = config.data.in_window or first.window[0]
+    return replace(config, data=SequencesConfig(path=str(path), in_window=in_window))
 
 
 def input_window(config: LociConfig, model: Cherimoya, stored: int | None) -> int:

@@ -32,7 +32,7 @@ def load_dataset(config: DataConfig) -> Dataset:
 
     Raises DataError or ConfigError for whatever is wrong with the file or the splits.
     """
-    path = _path(config)
+    path = data_file(config)
     header = hdf5.read_header(path, config.keys)
     rows = split_rows(config, header.chrom, header.label, str(path))
     loci = crop(
@@ -45,7 +45,8 @@ def load_dataset(config: DataConfig) -> Dataset:
     return Dataset(loci, rows, path, hdf5.fingerprint(path))
 
 
-def _path(config: DataConfig) -> Path:
+def data_file(config: DataConfig) -> Path:
+    """The file of the data, which is made first where it is simulated and not there yet."""
     if config.source == "hdf5":
         assert config.path is not None
         return Path(config.path)

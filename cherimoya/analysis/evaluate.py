@@ -1,8 +1,6 @@
 """Scores of any checkpoint, or several together, on any prepared loci: numbers, files, a page."""
 
 import os
-import shlex
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from cherimoya.analysis.bootstrap import Interval, intervals
 from cherimoya.analysis.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.analysis.evaluation_folder import LOCI, SCORES
 from cherimoya.analysis.examples import example_loci
-from cherimoya.analysis.machine import choose_device, cpu_name, git_commit, versions
+from cherimoya.analysis.machine import choose_device, provenance
 from cherimoya.analysis.per_locus import EXAMPLES, write_examples, write_scored_loci
 from cherimoya.analysis.replicates import replicate_scores
 from cherimoya.analysis.report import offer_report
@@ -77,7 +75,7 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = progress.say) -> Pat
         "window": {"in": dataset.loci.in_window, "out": dataset.loci.out_window},
         "bootstrap": {"n": config.bootstrap, "confidence": config.confidence, "seed": config.seed},
         **_tables(columns, dataset, config),
-        "provenance": _provenance(dataset, device, precision),
+        "provenance": provenance(dataset.fingerprint, device, precision),
     }
     write_json(folder / SCORES, values)
     say(score_table(values))
@@ -215,15 +213,3 @@ def _check_output(folder: Path) -> None:
     parent = next(p for p in folder.absolute().parents if p.exists())
     if not os.access(folder if folder.exists() else parent, os.W_OK):
         raise ConfigError(f"output={folder}: cannot be written to. Choose another folder.")
-
-
-def _provenance(dataset: Dataset, device: torch.device, precision: str) -> dict[str, Any]:
-    return {
-        "data_fingerprint": dataset.fingerprint,
-        "git_commit": git_commit(),
-        "command": shlex.join(sys.argv),
-        "versions": versions(),
-        "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "precision": precision,
-    }

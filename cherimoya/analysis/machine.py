@@ -2,8 +2,11 @@
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,3 +72,16 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def provenance(fingerprint: str, device: torch.device, precision: str) -> dict[str, Any]:
+    """What numbers made now depend on, besides the configuration: data, code and machine."""
+    return {
+        "data_fingerprint": fingerprint,
+        "git_commit": git_commit(),
+        "command": shlex.join(sys.argv),
+        "versions": versions(),
+        "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "precision": precision,
+    }

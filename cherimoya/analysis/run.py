@@ -1,8 +1,5 @@
 """One run, from its configuration to its scores and plots."""
 
-import os
-import shlex
-import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -16,10 +13,8 @@ from cherimoya.analysis.banner import banner
 from cherimoya.analysis.conclusion import conclude
 from cherimoya.analysis.machine import (
     choose_device,
-    cpu_name,
     describe_device,
-    git_commit,
-    versions,
+    provenance,
 )
 from cherimoya.analysis.pruned import conclude_pruned
 from cherimoya.analysis.report import offer_report
@@ -127,7 +122,7 @@ def _train(
     )
     if saved:
         trainer.restore(saved)
-    origin = provenance(dataset, device, precision)
+    origin = provenance(dataset.fingerprint, device, precision)
     if log:
         log.start_wandb(
             {**to_dict(config), "network": model.config, **origin},
@@ -226,16 +221,3 @@ def training_step(
         model, config.loss, config.optim, examples // batch_size, config.trainer.max_epochs,
         precision, config.trainer.accumulate, processes,
     )  # fmt: skip
-
-
-def provenance(dataset: Dataset, device: torch.device, precision: str) -> dict[str, Any]:
-    """What the numbers of this run depend on besides its configuration, as of now."""
-    return {
-        "data_fingerprint": dataset.fingerprint,
-        "git_commit": git_commit(),
-        "command": shlex.join(sys.argv),
-        "versions": versions(),
-        "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "precision": precision,
-    }

@@ -15,6 +15,7 @@ from cherimoya.analysis.plots_theme import INK, SERIES, figure, save_png
 from cherimoya.data.attributions import Attributions
 
 COLOURS = (SERIES[2], SERIES[0], SERIES[4], SERIES[1])  # A green, C blue, G yellow, T red
+UNITS = {"counts": "log(1 + counts)", "profile": "nats"}
 SHOWN = 120  # bases of a logo
 PER_LETTER, HEIGHT = 0.1, 1.3  # inches
 
@@ -32,7 +33,10 @@ def logo_pages(found: Attributions, loci: int, output: Path) -> list[Path]:
                 logo(axis, found.sequence[row, part], values[row, part])
                 start = found.start[row]
                 label(axis, str(found.chrom[row]), int(start), first, shown, f"locus {row}")
-            made.supylabel(f"contribution to {name.replace('_', ', signal group ')}", fontsize=9)
+            axes[-1, 0].set_xlabel("position (bp)")
+            output_name, _, group = name.partition("_")
+            made.suptitle(f"contributions to {output_name} of signal group {group}", fontsize=9)
+            made.supylabel(UNITS[output_name], fontsize=9)
             pages.append(save_png(made, output.with_name(f"{output.stem}.{name}.png")))
     return pages
 

@@ -15,9 +15,10 @@ from cherimoya.config_interpret import (
     MarginalizeConfig,
     VariantsConfig,
 )
+from cherimoya.config_models import ModelsConfig
 from cherimoya.config_prepare import PrepareConfig
 
-T = TypeVar("T", AttributeConfig, EvaluateConfig, MarginalizeConfig, PredictConfig, VariantsConfig)
+T = TypeVar("T", bound=ModelsConfig)
 
 
 def prepare() -> None:

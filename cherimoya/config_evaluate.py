@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cherimoya.config import KeysConfig
+from cherimoya.config_models import ModelsConfig
 from cherimoya.errors import ConfigError
 from cherimoya.schema import checked
 
@@ -17,47 +18,30 @@ class ScoredDataConfig:
     out_window: int | None = checked(at_least=1)
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ModelsConfig):
     """Everything `cherimoya-evaluate` composes."""
 
-    checkpoint: list[str]
     data: ScoredDataConfig
-    output: str
     split: str = checked(choices=("train", "validation", "test", "all"))
     chroms: list[str] | None = checked()
     replicate: str | None = checked()
-    reverse_complement: bool = checked()
     bootstrap: int = checked(at_least=0)
     confidence: float = checked(above=0, below=1)
     seed: int = checked(at_least=0)
-    device: str = checked(choices=("auto", "cpu", "cuda"))
-    precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))
     batch_size: int = checked(at_least=1)
-    autotune: bool = checked()
 
     def __post_init__(self) -> None:
-        check_checkpoints(self.checkpoint)
+        super().__post_init__()
         if self.chroms == []:
             raise ConfigError("chroms=[] is empty. Name chromosomes, or leave it to take split.")
 
 
-def check_checkpoints(paths: list[str]) -> None:
-    """Refuse an empty list, and a model that is named twice and would count twice."""
-    if not paths:
-        raise ConfigError("checkpoint=[] is empty. Name a checkpoint or a run folder.")
-    twice = sorted({path for path in paths if paths.count(path) > 1})
-    if twice:
-        raise ConfigError(f"checkpoint names {twice[0]} twice. Name each model once.")
-
-
-@dataclass(frozen=True)
-class PredictConfig:
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(ModelsConfig):
     """Everything `cherimoya-predict` composes."""
 
-    checkpoint: list[str]
     fasta: str
-    output: str
     overwrite: bool
     loci: str | None
     center: str = checked(choices=("midpoint", "summit"))
@@ -67,14 +51,10 @@ class PredictConfig:
     format: str | None = checked(choices=("bigwig", "hdf5"))
     values: str = checked(choices=("expected", "apart"))
     track_names: list[str] | None = checked()
-    reverse_complement: bool = checked()
-    device: str = checked(choices=("auto", "cpu", "cuda"))
-    precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))
     batch_size: int = checked(at_least=1)
-    autotune: bool = checked()
 
     def __post_init__(self) -> None:
-        check_checkpoints(self.checkpoint)
+        super().__post_init__()
         if self.chroms == []:
             raise ConfigError("chroms=[] is empty. Name chromosomes, or leave it out for all.")
         if self.loci is not None and self.chroms is not None:

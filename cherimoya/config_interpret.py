@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cherimoya.config_models import ModelsConfig
 from cherimoya.errors import ConfigError
 from cherimoya.schema import checked
 
@@ -15,25 +16,12 @@ class SequencesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedModels:
-    """The models, and how they run."""
+class AskedModels(ModelsConfig):
+    """Models that are asked about sequences."""
 
-    checkpoint: list[str]
-    output: str
     overwrite: bool
-    reverse_complement: bool
     seed: int = checked(at_least=0)
-    device: str = checked(choices=("auto", "cpu", "cuda"))
-    precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))
     batch_size: int | None = checked(at_least=1)
-    autotune: bool
-
-    def __post_init__(self) -> None:
-        if not self.checkpoint:
-            raise ConfigError("checkpoint=[] is empty. Name a checkpoint or a run folder.")
-        twice = sorted({path for path in self.checkpoint if self.checkpoint.count(path) > 1})
-        if twice:
-            raise ConfigError(f"checkpoint names {twice[0]} twice. Name each model once.")
 
 
 @dataclass(frozen=True, kw_only=True)

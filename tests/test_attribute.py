@@ -188,7 +188,7 @@ def test_what_cannot_be_is_refused(asked, values, message):
 
 def test_models_must_fit_each_other_and_the_controls(asked, model, tmp_path):
     other = save_model(tmp_path / "b.pt", trimming=40)
-    with pytest.raises(CherimoyaError, match=r"b\.pt has trimming=40, .*a\.pt has 50"):
+    with pytest.raises(CherimoyaError, match=r"a\.pt, .*b\.pt .*trimming: \[50, 40\]"):
         app.attribute(asked(checkpoint=[str(model), str(other)]))
     other = save_model(tmp_path / "c.pt", n_control_tracks=1)
     with pytest.raises(CherimoyaError, match=r"has 0 control tracks, the model needs 1"):

@@ -31,6 +31,7 @@ LEVELS = [
         "config",
         "config_evaluate",
         "config_interpret",
+        "config_models",
         "config_prepare",
         "launch",
         "logged",

@@ -10,7 +10,7 @@ from cherimoya import progress
 from cherimoya.analysis.attribute_gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
 from cherimoya.analysis.attribute_loci import Sequences, central, file_list, read_sequences
 from cherimoya.analysis.attribute_models import (
-    check_output,
+    check_new,
     checkpoint_files,
     load_models,
     provenance,
@@ -39,7 +39,7 @@ def attribute(config: AttributeConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
-    check_output(output, config.overwrite)
+    check_new(output, config.overwrite)
     device = choose_device(config.device, "device")
     precision = choose_precision(config.precision, device, "precision")
     models = load_models(config.checkpoint, device)

@@ -1,9 +1,5 @@
 """Checkpoints as models to be asked about sequences, one or several, on one strand or both."""
 
-import hashlib
-import os
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cherimoya import __version__
-from cherimoya.analysis.checkpoints import find_checkpoint
+from cherimoya.analysis.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.analysis.sequences import one_hot
 from cherimoya.captured import CapturedModel
+from cherimoya.data.origin import check_output, made_from
 from cherimoya.ensemble import Ensemble
-from cherimoya.errors import ConfigError, DataError
+from cherimoya.errors import DataError
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
 from cherimoya.training.precision import autocast
@@ -29,16 +25,8 @@ def checkpoint_files(named: Sequence[str]) -> list[Path]:
 
 def load_models(named: Sequence[str], device: torch.device) -> list[Cherimoya]:
     """The models of `checkpoint`, in evaluation mode. Raises CherimoyaError if they disagree."""
-    paths = checkpoint_files(named)
-    models = [Cherimoya.load(path, device).eval() for path in paths]
-    for path, model in zip(paths, models, strict=True):
-        for key in ("signal_groups", "n_control_tracks", "trimming"):
-            if model.config[key] != models[0].config[key]:
-                raise ConfigError(
-                    f"checkpoint: {path} has {key}={model.config[key]}, {paths[0]} has "
-                    f"{models[0].config[key]}. Name models that were trained on the same windows."
-                )
-    return models
+    ensemble = load_ensemble([find_checkpoint(name) for name in named], device)
+    return list(ensemble.models)  # type: ignore[arg-type]
 
 
 class Averaged:
@@ -77,29 +65,15 @@ class Averaged:
         return p[:kept].cpu(), log_counts[:kept].float().cpu()
 
 
-def check_output(output: Path, overwrite: bool) -> None:
+def check_new(output: Path, overwrite: bool) -> None:
     """Raise DataError when `output` cannot or should not be written."""
-    if output.is_dir():
-        raise DataError(f"output={output}: a folder. Name the file to write.")
+    check_output(output)
     if output.exists() and not overwrite:
         raise DataError(
             f"output={output}: exists already. Choose another name, or set overwrite=true."
         )
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
-    if not os.access(folder, os.W_OK):
-        raise DataError(f"output={output}: {folder} cannot be written to. Choose another folder.")
 
 
 def provenance(files: Mapping[str, Sequence[str | Path]]) -> dict[str, Any]:
-    """The name, size and SHA-256 of each file by key, the command and the tool's version."""
-    return {
-        "sources": [_described(key, Path(path)) for key, paths in files.items() for path in paths],
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "version": __version__,
-    }
-
-
-def _described(key: str, path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"key": key, "name": path.name, "size": path.stat().st_size, "sha256": digest}
+    """What was read, by key, see `made_from`."""
+    return made_from((key, path) for key, paths in files.items() for path in paths)

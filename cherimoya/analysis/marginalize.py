@@ -14,7 +14,7 @@ from cherimoya.analysis.attribute_gradients import needed
 from cherimoya.analysis.attribute_loci import file_list, read_sequences
 from cherimoya.analysis.attribute_models import (
     Averaged,
-    check_output,
+    check_new,
     checkpoint_files,
     load_models,
     provenance,
@@ -51,7 +51,7 @@ def marginalize(config: MarginalizeConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
-    check_output(output, config.overwrite)
+    check_new(output, config.overwrite)
     motifs = read_motifs(config.motifs, config.motif_file)
     device = choose_device(config.device, "device")
     precision = choose_precision(config.precision, device, "precision")

@@ -11,7 +11,7 @@ import torch
 from cherimoya import progress
 from cherimoya.analysis.attribute_models import (
     Averaged,
-    check_output,
+    check_new,
     checkpoint_files,
     load_models,
     provenance,
@@ -40,9 +40,9 @@ def variants(config: VariantsConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
-    check_output(output, config.overwrite)
+    check_new(output, config.overwrite)
     if config.vcf:
-        check_output(output.with_suffix(".vcf"), config.overwrite)
+        check_new(output.with_suffix(".vcf"), config.overwrite)
         _check_is_not(output.with_suffix(".vcf"), Path(config.variants))
     device = choose_device(config.device, "device")
     precision = choose_precision(config.precision, device, "precision")

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,16 @@ FREE = ("output", "overwrite", "check", "plots", "processes")  # that do not cha
 
 
 def provenance(config: PrepareConfig) -> dict[str, Any]:
-    """Each source file's key, name, size and SHA-256, the command and the tool's version."""
+    """What the prepared file of `config` is made from, see `made_from`, and the configuration."""
+    return made_from(_files(config)) | {"config": to_dict(config)}
+
+
+def made_from(files: Iterable[tuple[str, str | Path]]) -> dict[str, Any]:
+    """The key, name, size and SHA-256 of each (key, path), the command and the tool's version."""
     return {
-        "sources": [_described(key, Path(name)) for key, name in _files(config)],
+        "sources": [_described(key, Path(path)) for key, path in files],
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "version": __version__,
-        "config": to_dict(config),
     }
 
 
@@ -34,7 +38,7 @@ def check_output(output: Path) -> Path:
     Raises DataError when nothing can be written there.
     """
     if output.is_dir():
-        raise DataError(f"output={output}: a folder. Name the HDF5 file to write.")
+        raise DataError(f"output={output}: a folder. Name the file to write.")
     folder = next(parent for parent in output.absolute().parents if parent.exists())
     if not os.access(folder, os.W_OK):
         raise DataError(f"output={output}: {folder} cannot be written to. Choose another folder.")
@@ -66,9 +70,9 @@ def _facts(made: Mapping[str, Any]) -> dict[str, Any]:
     return facts | {"version": made["version"]}
 
 
-def _files(config: PrepareConfig) -> list[tuple[str, str]]:
+def _files(config: PrepareConfig) -> list[tuple[str, str | Path]]:
     """(key, path) of every source file."""
-    files = [("fasta", config.fasta)]
+    files: list[tuple[str, str | Path]] = [("fasta", config.fasta)]
     files += [("loci", path) for path in config.loci_files]
     files += [("exclude", path) for path in config.exclude_files]
     for key in ("signal", "control"):

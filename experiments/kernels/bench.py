@@ -149,7 +149,7 @@ def time_upstream(bench: Bench, cases: list[Case]) -> None:
     """Upstream in its own process, or a line that says why it does not start."""
     upstream = Upstream(bench.args.upstream, bench.args.device)
     try:
-        bench.say(f"upstream {upstream.start()} from {upstream.folder}")
+        bench.say(f"upstream {upstream.start()['version']} from {upstream.folder}")
         bench.time_all("upstream", cases, bench.measure_upstream(upstream))
     except RuntimeError as error:
         bench.say(f"upstream is not timed: {error}")

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from bench import Bench, Setup, append, random_data
+from ours import Bench, append
+from settings import Setup, random_data
 
 from cherimoya.data.dataset import Dataset
 from cherimoya.training.interrupt import StopRequest

@@ -2,9 +2,7 @@
 
     python experiments/train_step/upstream.py --folder UP --device cpu --smoke
 
-UP is the folder of upstream's package, `pip install --no-deps --target UP cherimoya==0.3.1
-bpnet-lite`; the process of its own is because both packages are named cherimoya. `Upstream`
-starts this file with PYTHONPATH at UP and sends it requests as lines of JSON.
+UP is the folder of upstream's package, see `upstream_process.py`.
 
 The step is the one that upstream's `fit` runs, `CherimoyaModule.training_step`, with its own
 optimizers, schedules and moving average. Lightning's trainer around it is left out, and one batch
@@ -12,42 +10,43 @@ stays on the device for all steps: both save upstream time.
 """
 
 import argparse
-import contextlib
 import gc
-import importlib
-import importlib.metadata
 import importlib.util
 import json
-import os
-import queue
-import signal
 import statistics
-import subprocess
 import sys
-import threading
 import time
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from largest import largest_batch
 from torch import Tensor
 
-FILE = Path(__file__).resolve()
-ROOT = FILE.parents[2]
-START_SECONDS, REQUEST_SECONDS = 120.0, 480.0
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from upstream_process import (
+    Answer,
+    UpstreamProcess,
+    bare_package,
+    import_upstream,
+    placeholders,
+    serve,
+)
+
+REQUEST_SECONDS = 480.0
 WARMUP, GROUPS, EPOCHS = 12, 5, 5
 # Its schedules at 100 steps an epoch, 2 of 20 epochs for the warm-up as its defaults say.
 LR_WARMUP, LR_DECAY = 200, 1800
 JITTER = 128
-Answer = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to time: `task` is "step", or "data" for loading batches on the CPU."""
+    """What to do: time a step, time loading batches on the CPU, or find the largest batch."""
 
     n_filters: int = 128
     precision: str = "bf16"  # or fp32, in which products are TF32
@@ -58,86 +57,23 @@ class Request:
     n_layers: int = 9
     steps: int = 10  # in each timed group
     warmup: int = WARMUP
-    task: str = "step"
+    task: str = "step"  # or "data" or "memory"
     num_workers: int = 1  # for "data"; 1 is what `fit` uses, 0 loads in the process itself
 
     def __post_init__(self) -> None:
-        if self.task not in ("step", "data") or self.precision not in ("bf16", "fp32"):
+        if self.task not in ("step", "data", "memory") or self.precision not in ("bf16", "fp32"):
             raise ValueError(f"no such task or precision: {self.task}, {self.precision}")
 
 
-class Upstream:
-    """The other process; one that died or was ended is started again at the next request."""
+class Upstream(UpstreamProcess):
+    """Upstream's side of the comparison."""
 
     def __init__(self, folder: Path, device: str) -> None:
-        if not (folder / "cherimoya" / "training.py").is_file():
-            raise SystemExit(f"{folder}: no cherimoya of upstream's in that folder")
-        self.folder, self.device = folder.resolve(), device
-        self.process: subprocess.Popen[str] | None = None
-        self.lines: queue.Queue[str | None] = queue.Queue()
+        super().__init__(Path(__file__).resolve(), folder, device)
 
     def measure(self, request: Request, seconds: float = REQUEST_SECONDS) -> Answer:
-        """Times in ms and what else `_time_step` or `_time_data` reports, or {"failure": why}."""
-        try:
-            if self.process is None or self.process.poll() is not None:
-                self.close()
-                self._start()
-            assert self.process is not None
-            assert self.process.stdin is not None
-            print(json.dumps(asdict(request)), file=self.process.stdin, flush=True)
-            return self._answer(seconds)
-        except (RuntimeError, OSError) as error:
-            self.close()
-            return {"failure": str(error)}
-
-    def close(self) -> None:
-        """End the process and the workers that it started."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-    def __enter__(self) -> "Upstream":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _start(self) -> None:
-        inherited = [
-            path
-            for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-            if path and Path(path).resolve() != ROOT
-        ]
-        self.process = subprocess.Popen(
-            [sys.executable, FILE, "--serve", "--folder", self.folder, "--device", self.device],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=FILE.parent,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(self.folder), *inherited])},
-            start_new_session=True,
-        )
-        self.lines = queue.Queue()
-        threading.Thread(target=_read, args=(self.process, self.lines), daemon=True).start()
-        self._answer(START_SECONDS)
-
-    def _answer(self, seconds: float) -> Answer:
-        try:
-            line = self.lines.get(timeout=seconds)
-        except queue.Empty:
-            raise RuntimeError(f"no answer in {seconds:.0f} s, ended") from None
-        if line is None:
-            raise RuntimeError("its process died")
-        return json.loads(line)
-
-
-def _read(process: subprocess.Popen[str], lines: "queue.Queue[str | None]") -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.put(line)
-    lines.put(None)
+        """What `_time_step`, `_time_data` or `_largest_batch` reports. Raises RuntimeError."""
+        return self.ask(asdict(request), seconds)
 
 
 class LightningModule(torch.nn.Module):
@@ -173,55 +109,24 @@ def multinomial_loss(log_probs: Tensor, counts: Tensor) -> Tensor:
     return -(likelihood + (counts * log_probs).sum(-1))
 
 
-class Placeholder(types.ModuleType):
-    """A module of which every public name is an empty class, for imports that no step uses."""
+def _import_package(folder: Path) -> Answer:
+    """Import upstream's modules; returns its version and whose multinomial loss it uses.
 
-    __path__: list[str] = []  # noqa: RUF012
-
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
-
-
-@contextlib.contextmanager
-def _placeholders() -> Iterator[None]:
-    """Stand-ins, while upstream is imported, for the packages that its step does not call."""
+    Stand-ins take the places of what its step does not call, but for the loss and the module.
+    """
     names = ["lightning", "lightning.pytorch", "lightning.pytorch.callbacks"]
     names += ["lightning.pytorch.plugins", "lightning.pytorch.plugins.io"]
     names += ["sklearn", "sklearn.metrics", "tangermeme", "tangermeme.io", "bpnetlite.logging"]
-    modules = {name: Placeholder(name) for name in names}
-    modules["lightning"].LightningModule = LightningModule
-    if importlib.util.find_spec("bpnetlite") is None:
-        modules["bpnetlite"] = Placeholder("bpnetlite")
-        modules["bpnetlite.losses"] = Placeholder("bpnetlite.losses")
-        modules["bpnetlite.losses"].MNLLLoss = multinomial_loss
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in modules:
-            del sys.modules[name]
-
-
-def _bare_package(name: str, folder: Path) -> None:
-    """Make the modules of a package importable without its __init__, which imports far more."""
-    package = types.ModuleType(name)
-    package.__path__ = [str(folder)]
-    sys.modules[name] = package
-
-
-def _import_package(folder: Path) -> Answer:
-    """Import upstream's modules; returns its version and whose multinomial loss it uses."""
-    _bare_package("cherimoya", folder / "cherimoya")
     found = importlib.util.find_spec("bpnetlite")
-    with _placeholders():
-        if found is not None and found.origin is not None:
-            _bare_package("bpnetlite", Path(found.origin).parent)
-        training = importlib.import_module("cherimoya.training")
-    assert Path(training.__file__ or "").is_relative_to(folder)
-    versions = importlib.metadata.distributions(name="cherimoya", path=[str(folder)])
-    version = next((distribution.version for distribution in versions), "unknown")
+    if found is None:
+        names += ["bpnetlite", "bpnetlite.losses"]
+    elif found.origin is not None:
+        bare_package("bpnetlite", Path(found.origin).parent)
+    with placeholders(names) as modules:
+        modules["lightning"].LightningModule = LightningModule  # type: ignore[attr-defined]
+        if found is None:
+            modules["bpnetlite.losses"].MNLLLoss = multinomial_loss  # type: ignore[attr-defined]
+        version = import_upstream(folder, "training")
     return {"version": version, "mnll": "stand-in" if found is None else "bpnet-lite"}
 
 
@@ -317,6 +222,23 @@ def _peak_memory(step: Callable[[], Tensor], held: tuple[int, int], device: torc
     }
 
 
+def _largest_batch(request: Request, device: torch.device) -> Answer:
+    """The largest batch whose training steps fit the memory."""
+
+    def fits(n: int) -> bool:
+        try:
+            _free_memory(device)
+            step = _build_step(replace(request, batch_size=n), device)
+            for _ in range(2):
+                step()
+            _synchronize(device)
+        except torch.OutOfMemoryError:
+            return False
+        return True
+
+    return {"largest": largest_batch(fits) if device.type == "cuda" else int(fits(2)) * 2}
+
+
 def _time_data(request: Request, device: torch.device) -> Answer:
     """Milliseconds in which upstream's loader makes one batch of arrays in memory.
 
@@ -374,20 +296,17 @@ def _free_memory(device: torch.device) -> tuple[int, int]:
 
 
 def _serve(folder: Path, device: torch.device) -> None:
-    """Answer requests until the other side closes; only answers go to stdout."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    tasks = {"step": _time_step, "data": _time_data, "memory": _largest_batch}
     about = {**_import_package(folder), "torch": torch.__version__}
-    print(json.dumps(about), file=answers, flush=True)
-    for line in sys.stdin:
+
+    def handle(values: Answer) -> Answer:
+        request = Request(**values)
         try:
-            request = Request(**json.loads(line))
-            time_task = _time_step if request.task == "step" else _time_data
-            answer = time_task(request, device) | about
-        except Exception as error:  # the parent says which request failed and goes on
-            answer = {"failure": f"{type(error).__name__}: {str(error).strip()[:500]}"} | about
-        torch._dynamo.reset()
-        print(json.dumps(answer), file=answers, flush=True)
+            return tasks[request.task](request, device) | about
+        finally:
+            torch._dynamo.reset()
+
+    serve(about, handle)
 
 
 def main() -> None:
@@ -396,11 +315,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--smoke", action="store_true", help="tiny requests, and print the answers")
     parser.add_argument("--compiled", action="store_true", help="a tiny compiled request as well")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.serve:
-        _serve(args.folder.resolve(), torch.device(args.device))
-        return
     tiny = {"n_filters": 8, "n_layers": 4, "batch_size": 2, "steps": 2, "warmup": 2}
     requests = [Request(precision=name, compiled=False, **tiny) for name in ("fp32", "bf16")]
     requests += [Request(compiled=True, **tiny)] if args.compiled else []
@@ -411,4 +326,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "--serve":
+        _serve(Path(sys.argv[2]).resolve(), torch.device(sys.argv[3]))
+    else:
+        main()

@@ -144,7 +144,7 @@ class Cherimoya(nn.Module):
         if X_ctl is not None:
             X_ctl = X_ctl[:, :, unread : X_ctl.shape[2] - unread]
             logits = logits + self._profile_of_controls(X_ctl, cut)
-            total = X_ctl[:, :, cut : X_ctl.shape[2] - cut].sum(dim=(1, 2), dtype=torch.float32)
+            total = X_ctl[:, :, cut : X_ctl.shape[2] - cut].sum(dim=(1, 2), dtype=features.dtype)
             features = torch.cat([features, torch.log1p(total)[:, None]], dim=1)
         with torch.autocast(x.device.type, enabled=False):
             return logits, F.linear(features, self.linear.weight, self.linear.bias)

@@ -52,7 +52,7 @@ def saturation_mutagenesis(
 
     Returns
     -------
-    ndarray (T, N, 4, W) float32
+    ndarray (T, N, 4, W) float32, or float64 of a model in it
         Target of the sequence with that base there, less that of the sequence as it is; 0 for
         the base that is there. Where the sequence has an N all four bases are tried.
     """
@@ -85,6 +85,7 @@ class Mutagenesis:
         self.model, self.targets = model, targets
         self._batch_size, self._precision = batch_size, precision
         self._predict = CapturedModel(model)
+        self._dtype = next(model.parameters()).dtype
         self._groups: list[int] = model.signal_groups  # type: ignore[assignment]
 
     def loci_at_once(self, window: int) -> int:
@@ -127,7 +128,7 @@ class Mutagenesis:
             mutated.scatter_(1, at[chosen, None], base[chosen, None].to(codes.dtype))
             X_ctl = None if controls is None else controls[rows[chosen]]
             with autocast(self._precision, codes.device):
-                prediction = self._predict(one_hot(mutated), X_ctl)
+                prediction = self._predict(one_hot(mutated).to(self._dtype), X_ctl)
             found.append(all_of(self.targets, prediction, self._groups))
         return torch.cat(found, dim=1)
 

@@ -251,7 +251,8 @@ def _power_of_two(size: int, most: int, least: int = 16) -> int:
 def heads_composed(x: Tensor, weight: Tensor, bias: Tensor, cut: int) -> tuple[Tensor, Tensor]:
     """`heads` in PyTorch; the logits have the dtype of torch's product."""
     logits = reference.profile_head(x, weight, bias)
-    features = x[:, cut : x.shape[1] - cut].mean(dim=1, dtype=torch.float32)
+    at_least_float = torch.promote_types(x.dtype, torch.float32)
+    features = x[:, cut : x.shape[1] - cut].mean(dim=1, dtype=at_least_float)
     return logits[:, :, cut : logits.shape[2] - cut], features
 
 

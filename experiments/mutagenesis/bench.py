@@ -1,0 +1,178 @@
+"""Saturation mutagenesis, ours beside what upstream's `attribute` command runs, in turn.
+
+    cherimoya-train data.in_window=2114 data.out_window=1000 data.max_jitter=128 \\
+        model.profile_kernel_size=75 hydra.run.dir=outputs/wide
+    python experiments/mutagenesis/bench.py --checkpoint outputs/wide --upstream FOLDER
+
+FOLDER comes from `pip install --no-deps --target FOLDER cherimoya==0.3.1 tangermeme tqdm`. The
+model is exported to upstream's format; each round measures both on the same simulated loci. Appends
+to results.csv.
+"""
+
+import argparse
+import csv
+import datetime
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from upstream import Request, Upstream
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from cherimoya.analysis.attribute_target import Target  # noqa: E402
+from cherimoya.analysis.checkpoints import find_checkpoint  # noqa: E402
+from cherimoya.analysis.ism import centred, default_batch, saturation_mutagenesis  # noqa: E402
+from cherimoya.analysis.machine import cpu_name, git_commit  # noqa: E402
+from cherimoya.analysis.sequences import one_hot  # noqa: E402
+from cherimoya.cli import process_wide_switches  # noqa: E402
+from cherimoya.config import SyntheticConfig  # noqa: E402
+from cherimoya.data.synthetic import simulate  # noqa: E402
+from cherimoya.network import Cherimoya  # noqa: E402
+
+COLUMNS = (
+    "date", "commit", "machine", "torch", "upstream", "tangermeme", "n_filters", "in_window",
+    "loci", "window", "target", "precision", "contender", "batch_size", "seconds", "mutants_per_s",
+    "ratio", "relative_rms", "float64_rms",
+)  # fmt: skip
+UPSTREAM_BATCH = 64  # its default
+DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16"}
+OUTPUTS = {"counts": "logcounts", "profile": "profile"}
+EXACT_LOCI = 1  # compared with float64
+
+
+class Bench:
+    """One model, some loci, and both contenders."""
+
+    def __init__(self, args: argparse.Namespace, upstream: Upstream) -> None:
+        self.args, self.upstream = args, upstream
+        self.device = torch.device(args.device)
+        self.folder = Path(tempfile.mkdtemp())
+        self.model = Cherimoya.load(find_checkpoint(args.checkpoint).path)
+        self.model.export_upstream(self.folder / "model")
+        self.model.to(self.device).eval()
+        self.codes = self._loci()
+        torch.save(one_hot(self.codes).to(torch.int8), self.folder / "X")
+        first = self.codes.shape[1] // 2 - args.window // 2
+        self.window = slice(first, first + args.window)
+        about = upstream.start()
+        gpu = self.device.type == "cuda"
+        self.run = {
+            "date": datetime.date.today().isoformat(),
+            "commit": args.commit or git_commit() or "",
+            "machine": torch.cuda.get_device_name() if gpu else
+            f"{cpu_name()}, {torch.get_num_threads()} threads",
+            "torch": torch.__version__, "upstream": about["version"],
+            "tangermeme": about["tangermeme"], "n_filters": self.model.iconv.out_channels,
+            "in_window": args.in_window, "loci": args.loci, "window": args.window,
+        }  # fmt: skip
+        print(self.run, flush=True)
+
+    def _loci(self) -> torch.Tensor:
+        """Codes (N, L) of simulated peaks."""
+        size = 8 * -(-self.args.loci // 8)
+        config = SyntheticConfig(
+            seed=7, n_chromosomes=4, n_peaks=size, n_background=0, mean_count=150.0
+        )
+        loci = simulate(config, self.args.in_window, self.args.in_window // 2, max_jitter=0)
+        return torch.from_numpy(loci.sequence[: self.args.loci])
+
+    def ours(self, target: str, precision: str) -> tuple[float, np.ndarray]:
+        """Seconds, and effects (N, 4, W) less their mean over the bases."""
+        process_wide_switches(precision, False)
+        began = time.perf_counter()
+        effects = saturation_mutagenesis(
+            self.model, self.codes, [Target(target)], self.window, precision=precision, bar=False
+        )
+        return time.perf_counter() - began, centred(effects[0])
+
+    def theirs(self, target: str, precision: str, batch_size: int) -> tuple[float, np.ndarray]:
+        """Likewise of upstream."""
+        request = Request(
+            str(self.folder / "model"), str(self.folder / "X"), str(self.folder / "answer"),
+            self.window.start, self.window.stop, OUTPUTS[target], DTYPES[precision], batch_size,
+        )  # fmt: skip
+        seconds = self.upstream.measure(request, self.args.limit)["seconds"]
+        return seconds, torch.load(self.folder / "answer").numpy()
+
+    def exact(self, target: str) -> np.ndarray:
+        """The effects of the first loci in float64, on the CPU."""
+        model = Cherimoya.load(find_checkpoint(self.args.checkpoint).path).double().eval()
+        codes = self.codes[:EXACT_LOCI]
+        effects = saturation_mutagenesis(model, codes, [Target(target)], self.window, bar=False)
+        return centred(effects[0])
+
+    def compare(self, target: str, precision: str) -> None:
+        """Every contender in turn, `rounds` times, after one that warms up."""
+        ways = {"ours": lambda: self.ours(target, precision)}
+        batches = sorted({UPSTREAM_BATCH, default_batch(self.device)}, reverse=True)
+        for batch in batches:
+            ways[f"upstream {batch}"] = lambda b=batch: self.theirs(target, precision, b)
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        found = {}
+        for i in range(1 + self.args.rounds):
+            for name, way in ways.items():
+                took, found[name] = way()
+                if i:
+                    seconds[name].append(took)
+                print(f"{target} {precision} round {i} {name}: {took:.2f} s", flush=True)
+        exact = self.exact(target) if self.args.exact else None
+        median = {name: statistics.median(times) for name, times in seconds.items()}
+        for name in ways:
+            contender, _, batch = name.partition(" ")
+            self.row(
+                target=target, precision=precision, contender=contender,
+                batch_size=batch or default_batch(self.device), seconds=round(median[name], 3),
+                mutants_per_s=round(3 * self.args.window * self.args.loci / median[name]),
+                ratio=round(median[name] / median["ours"], 2),
+                relative_rms=f"{relative_rms(found[name], found['ours']):.1e}",
+                float64_rms="" if exact is None else
+                f"{relative_rms(found[name][:EXACT_LOCI], exact):.1e}",
+            )  # fmt: skip
+
+    def row(self, **values: object) -> None:
+        new = not self.args.out.exists()
+        with self.args.out.open("a", newline="") as handle:
+            writer = csv.DictWriter(handle, COLUMNS)
+            if new:
+                writer.writeheader()
+            writer.writerow({**self.run, **values})
+        print(values, flush=True)
+
+
+def relative_rms(found: np.ndarray, expected: np.ndarray) -> float:
+    """Root mean square of the difference over that of `expected`."""
+    return float(np.linalg.norm(found.astype(np.float64) - expected) / np.linalg.norm(expected))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", required=True, help="ours, with a profile kernel of 75")
+    parser.add_argument("--upstream", type=Path, required=True, help="folder of its package")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--loci", type=int, default=16)
+    parser.add_argument("--in-window", type=int, default=2114)
+    parser.add_argument("--window", type=int, default=400, help="bases that are mutated")
+    parser.add_argument("--targets", nargs="+", default=["counts", "profile"], choices=OUTPUTS)
+    parser.add_argument("--precisions", nargs="+", default=["fp32"], choices=DTYPES)
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median is taken")
+    parser.add_argument("--exact", action="store_true", help="compare the first locus with float64")
+    parser.add_argument("--limit", type=float, default=300, help="seconds for one of upstream's")
+    parser.add_argument("--out", type=Path, default=HERE / "results.csv")
+    parser.add_argument("--commit", default="", help="written to the rows where git is missing")
+    args = parser.parse_args()
+    torch.set_grad_enabled(False)
+    with Upstream(args.upstream, args.device) as upstream:
+        bench = Bench(args, upstream)
+        for precision in args.precisions:
+            for target in args.targets:
+                bench.compare(target, precision)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Upstream's saturation mutagenesis, in a process of its own: what its `attribute` command runs."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 import sys
@@ -93,18 +94,19 @@ def _as_it_is(*given: Any, **options: object) -> Any:
     return lambda function: function
 
 
-def _import() -> None:
+def _import(folder: Path) -> Answer:
+    """Import what `_mutagenesis` calls; returns the versions."""
     missing = [name for name in NOT_CALLED if importlib.util.find_spec(name.split(".")[0]) is None]
     with placeholders(missing):
         if "numba" in missing:
             sys.modules["numba"] = _Numba("numba")
         import tangermeme.saturation_mutagenesis  # noqa: F401
 
+        version = import_upstream(folder, "wrappers")
+        importlib.import_module("cherimoya.cherimoya")
+    return {"version": version, "tangermeme": importlib.metadata.version("tangermeme")}
+
 
 if __name__ == "__main__":
-    _import()
-    about = {
-        "version": import_upstream(Path(sys.argv[2]).resolve(), "wrappers"),
-        "tangermeme": importlib.metadata.version("tangermeme"),
-    }
+    about = _import(Path(sys.argv[2]).resolve())
     serve(about, lambda values: _mutagenesis(Request(**values), sys.argv[3]))

@@ -16,6 +16,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +39,14 @@ from cherimoya.network import Cherimoya  # noqa: E402
 
 COLUMNS = (
     "date", "commit", "machine", "torch", "upstream", "tangermeme", "n_filters", "in_window",
-    "loci", "window", "target", "precision", "contender", "batch_size", "seconds", "mutants_per_s",
-    "ratio", "relative_rms", "float64_rms",
+    "loci", "window", "target", "contender", "precision", "batch_size", "seconds", "mutants_per_s",
+    "ratio", "rms_to_ours", "rms_to_float64",
 )  # fmt: skip
 UPSTREAM_BATCH = 64  # its default
-DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16"}
+# Upstream's dtypes, and what is compared with them: on a GPU its products of float32 are TF32.
+DTYPES = {"float32": ("tf32", "fp32"), "bfloat16": ("bf16",)}
 OUTPUTS = {"counts": "logcounts", "profile": "profile"}
+Way = Callable[[], tuple[float, np.ndarray]]
 EXACT_LOCI = 1  # compared with float64
 
 
@@ -91,11 +95,11 @@ class Bench:
         )
         return time.perf_counter() - began, centred(effects[0])
 
-    def theirs(self, target: str, precision: str, batch_size: int) -> tuple[float, np.ndarray]:
+    def theirs(self, target: str, dtype: str, batch_size: int) -> tuple[float, np.ndarray]:
         """Likewise of upstream."""
         request = Request(
             str(self.folder / "model"), str(self.folder / "X"), str(self.folder / "answer"),
-            self.window.start, self.window.stop, OUTPUTS[target], DTYPES[precision], batch_size,
+            self.window.start, self.window.stop, OUTPUTS[target], dtype, batch_size,
         )  # fmt: skip
         seconds = self.upstream.measure(request, self.args.limit)["seconds"]
         return seconds, torch.load(self.folder / "answer").numpy()
@@ -107,32 +111,41 @@ class Bench:
         effects = saturation_mutagenesis(model, codes, [Target(target)], self.window, bar=False)
         return centred(effects[0])
 
-    def compare(self, target: str, precision: str) -> None:
-        """Every contender in turn, `rounds` times, after one that warms up."""
-        ways = {"ours": lambda: self.ours(target, precision)}
-        batches = sorted({UPSTREAM_BATCH, default_batch(self.device)}, reverse=True)
-        for batch in batches:
-            ways[f"upstream {batch}"] = lambda b=batch: self.theirs(target, precision, b)
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+    def ways(self, target: str, dtype: str) -> dict[tuple[str, str, int], Way]:
+        """What is timed, by contender, precision and batch."""
+        size, ways = default_batch(self.device), {}
+        gpu = self.device.type == "cuda"
+        for precision in DTYPES[dtype] if gpu else DTYPES[dtype][-1:]:
+            ways["ours", precision, size] = partial(self.ours, target, precision)
+        for batch in self.args.batches or sorted({UPSTREAM_BATCH, size}):
+            ways["upstream", dtype, batch] = partial(self.theirs, target, dtype, batch)
+        return ways
+
+    def compare(self, target: str, dtype: str) -> None:
+        """Everything in turn, `rounds` times, after one that warms up."""
+        ways = self.ways(target, dtype)
+        seconds: dict[tuple[str, str, int], list[float]] = {way: [] for way in ways}
         found = {}
         for i in range(1 + self.args.rounds):
-            for name, way in ways.items():
-                took, found[name] = way()
+            for way, run in ways.items():
+                took, found[way] = run()
                 if i:
-                    seconds[name].append(took)
-                print(f"{target} {precision} round {i} {name}: {took:.2f} s", flush=True)
+                    seconds[way].append(took)
+                print(f"{target} round {i} {way}: {took:.2f} s", flush=True)
+        first, *_ = ways
+        *_, ours = (effects for (contender, *_), effects in found.items() if contender == "ours")
         exact = self.exact(target) if self.args.exact else None
-        median = {name: statistics.median(times) for name, times in seconds.items()}
-        for name in ways:
-            contender, _, batch = name.partition(" ")
+        for way, times in seconds.items():
+            contender, precision, batch = way
+            median = statistics.median(times)
             self.row(
-                target=target, precision=precision, contender=contender,
-                batch_size=batch or default_batch(self.device), seconds=round(median[name], 3),
-                mutants_per_s=round(3 * self.args.window * self.args.loci / median[name]),
-                ratio=round(median[name] / median["ours"], 2),
-                relative_rms=f"{relative_rms(found[name], found['ours']):.1e}",
-                float64_rms="" if exact is None else
-                f"{relative_rms(found[name][:EXACT_LOCI], exact):.1e}",
+                target=target, precision=precision, contender=contender, batch_size=batch,
+                seconds=round(median, 3),
+                mutants_per_s=round(3 * self.args.window * self.args.loci / median),
+                ratio=round(median / statistics.median(seconds[first]), 2),
+                rms_to_ours=f"{relative_rms(found[way], ours):.1e}",
+                rms_to_float64="" if exact is None else
+                f"{relative_rms(found[way][:EXACT_LOCI], exact):.1e}",
             )  # fmt: skip
 
     def row(self, **values: object) -> None:
@@ -159,19 +172,20 @@ def main() -> None:
     parser.add_argument("--in-window", type=int, default=2114)
     parser.add_argument("--window", type=int, default=400, help="bases that are mutated")
     parser.add_argument("--targets", nargs="+", default=["counts", "profile"], choices=OUTPUTS)
-    parser.add_argument("--precisions", nargs="+", default=["fp32"], choices=DTYPES)
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=DTYPES)
+    parser.add_argument("--batches", nargs="+", type=int, help="upstream's; its default and ours")
     parser.add_argument("--rounds", type=int, default=3, help="of which the median is taken")
     parser.add_argument("--exact", action="store_true", help="compare the first locus with float64")
-    parser.add_argument("--limit", type=float, default=300, help="seconds for one of upstream's")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for one of upstream's")
     parser.add_argument("--out", type=Path, default=HERE / "results.csv")
     parser.add_argument("--commit", default="", help="written to the rows where git is missing")
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     with Upstream(args.upstream, args.device) as upstream:
         bench = Bench(args, upstream)
-        for precision in args.precisions:
+        for dtype in args.dtypes:
             for target in args.targets:
-                bench.compare(target, precision)
+                bench.compare(target, dtype)
 
 
 if __name__ == "__main__":

@@ -148,8 +148,28 @@ def test_a_full_disk(toy: Toy, monkeypatch) -> None:
     def full(path, spool, tell):
         return sources.read_genome(path, Path("/dev/full"), tell)
 
-    monkeypatch.setattr("cherimoya.data.inputs.read_genome", full)
-    refused(toy, "output=.*out.h5: the disk is full.*Free space")
+    monkeypatch.setattr("cherimoya.data.partial.read_genome", full)
+    with pytest.raises(DataError, match=r"output=.*out.h5: the disk is full.*Free space"):
+        toy.run()
+    monkeypatch.undo()
+    assert len(toy.run()) == 1
+    assert any("going on with" in line for line in toy.said)
+
+
+def test_a_disk_that_fills_while_the_result_is_written(toy: Toy, monkeypatch) -> None:
+    toy.bed("chrA\t100\t200")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cherimoya.data.hdf5.h5py.File", full)
+    with pytest.raises(DataError, match=r"out.h5: cannot be written .*Free space"):
+        toy.run()
+    monkeypatch.undo()
+    assert (toy.folder / "out.h5.partial").is_dir()
+    assert len(toy.run()) == 1
+    assert any("1 parts of the peaks" in line for line in toy.said)
+    assert not (toy.folder / "out.h5.partial").exists()
 
 
 def test_a_missing_reader_names_the_extra(toy: Toy, monkeypatch) -> None:

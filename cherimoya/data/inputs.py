@@ -10,16 +10,21 @@ from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data.aliases import Aliases, check_names, named
 from cherimoya.data.background import Windows
 from cherimoya.data.gather import Sources, flat
+from cherimoya.data.partial import spooled_genome
 from cherimoya.data.places import Places, joined, read_places
 from cherimoya.data.sources import Genome, Say, read_genome
 from cherimoya.data.splits import shown
 from cherimoya.data.track import Track
 from cherimoya.data.tracks import check_lengths, open_tracks
+from cherimoya.data.workers import Workers, core_count
+
+WORTH_WINDOWS = 50_000  # of signal
+WORTH_BYTES = 100_000_000
 
 
 @contextmanager
-def open_sources(config: PrepareConfig, scratch: Path | None, say: Say) -> Iterator[Sources]:
-    """Every source file that `config` names; the genome's codes go to the folder `scratch`, if any.
+def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterator[Sources]:
+    """Every source file that `config` names; what is made of them is kept in `folder`, if any.
 
     Raises DataError when a file cannot be read, or when two are of different genomes.
     """
@@ -27,10 +32,14 @@ def open_sources(config: PrepareConfig, scratch: Path | None, say: Say) -> Itera
     say(f"loci are centred on their {config.center}s (center={config.center})")
     regions = [read_places(path, "midpoint", "exclude") for path in config.exclude_files]
     with (
-        open_tracks(config.signal, "signal", config, scratch, say) as signal,
-        open_tracks(config.control, "control", config, scratch, say) as control,
+        Workers(_worker_count(config, files) if folder else 1, folder or Path()) as workers,
+        open_tracks(config.signal, "signal", config, folder, say) as signal,
+        open_tracks(config.control, "control", config, folder, say) as control,
     ):
-        genome = read_genome(config.fasta, scratch / "genome" if scratch else None, say)
+        if folder:
+            genome = spooled_genome(config.fasta, folder, say)
+        else:
+            genome = read_genome(config.fasta, None, say)
         aliases = Aliases(config.chrom_alias, genome)
         places = joined(
             _renamed(part, f"loci={path}", aliases, genome, say)
@@ -54,7 +63,18 @@ def open_sources(config: PrepareConfig, scratch: Path | None, say: Say) -> Itera
         for line in dict.fromkeys(lines):  # two strands of a file say the same
             say(line)
         windows = Windows(config.in_window, config.out_window, config.max_jitter)
-        yield Sources(config, genome, places, excluded, signal, control, windows, say)
+        yield Sources(
+            config, genome, places, excluded, signal, control, windows, folder, workers, say
+        )
+
+
+def _worker_count(config: PrepareConfig, loci: list[Places]) -> int:
+    """As many processes as may be, unless the work takes no longer than to start them."""
+    paths = [path for group in (*config.signal, *config.control) for path in group]
+    windows = sum(map(len, loci)) * (1 + config.background_ratio) * len(paths)
+    size = sum(Path(path).stat().st_size for path in [config.fasta, *paths] if Path(path).exists())
+    worth = windows >= WORTH_WINDOWS or size >= WORTH_BYTES
+    return (config.processes or core_count()) if worth else 1
 
 
 def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome, say: Say) -> Places:

@@ -3,7 +3,6 @@
 import gzip
 import importlib
 import os
-import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -119,16 +118,14 @@ def _fasta_pieces(file: IO[bytes], path: Path) -> Iterator[tuple[bytes | None, b
 
 def _split_headers(lines: bytes) -> Iterator[tuple[bytes | None, bytes]]:
     """The same for whole lines."""
-    if b">" not in lines:
-        if lines:
-            yield None, lines
-        return
-    before, *records = re.split(rb"^>", lines, flags=re.MULTILINE)
-    if before:
-        yield None, before
-    for record in records:
-        header, _, letters = record.partition(b"\n")
+    at = 0 if lines.startswith(b">") else lines.find(b"\n>") + 1 or len(lines)
+    if at:
+        yield None, lines[:at]
+    while at < len(lines):
+        end = lines.find(b"\n>", at) + 1 or len(lines)
+        header, _, letters = lines[at + 1 : end].partition(b"\n")
         yield header, letters
+        at = end
 
 
 def _upper(counts: Counter[int]) -> Counter[str]:

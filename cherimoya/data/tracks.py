@@ -4,6 +4,7 @@ import gzip
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 
 from cherimoya import progress
@@ -26,21 +27,25 @@ def open_tracks(
 ) -> Iterator[list[list[Track]]]:
     """The tracks of the files in each group, which the configuration names under `key`.
 
-    scratch: a folder for temporary files; None: the system's. tell: hears how far reading is
+    scratch: a folder in which what was read of a file is kept; None: a temporary one.
+    tell: hears how far reading is
     """
+    number = count(1)
     with ExitStack() as stack:
         yield [
             [
                 track
                 for path in map(Path, group)
-                for track in stack.enter_context(_opened(path, key, config, scratch, tell))
+                for track in stack.enter_context(
+                    _opened(path, key, config, scratch and scratch / f"{key}-{next(number)}", tell)
+                )
             ]
             for group in groups
         ]
 
 
 def _opened(
-    path: Path, key: str, config: PrepareConfig, scratch: Path | None, tell: Say
+    path: Path, key: str, config: PrepareConfig, spool: Path | None, tell: Say
 ) -> AbstractContextManager[list[Track]]:
     check_exists(path, key)
     with open(path, "rb") as file:
@@ -55,7 +60,7 @@ def _opened(
     if head.startswith(bam.MAGIC):
         return bam.opened(path, key, config.bam)
     _check_fragments(head, f"{key}={path}")
-    return fragments.opened(path, key, config.fragments, scratch, tell)
+    return fragments.opened(path, key, config.fragments, spool, tell)
 
 
 def _check_fragments(head: bytes, where: str) -> None:

@@ -17,6 +17,7 @@ from cherimoya.data.splits import shown
 from cherimoya.data.track import Track
 from cherimoya.data.tracks import check_lengths, open_tracks
 from cherimoya.data.workers import Workers, core_count
+from cherimoya.errors import DataError
 
 WORTH_WINDOWS = 50_000  # of signal
 WORTH_BYTES = 100_000_000
@@ -83,6 +84,14 @@ def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome, say: 
         say(f"{where}: {named(changed)}")
     places = places.renamed(changed)
     check_names(places.chrom.tolist(), genome.lengths, where, genome)
+    lengths = np.array([genome.lengths.get(name, np.inf) for name in places.chrom.tolist()])
+    for row in np.flatnonzero(places.start >= lengths)[:1].tolist():
+        chrom = str(places.chrom[row])
+        raise DataError(
+            f"{where}: {places.name(row)} lies beyond the end of {chrom}, which has "
+            f"{genome.lengths[chrom]:,} bases in fasta={genome.path}. They are of different "
+            "assemblies: give the FASTA that the file was made with."
+        )
     return places
 
 

@@ -80,6 +80,8 @@ def placed(sources: Sources) -> tuple[Places, Funnel]:
     starts = windows.starts(places.center)
     lengths = np.array([genome.lengths[name] for name in places.chrom.tolist()])
     inside = (starts >= 0) & (starts + windows.stored <= lengths)
+    if not inside.all():
+        sources.say(_past(places.take(~inside), sources))
     _check_some(funnel.keep("past an end of the chromosome", inside), funnel)
     places = places.take(inside)
     places = places.take(funnel.keep("same centre as another", _first_of_each(places)))
@@ -91,6 +93,16 @@ def placed(sources: Sources) -> tuple[Places, Funnel]:
         first = apart(places, config.out_window)
         places = places.take(funnel.keep("overlaps one before it", first))
     return places, funnel
+
+
+def _past(places: Places, sources: Sources) -> str:
+    """What to say of loci whose windows reach past an end of their chromosome."""
+    chrom = str(places.chrom[0])
+    return (
+        f"{len(places):,} loci are left out because their windows of {sources.windows.stored:,} "
+        f"bases reach past an end of the chromosome, the first {places.name(0)} ({chrom} has "
+        f"{sources.genome.lengths[chrom]:,} bases). A smaller in_window or max_jitter keeps more."
+    )
 
 
 def _loci(sources: Sources) -> tuple[Cut, Cut | None, dict[str, Any]]:
@@ -123,6 +135,7 @@ def _peaks(sources: Sources) -> tuple[Cut, np.ndarray | None, Funnel]:
     config = sources.config
     places, funnel = placed(sources)
     peaks = cut(places, "peaks", sources)
+    _say_letters(int(peaks.unknown.sum()), sources)
     few_n = peaks.unknown / sources.windows.stored <= config.max_n_fraction
     _check_some(funnel.keep(f"N over {config.max_n_fraction:.0%}", few_n), funnel)
     peaks = peaks.take(few_n)
@@ -198,9 +211,8 @@ def _write(
     signal = columns["signal"].dtype
     columns |= {"label": labels, "chrom": places.chrom}
     columns |= {"start": starts, "end": starts + sources.windows.stored}
-    _say_letters(int(sum(one.unknown.sum() for one in cuts)), sources)
     if signal.kind == "f":
-        say("the signal is not whole numbers: stored as float32. Counts train best unnormalised.")
+        say(_fractions(peaks, described["track_names"]))
     say(f"writing {output} ...")
     assert sources.folder is not None
     made = sources.folder / output.name  # so that a kill leaves nothing elsewhere
@@ -226,6 +238,18 @@ def _say_letters(inside: int, sources: Sources) -> None:
         sources.say(
             f"letters other than A C G T are treated as N: {listed} ({inside:,} in the windows)"
         )
+
+
+def _fractions(peaks: Cut, names: list[str]) -> str:
+    """What to say of signal that is not whole numbers, or of numbers over 2^31."""
+    rows = np.flatnonzero(peaks.types["signal"] == peaks.types["signal"].max())
+    values = Column("signal", [peaks.take(rows[:1])])[:1][0]  # (tracks, length)
+    found = [name for name, v in zip(names, values, strict=True) if (v != np.rint(v)).any()]
+    return (
+        f"the signal is not whole numbers ({', '.join(found) or 'or too large'} at "
+        f"{peaks.places.name(rows[0])}, {len(rows):,} such loci): stored as float32. Counts train "
+        "best as they are: give a file that is not normalised, if there is one."
+    )
 
 
 def _first_of_each(places: Places) -> np.ndarray:

@@ -101,7 +101,7 @@ def check_exists(path: Path, key: str) -> None:
             f"Relative paths start at {Path.cwd()}."
         )
     if path.stat().st_size == 0:
-        raise DataError(f"{key}={path}: the file is empty.")
+        raise DataError(f"{key}={path}: the file is empty. Make or copy it again, or leave it out.")
 
 
 def _fasta_pieces(file: IO[bytes], path: Path) -> Iterator[tuple[bytes | None, bytes]]:

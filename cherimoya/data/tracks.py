@@ -70,6 +70,8 @@ def _check_fragments(head: bytes, where: str) -> None:
             f"{where}: SAM or CRAM. Turn it into a sorted BAM: samtools sort -o reads.bam, "
             "samtools index reads.bam"
         )
+    if any(word in head for word in (b"type=wiggle", b"fixedStep", b"variableStep")):
+        raise DataError(f"{where}: a wiggle text file. Turn it into a bigWig: wigToBigWig")
     lines = [x for x in head.split(b"\n") if not x.startswith((b"#", b"track", b"browser"))]
     columns = lines[0].split(b"\t") if lines else []
     if b"\0" in head or len(columns) < 3:

@@ -9,7 +9,7 @@ import numpy as np
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data.aliases import Aliases, check_names, named
 from cherimoya.data.background import Windows
-from cherimoya.data.gather import Sources, flat
+from cherimoya.data.gather import PART, Sources, flat
 from cherimoya.data.partial import spooled_genome
 from cherimoya.data.places import Places, joined, read_places
 from cherimoya.data.sources import Genome, Say, read_genome
@@ -70,12 +70,14 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
 
 
 def _worker_count(config: PrepareConfig, loci: list[Places]) -> int:
-    """As many processes as may be, unless the work takes no longer than to start them."""
+    """As many processes as have something to do, if the work takes longer than to start them."""
     paths = [path for group in (*config.signal, *config.control) for path in group]
-    windows = sum(map(len, loci)) * (1 + config.background_ratio) * len(paths)
+    windows = round(sum(map(len, loci)) * (1 + config.background_ratio))
     size = sum(Path(path).stat().st_size for path in [config.fasta, *paths] if Path(path).exists())
-    worth = windows >= WORTH_WINDOWS or size >= WORTH_BYTES
-    return (config.processes or core_count()) if worth else 1
+    if windows * len(paths) < WORTH_WINDOWS and size < WORTH_BYTES:
+        return 1
+    chroms = len({chrom for part in loci for chrom in part.chrom.tolist()})
+    return min(config.processes or core_count(), chroms + windows // PART[1])
 
 
 def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome, say: Say) -> Places:

@@ -22,7 +22,7 @@ from cherimoya.errors import DataError
 Say = Callable[[str], None]
 
 GZIP_MAGIC = b"\x1f\x8b"
-FASTA_BLOCK = 1 << 26
+FASTA_BLOCK = 1 << 22  # larger ones are handed back to the system each time
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from test_tracks import FRAGMENTS
 from toy import LENGTHS, SMALL, Toy
 
 from cherimoya.data import gather, hdf5
+from cherimoya.data.inspection import inspect
 from cherimoya.errors import InUse
 
 PARTIAL = "out.h5.partial"
@@ -123,6 +124,9 @@ VALUES = {"background_ratio": 1, "gc_bin": 1.0, "processes": 1}
 def test_parts_that_are_done_are_not_cut_again(many: Toy, monkeypatch) -> None:
     stopped(many, monkeypatch, 4, **VALUES)
     assert many.said[-1].startswith("stopped. The same command goes on after what is done")
+    said: list[str] = []
+    inspect(many.config(**VALUES, check=True), said.append)
+    assert any("would be written, with what is in" in line and PARTIAL in line for line in said)
     own, calls = gather.keep, []
     monkeypatch.setattr(gather, "keep", lambda *a: (calls.append(a), own(*a)))
     many.run(**VALUES)

@@ -192,6 +192,17 @@ def test_unchanged_inputs_are_not_prepared_again(toy: Toy) -> None:
     assert path.stat().st_mtime_ns > before
 
 
+def test_another_table_of_names_is_another_input(toy: Toy) -> None:
+    toy.bed("A\t100\t201")
+    values = {"chrom_alias": str(toy.write("names.tsv", "chrA\tA\n"))}
+    toy.run(**values)
+    toy.run(**values, overwrite=False)
+    assert "up to date" in toy.said[0]
+    toy.write("names.tsv", "chrB\tA\n")
+    with pytest.raises(DataError, match=r"made otherwise: chrom_alias 3 was names.tsv \(.*now"):
+        toy.run(**values, overwrite=False)
+
+
 def test_processes_change_nothing(toy: Toy, monkeypatch) -> None:
     rng = np.random.default_rng(1)
     chosen = [(c, int(rng.integers(40, n - 40))) for c, n in LENGTHS.items() for _ in range(60)]

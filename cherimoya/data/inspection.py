@@ -6,6 +6,7 @@ from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import origin
 from cherimoya.data.gather import PART, Sources, flat
 from cherimoya.data.inputs import open_sources
+from cherimoya.data.partial import folder_for
 from cherimoya.data.places import Places
 from cherimoya.data.prepare import placed
 from cherimoya.data.sources import Say
@@ -71,6 +72,9 @@ def _costs(places: Places, sources: Sources) -> list[str]:
 def _fate(output: Path, config: PrepareConfig) -> str:
     origin.check_output(output)
     if not output.exists():
+        left = folder_for(output)
+        if left.is_dir():
+            return f"would be written, with what is in {left} if that is of the same inputs"
         return "would be written"
     try:
         origin.check_unchanged(output, config)

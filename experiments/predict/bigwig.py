@@ -1,4 +1,4 @@
-"""How fast cherimoya-predict writes bigWig files, beside one Python tuple a value.
+"""How fast cherimoya-predict writes bigWig files, beside one Python tuple a value and pyBigWig.
 
 python experiments/predict/bigwig.py --megabases 12 --repeats 3
 """
@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -76,7 +77,21 @@ def entries(pieces: Iterable[Piece]) -> Iterator[tuple[str, int, int, float]]:
         yield from zip(repeat(chrom), starts, ends, values[first].tolist(), strict=False)
 
 
+def arrays(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]) -> Path:
+    """By pyBigWig, which takes an array of values side by side."""
+    import pyBigWig
+
+    file = pyBigWig.open(str(path), "w")
+    file.addHeader(list(lengths.items()))
+    for chrom, at, values in pieces:
+        file.addEntries(chrom, int(at[0]), values=values, span=1, step=1)
+    file.close()
+    return path
+
+
 WRITERS = {"tuples": one_tuple_a_value, "blocks": write_bigwig}
+if find_spec("pyBigWig"):
+    WRITERS["arrays"] = arrays
 
 
 def measured(folder: Path, writer: str, lengths: dict[str, int]) -> dict[str, Any]:
@@ -103,14 +118,15 @@ def measured(folder: Path, writer: str, lengths: dict[str, int]) -> dict[str, An
 
 
 def check(folder: Path, lengths: dict[str, int]) -> None:
-    """Both writers' files hold the same values, to the bit."""
+    """All writers' files hold the same values, to the bit."""
     for name in ("plus", "minus"):
         files = [folder / writer / f"{name}.expected.bw" for writer in WRITERS]
         opened = [pybigtools.open(str(path)) for path in files]
         for chrom, length in lengths.items():
-            one, two = (file.values(chrom, 0, length, fillna=None) for file in opened)
+            one, *others = (file.values(chrom, 0, length, fillna=None) for file in opened)
             assert len(one) == length
-            np.testing.assert_array_equal(one, two)
+            for other in others:
+                np.testing.assert_array_equal(one, other)
 
 
 def machine() -> str:

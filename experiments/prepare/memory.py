@@ -30,7 +30,7 @@ COUNTED = 60  # bases with counts around each peak, on each strand
 READ = 50  # bases
 FIRST = ["date", "commit", "gigabases", "peaks", "reads", "processes", "windows"]
 PHASES = ["fasta_s", "cut_s", "write_s"]  # the genome is spooled; windows are cut; HDF5
-COLUMNS = [*FIRST, "seconds", *PHASES, "cpu_s", "path_cpu_s", "idle_s", "peak_GB"]
+COLUMNS = [*FIRST, "seconds", *PHASES, "cpu_s", "path_cpu_s", "stream_path_s", "peak_GB"]
 COLUMNS += ["peak_own_GB", "output_MB", "machine", "python", "numpy", "pybigtools"]
 
 
@@ -159,7 +159,7 @@ def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
     command += [f"signal=[{signal}]", f"processes={processes}", "bam.stranded=true", "plots=false"]
     began, peak, own = time.monotonic(), 0.0, 0.0
     used: dict[int, float] = {}  # by process, and by -1 the first process's main thread
-    idle, reached = idle_seconds(), dict[str, float]()
+    reached, before = dict[str, float](), 0.0
     with subprocess.Popen([*command, *WINDOWS]) as process:
         while process.poll() is None:
             family = [process.pid, *children(process.pid)]
@@ -169,6 +169,8 @@ def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
             used |= {pid: max(used.get(pid, 0), seconds(f"{pid}/stat")) for pid in family}
             used[-1] = max(used.get(-1, 0), seconds(f"{process.pid}/task/{process.pid}/stat"))
             if (partial / "genome.json").exists():
+                if "fasta_s" not in reached:
+                    before = path(used, process.pid, processes)
                 reached.setdefault("fasta_s", time.monotonic() - began)
             if list(partial.glob(".out.h5.*.tmp")):
                 reached.setdefault("cut_s", time.monotonic() - began)
@@ -180,15 +182,15 @@ def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
     with h5py.File(output) as file:
         windows = len(file["sequence"])
     reached["write_s"] = wall = time.monotonic() - began
-    main, first = used.pop(-1), used.pop(process.pid)
+    whole = path(used, process.pid, processes)
     ends = [0.0, *(reached.get(name, 0.0) for name in PHASES)]
     return {
         "windows": windows,
         "seconds": round(wall, 1),
         **{name: round(b - a, 1) for name, a, b in zip(PHASES, ends, ends[1:], strict=False)},
-        "cpu_s": round(first + sum(used.values()), 1),
-        "path_cpu_s": round(main + max(used.values(), default=0.0) + (first - main) / processes, 1),
-        "idle_s": round(idle_seconds() - idle, 1),
+        "cpu_s": round(sum(used.values()) - used[-1], 1),
+        "path_cpu_s": round(whole, 1),
+        "stream_path_s": round(whole - before, 1),
         "peak_GB": round(peak / 1e6, 2),
         "peak_own_GB": round(own / 1e6, 2),
         "output_MB": round(output.stat().st_size / 1e6),
@@ -202,9 +204,14 @@ def machine() -> str:
     return f"{name} x{os.cpu_count()}"
 
 
-def idle_seconds() -> float:
-    """Processor time that nobody used, of all cores: little of it means that others worked."""
-    return int(Path("/proc/stat").read_text().split()[4]) / os.sysconf("SC_CLK_TCK")
+def path(used: dict[int, float], first: int, processes: int) -> float:
+    """Processor time on the longest path, which is the time it takes where nobody else works.
+
+    The main thread, the busiest of the other processes, and what threads of the first share.
+    """
+    threads = (used[first] - used[-1]) / processes
+    others = [seconds for pid, seconds in used.items() if pid not in (-1, first)]
+    return used[-1] + max(others, default=0.0) + threads
 
 
 def children(pid: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Writing bigWig files of a value a base.
 
 The library that reads them takes a Python tuple for each value to write, which is several times as
-slow. The format: Kent et al. 2010, doi 10.1093/bioinformatics/btq351, supplementary tables 5 to 16.
+slow. The format is that of Kent et al. 2010, doi 10.1093/bioinformatics/btq351, in its supplement.
 """
 
 import os

@@ -34,6 +34,10 @@ class DataError(CherimoyaError):
     """An input file that is missing, damaged, or does not hold what is needed."""
 
 
+class DiskError(DataError):
+    """The disk refuses what is to be written."""
+
+
 class Interrupted(Exception):  # noqa: N818 - a request that was met, not an error
     """The run was asked to stop by a signal, and has saved its state."""
 

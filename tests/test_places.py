@@ -9,11 +9,10 @@ from test_prepare_errors import refused
 from test_tracks import BAM, FRAGMENTS, bam
 from toy import LENGTHS, Toy, letters
 
-from cherimoya.data import cutting, places
+from cherimoya.data import cutting, gather, inputs, places
 from cherimoya.data.inspection import inspect
 from cherimoya.data.origin import check_unchanged
-from cherimoya.data.prepare import prepare
-from cherimoya.errors import DataError
+from cherimoya.errors import DataError, ProcessError
 
 ALIASES = ("auto", "add_chr", "table")
 
@@ -165,7 +164,7 @@ def test_checking_says_what_would_happen_and_writes_nothing(toy: Toy) -> None:
     assert "fasta: toy.fa: 3 sequences, 9,000 bases: chrA, chrB, chrC" in text
     assert "signal, group 2 of 2: reads (BAM, reads.bam): 3 chromosomes" in text
     assert "would read 2 tracks at 1 windows of 50 bases" in text
-    assert "needs about 0.3 GB of memory, and 9e-06 GB of disk" in text
+    assert "needs about 0.45 GB of memory, and 9.2e-06 GB of disk" in text
     assert re.search(r"out.h5: would be written\n.*nothing was written", text)
     inspect(toy.config(**values, output=None), said.append)
     toy.run()
@@ -193,6 +192,17 @@ def test_unchanged_inputs_are_not_prepared_again(toy: Toy) -> None:
     assert path.stat().st_mtime_ns > before
 
 
+def test_another_table_of_names_is_another_input(toy: Toy) -> None:
+    toy.bed("A\t100\t201")
+    values = {"chrom_alias": str(toy.write("names.tsv", "chrA\tA\n"))}
+    toy.run(**values)
+    toy.run(**values, overwrite=False)
+    assert "up to date" in toy.said[0]
+    toy.write("names.tsv", "chrB\tA\n")
+    with pytest.raises(DataError, match=r"made otherwise: chrom_alias 3 was names.tsv \(.*now"):
+        toy.run(**values, overwrite=False)
+
+
 def test_processes_change_nothing(toy: Toy, monkeypatch) -> None:
     rng = np.random.default_rng(1)
     chosen = [(c, int(rng.integers(40, n - 40))) for c, n in LENGTHS.items() for _ in range(60)]
@@ -202,7 +212,8 @@ def test_processes_change_nothing(toy: Toy, monkeypatch) -> None:
     cuts = toy.write("cuts.tsv", "\n".join(FRAGMENTS))
     values = {"signal": [[f"{toy.folder}/plus.bw"], [str(reads)], [str(cuts)]]}
     one = toy.run(**values, processes=1)
-    monkeypatch.setattr(cutting, "WORTH", 0)
+    monkeypatch.setattr(inputs, "WORTH_WINDOWS", 0)
+    monkeypatch.setattr(gather, "PART", (10, 25))
     two = toy.run(**values, processes=2)
     for name, array in one.arrays().items():
         np.testing.assert_array_equal(array, two.arrays()[name], err_msg=name)
@@ -217,40 +228,51 @@ def test_processes_change_nothing(toy: Toy, monkeypatch) -> None:
     refused(toy, "bad.bw: -1 at chrB", **refused_values)
 
 
-def test_an_interrupted_preparation_leaves_nothing(toy: Toy) -> None:
-    toy.bed("chrA\t100\t201")
-    cuts = toy.write("cuts.tsv", "\n".join(FRAGMENTS))
-    before = sorted(toy.folder.iterdir())
-    during: list[str] = []
-
-    def stop(line: str) -> None:
-        during.extend(path.name for path in toy.folder.iterdir() if path not in before)
-        raise SystemExit(143)
-
-    with pytest.raises(SystemExit):
-        prepare(toy.config(signal=[[str(cuts)]]), stop)
-    assert len(during) == 1
-    assert sorted(toy.folder.iterdir()) == before
-
-
-def die(_: places.Places) -> None:
+def die(*_: object) -> None:
     """End this process as one does that is killed."""
     os._exit(1)
 
 
 def test_a_process_that_is_killed_is_said_to_be(toy: Toy, monkeypatch) -> None:
     toy.bed("chrA\t100\t201", "chrB\t100\t201")
-    monkeypatch.setattr(cutting, "WORTH", 0)
-    monkeypatch.setattr(cutting, "_cut", die)
-    refused(toy, "was killed, most often for want of memory.*processes=1", processes=2)
+    monkeypatch.setattr(inputs, "WORTH_WINDOWS", 0)
+    monkeypatch.setattr(gather, "keep", die)
+    with pytest.raises(ProcessError, match=r"was killed, .* want of memory.*processes=1"):
+        toy.run(processes=2)
+    monkeypatch.undo()
+    assert len(toy.run(processes=1)) == 2
+    assert any("going on with" in line for line in toy.said)
 
 
-def test_pieces_of_different_types_merge() -> None:
-    small, large = np.array([[1], [2]], np.uint8), np.array([[70_000]], np.int32)
-    orders = [np.array([2, 0]), np.array([1])]
-    found = cutting.merged([small, large], orders)
-    assert found.dtype == np.int32
-    assert found.ravel().tolist() == [2, 70_000, 1]
-    halves = cutting.merged([large, np.array([[0.5], [1]], np.float32)], orders[::-1])
-    assert halves.dtype == np.float32
-    assert halves.ravel().tolist() == [1, 70_000, 0.5]
+def test_types_of_counts() -> None:
+    highest = np.array([0, 255, 256, 32767, 32768, 2**31, 0.5, 3], np.float32)
+    values = np.zeros((8, 2, 3), np.float32)
+    values[:, 1, 2] = highest
+    types = [np.dtype(cutting.TYPES[i]).name for i in cutting.smallest_types(values)]
+    wanted = ["uint8", "uint8", "int16", "int16", "int32", "float32", "float32", "uint8"]
+    assert types == wanted
+
+
+def test_columns_read_rows_of_several_parts_in_any_order(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, high, (n, 2, 3)) for n, high in ((4, 200), (6, 9), (3, 70_000))]
+    parts = [tmp_path / str(i) for i in range(3)]
+    for part, values, kind in zip(parts, arrays, (np.uint8, np.uint8, np.int32), strict=True):
+        part.mkdir()
+        np.save(part / "signal.npy", values.astype(kind))
+
+    def some(which: list[int], kind: int) -> tuple[gather.Cut, np.ndarray]:
+        order = rng.permutation([(i, row) for i in which for row in range(len(arrays[i]))])[:-1]
+        n = np.zeros(len(order))
+        found = gather.Cut(
+            places.Places(n, n, n, n), [parts[i] for i in which], order[:, 0] - which[0],
+            order[:, 1], n, n, n, {"signal": n.astype(np.uint8) + kind},
+        )  # fmt: skip
+        return found, np.stack([arrays[i][row] for i, row in order])
+
+    first, wanted = some([0, 1], 0)
+    second, more = some([2], 2)
+    column = gather.Column("signal", [first, second])
+    assert (column.shape, column.dtype) == ((11, 2, 3), np.int32)
+    np.testing.assert_array_equal(column[2:], np.concatenate([wanted, more])[2:])
+    assert gather.Column("signal", [first]).dtype == np.uint8

@@ -87,7 +87,7 @@ def test_nan_is_zero_and_fractions_are_kept(toy: Toy) -> None:
     assert loci.signal.dtype == np.float32
     assert loci.signal[0, 0, 15] == 0
     assert loci.signal.sum() == 29 * 0.25
-    assert any("not whole numbers" in line for line in toy.said)
+    assert any("not whole numbers (half at chrA:100-201, 1 such loci)" in line for line in toy.said)
 
 
 def test_large_counts_take_wider_integers(toy: Toy) -> None:
@@ -195,6 +195,19 @@ def test_the_funnel_counts_each_reason_once(toy: Toy) -> None:
     assert [tuple(row[1:]) for row in loci.provenance["funnel"]] == list(rows.values())
     aligned = next(text for text in toy.said if text.startswith("loci  ")).splitlines()
     assert len({len(line) for line in aligned}) == 1
+
+
+def test_the_outlier_cut_off_is_of_each_group(toy: Toy) -> None:
+    """1.2 times the 99th percentile of a group's counts in the output window, without jitter."""
+    toy.bed(*(f"{c}\t{at}\t{at + 1}" for c, n in LENGTHS.items() for at in range(50, n - 50, 20)))
+    toy.plus["chrA"][500] = toy.plus["chrB"][703] = toy.minus["chrC"][909] = 60
+    files = [[str(toy.bigwig(f"{n}.bw", v))] for n, v in (("a", toy.plus), ("b", toy.minus))]
+    whole, kept = toy.run(signal=files), toy.run(signal=files, outlier_factor=1.2)
+    totals = whole.signal[:, :, 5:25].sum(axis=2)
+    usual = (totals <= 1.2 * np.percentile(totals, 99, axis=0)).all(axis=1)
+    assert (~usual).sum() == 3
+    np.testing.assert_array_equal(kept.signal, whole.signal[usual])
+    np.testing.assert_array_equal(kept.start, whole.start[usual])
 
 
 def test_provenance(toy: Toy) -> None:

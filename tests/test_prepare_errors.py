@@ -31,6 +31,8 @@ def test_nothing_left_shows_the_funnel(toy: Toy) -> None:
     ("line", "message"),
     [
         ("chrA\t100", "line 2.*2 columns"),
+        ("chrA,100,200", "line 2.*1 columns.*separated by tabs or spaces"),
+        ("chrA\tsource\tgene\t100\t200", "line 2.*as in BED: chrom, start, end"),
         ("chrom\tstart\tend", "line 2.*'start'.*start it with #"),
         ("chrA\t1.5\t20", "line 2.*'1.5'"),
         ("chrA\t20\t20", "line 2: start 20 and end 20"),
@@ -40,6 +42,26 @@ def test_nothing_left_shows_the_funnel(toy: Toy) -> None:
 def test_lines_that_are_not_bed(toy: Toy, line: str, message: str) -> None:
     toy.bed("chrA\t100\t200", line)
     assert "loci.bed" in refused(toy, message)
+
+
+def test_loci_of_another_assembly(toy: Toy) -> None:
+    toy.bed("chrA\t100\t200", "chrA\t4000\t4010")
+    refused(toy, "loci=.*chrA:4,000-4,010 lies beyond the end of chrA, which has 4,000 bases")
+    toy.bed("chrA\t3990\t4010", "chrA\t100\t200")
+    assert len(toy.run()) == 1
+    said = next(line for line in toy.said if "reach past" in line)
+    assert said.startswith("1 loci are left out because their windows of 50 bases reach past")
+    assert "first chrA:3,990-4,010 (chrA has 4,000 bases). A smaller in_window or max_jit" in said
+    toy.bed("chrB\t5000\t5010", name="exclude.bed")
+    refused(toy, "exclude=.*lies beyond the end of chrB", exclude=f"{toy.folder}/exclude.bed")
+
+
+def test_letters_are_said_where_they_leave_nothing(toy: Toy) -> None:
+    toy.bases["chrA"] = toy.bases["chrA"].replace("T", "U")
+    toy.fasta()
+    toy.bed("chrA\t100\t200")
+    refused(toy, r"no locus is left(.|\n)*N over 10% +1 +0")
+    assert any("are treated as N: U " in line for line in toy.said)
 
 
 def test_loci_without_summits(toy: Toy) -> None:
@@ -83,7 +105,7 @@ def test_damaged_sources(toy: Toy) -> None:
     refused(toy, "a sequence has no name", fasta=str(toy.write("none.fa", ">\nACGT\n")))
     header = toy.folder / "loci.bed.gz"
     header.write_bytes(gzip.compress(b"chrA\t100\t200\n" * 99)[:-9])
-    refused(toy, "loci.bed.gz: not a BED file", loci=str(header))
+    refused(toy, "loci.bed.gz: truncated or damaged.*Copy it again", loci=str(header))
     refused(toy, "no loci in it", loci=str(toy.bed("# nothing", name="none.bed")))
 
 
@@ -122,6 +144,14 @@ def test_negative_and_absent_signal(toy: Toy) -> None:
     assert "awk" in message
 
 
+def test_infinite_signal(toy: Toy) -> None:
+    toy.bed("chrA\t100\t201")
+    values = {chrom: np.ones(n) for chrom, n in LENGTHS.items()}
+    values["chrA"][155] = np.inf
+    path = toy.bigwig("infinite.bw", values)
+    refused(toy, "infinite.bw: inf at chrA:155 .*must be finite", signal=[[str(path)]])
+
+
 def test_outputs_that_cannot_be_written(toy: Toy, monkeypatch) -> None:
     toy.bed("chrA\t100\t200")
     refused(toy, "output=.*a folder", output=str(toy.folder))
@@ -148,8 +178,28 @@ def test_a_full_disk(toy: Toy, monkeypatch) -> None:
     def full(path, spool, tell):
         return sources.read_genome(path, Path("/dev/full"), tell)
 
-    monkeypatch.setattr("cherimoya.data.inputs.read_genome", full)
-    refused(toy, "output=.*out.h5: the disk is full.*Free space")
+    monkeypatch.setattr("cherimoya.data.partial.read_genome", full)
+    with pytest.raises(DataError, match=r"output=.*out.h5: the disk is full.*Free space"):
+        toy.run()
+    monkeypatch.undo()
+    assert len(toy.run()) == 1
+    assert any("going on with" in line for line in toy.said)
+
+
+def test_a_disk_that_fills_while_the_result_is_written(toy: Toy, monkeypatch) -> None:
+    toy.bed("chrA\t100\t200")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cherimoya.data.hdf5.h5py.File", full)
+    with pytest.raises(DataError, match=r"out.h5: cannot be written .*Free space"):
+        toy.run()
+    monkeypatch.undo()
+    assert (toy.folder / "out.h5.partial").is_dir()
+    assert len(toy.run()) == 1
+    assert any("1 parts of the peaks" in line for line in toy.said)
+    assert not (toy.folder / "out.h5.partial").exists()
 
 
 def test_a_missing_reader_names_the_extra(toy: Toy, monkeypatch) -> None:

@@ -134,7 +134,9 @@ def test_bams_that_cannot_be_read(toy: Toy) -> None:
     toy.bed("chrA\t100\t200")
     reads = [("chrA", at, 0, 9) for at in range(0, 3000)]
     none = bam(toy, *reads, name="none.bam", index=False)
-    refused(toy, "none.bam: no index.*samtools index .*none.bam", signal=[[str(none)]])
+    refused(
+        toy, "none.bam: no index.*samtools index .*none.bam .*sort before", signal=[[str(none)]]
+    )
     wild = bam(toy, *reads, name="wild.bam", index=False, SO="queryname")
     refused(toy, "wild.bam: not sorted by coordinate.*samtools sort", signal=[[str(wild)]])
     whole = bam(toy, *reads).read_bytes()
@@ -191,6 +193,8 @@ def test_fragment_files_that_cannot_be_read(toy: Toy) -> None:
     refused(toy, "cut.tsv.gz: truncated or damaged", signal=[[str(cut)]])
     graph = toy.write("x.bedGraph", "track type=bedGraph\nchrA\t0\t9\t1.5\n")
     refused(toy, "x.bedGraph: a bedGraph.*bedGraphToBigWig", signal=[[str(graph)]])
+    wiggle = toy.write("x.wig", "track type=wiggle_0\nfixedStep chrom=chrA start=1 step=1\n1\n")
+    refused(toy, "x.wig: a wiggle text file.*wigToBigWig", signal=[[str(wiggle)]])
     far = toy.write("far.tsv", "chrA\t100\t4001\tA\t1\n")
     refused(toy, "far.tsv: chrA has 4,001 bases or more, but 4,000", signal=[[str(far)]])
     other = toy.write("none.tsv", "# chrom start end\n")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cherimoya import progress
 from cherimoya.analysis.genome_inputs import Windows, own_bases
 from cherimoya.config_evaluate import PredictConfig
 from cherimoya.data.bigwig_writer import Piece, write_bigwig
@@ -37,8 +38,10 @@ def write_outputs(
     if kind == "hdf5":
         return [_hdf5(windows, shape, folder / "predictions.h5", parts, plan)]
     files = []
+    total = sum(-(-len(w.start) // AT_ONCE) for w in windows)
     for name, values in _bigwigs(config.values, shape).items():
-        pieces = _pieces(windows, shape, lengths, parts, values)
+        found = _pieces(windows, shape, lengths, parts, values)
+        pieces = progress.shown(found, f"writing {name}.bw", total, "piece")
         held = {w.chrom: lengths[w.chrom] for w in windows}
         files.append(write_bigwig(folder / f"{name}.bw", dict(sorted(held.items())), pieces))
     return files

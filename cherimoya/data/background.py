@@ -1,11 +1,14 @@
 """Background loci: windows away from every peak, with the peaks' distribution of GC."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from cherimoya.data.loci import N_CODE
 from cherimoya.data.places import Places
 from cherimoya.data.sources import Genome
+from cherimoya.data.workers import Workers
 
 STRETCH = 1 << 22  # bases that are counted at a time
 MAX_BIN_SHIFT = 2  # a window may stand in for one this many GC bins away
@@ -31,13 +34,13 @@ class Windows:
 
 def gc_fraction(codes: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     """(n,) share of G and C among the A C G T of codes[start : start + length], 0 if none."""
-    gc, known = _window_sums(codes, starts, length, (1, 2), (0, 1, 2, 3))
+    gc, known = _window_sums(codes, starts, length, _is_gc, _is_known)
     return gc / np.maximum(known, 1)
 
 
 def n_fraction(codes: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     """(n,) share of N in codes[start : start + length]."""
-    return _window_sums(codes, starts, length, (4,))[0] / length
+    return _window_sums(codes, starts, length, _is_n)[0] / length
 
 
 def candidates(
@@ -47,27 +50,42 @@ def candidates(
     min_distance: int,
     max_n_fraction: float,
     rng: np.random.Generator,
+    workers: Workers,
 ) -> tuple[Places, np.ndarray]:
     """Places whose output windows touch neither each other nor a peak, and their GC (n,).
 
     A peak is its interval and the output window at its centre, `min_distance` bases wider on
     each side. Only chromosomes with peaks are searched, so a masked or foreign one gives none.
     """
-    found, gc = [], []
+    jobs = []
     for chrom in dict.fromkeys(peaks.chrom.tolist()):
-        codes = genome.codes(chrom)
         there = peaks.take(peaks.chrom == chrom)
-        centers = _free_centers(len(codes), there, windows, min_distance, rng)
-        starts = centers - windows.in_window // 2
-        stored = windows.starts(centers)
-        keep = n_fraction(codes, stored, windows.stored) <= max_n_fraction
+        jobs.append(
+            (chrom, _free_centers(genome.lengths[chrom], there, windows, min_distance, rng))
+        )
+    found, gc = [], []
+    fractions = workers.map(_fractions, (genome, windows), jobs)
+    for (chrom, centers), (n, gc_there) in zip(jobs, fractions, strict=True):
+        keep = n <= max_n_fraction
         found.append(_places(chrom, centers[keep], windows))
-        gc.append(gc_fraction(codes, starts[keep], windows.in_window))
+        gc.append(gc_there[keep])
     columns = (
         np.concatenate([getattr(places, name) for places in found])
         for name in ("chrom", "center", "start", "end")
     )
     return Places(*columns), np.concatenate(gc)
+
+
+def _fractions(
+    shared: tuple[Genome, Windows], job: tuple[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) share of N in the stored and of GC in the input windows at centres on a chromosome."""
+    (genome, windows), (chrom, centers) = shared, job
+    codes = genome.codes(chrom)
+    return (
+        n_fraction(codes, windows.starts(centers), windows.stored),
+        gc_fraction(codes, centers - windows.in_window // 2, windows.in_window),
+    )
 
 
 def match_gc(
@@ -121,9 +139,9 @@ def _places(chrom: str, centers: np.ndarray, windows: Windows) -> Places:
 
 
 def _window_sums(
-    codes: np.ndarray, starts: np.ndarray, length: int, *kinds: tuple[int, ...]
+    codes: np.ndarray, starts: np.ndarray, length: int, *kinds: Callable[[np.ndarray], np.ndarray]
 ) -> list[np.ndarray]:
-    """For each of `kinds`, (n,) how many of codes[start : start + length] are one of its codes.
+    """For each of `kinds`, (n,) how many of codes[start : start + length] are of it.
 
     Takes the windows in stretches of the sequence, so that memory stays small for a chromosome.
     """
@@ -135,8 +153,19 @@ def _window_sums(
         part = codes[first : int(starts[rows[-1]]) + length]
         left = starts[rows] - first
         for found, kind in zip(sums, kinds, strict=True):
-            is_kind = np.isin(np.arange(256), kind)
             before = np.zeros(len(part) + 1, np.int32)
-            np.cumsum(is_kind[part], out=before[1:])
+            np.cumsum(kind(part).astype(np.int32), out=before[1:])
             found[rows] = before[left + length] - before[left]
     return sums
+
+
+def _is_gc(codes: np.ndarray) -> np.ndarray:
+    return (codes == 1) | (codes == 2)
+
+
+def _is_known(codes: np.ndarray) -> np.ndarray:
+    return codes < N_CODE
+
+
+def _is_n(codes: np.ndarray) -> np.ndarray:
+    return codes == N_CODE

@@ -126,7 +126,10 @@ def _check(path: Path, key: str, alignments: Any) -> None:
             f"samtools sort -o sorted.bam {path} && samtools index sorted.bam"
         )
     if not alignments.has_index():
-        raise DataError(f"{key}={path}: no index beside it. Make one: samtools index {path}")
+        raise DataError(
+            f"{key}={path}: no index beside it. Make one: samtools index {path} (if it is not "
+            "sorted, samtools sort before)"
+        )
     with open(path, "rb") as file:
         file.seek(-min(28, path.stat().st_size), 2)
         if b"BC\2\0\x1b\0\3\0" not in file.read():

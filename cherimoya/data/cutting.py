@@ -1,127 +1,150 @@
-"""Windows of sequence and signal of one chromosome, in this process or spread over several."""
+"""Windows of sequence and signal, cut out of opened files and kept on disk part by part."""
 
 import os
-import signal
+import shutil
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 
 from cherimoya.data.background import Windows
-from cherimoya.data.loci import smallest_integers
+from cherimoya.data.loci import N_CODE
 from cherimoya.data.places import Places
 from cherimoya.data.sources import Genome
 from cherimoya.data.track import Track
 from cherimoya.errors import DataError
 
 BLOCK = 512  # loci whose values are held as float32 at a time
-WORTH = 20_000  # windows of signal that take longer to read than processes take to start
+TYPES = (np.uint8, np.int16, np.int32, np.float32)  # of counts; torch cannot index uint16
+HIGHEST = np.array([np.iinfo(kind).max for kind in TYPES[:3]], np.float64)
+KNOWN = "known.npz"
 
-Piece = tuple[np.ndarray, np.ndarray, np.ndarray]  # sequence, signal, control
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Cutter:
-    """Cuts windows out of a genome and tracks; it can be sent to another process."""
+    """Cuts windows out of a genome and tracks; it can be sent to another process.
+
+    groups: tracks of each signal group
+    """
 
     genome: Genome
     windows: Windows
     signal: list[Track]
     control: list[Track]
+    groups: list[int]
 
-    def __call__(self, places: Places) -> Piece:
-        """Of places on one chromosome: sequence (n, stored) uint8, signal (n, tracks, length) and
-        control (n, controls, stored) in the smallest type that holds them.
+    def __call__(self, places: Places) -> Arrays:
+        """sequence (n, stored) uint8, signal (n, tracks, length) and, if there are some, control
+        (n, controls, stored) in the smallest of TYPES, and of each locus:
 
-        Raises DataError for a negative value.
+        totals: (n, groups) of signal in the output window
+        gc: (n,) share of G and C in the input window
+        unknown: (n,) letters other than A C G T in the stored sequence
+        signal_type, control_type: (n,) the smallest of TYPES that holds the locus, by its number
+
+        `places` lie sorted by chromosome. Raises DataError for values that are no counts.
         """
+        blocks = [self._block(places.take(rows)) for rows in _blocks(places)]
+        return {name: _joined([block[name] for block in blocks]) for name in blocks[0]}
+
+    def _block(self, places: Places) -> Arrays:
+        """The same of a few places on one chromosome."""
         windows, starts = self.windows, self.windows.starts(places.center)
         inset = (windows.in_window - windows.out_window) // 2
         codes = self.genome.codes(str(places.chrom[0]))
-        view = np.lib.stride_tricks.sliding_window_view(codes, windows.stored)
-        length = windows.stored - 2 * inset
-        return (
-            view[starts],
-            _values(self.signal, places, starts + inset, length),
-            _values(self.control, places, starts, windows.stored),
-        )
+        sequence = np.lib.stride_tricks.sliding_window_view(codes, windows.stored)[starts]
+        read = sequence[:, windows.max_jitter : windows.max_jitter + windows.in_window]
+        gc = ((read == 1) | (read == 2)).sum(axis=1)
+        signal = _values(self.signal, places, starts + inset, windows.stored - 2 * inset)
+        first = np.cumsum([0, *self.groups[:-1]])
+        inside = signal[:, :, windows.max_jitter : windows.max_jitter + windows.out_window]
+        found = {
+            "sequence": sequence,
+            "totals": np.add.reduceat(inside.sum(axis=2, dtype=np.float64), first, axis=1),
+            "gc": gc / np.maximum((read < N_CODE).sum(axis=1), 1),
+            "unknown": (sequence == N_CODE).sum(axis=1),
+        }
+        counts = {"signal": signal}
+        if self.control:
+            counts["control"] = _values(self.control, places, starts, windows.stored)
+        for name, values in counts.items():
+            types = smallest_types(values)
+            found[f"{name}_type"] = types
+            found[name] = values.astype(TYPES[types.max(initial=0)])
+        return found
 
 
-def pieces(cutter: Cutter, parts: list[Places], processes: int | None) -> Iterator[Piece]:
-    """`cutter` of each of `parts`, in order, in up to `processes` processes; None: every core."""
-    tracks = len(cutter.signal) + len(cutter.control)
-    at_most = min(processes or core_count(), len(parts))
-    if at_most < 2 or sum(map(len, parts)) * tracks < WORTH:
-        yield from map(cutter, parts)
+def keep(cutter: Cutter, job: tuple[Places, Path]) -> None:
+    """Cut the job's places and write what comes out to its folder, which appears whole.
+
+    sequence, signal and control become files of their own, the rest is in KNOWN. A folder that
+    is there already is left as it is.
+    """
+    places, folder = job
+    if folder.is_dir():
         return
-    executor = ProcessPoolExecutor(at_most, get_context("spawn"), _begin, (cutter,))
-    try:
-        yield from executor.map(_cut, parts)
-    except BrokenProcessPool:
-        raise DataError(
-            "a process that read signal was killed, most often for want of memory: use fewer at "
-            "once, processes=1. A script that calls prepare() must do so under "
-            "if __name__ == '__main__':"
-        ) from None
-    finally:
-        executor.shutdown(cancel_futures=True)
+    arrays = cutter(places)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for name in ("sequence", "signal", "control"):
+        if name in arrays:
+            with open(temporary / f"{name}.npy", "wb") as file:
+                np.save(file, arrays.pop(name))
+                file.flush()
+                os.fsync(file.fileno())
+    with open(temporary / KNOWN, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder)
 
 
-def core_count() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def smallest_types(values: np.ndarray) -> np.ndarray:
+    """(n,) which of TYPES is the smallest that holds values[i] (tracks, length), all >= 0."""
+    whole = (values == np.rint(values)).all(axis=(1, 2))
+    held_by = np.searchsorted(HIGHEST, values.max(axis=(1, 2), initial=0).astype(np.float64))
+    return np.where(whole, held_by, len(HIGHEST)).astype(np.uint8)
 
 
-def merged(arrays: list[np.ndarray], orders: list[np.ndarray]) -> np.ndarray:
-    """One array with the rows of arrays[i] at orders[i], in a type that holds all. Empties
-    `arrays`, so that the whole is not held twice."""
+def _blocks(places: Places) -> Iterator[np.ndarray]:
+    """Row numbers of up to BLOCK places at a time, on one chromosome each."""
+    changes = np.flatnonzero(places.chrom[1:] != places.chrom[:-1]) + 1
+    for rows in np.split(np.arange(len(places)), changes):
+        yield from np.split(rows, range(BLOCK, len(rows), BLOCK))
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     dtype = np.result_type(*arrays)
-    dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
-    found = np.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), dtype)
-    for rows in reversed(orders):
-        found[rows] = arrays.pop()
-    return found
+    if np.float32 in [array.dtype for array in arrays]:
+        dtype = np.dtype(np.float32)
+    return np.concatenate(arrays, dtype=dtype, casting="same_kind")
 
 
 def _values(tracks: list[Track], places: Places, starts: np.ndarray, length: int) -> np.ndarray:
-    """(n, tracks, length) in the smallest type."""
-    chrom, blocks = str(places.chrom[0]), []
-    for first in range(0, len(places), BLOCK):
-        block = starts[first : first + BLOCK]
-        values = np.empty((len(block), len(tracks), length), np.float32)
-        for row, start in enumerate(block.tolist()):
-            for i, track in enumerate(tracks):
-                values[row, i] = track.values(chrom, start, start + length)
-        if values.min(initial=0) < 0:
-            raise DataError(
-                _negative(values, block, tracks, places.take(np.arange(first, len(places))))
-            )
-        blocks.append(smallest_integers(values))
-    orders = np.split(np.arange(len(places)), range(BLOCK, len(places), BLOCK))
-    return merged(blocks, orders)
+    """(n, tracks, length) float32."""
+    chrom = str(places.chrom[0])
+    values = np.empty((len(starts), len(tracks), length), np.float32)
+    for row, start in enumerate(starts.tolist()):
+        for i, track in enumerate(tracks):
+            values[row, i] = track.values(chrom, start, start + length)
+    if values.min(initial=0) < 0 or not np.isfinite(values.max(initial=0)):
+        raise DataError(_no_count(values, starts, tracks, places))
+    return values
 
 
-def _negative(values: np.ndarray, starts: np.ndarray, tracks: list[Track], places: Places) -> str:
-    row, i, base = np.argwhere(values < 0)[0]
-    return (
+def _no_count(values: np.ndarray, starts: np.ndarray, tracks: list[Track], places: Places) -> str:
+    row, i, base = np.argwhere((values < 0) | ~np.isfinite(values))[0]
+    where = (
         f"{tracks[i].path}: {values[row, i, base]:g} at {places.chrom[row]}:"
-        f"{starts[row] + base:,} (0-based), near the locus {places.name(row)}. Counts cannot be "
-        "negative. For a minus strand stored as negative values, turn them: bigWigToBedGraph, "
-        "awk '{$4 = -$4} 1', bedGraphToBigWig."
+        f"{starts[row] + base:,} (0-based), near the locus {places.name(row)}."
     )
-
-
-_cutter: Cutter  # of a process that cuts for another
-
-
-def _begin(cutter: Cutter) -> None:
-    global _cutter
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers it
-    _cutter = cutter
-
-
-def _cut(places: Places) -> Piece:
-    return _cutter(places)
+    if values[row, i, base] > 0:
+        return f"{where} Counts must be finite. Make the file again, or give zero there."
+    return (
+        f"{where} Counts cannot be negative. For a minus strand stored as negative values, turn "
+        "them: bigWigToBedGraph, awk '{$4 = -$4} 1', bedGraphToBigWig."
+    )

@@ -1,6 +1,8 @@
 """Fragment files as tracks: both ends of each fragment are cuts."""
 
 import gzip
+import json
+import os
 import tempfile
 import zlib
 from collections import defaultdict
@@ -15,8 +17,10 @@ from cherimoya.config_prepare import FragmentsConfig
 from cherimoya.data import sources
 from cherimoya.data.track import Cuts, Track, stem
 from cherimoya.errors import DataError
+from cherimoya.files import write_json
 
 BLOCK = 1 << 24
+NOTED = "fragments.json"
 COLUMNS = "chrom, start, end, and with counts also barcode and count, separated by tabs"
 
 
@@ -36,13 +40,15 @@ class Fragments(Track):
         self._spool, self._config = spool, config
         self.ends: dict[str, int] = {}  # the largest end on each chromosome
         self._where = f"{key}={path}"
-        try:
-            self._read(path, tell)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            message = f"{self._where}: truncated or damaged ({error}). Copy it again."
-            raise DataError(message) from None
-        if not self._files:
-            raise DataError(f"{self._where}: no fragments in it.")
+        noted = spool / NOTED
+        if noted.is_file():  # an interrupted run has read it
+            found = json.loads(noted.read_text())
+            self._files = {name: spool / cuts for name, cuts in found["files"].items()}
+            self.ends = found["ends"]
+        else:
+            self._read_all(path, tell)
+            files = {name: cuts.name for name, cuts in self._files.items()}
+            write_json(noted, {"files": files, "ends": self.ends})
         super().__init__(path, stem(path), dict.fromkeys(self._files))
         self._chrom, self._cuts = "", Cuts(np.zeros(0, np.int32))
 
@@ -55,6 +61,20 @@ class Fragments(Track):
             self._chrom = chrom
             self._cuts = Cuts(np.fromfile(self._files[chrom], np.int32))
         return self._cuts.values(start, end)
+
+    def _read_all(self, path: Path, tell: sources.Say) -> None:
+        for left in self._spool.iterdir():  # by a run that was killed here
+            left.unlink()
+        try:
+            self._read(path, tell)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            message = f"{self._where}: truncated or damaged ({error}). Copy it again."
+            raise DataError(message) from None
+        if not self._files:
+            raise DataError(f"{self._where}: no fragments in it.")
+        for cuts in self._files.values():
+            with open(cuts, "rb") as file:
+                os.fsync(file.fileno())
 
     def _read(self, path: Path, tell: sources.Say) -> None:
         rest, number = b"", 1
@@ -110,11 +130,16 @@ class Fragments(Track):
 
 @contextmanager
 def opened(
-    path: Path, key: str, config: FragmentsConfig, scratch: Path | None, tell: sources.Say
+    path: Path, key: str, config: FragmentsConfig, spool: Path | None, tell: sources.Say
 ) -> Iterator[list[Track]]:
     """The one track of the fragment file at `path`, read from front to back.
 
-    Its cuts stay on disk meanwhile, in the folder `scratch`, or the system's for such.
+    Its cuts are kept in the folder `spool`, and not read again if they are there; None: in one of
+    the system's meanwhile.
     """
-    with tempfile.TemporaryDirectory(prefix="fragments-", dir=scratch) as folder:
+    if spool is not None:
+        spool.mkdir(exist_ok=True)
+        yield [Fragments(path, key, config, spool, tell)]
+        return
+    with tempfile.TemporaryDirectory(prefix="fragments-") as folder:
         yield [Fragments(path, key, config, Path(folder), tell)]

@@ -1,5 +1,7 @@
-"""Sequence and signal out of opened files, around places on the genome."""
+"""Sequence and signal around places on the genome, cut out part by part and kept on disk."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,12 +9,15 @@ import numpy as np
 
 from cherimoya import progress
 from cherimoya.config_prepare import PrepareConfig
-from cherimoya.data.background import Windows, gc_fraction, n_fraction
-from cherimoya.data.cutting import Cutter, merged, pieces
-from cherimoya.data.loci import Loci
+from cherimoya.data.background import Windows
+from cherimoya.data.cutting import KNOWN, TYPES, Cutter, keep
 from cherimoya.data.places import Places
 from cherimoya.data.sources import Genome, Say
-from cherimoya.data.track import Track, stem
+from cherimoya.data.track import Track
+from cherimoya.data.workers import Workers
+
+PART = (1024, 8192)  # loci cut at once: more than the first, if they can be, up to the second
+AT_ONCE = 256  # parts that may be open for reading at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +25,7 @@ class Sources:
     """The opened files, their tracks by group, and what to cut out of them.
 
     places: the loci; excluded: the regions that none may touch
+    folder: where parts are kept; None: nothing is to be cut
     """
 
     config: PrepareConfig
@@ -29,52 +35,149 @@ class Sources:
     signal: list[list[Track]]
     control: list[list[Track]]
     windows: Windows
+    folder: Path | None
+    workers: Workers
     say: Say
 
 
-def gather(places: Places, label: int, sources: Sources) -> Loci:
-    """Sequence, signal and control around each of `places`, read chromosome by chromosome."""
-    config, windows = sources.config, sources.windows
-    starts = windows.starts(places.center)
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """n loci of which sequence, signal and control are on disk.
+
+    parts: folders; part, row: (n,) where each locus is; the rest is described at Cutter
+    """
+
+    places: Places
+    parts: list[Path]
+    part: np.ndarray
+    row: np.ndarray
+    totals: np.ndarray
+    gc: np.ndarray
+    unknown: np.ndarray
+    types: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def take(self, rows: np.ndarray) -> "Cut":
+        """The loci at `rows`, a mask or row numbers."""
+        return Cut(
+            self.places.take(rows),
+            self.parts,
+            self.part[rows],
+            self.row[rows],
+            self.totals[rows],
+            self.gc[rows],
+            self.unknown[rows],
+            {name: types[rows] for name, types in self.types.items()},
+        )
+
+
+class Column:
+    """One array of the loci of several cuts, in the order of `cuts`, read a few rows at a time."""
+
+    def __init__(self, name: str, cuts: Sequence[Cut]) -> None:
+        before = np.cumsum([0, *(len(cut.parts) for cut in cuts)])
+        self._files = [part / f"{name}.npy" for cut in cuts for part in cut.parts]
+        self._part = np.concatenate(
+            [cut.part + first for cut, first in zip(cuts, before, strict=False)]
+        )
+        self._row = np.concatenate([cut.row for cut in cuts])
+        self._open: dict[int, np.ndarray] = {}
+        row = self._file(int(self._part[0]))[:1]
+        types = [cut.types[name].max(initial=0) for cut in cuts if name in cut.types]
+        self.dtype = np.dtype(TYPES[max(types)]) if types else row.dtype
+        self.shape = (len(self._part), *row.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        part, row = self._part[rows], self._row[rows]
+        found = np.empty((len(part), *self.shape[1:]), self.dtype)
+        for i in np.unique(part).tolist():
+            there = part == i
+            found[there] = self._file(i)[row[there]]
+        return found
+
+    def _file(self, i: int) -> np.ndarray:
+        opened = self._open.get(i)
+        if opened is None:
+            if len(self._open) >= AT_ONCE:
+                self._open.clear()
+            opened = self._open[i] = np.load(self._files[i], mmap_mode="r")
+        return opened
+
+
+def cut(places: Places, what: str, sources: Sources) -> Cut:
+    """Sequence, signal and control around each of `places`, kept in parts that are named `what`.
+
+    A part that was kept before of the same places is not cut again.
+    """
+    config, workers = sources.config, sources.workers
+    assert sources.folder is not None
     signal, control = flat(sources.signal), flat(sources.control)
-    orders = _by_chromosome(places)
-    cutter = Cutter(sources.genome, windows, signal, control)
-    found = pieces(cutter, [places.take(rows) for rows in orders], config.processes)
-    what = f"reading {len(signal) + len(control)} tracks at {'peaks' if label else 'background'}"
-    shown = progress.shown(found, what, len(orders), "chromosome", tell=sources.say)
-    columns = [list(arrays) for arrays in zip(*shown, strict=True)]
-    read = [merged(arrays, orders) for arrays in columns]
-    return Loci(
-        sequence=read[0],
-        signal=read[1],
-        control=read[2] if control else None,
-        label=np.full(len(places), label, np.uint8),
-        chrom=places.chrom,
-        start=starts,
-        end=starts + windows.stored,
-        in_window=windows.in_window,
-        out_window=windows.out_window,
-        max_jitter=windows.max_jitter,
-        track_names=[track.name for track in signal],
-        control_names=[track.name for track in control],
-        signal_groups=[len(group) for group in sources.signal],
-        control_groups=[len(group) for group in sources.control],
-        genome=config.genome or stem(Path(config.fasta)),
-        provenance={},
+    orders = _orders(places)
+    parts = [sources.folder / _part_name(what, places.take(rows)) for rows in orders]
+    cutter = Cutter(
+        sources.genome, sources.windows, signal, control, [len(group) for group in sources.signal]
+    )
+    missing = [i for i, part in enumerate(parts) if not part.is_dir()]
+    missing.sort(key=lambda i: -len(orders[i]))  # a long one last would leave the others idle
+    done = workers.map(keep, cutter, [(places.take(orders[i]), parts[i]) for i in missing])
+    label = f"reading {len(signal) + len(control)} tracks at {what}"
+    before = len(parts) - len(missing)
+    for _ in progress.shown(done, label, len(parts), "part", before, tell=sources.say):
+        pass
+    return _kept(
+        places, parts, orders, [len(group) for group in sources.signal], bool(config.control)
     )
 
 
-def n_fractions(places: Places, sources: Sources) -> np.ndarray:
-    """(n,) share of N in the stored sequence of each of `places`."""
-    shares = np.empty(len(places))
-    for rows in _by_chromosome(places):
-        codes = sources.genome.codes(str(places.chrom[rows[0]]))
-        starts = sources.windows.starts(places.center[rows])
-        shares[rows] = n_fraction(codes, starts, sources.windows.stored)
-    return shares
+def _kept(
+    places: Places, parts: list[Path], orders: list[np.ndarray], groups: list[int], control: bool
+) -> Cut:
+    n = len(places)
+    part, row = np.empty(n, np.int32), np.empty(n, np.int32)
+    names = ["signal", "control"] if control else ["signal"]
+    types = {name: np.empty(n, np.uint8) for name in names}
+    totals, gc, unknown = np.empty((n, len(groups))), np.empty(n), np.empty(n, np.int64)
+    for i, (folder, rows) in enumerate(zip(parts, orders, strict=True)):
+        part[rows], row[rows] = i, np.arange(len(rows))
+        with np.load(folder / KNOWN) as known:
+            totals[rows], gc[rows], unknown[rows] = (
+                known[name] for name in ("totals", "gc", "unknown")
+            )
+            for name, values in types.items():
+                values[rows] = known[f"{name}_type"]
+    return Cut(places, parts, part, row, totals, gc, unknown, types)
 
 
-def _by_chromosome(places: Places) -> list[np.ndarray]:
+def _orders(places: Places) -> list[np.ndarray]:
+    """Row numbers of the places of each part, by chromosome and position.
+
+    Small chromosomes share one part, large ones have several.
+    """
+    parts: list[np.ndarray] = []
+    for rows in by_chromosome(places):
+        if parts and len(parts[-1]) + len(rows) <= PART[0]:
+            parts[-1] = np.concatenate([parts[-1], rows])
+        else:
+            parts += np.array_split(rows, -(-len(rows) // PART[1]))
+    return parts
+
+
+def _part_name(what: str, places: Places) -> str:
+    """A name that tells which places are in the part."""
+    digest = hashlib.sha256("\0".join(places.chrom.tolist()).encode())
+    digest.update(places.center.astype("<i8").tobytes())
+    first, last = places.chrom[0], places.chrom[-1]
+    named = first if first == last else f"{first}..{last}"
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in named)
+    return f"{what}-{safe[:60]}-{digest.hexdigest()[:16]}"
+
+
+def by_chromosome(places: Places) -> list[np.ndarray]:
     """Row numbers of the places on each chromosome, in order of position."""
     order = np.lexsort((places.center, places.chrom))
     return np.split(order, np.flatnonzero(places.chrom[order][1:] != places.chrom[order][:-1]) + 1)
@@ -83,17 +186,3 @@ def _by_chromosome(places: Places) -> list[np.ndarray]:
 def flat(groups: list[list[Track]]) -> list[Track]:
     """The tracks of all groups, in order."""
     return [track for group in groups for track in group]
-
-
-def group_totals(loci: Loci) -> np.ndarray:
-    """(n, groups) total signal in the output window."""
-    inside = loci.signal[:, :, loci.max_jitter : loci.max_jitter + loci.out_window]
-    per_track = inside.sum(axis=2, dtype=np.float64)  # (n, tracks)
-    return np.add.reduceat(per_track, np.cumsum([0, *loci.signal_groups[:-1]]), axis=1)
-
-
-def gc_of(loci: Loci) -> np.ndarray:
-    """(n,) GC fraction of the input windows."""
-    n, stored = loci.sequence.shape
-    starts = np.arange(n) * stored + loci.max_jitter
-    return gc_fraction(loci.sequence.ravel(), starts, loci.in_window)

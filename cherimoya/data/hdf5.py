@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -16,7 +19,7 @@ from cherimoya.config import KeysConfig
 from cherimoya.data import plain
 from cherimoya.data.loci import Loci, check, crop
 from cherimoya.data.splits import select_splits
-from cherimoya.errors import DataError
+from cherimoya.errors import DataError, DiskError
 
 __all__ = [
     "FORMAT",
@@ -34,6 +37,8 @@ __all__ = [
 FORMAT = "cherimoya-hdf5"
 VERSION = 1
 CHUNK_BYTES = 1 << 18
+LEVEL = 1  # of gzip
+AHEAD = 16  # chunks in memory for each thread
 REQUIRED = ("sequence", "signal", "label", "chrom", "start", "end")
 # libver: attributes over 64 KB, such as the provenance of many files; locks: see _opened
 CREATE: dict[str, Any] = {"libver": "v108", "locking": False}
@@ -69,20 +74,46 @@ class Header:
         return counts
 
 
+class Column(Protocol):
+    """One row for each locus: an array, or what reads like one, a slice of rows at a time."""
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
 def write(path: str | Path, loci: Loci) -> Path:
     """Write `loci` to `path`, which appears whole or not at all.
 
     Raises DataError when `loci` is not valid, or when the folder or the disk refuses.
     """
-    path = Path(path)
     check(loci, str(path))
+    described = {name: getattr(loci, name) for name in (*NUMBERS, *LISTS, "genome", "provenance")}
+    return write_columns(path, described, loci.arrays())
+
+
+def write_columns(
+    path: str | Path, described: Mapping[str, Any], columns: Mapping[str, Column], threads: int = 1
+) -> Path:
+    """Write valid `columns` to `path`, which appears whole or not at all.
+
+    described: NUMBERS, LISTS, genome and provenance; threads: that compress at once
+
+    Raises DiskError when the folder or the disk refuses.
+    """
+    path = Path(path)
     try:
         with _appearing(path) as temporary, h5py.File(temporary, "w", **CREATE) as file:
-            _write_attributes(file, loci)
-            for name, values in loci.arrays().items():
-                _write_dataset(file, name, values)
+            _write_attributes(file, described)
+            with ThreadPoolExecutor(threads) as pool:
+                for name, values in columns.items():
+                    _write_dataset(file, name, values, pool, AHEAD * threads)
     except OSError as error:
-        raise DataError(
+        raise DiskError(
             f"{path}: cannot be written ({error}). Free space, or choose another folder."
         ) from None
     return path
@@ -122,26 +153,47 @@ def fingerprint(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _write_attributes(file: h5py.File, loci: Loci) -> None:
+def _write_attributes(file: h5py.File, described: Mapping[str, Any]) -> None:
     file.attrs["format"] = FORMAT
     file.attrs["version"] = VERSION
-    file.attrs["genome"] = loci.genome
+    file.attrs["genome"] = described["genome"]
     for name in NUMBERS:
-        file.attrs[name] = getattr(loci, name)
+        file.attrs[name] = described[name]
     for name in LISTS:
-        file.attrs[name] = json.dumps(list(getattr(loci, name)))
-    file.attrs["provenance"] = json.dumps(dict(loci.provenance), sort_keys=True)
+        file.attrs[name] = json.dumps(list(described[name]))
+    file.attrs["provenance"] = json.dumps(dict(described["provenance"]), sort_keys=True)
 
 
-def _write_dataset(file: h5py.File, name: str, values: np.ndarray) -> None:
+def _write_dataset(
+    file: h5py.File, name: str, values: Column, pool: Executor, at_once: int
+) -> None:
+    """Compress in the threads of `pool`, since HDF5's own filters use one; `at_once` chunks."""
     if values.dtype.kind == "U":
-        values = np.char.encode(values, "utf-8")
-    rows = max(1, CHUNK_BYTES // max(1, values[:1].nbytes))
-    chunks = (min(len(values), rows), *values.shape[1:])
+        text: Column = np.char.encode(values[:], "utf-8")
+        values = text
+    n, row_shape = values.shape[0], values.shape[1:]
+    row_bytes = values.dtype.itemsize * math.prod(row_shape)
+    rows = min(n, max(1, CHUNK_BYTES // max(1, row_bytes)))
     shuffle = values.dtype.itemsize > 1 and values.dtype.kind != "S"
-    file.create_dataset(
-        name, data=values, chunks=chunks, compression="gzip", compression_opts=1, shuffle=shuffle
-    )
+    dataset = file.create_dataset(
+        name, values.shape, values.dtype, chunks=(rows, *row_shape),
+        compression="gzip", compression_opts=LEVEL, shuffle=shuffle,
+    )  # fmt: skip
+
+    def compressed(first: int) -> bytes:
+        chunk = values[first : first + rows]
+        if len(chunk) < rows:  # the file holds whole chunks
+            chunk = np.concatenate([chunk, np.zeros((rows - len(chunk), *row_shape), chunk.dtype)])
+        if shuffle:
+            flat = np.ascontiguousarray(chunk).reshape(-1, 1)
+            chunk = flat.view(np.uint8).T
+        return zlib.compress(chunk.tobytes(), LEVEL)
+
+    starts = list(range(0, n, rows))
+    for begin in range(0, len(starts), at_once):
+        some = starts[begin : begin + at_once]
+        for first, data in zip(some, pool.map(compressed, some), strict=True):
+            dataset.id.write_direct_chunk((first, *(0 for _ in row_shape)), data)
 
 
 def _read_own(file: h5py.File, path: str | Path, rows: np.ndarray | None) -> Loci:

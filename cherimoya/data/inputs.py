@@ -9,17 +9,23 @@ import numpy as np
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data.aliases import Aliases, check_names, named
 from cherimoya.data.background import Windows
-from cherimoya.data.gather import Sources, flat
+from cherimoya.data.gather import PART, Sources, flat
+from cherimoya.data.partial import spooled_genome
 from cherimoya.data.places import Places, joined, read_places
 from cherimoya.data.sources import Genome, Say, read_genome
 from cherimoya.data.splits import shown
 from cherimoya.data.track import Track
 from cherimoya.data.tracks import check_lengths, open_tracks
+from cherimoya.data.workers import Workers, core_count
+from cherimoya.errors import DataError
+
+WORTH_WINDOWS = 50_000  # of signal
+WORTH_BYTES = 100_000_000
 
 
 @contextmanager
-def open_sources(config: PrepareConfig, scratch: Path | None, say: Say) -> Iterator[Sources]:
-    """Every source file that `config` names; the genome's codes go to the folder `scratch`, if any.
+def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterator[Sources]:
+    """Every source file that `config` names; what is made of them is kept in `folder`, if any.
 
     Raises DataError when a file cannot be read, or when two are of different genomes.
     """
@@ -27,10 +33,14 @@ def open_sources(config: PrepareConfig, scratch: Path | None, say: Say) -> Itera
     say(f"loci are centred on their {config.center}s (center={config.center})")
     regions = [read_places(path, "midpoint", "exclude") for path in config.exclude_files]
     with (
-        open_tracks(config.signal, "signal", config, scratch, say) as signal,
-        open_tracks(config.control, "control", config, scratch, say) as control,
+        Workers(_worker_count(config, files) if folder else 1, folder or Path()) as workers,
+        open_tracks(config.signal, "signal", config, folder, say) as signal,
+        open_tracks(config.control, "control", config, folder, say) as control,
     ):
-        genome = read_genome(config.fasta, scratch / "genome" if scratch else None, say)
+        if folder:
+            genome = spooled_genome(config.fasta, folder, say)
+        else:
+            genome = read_genome(config.fasta, None, say)
         aliases = Aliases(config.chrom_alias, genome)
         places = joined(
             _renamed(part, f"loci={path}", aliases, genome, say)
@@ -54,7 +64,20 @@ def open_sources(config: PrepareConfig, scratch: Path | None, say: Say) -> Itera
         for line in dict.fromkeys(lines):  # two strands of a file say the same
             say(line)
         windows = Windows(config.in_window, config.out_window, config.max_jitter)
-        yield Sources(config, genome, places, excluded, signal, control, windows, say)
+        yield Sources(
+            config, genome, places, excluded, signal, control, windows, folder, workers, say
+        )
+
+
+def _worker_count(config: PrepareConfig, loci: list[Places]) -> int:
+    """As many processes as have something to do, if the work takes longer than to start them."""
+    paths = [path for group in (*config.signal, *config.control) for path in group]
+    windows = round(sum(map(len, loci)) * (1 + config.background_ratio))
+    size = sum(Path(path).stat().st_size for path in [config.fasta, *paths] if Path(path).exists())
+    if windows * len(paths) < WORTH_WINDOWS and size < WORTH_BYTES:
+        return 1
+    chroms = len({chrom for part in loci for chrom in part.chrom.tolist()})
+    return min(config.processes or core_count(), chroms + windows // PART[1])
 
 
 def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome, say: Say) -> Places:
@@ -63,6 +86,14 @@ def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome, say: 
         say(f"{where}: {named(changed)}")
     places = places.renamed(changed)
     check_names(places.chrom.tolist(), genome.lengths, where, genome)
+    lengths = np.array([genome.lengths.get(name, np.inf) for name in places.chrom.tolist()])
+    for row in np.flatnonzero(places.start >= lengths)[:1].tolist():
+        chrom = str(places.chrom[row])
+        raise DataError(
+            f"{where}: {places.name(row)} lies beyond the end of {chrom}, which has "
+            f"{genome.lengths[chrom]:,} bases in fasta={genome.path}. They are of different "
+            "assemblies: give the FASTA that the file was made with."
+        )
     return places
 
 

@@ -4,14 +4,15 @@ from pathlib import Path
 
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import origin
-from cherimoya.data.cutting import core_count
-from cherimoya.data.gather import Sources, flat
+from cherimoya.data.gather import PART, Sources, flat
 from cherimoya.data.inputs import open_sources
+from cherimoya.data.partial import folder_for
 from cherimoya.data.places import Places
 from cherimoya.data.prepare import placed
 from cherimoya.data.sources import Say
 from cherimoya.data.splits import shown
 from cherimoya.data.track import Track
+from cherimoya.data.workers import core_count
 from cherimoya.errors import DataError
 
 COUNT = 2  # bytes, in most experiments
@@ -55,23 +56,25 @@ def _costs(places: Places, sources: Sources) -> list[str]:
     tracks, controls = len(flat(sources.signal)), len(flat(sources.control))
     length = windows.out_window + 2 * windows.max_jitter
     rows = round(len(places) * (1 + config.background_ratio))
-    arrays = [windows.stored, COUNT * tracks * length, COUNT * controls * windows.stored]
-    longest = max(sources.genome.lengths.values(), default=0)
+    each = windows.stored + COUNT * (tracks * length + controls * windows.stored)
     processes = config.processes or core_count()
-    # the largest array is held twice while peaks and background are joined
-    memory = rows * (sum(arrays) + max(arrays)) + longest + processes * PER_PROCESS
+    # a process holds a part twice while it joins its blocks
+    memory = (1 + processes) * PER_PROCESS + processes * 2 * min(rows, PART[1]) * each
     bases = sum(sources.genome.lengths.values())
     return [
         f"would read {tracks + controls} tracks at {rows:,} windows of {windows.stored:,} bases, "
         f"background included, in {processes} processes",
-        f"needs about {memory / GB:.2g} GB of memory, and {bases / GB:.2g} GB of disk beside "
-        "the output while it runs",
+        f"needs about {memory / GB:.2g} GB of memory, and {(bases + rows * each) / GB:.2g} GB of "
+        "disk beside the output while it runs",
     ]
 
 
 def _fate(output: Path, config: PrepareConfig) -> str:
     origin.check_output(output)
     if not output.exists():
+        left = folder_for(output)
+        if left.is_dir():
+            return f"would be written, with what is in {left} if that is of the same inputs"
         return "would be written"
     try:
         origin.check_unchanged(output, config)

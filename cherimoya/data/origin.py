@@ -12,6 +12,8 @@ from cherimoya import __version__
 from cherimoya.config import to_dict
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import hdf5
+from cherimoya.data.aliases import CHOICES
+from cherimoya.data.sources import check_exists
 from cherimoya.errors import DataError
 
 FILES = ("fasta", "loci", "exclude", "signal", "control")  # named in full by `sources`
@@ -45,6 +47,18 @@ def check_output(output: Path) -> Path:
     return folder
 
 
+def begun_with(config: PrepareConfig) -> dict[str, Any]:
+    """What the parts of a preparation depend on: keys, and files by path, size and time."""
+    facts = {k: v for k, v in to_dict(config).items() if k not in (*FILES, *FREE)}
+    for i, (key, path) in enumerate(_files(config)):
+        check_exists(Path(path), key)
+        stat = Path(path).stat()
+        facts[f"{key} {i + 1}"] = [str(Path(path).absolute()), stat.st_size, stat.st_mtime_ns]
+    for key in ("signal", "control"):
+        facts[f"files in {key}"] = [len(group) for group in getattr(config, key)]
+    return facts | {"version": __version__}
+
+
 def check_unchanged(output: Path, config: PrepareConfig) -> None:
     """Raise DataError, saying what differs, unless the file `output` is what `config` makes."""
     fix = "Choose another name, or set overwrite=true to prepare it again."
@@ -75,14 +89,15 @@ def _files(config: PrepareConfig) -> list[tuple[str, str | Path]]:
     files: list[tuple[str, str | Path]] = [("fasta", config.fasta)]
     files += [("loci", path) for path in config.loci_files]
     files += [("exclude", path) for path in config.exclude_files]
+    if config.chrom_alias not in CHOICES and Path(config.chrom_alias).is_file():
+        files.append(("chrom_alias", config.chrom_alias))
     for key in ("signal", "control"):
         files += [(key, path) for group in getattr(config, key) for path in group]
     return files
 
 
 def _described(key: str, path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{key}={path}: no such file. Relative paths start at {Path.cwd()}.")
+    check_exists(path, key)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"key": key, "name": path.name, "size": path.stat().st_size, "sha256": digest}

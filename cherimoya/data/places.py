@@ -93,8 +93,10 @@ def read_places(path: str | Path, center: str, key: str = "loci") -> Places:
             for number, line in enumerate(file, 1):
                 if line.strip() and not line.startswith(NO_FIELDS):
                     rows.append(_place(line, center, f"{key}={path}, line {number}"))
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{key}={path}: not a BED file ({error}). Give a text file.") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{key}={path}: truncated or damaged ({error}). Copy it again.") from None
     if not rows:
         raise DataError(f"{key}={path}: no loci in it. Give a BED file with at least one line.")
     chrom, middle, start, end = zip(*rows, strict=True)
@@ -106,14 +108,15 @@ def _place(line: str, center: str, where: str) -> tuple[str, int, int, int]:
     columns = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
     if len(columns) < 3:
         raise DataError(
-            f"{where}: {line.strip()!r} has {len(columns)} columns. BED needs chrom, start, end."
+            f"{where}: {line.strip()!r} has {len(columns)} columns. BED needs chrom, start, end, "
+            "separated by tabs or spaces."
         )
     try:
         start, end = int(columns[1]), int(columns[2])
     except ValueError:
         raise DataError(
-            f"{where}: start {columns[1]!r} and end {columns[2]!r} must be whole numbers. "
-            "If this line is a header, start it with #."
+            f"{where}: start {columns[1]!r} and end {columns[2]!r} must be whole numbers, "
+            "as in BED: chrom, start, end. If this line is a header, start it with #."
         ) from None
     if not 0 <= start < end:
         raise DataError(

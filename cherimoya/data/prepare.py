@@ -1,11 +1,11 @@
 """FASTA + tracks + BED -> the HDF5 file of loci, with GC-matched background."""
 
 import errno
+import os
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import hdf5, origin
 from cherimoya.data.background import candidates, match_gc
 from cherimoya.data.funnel import Funnel
-from cherimoya.data.gather import Sources, gather, gc_of, group_totals, n_fractions
+from cherimoya.data.gather import Column, Cut, Sources, cut, flat
 from cherimoya.data.inputs import open_sources
-from cherimoya.data.loci import N_CODE, Loci, smallest_integers
-from cherimoya.data.places import Places, apart, overlapping
+from cherimoya.data.partial import continued
+from cherimoya.data.places import Places, apart, joined, overlapping
 from cherimoya.data.sources import Say
+from cherimoya.data.track import stem
 from cherimoya.errors import DataError
 
 OUTLIER_PERCENTILE = 99
@@ -29,7 +30,8 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
 
     A window is centred on base `center` when it covers [center - length // 2, ...). Peaks keep
     the order of the BED files, then follows the background by chromosome and position. The
-    same files and configuration give the same loci, so an output made of them is left as it is.
+    same files and configuration give the same loci, so an output made of them is left as it is,
+    and a preparation that was interrupted goes on with the parts that are done.
     `say` is told about progress, in lines.
 
     Raises DataError, before any long work where it can, naming the file and the fix.
@@ -41,27 +43,25 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
         origin.check_unchanged(output, config)
         say(f"{output}: up to date, made from these files and this configuration already")
         return output
+    begun_with = origin.begun_with(config)
     try:
         with (
-            TemporaryDirectory(prefix=f".{output.name}.", dir=folder) as scratch,
-            open_sources(config, Path(scratch), say) as sources,
+            continued(output, begun_with, say) as parts,
+            open_sources(config, parts, say) as sources,
         ):
-            loci = _loci(sources)
+            peaks, background, described = _loci(sources)
+            if origin.begun_with(config) != begun_with:
+                raise DataError("an input file has changed while it was read. Start again.")
+            said = _write(output, peaks, background, described, sources)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DataError(
             f"output={output}: the disk is full. While preparing, {folder} needs as many bytes as "
-            "the genome has bases, and 8 for each fragment. Free space, or choose another folder."
+            "the genome has bases, 8 for each fragment, and the windows uncompressed (check=true "
+            "says how many). Free space, or choose another folder."
         ) from None
-    say(f"writing {output} ...")
-    hdf5.write(output, loci)
-    peaks = int(loci.label.sum())
-    say(
-        f"{output}: {peaks:,} peaks and {len(loci) - peaks:,} background loci, "
-        f"tracks {', '.join(loci.track_names)} ({loci.signal.dtype}), "
-        f"{output.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s"
-    )
+    say(f"{said}, {output.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s")
     return output
 
 
@@ -80,6 +80,8 @@ def placed(sources: Sources) -> tuple[Places, Funnel]:
     starts = windows.starts(places.center)
     lengths = np.array([genome.lengths[name] for name in places.chrom.tolist()])
     inside = (starts >= 0) & (starts + windows.stored <= lengths)
+    if not inside.all():
+        sources.say(_past(places.take(~inside), sources))
     _check_some(funnel.keep("past an end of the chromosome", inside), funnel)
     places = places.take(inside)
     places = places.take(funnel.keep("same centre as another", _first_of_each(places)))
@@ -93,89 +95,132 @@ def placed(sources: Sources) -> tuple[Places, Funnel]:
     return places, funnel
 
 
-def _loci(sources: Sources) -> Loci:
-    """Peaks that pass every filter and their background, with provenance."""
+def _past(places: Places, sources: Sources) -> str:
+    """What to say of loci whose windows reach past an end of their chromosome."""
+    chrom = str(places.chrom[0])
+    return (
+        f"{len(places):,} loci are left out because their windows of {sources.windows.stored:,} "
+        f"bases reach past an end of the chromosome, the first {places.name(0)} ({chrom} has "
+        f"{sources.genome.lengths[chrom]:,} bases). A smaller in_window or max_jitter keeps more."
+    )
+
+
+def _loci(sources: Sources) -> tuple[Cut, Cut | None, dict[str, Any]]:
+    """Peaks that pass every filter, their background if there is some, and attributes of both."""
     config, say = sources.config, sources.say
     peaks, cut_offs, funnel = _peaks(sources)
     say(funnel.table())
     _check_any_signal(peaks, config)
-    parts, gc = [peaks], dict[str, list[int]]()
-    del peaks  # `parts` alone holds it
+    background, gc = None, dict[str, list[int]]()
     if config.background_ratio > 0:
-        others, gc = _background(parts[0], cut_offs, sources)
-        parts += others
-        del others
-    loci = _joined(parts)
-    _say_letters(loci, sources)
-    signal = smallest_integers(loci.signal)
-    if signal.dtype.kind == "f":
-        say("the signal is not whole numbers: stored as float32. Counts train best unnormalised.")
-    control = None if loci.control is None else smallest_integers(loci.control)
+        background, gc = _background(peaks, cut_offs, sources)
     provenance = origin.provenance(config) | {"gc": gc}
     provenance["funnel"] = [list(row) for row in funnel.rows]
-    return replace(loci, signal=signal, control=control, provenance=provenance)
+    windows = sources.windows
+    return peaks, background, {
+        "in_window": windows.in_window,
+        "out_window": windows.out_window,
+        "max_jitter": windows.max_jitter,
+        "track_names": [track.name for track in flat(sources.signal)],
+        "control_names": [track.name for track in flat(sources.control)],
+        "signal_groups": [len(group) for group in sources.signal],
+        "control_groups": [len(group) for group in sources.control],
+        "genome": config.genome or stem(Path(config.fasta)),
+        "provenance": provenance,
+    }  # fmt: skip
 
 
-def _peaks(sources: Sources) -> tuple[Loci, np.ndarray | None, Funnel]:
+def _peaks(sources: Sources) -> tuple[Cut, np.ndarray | None, Funnel]:
     """The loci that pass every filter, and the outlier cut-off of each signal group."""
     config = sources.config
     places, funnel = placed(sources)
-    few_n = n_fractions(places, sources) <= config.max_n_fraction
+    peaks = cut(places, "peaks", sources)
+    _say_letters(int(peaks.unknown.sum()), sources)
+    few_n = peaks.unknown / sources.windows.stored <= config.max_n_fraction
     _check_some(funnel.keep(f"N over {config.max_n_fraction:.0%}", few_n), funnel)
-    loci = gather(places.take(few_n), 1, sources)
-    totals = group_totals(loci)
-    left = np.arange(len(loci))
+    peaks = peaks.take(few_n)
     if config.min_counts > 0:
-        enough = totals.sum(axis=1) >= config.min_counts
+        enough = peaks.totals.sum(axis=1) >= config.min_counts
         _check_some(funnel.keep(f"under {config.min_counts:g} counts", enough), funnel)
-        left = left[enough]
+        peaks = peaks.take(enough)
     cut_offs = None
     if config.outlier_factor is not None:
-        high = np.percentile(totals[left], OUTLIER_PERCENTILE, axis=0)  # (groups,)
+        high = np.percentile(peaks.totals, OUTLIER_PERCENTILE, axis=0)  # (groups,)
         cut_offs = np.where(high > 0, config.outlier_factor * high, np.inf)
         said = ", ".join(f"{value:,.0f}" for value in cut_offs)
-        usual = np.all(totals[left] <= cut_offs, axis=1)
+        usual = np.all(peaks.totals <= cut_offs, axis=1)
         _check_some(funnel.keep(f"over the outlier cut-off ({said} counts)", usual), funnel)
-        left = left[usual]
-    return loci if len(left) == len(loci) else loci.take(left), cut_offs, funnel
+        peaks = peaks.take(usual)
+    return peaks, cut_offs, funnel
 
 
 def _background(
-    peaks: Loci, cut_offs: np.ndarray | None, sources: Sources
-) -> tuple[list[Loci], dict[str, list[int]]]:
+    peaks: Cut, cut_offs: np.ndarray | None, sources: Sources
+) -> tuple[Cut | None, dict[str, list[int]]]:
     """Background loci matched to `peaks`, away from all loci, and how many have which GC.
 
-    An empty list and dictionary if there are none.
+    None and an empty dictionary if there are none.
     """
     config, say = sources.config, sources.say
     rng = np.random.default_rng(config.seed)
-    near = sources.places.take(np.isin(sources.places.chrom, np.unique(peaks.chrom)))
+    near = sources.places.take(np.isin(sources.places.chrom, np.unique(peaks.places.chrom)))
     pool, pool_gc = candidates(
-        sources.genome, near, sources.windows, config.min_distance, config.max_n_fraction, rng
+        sources.genome,
+        near,
+        sources.windows,
+        config.min_distance,
+        config.max_n_fraction,
+        rng,
+        sources.workers,
     )
     free = ~_in_excluded(pool, sources)
     pool, pool_gc = pool.take(free), pool_gc[free]
     asked = round(config.background_ratio * len(peaks))
-    target = gc_of(peaks)
-    rows = match_gc(target, pool_gc, asked, config.gc_bin, rng)
+    rows = match_gc(peaks.gc, pool_gc, asked, config.gc_bin, rng)
     fix = "Lower background_ratio or min_distance, or widen gc_bin, to get what is asked."
     if not len(rows):
         say(f"background: none of {asked:,} asked: {len(pool):,} windows away from peaks. {fix}")
-        return [], {}
-    loci = gather(pool.take(rows), 0, sources)
+        return None, {}
+    loci = cut(pool.take(rows), "background", sources)
     if cut_offs is not None:
-        loci = loci.take(np.all(group_totals(loci) <= cut_offs, axis=1))
+        loci = loci.take(np.all(loci.totals <= cut_offs, axis=1))
     short = "" if len(loci) == asked else f" {fix}"
+    found = loci.gc.mean() if len(loci) else np.nan
     say(
         f"background: {len(loci):,} of {asked:,} asked, from {len(pool):,} windows away from "
-        f"peaks; mean GC {gc_of(loci).mean():.3f}, peaks {target.mean():.3f}.{short}"
+        f"peaks; mean GC {found:.3f}, peaks {peaks.gc.mean():.3f}.{short}"
     )
     if not len(loci):
-        return [], {}
-    shares = {"peaks": target, "background": gc_of(loci), "free windows": pool_gc}
-    return [loci], {
+        return None, {}
+    shares = {"peaks": peaks.gc, "background": loci.gc, "free windows": pool_gc}
+    return loci, {
         name: np.histogram(values, GC_BINS, (0, 1))[0].tolist() for name, values in shares.items()
     }
+
+
+def _write(
+    output: Path, peaks: Cut, background: Cut | None, described: dict[str, Any], sources: Sources
+) -> str:
+    """Write the loci, and say what is to be known of them; returns what was written, in words."""
+    cuts, say = [peaks] if background is None else [peaks, background], sources.say
+    places = joined(one.places for one in cuts)
+    starts, labels = sources.windows.starts(places.center), np.zeros(len(places), np.uint8)
+    labels[: len(peaks)] = 1
+    names = ("sequence", "signal", "control") if sources.control else ("sequence", "signal")
+    columns: dict[str, Any] = {name: Column(name, cuts) for name in names}
+    signal = columns["signal"].dtype
+    columns |= {"label": labels, "chrom": places.chrom}
+    columns |= {"start": starts, "end": starts + sources.windows.stored}
+    if signal.kind == "f":
+        say(_fractions(peaks, described["track_names"]))
+    say(f"writing {output} ...")
+    assert sources.folder is not None
+    made = sources.folder / output.name  # so that a kill leaves nothing elsewhere
+    os.replace(hdf5.write_columns(made, described, columns, sources.workers.count), output)
+    return (
+        f"{output}: {len(peaks):,} peaks and {len(places) - len(peaks):,} background loci, "
+        f"tracks {', '.join(described['track_names'])} ({signal})"
+    )
 
 
 def _in_excluded(places: Places, sources: Sources) -> np.ndarray:
@@ -184,25 +229,27 @@ def _in_excluded(places: Places, sources: Sources) -> np.ndarray:
     return overlapping(places, starts, starts + sources.windows.stored, sources.excluded)
 
 
-def _say_letters(loci: Loci, sources: Sources) -> None:
+def _say_letters(inside: int, sources: Sources) -> None:
     letters: Counter[str] = Counter()
     for chrom in np.unique(sources.places.chrom).tolist():
         letters.update(sources.genome.letters.get(chrom, {}))
     if letters:
         listed = ", ".join(f"{letter} {count:,}" for letter, count in sorted(letters.items()))
-        inside = int((loci.sequence == N_CODE).sum())
         sources.say(
             f"letters other than A C G T are treated as N: {listed} ({inside:,} in the windows)"
         )
 
 
-def _joined(parts: list[Loci]) -> Loci:
-    """The loci of all `parts`, in order. Empties `parts`, to hold no more than one array twice."""
-    columns = [part.arrays() for part in parts]
-    shell = replace(parts[0], **{name: np.zeros(0) for name in columns[0]})  # type: ignore[arg-type]
-    parts.clear()
-    arrays = {name: np.concatenate([c.pop(name) for c in columns]) for name in list(columns[0])}
-    return replace(shell, **arrays)  # type: ignore[arg-type]
+def _fractions(peaks: Cut, names: list[str]) -> str:
+    """What to say of signal that is not whole numbers, or of numbers over 2^31."""
+    rows = np.flatnonzero(peaks.types["signal"] == peaks.types["signal"].max())
+    values = Column("signal", [peaks.take(rows[:1])])[:1][0]  # (tracks, length)
+    found = [name for name, v in zip(names, values, strict=True) if (v != np.rint(v)).any()]
+    return (
+        f"the signal is not whole numbers ({', '.join(found) or 'or too large'} at "
+        f"{peaks.places.name(rows[0])}, {len(rows):,} such loci): stored as float32. Counts train "
+        "best as they are: give a file that is not normalised, if there is one."
+    )
 
 
 def _first_of_each(places: Places) -> np.ndarray:
@@ -223,8 +270,8 @@ def _check_some(mask: np.ndarray, funnel: Funnel) -> None:
         )
 
 
-def _check_any_signal(peaks: Loci, config: PrepareConfig) -> None:
-    for group, total in zip(config.signal, group_totals(peaks).sum(axis=0), strict=True):
+def _check_any_signal(peaks: Cut, config: PrepareConfig) -> None:
+    for group, total in zip(config.signal, peaks.totals.sum(axis=0), strict=True):
         if total == 0:
             raise DataError(
                 f"signal: {', '.join(group)} is zero at all {len(peaks):,} loci. Check that the "

@@ -3,7 +3,6 @@
 import gzip
 import importlib
 import os
-import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -23,7 +22,7 @@ from cherimoya.errors import DataError
 Say = Callable[[str], None]
 
 GZIP_MAGIC = b"\x1f\x8b"
-FASTA_BLOCK = 1 << 26
+FASTA_BLOCK = 1 << 22  # larger ones are handed back to the system each time
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +101,7 @@ def check_exists(path: Path, key: str) -> None:
             f"Relative paths start at {Path.cwd()}."
         )
     if path.stat().st_size == 0:
-        raise DataError(f"{key}={path}: the file is empty.")
+        raise DataError(f"{key}={path}: the file is empty. Make or copy it again, or leave it out.")
 
 
 def _fasta_pieces(file: IO[bytes], path: Path) -> Iterator[tuple[bytes | None, bytes]]:
@@ -119,16 +118,14 @@ def _fasta_pieces(file: IO[bytes], path: Path) -> Iterator[tuple[bytes | None, b
 
 def _split_headers(lines: bytes) -> Iterator[tuple[bytes | None, bytes]]:
     """The same for whole lines."""
-    if b">" not in lines:
-        if lines:
-            yield None, lines
-        return
-    before, *records = re.split(rb"^>", lines, flags=re.MULTILINE)
-    if before:
-        yield None, before
-    for record in records:
-        header, _, letters = record.partition(b"\n")
+    at = 0 if lines.startswith(b">") else lines.find(b"\n>") + 1 or len(lines)
+    if at:
+        yield None, lines[:at]
+    while at < len(lines):
+        end = lines.find(b"\n>", at) + 1 or len(lines)
+        header, _, letters = lines[at + 1 : end].partition(b"\n")
         yield header, letters
+        at = end
 
 
 def _upper(counts: Counter[int]) -> Counter[str]:

@@ -4,6 +4,7 @@ import gzip
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 
 from cherimoya import progress
@@ -26,21 +27,25 @@ def open_tracks(
 ) -> Iterator[list[list[Track]]]:
     """The tracks of the files in each group, which the configuration names under `key`.
 
-    scratch: a folder for temporary files; None: the system's. tell: hears how far reading is
+    scratch: a folder in which what was read of a file is kept; None: a temporary one.
+    tell: hears how far reading is
     """
+    number = count(1)
     with ExitStack() as stack:
         yield [
             [
                 track
                 for path in map(Path, group)
-                for track in stack.enter_context(_opened(path, key, config, scratch, tell))
+                for track in stack.enter_context(
+                    _opened(path, key, config, scratch and scratch / f"{key}-{next(number)}", tell)
+                )
             ]
             for group in groups
         ]
 
 
 def _opened(
-    path: Path, key: str, config: PrepareConfig, scratch: Path | None, tell: Say
+    path: Path, key: str, config: PrepareConfig, spool: Path | None, tell: Say
 ) -> AbstractContextManager[list[Track]]:
     check_exists(path, key)
     with open(path, "rb") as file:
@@ -55,7 +60,7 @@ def _opened(
     if head.startswith(bam.MAGIC):
         return bam.opened(path, key, config.bam)
     _check_fragments(head, f"{key}={path}")
-    return fragments.opened(path, key, config.fragments, scratch, tell)
+    return fragments.opened(path, key, config.fragments, spool, tell)
 
 
 def _check_fragments(head: bytes, where: str) -> None:
@@ -65,6 +70,8 @@ def _check_fragments(head: bytes, where: str) -> None:
             f"{where}: SAM or CRAM. Turn it into a sorted BAM: samtools sort -o reads.bam, "
             "samtools index reads.bam"
         )
+    if any(word in head for word in (b"type=wiggle", b"fixedStep", b"variableStep")):
+        raise DataError(f"{where}: a wiggle text file. Turn it into a bigWig: wigToBigWig")
     lines = [x for x in head.split(b"\n") if not x.startswith((b"#", b"track", b"browser"))]
     columns = lines[0].split(b"\t") if lines else []
     if b"\0" in head or len(columns) < 3:

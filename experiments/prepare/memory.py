@@ -5,11 +5,14 @@ python experiments/prepare/memory.py --gigabases 3 --peaks 75000 --folder /scrat
 
 import argparse
 import csv
+import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,10 @@ WIDTH = 80  # letters a line
 WINDOWS = ["in_window=2114", "out_window=1000", "max_jitter=500"]
 COUNTED = 60  # bases with counts around each peak, on each strand
 READ = 50  # bases
-COLUMNS = ["date", "gigabases", "peaks", "reads", "processes", "windows", "seconds", "peak_GB"]
-COLUMNS += ["peak_own_GB", "cpu_share", "output_MB"]
+FIRST = ["date", "commit", "gigabases", "peaks", "reads", "processes", "windows"]
+PHASES = ["fasta_s", "cut_s", "write_s"]  # the genome is spooled; windows are cut; HDF5
+COLUMNS = [*FIRST, "seconds", *PHASES, "cpu_s", "path_cpu_s", "stream_path_s", "peak_GB"]
+COLUMNS += ["peak_own_GB", "output_MB", "machine", "python", "numpy", "pybigtools"]
 
 
 def main() -> None:
@@ -36,6 +41,7 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=0, help="of a BAM, instead of two bigWigs")
     parser.add_argument("--processes", type=int, nargs="+", default=[2])
     parser.add_argument("--folder", type=Path, required=True, help="room for twice the genome")
+    parser.add_argument("--commit", help="of the code, where it lies in no repository")
     asked = parser.parse_args()
     rng = np.random.default_rng(0)
     lengths = {
@@ -48,8 +54,12 @@ def main() -> None:
     if asked.reads:
         align(asked.folder / "reads.bam", lengths, centers, asked.reads, rng)
         signal = f"[{asked.folder}/reads.bam]"
-    known = {"date": date.today(), "gigabases": asked.gigabases, "peaks": asked.peaks}
-    known |= {"reads": asked.reads}
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
+    commit = asked.commit or subprocess.check_output(command, cwd=HERE, text=True).strip()
+    known = {"date": date.today(), "commit": commit, "gigabases": asked.gigabases}
+    known |= {"peaks": asked.peaks, "reads": asked.reads, "machine": machine()}
+    known |= {"python": platform.python_version()}
+    known |= {name: version(name) for name in ("numpy", "pybigtools")}
     for processes in asked.processes:
         found = measured(asked.folder, signal, processes)
         record(known | {"processes": processes} | found)
@@ -141,37 +151,67 @@ def align(
 
 
 def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
-    """Run cherimoya-prepare; its time, and the largest memory of it and its processes."""
-    output = folder / "out.h5"
+    """Run cherimoya-prepare; its time by phase, and the largest memory of it and its processes."""
+    output, partial = folder / "out.h5", folder / "out.h5.partial"
     output.unlink(missing_ok=True)
     command = [sys.executable, "-c", "from cherimoya.cli_apps import prepare; prepare()"]
     command += [f"fasta={folder}/genome.fa", f"loci={folder}/peaks.bed", f"output={output}"]
-    command += [f"signal=[{signal}]", f"processes={processes}", "bam.stranded=true"]
+    command += [f"signal=[{signal}]", f"processes={processes}", "bam.stranded=true", "plots=false"]
     began, peak, own = time.monotonic(), 0.0, 0.0
+    used: dict[int, float] = {}  # by process, and by -1 the first process's main thread
+    reached, before = dict[str, float](), 0.0
     with subprocess.Popen([*command, *WINDOWS]) as process:
-        cpu = 0.0
         while process.poll() is None:
             family = [process.pid, *children(process.pid)]
             now = [memory(pid) for pid in family]
             peak = max(peak, sum(whole for whole, _ in now))
             own = max(own, sum(anonymous for _, anonymous in now))
-            cpu = max(cpu, sum(seconds(pid) for pid in family))
-            time.sleep(0.2)
+            used |= {pid: max(used.get(pid, 0), seconds(f"{pid}/stat")) for pid in family}
+            used[-1] = max(used.get(-1, 0), seconds(f"{process.pid}/task/{process.pid}/stat"))
+            if (partial / "genome.json").exists():
+                if "fasta_s" not in reached:
+                    before = path(used, process.pid, processes)
+                reached.setdefault("fasta_s", time.monotonic() - began)
+            if list(partial.glob(".out.h5.*.tmp")):
+                reached.setdefault("cut_s", time.monotonic() - began)
+            time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"cherimoya-prepare failed with {process.returncode}")
     import h5py
 
     with h5py.File(output) as file:
         windows = len(file["sequence"])
-    wall = time.monotonic() - began
+    reached["write_s"] = wall = time.monotonic() - began
+    whole = path(used, process.pid, processes)
+    ends = [0.0, *(reached.get(name, 0.0) for name in PHASES)]
     return {
         "windows": windows,
         "seconds": round(wall, 1),
+        **{name: round(b - a, 1) for name, a, b in zip(PHASES, ends, ends[1:], strict=False)},
+        "cpu_s": round(sum(used.values()) - used[-1], 1),
+        "path_cpu_s": round(whole, 1),
+        "stream_path_s": round(whole - before, 1),
         "peak_GB": round(peak / 1e6, 2),
         "peak_own_GB": round(own / 1e6, 2),
-        "cpu_share": round(cpu / wall, 2),
         "output_MB": round(output.stat().st_size / 1e6),
     }
+
+
+def machine() -> str:
+    """The processor and how many of its cores there are."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
+    return f"{name} x{os.cpu_count()}"
+
+
+def path(used: dict[int, float], first: int, processes: int) -> float:
+    """Processor time on the longest path, which is the time it takes where nobody else works.
+
+    The main thread, the busiest of the other processes, and what threads of the first share.
+    """
+    threads = (used[first] - used[-1]) / processes
+    others = [seconds for pid, seconds in used.items() if pid not in (-1, first)]
+    return used[-1] + max(others, default=0.0) + threads
 
 
 def children(pid: int) -> list[int]:
@@ -193,13 +233,13 @@ def memory(pid: int) -> tuple[int, int]:
     return found.get("Pss", 0), found.get("Pss_Anon", 0)
 
 
-def seconds(pid: int) -> float:
-    """Processor time of the process and of those it has waited for."""
+def seconds(stat: str) -> float:
+    """Processor time of the process or thread that `stat` below /proc is of."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{stat}").read_text().rsplit(")", 1)[1].split()
     except OSError:
         return 0.0
-    return sum(map(int, fields[11:15])) / 100
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

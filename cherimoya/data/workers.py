@@ -1,0 +1,93 @@
+"""The same work on many things, in this process or spread over several."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache, partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from cherimoya.errors import ProcessError
+
+T = TypeVar("T")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """Processes that work until the end of the block; none for a `count` of one.
+
+    They start at once, which takes as long as reading a small genome, and end with this process,
+    however that ends. `folder` is for what they share.
+    """
+
+    def __init__(self, count: int, folder: Path) -> None:
+        self.count, self._folder = count, folder
+        self._executor: ProcessPoolExecutor | None = None
+        self._shared = 0
+
+    def __enter__(self) -> "Workers":
+        if self.count > 1:
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self.count, context, _begin)
+            for _ in range(self.count):
+                self._executor.submit(int)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType
+    ) -> None:
+        if self._executor:
+            self._executor.shutdown(cancel_futures=True)
+
+    def map(
+        self, function: Callable[[T, Job], Result], shared: T, jobs: Iterable[Job]
+    ) -> Iterator[Result]:
+        """function(shared, job) of each of `jobs`, in order. Raises what `function` raises, and
+        ProcessError for a process that was killed."""
+        if self._executor is None:
+            yield from (function(shared, job) for job in jobs)
+            return
+        path = self._folder / f"shared-{self._shared}.pickle"
+        self._shared += 1
+        path.write_bytes(pickle.dumps(shared))
+        try:
+            yield from self._executor.map(partial(_work, function, path), jobs)
+        except BrokenProcessPool:
+            raise ProcessError(
+                "a process that read signal was killed, most often for want of memory. The same "
+                "command goes on after what is done: use fewer processes at once, processes=1. "
+                "(A script that calls prepare() must do so under if __name__ == '__main__':)"
+            ) from None
+
+
+def core_count() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(function: Callable[[Any, Job], Result], path: Path, job: Job) -> Result:
+    return function(_loaded(path), job)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path) -> Any:
+    return pickle.loads(path.read_bytes())

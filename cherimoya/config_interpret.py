@@ -74,6 +74,7 @@ class VariantsConfig(AskedModels):
 
     variants: str
     fasta: str
+    chrom_alias: str
     in_window: int | None = checked(at_least=1)
     random_variants: int = checked(at_least=0)
     vcf: bool

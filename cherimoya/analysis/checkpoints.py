@@ -69,6 +69,21 @@ def find_checkpoint(named: str) -> Checkpoint:
     return Checkpoint(path, read_run(folder) if own else None)
 
 
+def trained_window(found: Sequence[Checkpoint], key: str = "in_window") -> int | None:
+    """Bases in that the models were trained with; None where no run says.
+
+    Raises ConfigError where runs say several, of which `key` must choose.
+    """
+    said = {one.window[0]: one.path for one in found if one.window[0] is not None}
+    if len(said) > 1:
+        listed = ", ".join(f"{path} with {length:,}" for length, path in said.items())
+        raise ConfigError(
+            f"the models were trained with windows of several lengths: {listed}. Choose one with "
+            f"{key}; their normalisation spans the whole window."
+        )
+    return next(iter(said), None)
+
+
 def load_ensemble(
     found: Sequence[Checkpoint],
     device: torch.device,

@@ -3,11 +3,15 @@
 import csv
 import gzip
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import clean_environment
 from interpreted import configured, save_model
 from toy import Toy
 
@@ -397,6 +401,37 @@ def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
     assert calls == [16, 14, 14]
     assert "16 of 30 variants were done before" in capsys.readouterr().out
     assert table(asked().output) == table(toy.folder / "whole.tsv")
+    assert not list(toy.folder.glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_bytes(toy: Toy, model):
+    """SIGKILL, once in the middle of the work and once between the two files."""
+    vcf(toy, *snvs(toy, *range(500, 1500, 20)))
+
+    def begun(output: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from cherimoya.cli_apps import variants; variants()",
+             f"checkpoint={model}", "variants=v.vcf", "fasta=toy.fa", f"in_window={LENGTH}",
+             "random_variants=1000", f"output={output}", "batch_size=4", "device=cpu"],
+            cwd=toy.folder, env=clean_environment(), stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    assert begun("whole.tsv").communicate(timeout=120)
+    journal = toy.folder / ".cut.tsv.partial"
+    killed = begun("cut.tsv")
+    while not journal.is_file() or journal.read_text().count("\n") < 100:
+        assert killed.poll() is None, "it ended before it was killed"
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    assert not (toy.folder / "cut.tsv").exists()
+    (toy.folder / "cut.vcf").write_text("as if killed after the first file")
+    said, _ = begun("cut.tsv").communicate(timeout=120)
+    assert "of 1,050 variants were done before" in said
+    for name in ("tsv", "vcf"):
+        cut, whole = ((toy.folder / f"{n}.{name}").read_text() for n in ("cut", "whole"))
+        assert cut.replace("cut.tsv", "whole.tsv") == whole
     assert not list(toy.folder.glob(".*"))
 
 

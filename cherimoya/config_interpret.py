@@ -19,7 +19,6 @@ class SequencesConfig:
 class AskedModels(ModelsConfig):
     """Models that are asked about sequences."""
 
-    overwrite: bool
     seed: int = checked(at_least=0)
     batch_size: int | None = checked(at_least=1)
 

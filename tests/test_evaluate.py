@@ -1,6 +1,7 @@
 """cherimoya-evaluate: the numbers of training, their intervals, and what stands beside them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -49,7 +50,8 @@ def score(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "offer_report", lambda folder: None)
 
     def evaluated(*arguments: str) -> dict:
-        values = composed("evaluate", [f"output={tmp_path / 'out'}", "bootstrap=0", *arguments])
+        given = [f"output={tmp_path / 'out'}", "bootstrap=0", "overwrite=true", *arguments]
+        values = composed("evaluate", given)
         if isinstance(values["checkpoint"], str):
             values["checkpoint"] = [values["checkpoint"]]
         folder = evaluate.evaluate_checkpoints(resolve(values, EvaluateConfig), lambda line: None)
@@ -250,6 +252,46 @@ def test_the_loci_of_the_output_window_are_named(trained, score, tmp_path, small
     assert first[:3] == [loci.chrom[0], str(start[0]), str(end[0])]
 
 
+def test_an_evaluation_is_not_replaced_unasked(trained, score, tmp_path):
+    score(f"checkpoint={trained}", "overwrite=false")
+    before = (tmp_path / "out/scores.json").read_bytes()
+    with pytest.raises(CherimoyaError, match=r"an evaluation is there.* overwrite=true"):
+        score(f"checkpoint={trained}", "split=all", "overwrite=false")
+    assert (tmp_path / "out/scores.json").read_bytes() == before
+
+
+def test_loci_seen_in_training_are_said(trained, score, small_data, tmp_path):
+    found = score(f"checkpoint={trained}", "split=all")
+    chrom = hdf5.read_header(small_data).chrom
+    assert found["seen_in_training"] == int((~np.isin(chrom, ["sim3", "sim4"])).sum()) > 0
+    assert score(f"checkpoint={trained}")["seen_in_training"] == 0
+    lone = tmp_path / "lone.pt"
+    Cherimoya.load(trained / "checkpoints/best.pt").save(lone)
+    arguments = (f"checkpoint={lone}", f"data.path={small_data}", "split=all")
+    assert score(*arguments)["seen_in_training"] is None
+
+
+def test_a_test_split_that_another_model_was_trained_on_is_refused(trained, score, tmp_path):
+    other = shutil.copytree(trained, tmp_path / "other")
+    values = json.loads((trained / "config.yaml").read_text())
+    values["data"] |= {"validation_chroms": ["sim1"], "test_chroms": ["sim3"]}
+    (other / "config.yaml").write_text(json.dumps(values))
+    both = f"checkpoint=[{trained},{other}]"
+    with pytest.raises(
+        CherimoyaError, match=r"lie on sim4, which .*other.* was trained on.*chroms=\[sim3\]"
+    ):
+        score(both)
+    assert score(both, "chroms=[sim3]")["seen_in_training"] == 0
+    assert score(both, "chroms=[sim4]")["seen_in_training"] > 0  # as asked, and said
+
+
+def test_a_damaged_run_is_one_message(trained, score, tmp_path):
+    other = shutil.copytree(trained, tmp_path / "other")
+    (other / "config.yaml").write_text("data: {path: [")
+    with pytest.raises(CherimoyaError, match=r"a file of the run in .*other is damaged"):
+        score(f"checkpoint={other}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -272,12 +314,17 @@ def test_the_loci_of_the_output_window_are_named(trained, score, tmp_path, small
         (["checkpoint={run}", "device=cuda"], "device=cuda, but torch sees no GPU"),
         (["checkpoint={run}", "precision=bf16"], "^precision=bf16"),
         (["checkpoint={run}", "output={run}/config.yaml"], "a file. Name a folder"),
+        (["checkpoint={run}", "output={run}"], "a run is there. Choose another folder"),
+        (["checkpoint={run}", "replicate=absent.h5"], "replicate=absent.h5: no such file"),
+        (["checkpoint={run}/checkpoints/last.pt"], "last.pt is not a model's.*goes on from it"),
+        (["checkpoint={tmp}/damaged.pt", "split=all"], "damaged.pt is not a ch[^:]*: PyTorch .*y"),
     ],
 )
 def test_a_mistake_is_one_message(trained, score, small_data, tmp_path, arguments, words):
     if "cuda" in words and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     Cherimoya(8, 2, trimming=50).save(tmp_path / "lone.pt")
+    (tmp_path / "damaged.pt").write_bytes((tmp_path / "lone.pt").read_bytes()[:2000])
     given = [a.format(run=trained, tmp=tmp_path, data=small_data) for a in arguments]
     with pytest.raises(CherimoyaError, match=words):
         score(*given)

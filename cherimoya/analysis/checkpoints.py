@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from cherimoya.analysis.run_folder import RunFolder, is_run, read_run
 from cherimoya.config import DataConfig
+from cherimoya.data import hdf5
+from cherimoya.data.dataset import data_file
+from cherimoya.data.splits import split_rows
 from cherimoya.ensemble import Ensemble
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.network import Cherimoya
 from cherimoya.schema import build
 from cherimoya.training.checkpoint import BEST
@@ -30,6 +34,19 @@ class Checkpoint:
         if self.run is None or "data" not in self.run.config:
             return None
         return build(DataConfig, self.run.config["data"], "data")
+
+    def trained_on(self) -> set[str] | None:
+        """Chromosomes of the run's training loci; None where no run, or no file of it, tells."""
+        data = self.data
+        if data is None or data.train_chroms is not None:
+            return None if data is None else set(data.train_chroms or ())
+        try:
+            path = data_file(data)
+            header = hdf5.read_header(path, data.keys)
+            rows = split_rows(data, header.chrom, header.label, str(path))["train"]
+        except DataError:
+            return None
+        return set(header.chrom[rows].tolist())
 
     @property
     def window(self) -> tuple[int | None, int | None]:
@@ -66,7 +83,13 @@ def find_checkpoint(named: str) -> Checkpoint:
         )
     folder = path.absolute().parent.parent
     own = path.absolute().parent.name == "checkpoints" and is_run(folder)
-    return Checkpoint(path, read_run(folder) if own else None)
+    try:
+        return Checkpoint(path, read_run(folder) if own else None)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(
+            f"checkpoint={named}: a file of the run in {folder} is damaged "
+            f"({str(error).splitlines()[0]}). Copy {path.name} elsewhere to use it without the run."
+        ) from None
 
 
 def trained_window(found: Sequence[Checkpoint], key: str = "in_window") -> int | None:

@@ -83,6 +83,8 @@ def _subtitle(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary["reverse_complement"]:
         yield "both strands averaged"
     yield f"{loci['peaks']:,} peaks, {loci['background']:,} background loci: {summary['split']}"
+    if summary.get("seen_in_training"):
+        yield f"{summary['seen_in_training']:,} of them on chromosomes seen in training"
     yield f"{summary['window']['in']:,} bp in, {summary['window']['out']:,} bp out"
 
 

@@ -241,12 +241,12 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} is not a checkpoint, or is damaged: PyTorch reads no weights from it. Copy it "
             "again, or name a file that a run, model.save or upstream has written."
         ) from error
-    if isinstance(content, dict):
-        config, state = content.get("config"), content.get("state_dict")
-        if isinstance(config, dict) and isinstance(state, dict):
-            return config, dict(state)
-    held = ", ".join(sorted(map(str, content))) if isinstance(content, dict) else type(content)
-    what = "a run goes on from it" if {"step", "rng"} <= set(content) else f"it holds {held}"
+    held = content if isinstance(content, dict) else {}
+    config, state = held.get("config"), held.get("state_dict")
+    if isinstance(config, dict) and isinstance(state, dict):
+        return config, dict(state)
+    named = ", ".join(sorted(map(str, held))) or "neither"
+    what = "a run goes on from it" if {"step", "rng"} <= held.keys() else f"it holds {named}"
     raise CherimoyaError(
         f"{path} is not a model's checkpoint, which holds config and state_dict: {what}. Name one "
         "such as best.pt."

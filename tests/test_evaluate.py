@@ -208,6 +208,88 @@ def test_a_replicate_is_matched_by_place(trained, score, small_data, tmp_path):
         score(f"checkpoint={trained}", f"replicate={tmp_path}/fewer.h5")
 
 
+def noisy(loci, seed=0):
+    """The same loci with another draw of counts, as a replicate has."""
+    signal = np.random.default_rng(seed).poisson(loci.signal * 0.8)
+    return replace(loci, signal=signal.astype(loci.signal.dtype), truth={})
+
+
+def ranks(values):
+    """Ranks from 0, the mean of those that tie."""
+    return np.array([(values < v).sum() + ((values == v).sum() - 1) / 2 for v in values])
+
+
+def test_a_replicate_is_scored_as_numpy_would(trained, score, small_data, tmp_path):
+    loci = hdf5.read(small_data)
+    hdf5.write(tmp_path / "other.h5", noisy(loci))
+    found = score(f"checkpoint={trained}", f"replicate={tmp_path}/other.h5")["replicate"]
+    rows = np.flatnonzero(loci.chrom == "sim4")
+    _, k = centred(loci, rows)
+    _, other = centred(noisy(loci), rows)
+    k, other = k.double().flatten(1).numpy(), other.double().flatten(1).numpy()
+    peaks = np.flatnonzero(loci.label[rows] == 1)
+    pearson, jsd = [], []
+    for i in peaks:
+        if k[i].sum() == 0 or other[i].sum() == 0:
+            continue
+        pearson.append(np.corrcoef(k[i], other[i])[0, 1])
+        p, q = k[i] / k[i].sum(), other[i] / other[i].sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts = [np.nansum(x * np.log(x / ((p + q) / 2))) / 2 for x in (p, q)]
+        jsd.append(np.sqrt(sum(parts)))
+    assert found["profile_pearson"] == pytest.approx(np.mean(pearson), rel=1e-5)
+    assert found["profile_jsd"] == pytest.approx(np.mean(jsd), rel=1e-5)
+    a, b = np.log1p(other.sum(1)), np.log1p(k.sum(1))
+    assert found["count_pearson"] == pytest.approx(np.corrcoef(a[peaks], b[peaks])[0, 1], rel=1e-5)
+    ranked = np.corrcoef(ranks(a[peaks]), ranks(b[peaks]))[0, 1]
+    assert found["count_spearman"] == pytest.approx(ranked, rel=1e-5)
+    assert found["count_mse"] == pytest.approx(np.mean((a[peaks] - b[peaks]) ** 2), rel=1e-5)
+
+
+def test_intervals_are_those_of_a_bootstrap_in_numpy(trained, score, tmp_path):
+    """The file's table of loci, drawn again and scored without this package."""
+    arguments = ("bootstrap=40", "confidence=0.8", "seed=5")
+    found = score(f"checkpoint={trained}", "split=all", *arguments)
+    table = np.genfromtxt(tmp_path / "out/loci.tsv", names=True, dtype=None, encoding="utf-8")
+    peaks, others = (np.flatnonzero(table["label"] == value) for value in (1, 0))
+    rng = np.random.default_rng(5)
+    drawn = {name: [] for name in found["intervals"]}
+    for _ in range(40):
+        again = [c[rng.integers(0, len(c), len(c))] for c in (peaks, others)]
+        of_peaks = table[again[0]]
+        seen, said = (of_peaks[f"{w}_log_counts"] for w in ("observed", "predicted"))
+        for name in ("profile_mnll", "profile_pearson", "profile_jsd"):
+            drawn[name].append(np.nanmean(of_peaks[name]))
+        drawn["count_pearson"].append(np.corrcoef(seen, said)[0, 1])
+        drawn["count_spearman"].append(np.corrcoef(ranks(seen), ranks(said))[0, 1])
+        drawn["count_mse"].append(np.mean((seen - said) ** 2))
+        high, low = (table[rows]["predicted_log_counts"] for rows in again)
+        above = (high[:, None] > low).mean() + (high[:, None] == low).mean() / 2
+        drawn["auroc"].append(above)
+    for name, values in drawn.items():
+        if values:
+            expected = np.quantile(values, [0.1, 0.9])
+            assert found["intervals"][name] == pytest.approx(expected.tolist(), rel=2e-4), name
+
+
+def test_the_page_names_groups_and_shows_a_replicate(small_data, score, tmp_path):
+    pytest.importorskip("matplotlib")
+    loci = replace(hdf5.read(small_data), signal_groups=[1, 1], truth={})
+    path = hdf5.write(tmp_path / "groups.h5", loci)
+    hdf5.write(tmp_path / "again.h5", noisy(loci))
+    Cherimoya(8, 2, signal_groups=[1, 1], trimming=50).save(tmp_path / "groups.pt")
+    found = score(
+        f"checkpoint={tmp_path}/groups.pt", f"data.path={path}", "split=all",
+        f"replicate={tmp_path}/again.h5",
+    )  # fmt: skip
+    text = write_report(tmp_path / "out").read_text()
+    for g, name in enumerate(loci.track_names):
+        assert f"profile Pearson of each peak, {name}" in text
+        assert f"{found['groups'][g]['replicate']['profile_pearson']:.3f}" in text
+    assert f"replicate {found['replicate']['profile_jsd']:.4f}</span>" in text
+    assert "signal group 0" not in text
+
+
 def test_intervals_are_percentiles_over_resampled_loci():
     rng = np.random.default_rng(3)
     label = torch.tensor([1] * 40 + [0] * 10)

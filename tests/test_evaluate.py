@@ -351,6 +351,25 @@ def test_loci_seen_in_training_are_said(trained, score, small_data, tmp_path):
     Cherimoya.load(trained / "checkpoints/best.pt").save(lone)
     arguments = (f"checkpoint={lone}", f"data.path={small_data}", "split=all")
     assert score(*arguments)["seen_in_training"] is None
+    loci = hdf5.read(small_data)
+    renamed = np.array([f"chr{name}" for name in loci.chrom.tolist()])
+    path = hdf5.write(tmp_path / "renamed.h5", replace(loci, chrom=renamed))
+    found = score(f"checkpoint={trained}", f"data.path={path}", "split=all")
+    assert found["seen_in_training"] is None
+
+
+def test_a_split_without_loci_or_peaks(trained, score, small_data, tmp_path):
+    loci = hdf5.read(small_data)
+    label = np.where(loci.chrom == "sim2", 0, loci.label).astype(np.uint8)
+    path = hdf5.write(tmp_path / "no_peaks.h5", replace(loci, label=label))
+    with pytest.raises(CherimoyaError, match=r"no_peaks\.h5 has no peaks on sim2"):
+        score(f"checkpoint={trained}", f"data.path={path}", "chroms=[sim2]")
+    other = shutil.copytree(trained, tmp_path / "other")
+    values = json.loads((trained / "config.yaml").read_text())
+    values["data"]["test_chroms"] = []
+    (other / "config.yaml").write_text(json.dumps(values))
+    with pytest.raises(CherimoyaError, match=r"split=test: the run has no such loci\. Use spl"):
+        score(f"checkpoint={other}")
 
 
 def test_a_test_split_that_another_model_was_trained_on_is_refused(trained, score, tmp_path):
@@ -398,6 +417,7 @@ def test_a_damaged_run_is_one_message(trained, score, tmp_path):
         (["checkpoint={run}", "output={run}/config.yaml"], "a file. Name a folder"),
         (["checkpoint={run}", "output={run}"], "a run is there. Choose another folder"),
         (["checkpoint={run}", "replicate=absent.h5"], "replicate=absent.h5: no such file"),
+        (["checkpoint={run}", "replicate={run}/config.yaml"], "HDF5 file. Set replicate to a file"),
         (["checkpoint={run}/checkpoints/last.pt"], "last.pt is not a model's.*goes on from it"),
         (["checkpoint={tmp}/damaged.pt", "split=all"], "damaged.pt is not a ch[^:]*: PyTorch .*y"),
     ],

@@ -348,6 +348,28 @@ def test_percentiles_are_among_the_random_variants_themselves(toy: Toy, asked, m
             assert 100 * below / 60 - 0.01 <= percent <= 100 * up_to / 60 + 0.01
 
 
+def test_models_and_strands_are_averaged_as_numpy_would(toy: Toy, asked, model):
+    second = save_model(toy.folder / "b.pt", seed=1, signal_groups=[1, 2])
+    (row,) = snvs(toy, 1000)
+    vcf(toy, row)
+    app.variants(asked(checkpoint=[str(model), str(second)]))
+    (found,) = table(asked().output)
+    window = toy.bases["chrA"][899:1099]
+    p, counts = {}, {}
+    for name, letters in (("ref", window), ("alt", window[:100] + row[4] + window[101:])):
+        both = [by_hand(path, letters) for path in (model, second)]  # strands averaged there
+        p[name] = np.mean([x[0][0].double().numpy() for x in both], axis=0)
+        counts[name] = np.mean([x[1][0].double().numpy() for x in both], axis=0)
+    for g, channels in enumerate(([0], [1, 2])):
+        q, r = p["ref"][channels].ravel(), p["alt"][channels].ravel()
+        middle = (q + r) / 2
+        jsd = np.sqrt((np.sum(q * np.log(q / middle)) + np.sum(r * np.log(r / middle))) / 2)
+        assert float(found[f"jsd_{g}"]) == pytest.approx(jsd, rel=1e-3)
+        fold = (counts["alt"][g] - counts["ref"][g]) / np.log(2)
+        assert float(found[f"log2_fold_change_{g}"]) == pytest.approx(fold, abs=2e-5)
+        assert float(found[f"ref_log_counts_{g}"]) == pytest.approx(counts["ref"][g], rel=1e-4)
+
+
 def test_one_long_allele_does_not_widen_all(toy: Toy):
     from cherimoya.data.variants import read_variants
 

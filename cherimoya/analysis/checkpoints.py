@@ -35,18 +35,19 @@ class Checkpoint:
             return None
         return build(DataConfig, self.run.config["data"], "data")
 
-    def trained_on(self) -> set[str] | None:
-        """Chromosomes of the run's training loci; None where no run, or no file of it, tells."""
+    def trained_on(self) -> dict[str, bool] | None:
+        """Whether the run trained on each chromosome of its file; None where that is not known."""
         data = self.data
-        if data is None or data.train_chroms is not None:
-            return None if data is None else set(data.train_chroms or ())
+        if data is None:
+            return None
         try:
             path = data_file(data)
             header = hdf5.read_header(path, data.keys)
             rows = split_rows(data, header.chrom, header.label, str(path))["train"]
         except DataError:
             return None
-        return set(header.chrom[rows].tolist())
+        trained = set(header.chrom[rows].tolist())
+        return {name: name in trained for name in header.chromosomes()}
 
     @property
     def window(self) -> tuple[int | None, int | None]:

@@ -26,7 +26,10 @@ def replicate_scores(dataset: Dataset, path: str, keys: KeysConfig | None) -> Sc
     """
     loci, rows = dataset.loci, dataset.rows[SCORED]
     check_exists(Path(path), "replicate")
-    other = hdf5.read(path, keys=keys)
+    try:
+        other = hdf5.read(path, keys=keys)
+    except DataError as error:  # which speaks of the key that such files are usually named by
+        raise DataError(str(error).replace("data.path", "replicate")) from None
     if other.signal_groups != loci.signal_groups:
         raise DataError(
             f"replicate={path} has signal groups {other.signal_groups}, but {dataset.path} has "

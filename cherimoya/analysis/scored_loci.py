@@ -106,15 +106,19 @@ def seen_in_training(
 ) -> int | None:
     """How many scored loci lie on a chromosome that one of the models was trained on.
 
-    None where no run tells. Raises ConfigError where split=validation or test of the first run
-    holds what another model was trained on, which no held-out score may rest on.
+    None where no run tells, or its file names none of these. Raises ConfigError where
+    split=validation or test of the first run holds what another model was trained on, which no
+    held-out score may rest on.
     """
     chrom, held = dataset.loci.chrom, dataset.loci.chrom[dataset.rows[SCORED]]
-    by_model = {one.path: one.trained_on() for one in found}
-    known = {path: names for path, names in by_model.items() if names is not None}
+    known: dict[Path, set[str]] = {}
+    for one in found:
+        names = one.trained_on() or {}
+        if set(held.tolist()) & set(names):
+            known[one.path] = {name for name, trained in names.items() if trained}
     asked_for_others = config.chroms is None and config.split in ("validation", "test")
-    for path, names in known.items():
-        seen = np.isin(held, sorted(names))
+    for path, trained in known.items():
+        seen = np.isin(held, sorted(trained))
         if asked_for_others and path != found[0].path and seen.any():
             free = set(chrom.tolist()).difference(*known.values())
             fix = f"'chroms=[{','.join(sorted(free))}]'" if free else "one model at a time"

@@ -1,7 +1,8 @@
 """cherimoya-variants: what a model says that variants do to counts and profiles."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -149,21 +150,23 @@ def _score(
     journal = Journal(journal_path(output), settings, 3 * len(predict.signal_groups), step)
     if len(journal):
         progress.say(f"{len(journal):,} of {len(todo):,} variants were done before")
+    codes = cache(genome.codes)
     starts = range(len(journal), len(todo), step)
     done, total = len(journal) // step, -(-len(todo) // step)
     for start in progress.shown(starts, "variants", total, "block", done=done):
-        pairs = [_windows(v, row, genome, length) for v, row in todo[start : start + step]]
+        pairs = [_windows(v, row, codes, length) for v, row in todo[start : start + step]]
         ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
         journal.append(effects_of(predict, ref, alt))
     return journal.rows
 
 
 def _windows(
-    variants: Variants, row: int, genome: Genome, length: int
+    variants: Variants, row: int, codes: Callable[[str], np.ndarray], length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    codes, pos = genome.codes(str(variants.chrom[row])), int(variants.pos[row])
+    """Codes (length,) around both alleles; `codes` are those of a whole chromosome."""
+    held, pos = codes(str(variants.chrom[row])), int(variants.pos[row])
     ref, alt = str(variants.ref[row]), str(variants.alt[row])
-    return allele_window(codes, pos, ref, ref, length), allele_window(codes, pos, ref, alt, length)
+    return allele_window(held, pos, ref, ref, length), allele_window(held, pos, ref, alt, length)
 
 
 def _columns(

@@ -1,7 +1,8 @@
 """The two sequences of a variant, each with its allele in the middle of the input window."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +69,9 @@ def check_variants(variants: Variants, genome: Genome, length: int, path: str) -
     Raises DataError when none can, or so many reference alleles differ from the genome that it
     must be another assembly.
     """
-    status = np.array(
-        [_status(variants, row, genome, length) for row in range(len(variants))], dtype="U40"
-    )
+    codes, n = cache(genome.codes), len(variants)
+    rows = progress.shown(range(n), "comparing with the genome", n, "variant")
+    status = np.array([_status(variants, i, codes, genome.lengths, length) for i in rows], "U40")
     differ = np.flatnonzero(status == MISMATCH)
     compared = len(differ) + int((status == OK).sum())
     if len(differ) > OTHER_ASSEMBLY * compared and len(differ) >= min(FEW, compared):
@@ -93,19 +94,25 @@ def not_scored(variants: Variants, status: np.ndarray) -> Iterator[str]:
         yield f"{many} not scored, {reason}: {'such as ' if len(rows) > 1 else ''}{first}"
 
 
-def _status(variants: Variants, row: int, genome: Genome, length: int) -> str:
+def _status(
+    variants: Variants,
+    row: int,
+    codes: Callable[[str], np.ndarray],
+    lengths: Mapping[str, int],
+    length: int,
+) -> str:
     chrom, pos = str(variants.chrom[row]), int(variants.pos[row])
     ref, alt = str(variants.ref[row]), str(variants.alt[row])
-    if chrom not in genome.lengths:
+    if chrom not in lengths:
         return NO_CHROMOSOME
     if max(len(ref), len(alt)) > length // 2:
         return TOO_LONG
-    held = genome.codes(chrom)[pos : pos + len(ref)]
+    held = codes(chrom)[pos : pos + len(ref)]
     if len(held) < len(ref) or (held != encode(ref)).any():
         return MISMATCH
     for allele in (ref, alt):
         placed = Placed(pos, len(allele), length)
-        if pos < placed.left or placed.after(len(ref))[1] > genome.lengths[chrom]:
+        if pos < placed.left or placed.after(len(ref))[1] > lengths[chrom]:
             return PAST_END
     return OK
 

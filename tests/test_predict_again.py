@@ -17,11 +17,12 @@ from cherimoya.errors import CherimoyaError
 
 
 def begun(toy: Toy, output: str, *arguments: str) -> subprocess.Popen:
+    environment = clean_environment() | {"TMPDIR": str(toy.folder)}
     return subprocess.Popen(
         [sys.executable, "-c", "from cherimoya.cli_apps import predict; predict()",
          "checkpoint=model.pt", "fasta=toy.fa", f"output={output}", "in_window=50",
          "batch_size=2", "device=cpu", *arguments],
-        cwd=toy.folder, env=clean_environment() | {"TMPDIR": str(toy.folder)}, stdout=subprocess.PIPE, text=True,
+        cwd=toy.folder, env=environment, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 

@@ -431,12 +431,14 @@ def test_a_killed_command_goes_on_to_the_same_bytes(toy: Toy, model):
     """SIGKILL, once in the middle of the work and once between the two files."""
     vcf(toy, *snvs(toy, *range(500, 1500, 20)))
 
+    environment = clean_environment() | {"TMPDIR": str(toy.folder)}
+
     def begun(output: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-c", "from cherimoya.cli_apps import variants; variants()",
              f"checkpoint={model}", "variants=v.vcf", "fasta=toy.fa", f"in_window={LENGTH}",
              "random_variants=1000", f"output={output}", "batch_size=4", "device=cpu"],
-            cwd=toy.folder, env=clean_environment() | {"TMPDIR": str(toy.folder)}, stdout=subprocess.PIPE, text=True,
+            cwd=toy.folder, env=environment, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     assert begun("whole.tsv").communicate(timeout=120)

@@ -2,7 +2,7 @@
 
 import cherimoya
 
-model = cherimoya.load("outputs/<date>/<run>/checkpoints/best.pt")  # upstream's files too
+model = cherimoya.load("outputs/<date>/<run>")  # or a file, also of upstream
 found = cherimoya.predict(model, ["ACGT..."])
 found.expected_counts, found.log_counts
 """
@@ -55,11 +55,16 @@ _HOMES = {
 def load(path: "str | os.PathLike[str]", device: "str | torch.device" = "cpu") -> "Cherimoya":
     """The model in a checkpoint of this package or of upstream, on `device`, ready to predict.
 
-    Raises CherimoyaError if the file is missing, damaged or no such checkpoint.
+    `path` is a file, or the folder of a run, of which the best checkpoint is taken. Raises
+    CherimoyaError if there is none, or it is damaged or no such checkpoint.
     """
+    from pathlib import Path
+
     from cherimoya.network import Cherimoya
 
-    return Cherimoya.load(path, device).eval()
+    path = Path(path)
+    file = path / "checkpoints" / "best.pt" if path.is_dir() else path
+    return Cherimoya.load(file, device).eval()
 
 
 def __getattr__(name: str) -> Any:

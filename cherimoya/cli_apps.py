@@ -1,7 +1,9 @@
 """Every command but cherimoya-train."""
 
+import errno
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,43 +19,64 @@ from cherimoya.config_interpret import (
 )
 from cherimoya.config_models import ModelsConfig
 from cherimoya.config_prepare import PrepareConfig
+from cherimoya.errors import CherimoyaError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 T = TypeVar("T", bound=ModelsConfig)
 
 
 def prepare() -> None:
     """cherimoya-prepare."""
-    main("prepare", PrepareConfig, _prepare)
+    _main("prepare", PrepareConfig, _prepare)
 
 
 def evaluate() -> None:
     """cherimoya-evaluate."""
-    main("evaluate", EvaluateConfig, _evaluate)
+    _main("evaluate", EvaluateConfig, _evaluate)
 
 
 def predict() -> None:
     """cherimoya-predict."""
-    main("predict", PredictConfig, _predict)
+    _main("predict", PredictConfig, _predict)
 
 
 def attribute() -> None:
     """cherimoya-attribute."""
-    main("attribute", AttributeConfig, _attribute)
+    _main("attribute", AttributeConfig, _attribute)
 
 
 def variants() -> None:
     """cherimoya-variants."""
-    main("variants", VariantsConfig, _variants)
+    _main("variants", VariantsConfig, _variants)
 
 
 def marginalize() -> None:
     """cherimoya-marginalize."""
-    main("marginalize", MarginalizeConfig, _marginalize)
+    _main("marginalize", MarginalizeConfig, _marginalize)
 
 
 def dashboard() -> None:
     """cherimoya-dashboard."""
-    main("dashboard", DashboardConfig, _dashboard)
+    _main("dashboard", DashboardConfig, _dashboard)
+
+
+def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
+    """As `cli.main`; SIGTERM lets temporary files go, and the disk's errors are messages."""
+
+    def guarded(values: DictConfig) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        try:
+            work(values)
+        except OSError as error:
+            if error.filename is None and error.errno not in DISK_FULL:
+                raise
+            where = "" if error.filename is None else f"{error.filename}: "
+            raise CherimoyaError(
+                f"{where}{error.strerror}. Free space there, or choose another output."
+            ) from None
+
+    main(name, schema, guarded)
 
 
 def _prepare(values: DictConfig) -> None:
@@ -65,7 +88,6 @@ def _prepare(values: DictConfig) -> None:
         return
     from cherimoya.data.prepare import prepare
 
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary files go
     path = prepare(config)
     if config.plots and config.background_ratio > 0:
         _plot_gc(path)

@@ -42,7 +42,6 @@ class PredictConfig(ModelsConfig):
     """Everything `cherimoya-predict` composes."""
 
     fasta: str
-    overwrite: bool
     loci: str | None
     center: str = checked(choices=("midpoint", "summit"))
     chroms: list[str] | None = checked()

@@ -19,7 +19,6 @@ class SequencesConfig:
 class AskedModels(ModelsConfig):
     """Models that are asked about sequences."""
 
-    overwrite: bool
     seed: int = checked(at_least=0)
     batch_size: int | None = checked(at_least=1)
 
@@ -74,6 +73,7 @@ class VariantsConfig(AskedModels):
 
     variants: str
     fasta: str
+    chrom_alias: str
     in_window: int | None = checked(at_least=1)
     random_variants: int = checked(at_least=0)
     vcf: bool

@@ -12,6 +12,7 @@ class ModelsConfig:
 
     checkpoint: list[str]
     output: str
+    overwrite: bool
     reverse_complement: bool
     device: str = checked(choices=("auto", "cpu", "cuda"))
     precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))

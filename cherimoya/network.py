@@ -236,11 +236,21 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CherimoyaError(f"no checkpoint at {path}. A run keeps its own in checkpoints/best.pt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        return dict(content["config"]), dict(content["state_dict"])
     except Exception as error:  # torch.load raises many types for a damaged file
         raise CherimoyaError(
-            f'{path} is not a checkpoint ({{"config", "state_dict"}}), or is damaged: {error}'
+            f"{path} is not a checkpoint, or is damaged: PyTorch reads no weights from it. Copy it "
+            "again, or name a file that a run, model.save or upstream has written."
         ) from error
+    held = content if isinstance(content, dict) else {}
+    config, state = held.get("config"), held.get("state_dict")
+    if isinstance(config, dict) and isinstance(state, dict):
+        return config, dict(state)
+    named = ", ".join(sorted(map(str, held))) or "neither"
+    what = "a run goes on from it" if {"step", "rng"} <= held.keys() else f"it holds {named}"
+    raise CherimoyaError(
+        f"{path} is not a model's checkpoint, which holds config and state_dict: {what}. Name one "
+        "such as best.pt."
+    )
 
 
 def _own_config(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:

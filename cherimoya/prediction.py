@@ -65,7 +65,7 @@ def predict(
     model : nn.Module
         A Cherimoya, or an Ensemble of several or of both strands. It is left in the mode and on
         the device where it was.
-    X : Tensor or array (N, 4, L), str, or sequence of str
+    X : Tensor or array (N, 4, L), str, or sequence or array of str
         One-hot sequences, or letters of one length: A C G T in either case, and N or another
         IUPAC letter for an unknown base.
     X_ctl : Tensor or array (N, n_control_tracks, L), optional
@@ -85,10 +85,12 @@ def predict(
     Raises
     ------
     ValueError
-        For letters that are no bases, lengths or shapes that do not fit.
+        For letters that are no bases, lengths or shapes that do not fit, or a GPU where none is.
     ConfigError
         For a precision that the device does not have.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1")
     X = one_hot(X) if _is_text(X) else torch.as_tensor(X)  # (N, 4, L)
     control = None if X_ctl is None else torch.as_tensor(X_ctl)
     if control is not None and len(control) != len(X):
@@ -147,9 +149,9 @@ def one_hot(sequences: str | Sequence[str]) -> Tensor:
 
 
 def _is_text(X: Sequences) -> TypeGuard[str | Sequence[str]]:
-    return isinstance(X, str) or (
-        not isinstance(X, (Tensor, np.ndarray)) and all(isinstance(x, str) for x in X)
-    )
+    if isinstance(X, np.ndarray):
+        return X.dtype.kind == "U"
+    return isinstance(X, str) or (not isinstance(X, Tensor) and all(isinstance(x, str) for x in X))
 
 
 @contextmanager
@@ -157,6 +159,8 @@ def _at_work(model: nn.Module, device: str | torch.device | None) -> Iterator[to
     """The model on `device`, in evaluation mode; afterwards as it was."""
     before, training = next(model.parameters()).device, model.training
     here = before if device is None else torch.device(device)
+    if here.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={here}, but torch sees no GPU. Use device='cpu'.")
     try:
         model.to(here).eval()
         yield here

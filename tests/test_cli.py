@@ -1,12 +1,17 @@
 """The command line: help at once, every mistake one message, every job of a sweep its turn."""
 
+import errno
 import json
 import re
+import signal
 import socket
 import time
 
 import h5py
 import pytest
+
+from cherimoya import cli_apps
+from cherimoya.errors import CherimoyaError
 
 SECONDS = 10  # within which a mistake must be reported
 
@@ -176,3 +181,30 @@ def test_one_failing_job_neither_stops_the_others_nor_counts_as_done(
     ]
     assert states == ["done", "failed", "done"]
     assert re.search("FAILED  .*batch_size=4000.*only full batches", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device. Free space"),
+        (PermissionError(errno.EACCES, "Permission denied", "there"), "there: Permission denied."),
+    ],
+)
+def test_errors_of_the_disk_are_messages(monkeypatch, error, words):
+    def fails_with(values):
+        raise error
+
+    monkeypatch.setattr(cli_apps, "main", lambda name, schema, work: work({}))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(CherimoyaError, match=re.escape(words)):
+            cli_apps._main("variants", object, fails_with)
+        with pytest.raises(SystemExit) as end:  # so that `finally` has its turn
+            signal.raise_signal(signal.SIGTERM)
+        assert end.value.code == 128 + signal.SIGTERM
+        monkeypatch.setattr(error, "errno", errno.EPIPE)
+        monkeypatch.setattr(error, "filename", None)
+        with pytest.raises(OSError):  # noqa: PT011 - not the disk's: somebody's mistake
+            cli_apps._main("variants", object, fails_with)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,7 @@
 """cherimoya-evaluate: the numbers of training, their intervals, and what stands beside them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -49,7 +50,8 @@ def score(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "offer_report", lambda folder: None)
 
     def evaluated(*arguments: str) -> dict:
-        values = composed("evaluate", [f"output={tmp_path / 'out'}", "bootstrap=0", *arguments])
+        given = [f"output={tmp_path / 'out'}", "bootstrap=0", "overwrite=true", *arguments]
+        values = composed("evaluate", given)
         if isinstance(values["checkpoint"], str):
             values["checkpoint"] = [values["checkpoint"]]
         folder = evaluate.evaluate_checkpoints(resolve(values, EvaluateConfig), lambda line: None)
@@ -206,6 +208,88 @@ def test_a_replicate_is_matched_by_place(trained, score, small_data, tmp_path):
         score(f"checkpoint={trained}", f"replicate={tmp_path}/fewer.h5")
 
 
+def noisy(loci, seed=0):
+    """The same loci with another draw of counts, as a replicate has."""
+    signal = np.random.default_rng(seed).poisson(loci.signal * 0.8)
+    return replace(loci, signal=signal.astype(loci.signal.dtype), truth={})
+
+
+def ranks(values):
+    """Ranks from 0, the mean of those that tie."""
+    return np.array([(values < v).sum() + ((values == v).sum() - 1) / 2 for v in values])
+
+
+def test_a_replicate_is_scored_as_numpy_would(trained, score, small_data, tmp_path):
+    loci = hdf5.read(small_data)
+    hdf5.write(tmp_path / "other.h5", noisy(loci))
+    found = score(f"checkpoint={trained}", f"replicate={tmp_path}/other.h5")["replicate"]
+    rows = np.flatnonzero(loci.chrom == "sim4")
+    _, k = centred(loci, rows)
+    _, other = centred(noisy(loci), rows)
+    k, other = k.double().flatten(1).numpy(), other.double().flatten(1).numpy()
+    peaks = np.flatnonzero(loci.label[rows] == 1)
+    pearson, jsd = [], []
+    for i in peaks:
+        if k[i].sum() == 0 or other[i].sum() == 0:
+            continue
+        pearson.append(np.corrcoef(k[i], other[i])[0, 1])
+        p, q = k[i] / k[i].sum(), other[i] / other[i].sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts = [np.nansum(x * np.log(x / ((p + q) / 2))) / 2 for x in (p, q)]
+        jsd.append(np.sqrt(sum(parts)))
+    assert found["profile_pearson"] == pytest.approx(np.mean(pearson), rel=1e-5)
+    assert found["profile_jsd"] == pytest.approx(np.mean(jsd), rel=1e-5)
+    a, b = np.log1p(other.sum(1)), np.log1p(k.sum(1))
+    assert found["count_pearson"] == pytest.approx(np.corrcoef(a[peaks], b[peaks])[0, 1], rel=1e-5)
+    ranked = np.corrcoef(ranks(a[peaks]), ranks(b[peaks]))[0, 1]
+    assert found["count_spearman"] == pytest.approx(ranked, rel=1e-5)
+    assert found["count_mse"] == pytest.approx(np.mean((a[peaks] - b[peaks]) ** 2), rel=1e-5)
+
+
+def test_intervals_are_those_of_a_bootstrap_in_numpy(trained, score, tmp_path):
+    """The file's table of loci, drawn again and scored without this package."""
+    arguments = ("bootstrap=40", "confidence=0.8", "seed=5")
+    found = score(f"checkpoint={trained}", "split=all", *arguments)
+    table = np.genfromtxt(tmp_path / "out/loci.tsv", names=True, dtype=None, encoding="utf-8")
+    peaks, others = (np.flatnonzero(table["label"] == value) for value in (1, 0))
+    rng = np.random.default_rng(5)
+    drawn = {name: [] for name in found["intervals"]}
+    for _ in range(40):
+        again = [c[rng.integers(0, len(c), len(c))] for c in (peaks, others)]
+        of_peaks = table[again[0]]
+        seen, said = (of_peaks[f"{w}_log_counts"] for w in ("observed", "predicted"))
+        for name in ("profile_mnll", "profile_pearson", "profile_jsd"):
+            drawn[name].append(np.nanmean(of_peaks[name]))
+        drawn["count_pearson"].append(np.corrcoef(seen, said)[0, 1])
+        drawn["count_spearman"].append(np.corrcoef(ranks(seen), ranks(said))[0, 1])
+        drawn["count_mse"].append(np.mean((seen - said) ** 2))
+        high, low = (table[rows]["predicted_log_counts"] for rows in again)
+        above = (high[:, None] > low).mean() + (high[:, None] == low).mean() / 2
+        drawn["auroc"].append(above)
+    for name, values in drawn.items():
+        if values:
+            expected = np.quantile(values, [0.1, 0.9])
+            assert found["intervals"][name] == pytest.approx(expected.tolist(), rel=2e-4), name
+
+
+def test_the_page_names_groups_and_shows_a_replicate(small_data, score, tmp_path):
+    pytest.importorskip("matplotlib")
+    loci = replace(hdf5.read(small_data), signal_groups=[1, 1], truth={})
+    path = hdf5.write(tmp_path / "groups.h5", loci)
+    hdf5.write(tmp_path / "again.h5", noisy(loci))
+    Cherimoya(8, 2, signal_groups=[1, 1], trimming=50).save(tmp_path / "groups.pt")
+    found = score(
+        f"checkpoint={tmp_path}/groups.pt", f"data.path={path}", "split=all",
+        f"replicate={tmp_path}/again.h5",
+    )  # fmt: skip
+    text = write_report(tmp_path / "out").read_text()
+    for g, name in enumerate(loci.track_names):
+        assert f"profile Pearson of each peak, {name}" in text
+        assert f"{found['groups'][g]['replicate']['profile_pearson']:.3f}" in text
+    assert f"replicate {found['replicate']['profile_jsd']:.4f}</span>" in text
+    assert "signal group 0" not in text
+
+
 def test_intervals_are_percentiles_over_resampled_loci():
     rng = np.random.default_rng(3)
     label = torch.tensor([1] * 40 + [0] * 10)
@@ -250,6 +334,65 @@ def test_the_loci_of_the_output_window_are_named(trained, score, tmp_path, small
     assert first[:3] == [loci.chrom[0], str(start[0]), str(end[0])]
 
 
+def test_an_evaluation_is_not_replaced_unasked(trained, score, tmp_path):
+    score(f"checkpoint={trained}", "overwrite=false")
+    before = (tmp_path / "out/scores.json").read_bytes()
+    with pytest.raises(CherimoyaError, match=r"an evaluation is there.* overwrite=true"):
+        score(f"checkpoint={trained}", "split=all", "overwrite=false")
+    assert (tmp_path / "out/scores.json").read_bytes() == before
+
+
+def test_loci_seen_in_training_are_said(trained, score, small_data, tmp_path):
+    found = score(f"checkpoint={trained}", "split=all")
+    chrom = hdf5.read_header(small_data).chrom
+    assert found["seen_in_training"] == int((~np.isin(chrom, ["sim3", "sim4"])).sum()) > 0
+    assert score(f"checkpoint={trained}")["seen_in_training"] == 0
+    lone = tmp_path / "lone.pt"
+    Cherimoya.load(trained / "checkpoints/best.pt").save(lone)
+    arguments = (f"checkpoint={lone}", f"data.path={small_data}", "split=all")
+    assert score(*arguments)["seen_in_training"] is None
+    loci = hdf5.read(small_data)
+    renamed = np.array([f"chr{name}" for name in loci.chrom.tolist()])
+    path = hdf5.write(tmp_path / "renamed.h5", replace(loci, chrom=renamed))
+    found = score(f"checkpoint={trained}", f"data.path={path}", "split=all")
+    assert found["seen_in_training"] is None
+
+
+def test_a_split_without_loci_or_peaks(trained, score, small_data, tmp_path):
+    loci = hdf5.read(small_data)
+    label = np.where(loci.chrom == "sim2", 0, loci.label).astype(np.uint8)
+    path = hdf5.write(tmp_path / "no_peaks.h5", replace(loci, label=label))
+    with pytest.raises(CherimoyaError, match=r"no_peaks\.h5 has no peaks on sim2"):
+        score(f"checkpoint={trained}", f"data.path={path}", "chroms=[sim2]")
+    other = shutil.copytree(trained, tmp_path / "other")
+    values = json.loads((trained / "config.yaml").read_text())
+    values["data"]["test_chroms"] = []
+    (other / "config.yaml").write_text(json.dumps(values))
+    with pytest.raises(CherimoyaError, match=r"split=test: the run has no such loci\. Use spl"):
+        score(f"checkpoint={other}")
+
+
+def test_a_test_split_that_another_model_was_trained_on_is_refused(trained, score, tmp_path):
+    other = shutil.copytree(trained, tmp_path / "other")
+    values = json.loads((trained / "config.yaml").read_text())
+    values["data"] |= {"validation_chroms": ["sim1"], "test_chroms": ["sim3"]}
+    (other / "config.yaml").write_text(json.dumps(values))
+    both = f"checkpoint=[{trained},{other}]"
+    with pytest.raises(
+        CherimoyaError, match=r"lie on sim4, which .*other.* was trained on.*chroms=\[sim3\]"
+    ):
+        score(both)
+    assert score(both, "chroms=[sim3]")["seen_in_training"] == 0
+    assert score(both, "chroms=[sim4]")["seen_in_training"] > 0  # as asked, and said
+
+
+def test_a_damaged_run_is_one_message(trained, score, tmp_path):
+    other = shutil.copytree(trained, tmp_path / "other")
+    (other / "config.yaml").write_text("data: {path: [")
+    with pytest.raises(CherimoyaError, match=r"a file of the run in .*other is damaged"):
+        score(f"checkpoint={other}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -272,12 +415,18 @@ def test_the_loci_of_the_output_window_are_named(trained, score, tmp_path, small
         (["checkpoint={run}", "device=cuda"], "device=cuda, but torch sees no GPU"),
         (["checkpoint={run}", "precision=bf16"], "^precision=bf16"),
         (["checkpoint={run}", "output={run}/config.yaml"], "a file. Name a folder"),
+        (["checkpoint={run}", "output={run}"], "a run is there. Choose another folder"),
+        (["checkpoint={run}", "replicate=absent.h5"], "replicate=absent.h5: no such file"),
+        (["checkpoint={run}", "replicate={run}/config.yaml"], "HDF5 file. Set replicate to a file"),
+        (["checkpoint={run}/checkpoints/last.pt"], "last.pt is not a model's.*goes on from it"),
+        (["checkpoint={tmp}/damaged.pt", "split=all"], "damaged.pt is not a ch[^:]*: PyTorch .*y"),
     ],
 )
 def test_a_mistake_is_one_message(trained, score, small_data, tmp_path, arguments, words):
     if "cuda" in words and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     Cherimoya(8, 2, trimming=50).save(tmp_path / "lone.pt")
+    (tmp_path / "damaged.pt").write_bytes((tmp_path / "lone.pt").read_bytes()[:2000])
     given = [a.format(run=trained, tmp=tmp_path, data=small_data) for a in arguments]
     with pytest.raises(CherimoyaError, match=words):
         score(*given)

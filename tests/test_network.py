@@ -117,6 +117,10 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path):
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(CherimoyaError, match=r"text\.pt is not a checkpoint"):
         Cherimoya.load(tmp_path / "text.pt")
+    for held in ({"a": 1}, [1], 5, {"config": 1, "state_dict": {}}):
+        torch.save(held, tmp_path / "other.pt")
+        with pytest.raises(CherimoyaError, match=r"other\.pt is not a model's checkpoint"):
+            Cherimoya.load(tmp_path / "other.pt")
     torch.save({"config": {"n_filters": 8}, "state_dict": {}}, tmp_path / "empty.pt")
     with pytest.raises(CherimoyaError, match="does not hold a Cherimoya model"):
         Cherimoya.load(tmp_path / "empty.pt")

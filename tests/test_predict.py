@@ -209,7 +209,7 @@ def test_controls_are_read_along(genome, predicted):
         (["fasta=absent.fa"], "fasta=absent.fa: no such file"),
         (["loci=absent.bed"], "loci=absent.bed: no such file"),
         (["chroms=[chrZ]"], "names chrZ, which the FASTA does not have"),
-        (["chroms=[A]"], "name chromosomes differently"),
+        (["chroms=[A]"], "name chromosomes differently: A is chrA. Rename one"),
         (["in_window=40"], "in_window to more than 40"),
         (["in_window=null"], "such as in_window=2114"),
         (["track_names=[a]"], "predicts 3 tracks"),

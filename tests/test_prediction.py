@@ -1,11 +1,13 @@
 """The Python API: loading, predicting from arrays and letters, and what is left as it was."""
 
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from test_wrappers import GROUPS, model, sequences
 
 import cherimoya
@@ -41,7 +43,13 @@ def test_letters_arrays_and_tensors_are_alike():
     net, X = model(), sequences(3)
     wanted = predict(net, X)
     text = letters(X)
-    for given in (text, [t.lower() for t in text], X.numpy().astype(np.int8), tuple(text)):
+    for given in (
+        text,
+        [t.lower() for t in text],
+        X.numpy().astype(np.int8),
+        tuple(text),
+        np.array(text),
+    ):
         assert torch.equal(predict(net, given).logits, wanted.logits)
     assert torch.equal(predict(net, text[1]).logits, predict(net, X[1:2]).logits)
 
@@ -49,6 +57,31 @@ def test_letters_arrays_and_tensors_are_alike():
 def test_unknown_bases_are_zeros():
     X = cherimoya.one_hot("AnRt")
     assert X[0].T.tolist() == [[1, 0, 0, 0], [0] * 4, [0] * 4, [0, 0, 0, 1]]
+
+
+def test_a_run_is_loaded_by_its_folder(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CherimoyaError, match=r"no checkpoint at .*best\.pt"):
+        cherimoya.load(tmp_path)
+    net, X = model(), sequences(2)
+    net.save(tmp_path / "checkpoints" / "best.pt")
+    assert torch.equal(predict(cherimoya.load(tmp_path), X).logits, predict(net, X).logits)
+
+
+def test_the_readme_names_every_public_name():
+    text = (REPOSITORY / "README.md").read_text()
+    part = text.split("## From Python")[1].split("\n## ")[0]
+    for name in cherimoya.__all__:
+        assert re.search(rf"\b{name}\b", part), name
+        assert getattr(cherimoya, name).__doc__, name
+
+
+def test_a_gpu_that_is_not_there_and_a_batch_of_nothing(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device=cuda, but torch sees no GPU\. Use device='cpu'"):
+        predict(model(), "ACGT" * 25, device="cuda")
+    with pytest.raises(ValueError, match="batch_size=0: must be at least 1"):
+        predict(model(), "ACGT" * 25, batch_size=0)
 
 
 @pytest.mark.parametrize(

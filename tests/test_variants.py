@@ -3,11 +3,15 @@
 import csv
 import gzip
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import clean_environment
 from interpreted import configured, save_model
 from toy import Toy
 
@@ -124,10 +128,10 @@ def test_what_cannot_be_scored_is_said(toy: Toy, asked, capsys):
     assert rows["long"]["status"] == "longer than the input window"
     said = capsys.readouterr().out
     assert (
-        f"1 variants not scored: reference differs, such as chrA:1,000 {changed(bases[999])}>"
-        in said
-    )
-    assert "1 alleles left out: with a symbolic or no ALT allele" in said
+        f"1 variant not scored, reference differs: chrA:1,000 {changed(bases[999])}>{bases[999]} "
+        "in line 15"
+    ) in said
+    assert "1 allele left out, with a symbolic or no ALT allele: line 19" in said
     assert "out.tsv: 12 of 16 variants scored" in said
 
 
@@ -144,10 +148,15 @@ def test_another_assembly_is_one_message(toy: Toy, asked):
     with pytest.raises(DataError, match=r"in 20 of them ALT is what the genome has"):
         app.variants(asked())
     vcf(toy, *[("A", *row[1:]) for row in rows])
-    with pytest.raises(
-        DataError, match=r"name chromosomes differently. The variants: A\. The geno"
-    ):
+    with pytest.raises(DataError, match=r"Proposal: A is chrA\. Accept it with chrom_alias=auto"):
         app.variants(asked())
+    app.variants(asked(chrom_alias="auto"))
+    found = table(asked().output)
+    assert [(row["chrom"], row["status"]) for row in found] == [("A", "ok")] * 20
+    vcf(toy, *rows)
+    app.variants(asked(output=str(toy.folder / "own.tsv")))
+    own = table(toy.folder / "own.tsv")
+    assert [row | {"chrom": "A"} for row in own] == found
 
 
 def test_a_table_does_as_well(toy: Toy, asked):
@@ -162,6 +171,211 @@ def test_a_table_does_as_well(toy: Toy, asked):
     (line,) = [x for x in (toy.folder / "out.vcf").read_text().splitlines() if x[0] != "#"]
     assert line.startswith(f"chrB\t1000\t.\t{base}\t{changed(base)}\t.\t.\tCM_LFC_0=")
     assert "CM_JSD_PCT_1=" in line
+
+
+def snvs(toy: Toy, *at: int, chrom: str = "chrA") -> list[tuple]:
+    """A single-base change at each position, from 1."""
+    bases = toy.bases[chrom]
+    return [(chrom, p, f"v{p}", bases[p - 1], changed(bases[p - 1]), ".", ".", ".") for p in at]
+
+
+def test_order_line_ends_and_case_do_not_matter(toy: Toy, asked):
+    rows = snvs(toy, *range(500, 1700, 100)) + snvs(toy, 700, chrom="chrB")
+    vcf(toy, *rows)
+    app.variants(asked())
+    expected = table(asked().output)
+    shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    lower = [(*row[:3], row[3].lower(), row[4].lower(), *row[5:]) for row in shuffled]
+    path = vcf(toy, *lower)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    app.variants(asked(overwrite=True))
+    at = {row["id"] + row["chrom"]: row for row in table(asked().output)}
+    for row in expected:  # to float32's rounding, which another batch may change
+        found = at[row["id"] + row["chrom"]]
+        assert found["ref"] == row["ref"]
+        for name in ("ref_log_counts_1", "log2_fold_change_0", "jsd_1"):
+            assert float(found[name]) == pytest.approx(float(row[name]), rel=1e-4, abs=1e-6)
+    assert b"\r" not in (toy.folder / "out.vcf").read_bytes()
+
+
+def test_alleles_that_are_no_sequence_stay_without_a_value(toy: Toy, asked):
+    (one, two, three) = snvs(toy, 1000, 1100, 1200)
+    star = (*one[:4], f"*,{one[4]}", *one[5:])
+    dot, code = (*two[:4], ".", *two[5:]), (*three[:4], f"{three[4]},R", *three[5:])
+    vcf(toy, star, dot, code)
+    app.variants(asked())
+    rows = table(asked().output)
+    assert [(row["id"], row["alt"]) for row in rows] == [("v1000", one[4]), ("v1200", three[4])]
+    lines = [x.split("\t") for x in (toy.folder / "out.vcf").read_text().splitlines()]
+    first, second, third = lines[-3:]
+    assert first[7].startswith(f"CM_LFC_0=.,{rows[0]['log2_fold_change_0']};")
+    assert second[7] == "."
+    assert third[7].startswith(f"CM_LFC_0={rows[1]['log2_fold_change_0']},.;")
+
+
+def test_headers_of_a_vcf(toy: Toy, asked):
+    (one,) = snvs(toy, 1000)
+    short = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n"
+    vcf(toy, one[:5], header=short)
+    app.variants(asked())
+    *_, header, line = (toy.folder / "out.vcf").read_text().splitlines()
+    assert header.split("\t") == HEADER.splitlines()[1].split("\t")
+    assert len(line.split("\t")) == len(header.split("\t"))
+    vcf(toy, (one[0], one[1], one[3], one[4]), header="#CHROM\tPOS\tREF\tALT\n")  # a table
+    app.variants(asked(overwrite=True))
+    *_, header, line = (toy.folder / "out.vcf").read_text().splitlines()
+    assert line.split("\t")[:5] == [one[0], "1000", ".", one[3], one[4]]
+    assert line.split("\t")[7].startswith("CM_LFC_0=")
+
+
+def test_an_annotated_file_is_annotated_anew(toy: Toy, asked):
+    vcf(toy, (*snvs(toy, 1000)[0][:7], "AF=0.1;CM_LFCX=1"))
+    app.variants(asked(output=str(toy.folder / "once.tsv")))
+    app.variants(asked(variants=str(toy.folder / "once.vcf"), output=str(toy.folder / "twice.tsv")))
+    once, twice = ((toy.folder / f"{n}.vcf").read_text().splitlines() for n in ("once", "twice"))
+    assert len(once) == len(twice)
+    assert once[-1] == twice[-1]
+    assert once[-1].count("CM_LFC_0=") == 1
+    assert "AF=0.1;CM_LFCX=1;" in once[-1]
+
+
+def test_the_window_is_that_of_training(toy: Toy, asked, model, tmp_path, capsys):
+    vcf(toy, *snvs(toy, 1000))
+    app.variants(asked())
+    expected = table(asked().output)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    Cherimoya.load(model).save(run / "checkpoints" / "best.pt")
+    (run / "config.yaml").write_text(f"data: {{in_window: {LENGTH}}}\n")
+    app.variants(asked(checkpoint=[str(run)], in_window=None, overwrite=True))
+    assert table(asked().output) == expected
+    assert f"{LENGTH} bases, as in training" in capsys.readouterr().out
+    other = tmp_path / "other"
+    (other / "checkpoints").mkdir(parents=True)
+    Cherimoya.load(model).save(other / "checkpoints" / "best.pt")
+    (other / "config.yaml").write_text("data: {in_window: 300}\n")
+    with pytest.raises(CherimoyaError, match=r"with 200, .* with 300\. Choose one with in_window"):
+        app.variants(asked(checkpoint=[str(run), str(other)], in_window=None, overwrite=True))
+    app.variants(asked(in_window=None, overwrite=True))
+    assert "1,100 bases, for 1,000 predicted: no run says" in capsys.readouterr().out
+
+
+def test_nothing_to_score_is_an_error_and_leaves_nothing(toy: Toy, asked):
+    vcf(toy, *snvs(toy, 20, 30))
+    with pytest.raises(DataError, match=r"none can be scored\. 2 variants not scored, too near an"):
+        app.variants(asked())
+    assert not list(toy.folder.glob("*out*"))
+
+
+def swapped(toy: Toy, row: tuple) -> tuple[str, tuple]:
+    """The chromosome with the variant's ALT allele, and the variant seen from there."""
+    chrom, pos, name, ref, alt, *rest = row
+    bases = toy.bases[chrom]
+    return bases[: pos - 1] + alt + bases[pos - 1 + len(ref) :], (
+        chrom, pos, name, alt, ref, *rest
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("lengths", [(1, 1), (4, 1), (1, 8), (3, 2)])
+def test_exchanged_alleles_have_the_opposite_effect(toy: Toy, asked, lengths):
+    n_ref, n_alt = lengths
+    ref = toy.bases["chrA"][999 : 999 + n_ref]
+    row = ("chrA", 1000, "v", ref, (changed(ref[0]) + "GATTACA")[:n_alt], ".", ".", ".")
+    vcf(toy, row)
+    app.variants(asked())
+    (one,) = table(asked().output)
+    toy.bases["chrA"], back = swapped(toy, row)
+    toy.fasta()
+    vcf(toy, back)
+    app.variants(asked(overwrite=True))
+    (other,) = table(asked().output)
+    for g in (0, 1):
+        fold = float(one[f"log2_fold_change_{g}"])
+        assert fold != 0
+        assert float(other[f"log2_fold_change_{g}"]) == -fold
+        assert other[f"jsd_{g}"] == one[f"jsd_{g}"]
+        assert other[f"ref_log_counts_{g}"] == one[f"alt_log_counts_{g}"]
+
+
+@pytest.mark.parametrize("lengths", [(1, 1), (3, 1), (1, 5)])
+def test_the_other_strand_has_the_same_effect(toy: Toy, asked, lengths):
+    """Of an odd window around alleles of odd length, whose middle is one base on both strands."""
+    n_ref, n_alt = lengths
+    ref = toy.bases["chrA"][999 : 999 + n_ref]
+    row = ("chrA", 1000, "v", ref, (changed(ref[0]) + "GATTACA")[:n_alt], ".", ".", ".")
+    vcf(toy, row)
+    app.variants(asked(in_window=LENGTH + 1))
+    (one,) = table(asked().output)
+
+    def turned(letters: str) -> str:
+        return letters[::-1].translate(str.maketrans("ACGT", "TGCA"))
+
+    pos = len(toy.bases["chrA"]) - (999 + n_ref) + 1
+    toy.bases["chrA"] = turned(toy.bases["chrA"])
+    toy.fasta()
+    vcf(toy, ("chrA", pos, "v", turned(ref), turned(row[4]), ".", ".", "."))
+    app.variants(asked(in_window=LENGTH + 1, overwrite=True))
+    (other,) = table(asked().output)
+    for name in ("ref_log_counts_0", "log2_fold_change_1", "jsd_1"):
+        assert float(other[name]) == pytest.approx(float(one[name]), rel=1e-4, abs=1e-6)
+    app.variants(asked(in_window=LENGTH + 1, overwrite=True, reverse_complement=False))
+    (alone,) = table(asked().output)
+    assert abs(float(alone["ref_log_counts_0"]) - float(one["ref_log_counts_0"])) > 1e-4
+
+
+def test_percentiles_are_among_the_random_variants_themselves(toy: Toy, asked, monkeypatch):
+    """Scored on their own as a VCF file, the random variants give the percentiles by hand."""
+    kept, own = [], app.random_variants
+    monkeypatch.setattr(app, "random_variants", lambda *a: kept.append(own(*a)) or kept[-1])
+    vcf(toy, *snvs(toy, *range(600, 3000, 200)))
+    app.variants(asked(random_variants=60))
+    rows = table(asked().output)
+    (random,) = kept
+    vcf(toy, *[
+        ("chrA", p + 1, ".", r, a)
+        for p, r, a in zip(random.pos, random.ref, random.alt, strict=True)
+    ])  # fmt: skip
+    app.variants(asked(output=str(toy.folder / "random.tsv")))
+    others = table(toy.folder / "random.tsv")
+    assert len(others) == 60
+    for name, key in (("log2_fold_change", abs), ("jsd", float)):
+        among = [key(float(row[f"{name}_1"])) for row in others]
+        for row in rows:
+            mine = key(float(row[f"{name}_1"]))
+            below = sum(value < mine * (1 - 1e-4) for value in among)
+            up_to = sum(value <= mine * (1 + 1e-4) for value in among)
+            percent = float(row[f"{name}_percentile_1"])
+            assert 100 * below / 60 - 0.01 <= percent <= 100 * up_to / 60 + 0.01
+
+
+def test_models_and_strands_are_averaged_as_numpy_would(toy: Toy, asked, model):
+    second = save_model(toy.folder / "b.pt", seed=1, signal_groups=[1, 2])
+    (row,) = snvs(toy, 1000)
+    vcf(toy, row)
+    app.variants(asked(checkpoint=[str(model), str(second)]))
+    (found,) = table(asked().output)
+    window = toy.bases["chrA"][899:1099]
+    p, counts = {}, {}
+    for name, letters in (("ref", window), ("alt", window[:100] + row[4] + window[101:])):
+        both = [by_hand(path, letters) for path in (model, second)]  # strands averaged there
+        p[name] = np.mean([x[0][0].double().numpy() for x in both], axis=0)
+        counts[name] = np.mean([x[1][0].double().numpy() for x in both], axis=0)
+    for g, channels in enumerate(([0], [1, 2])):
+        q, r = p["ref"][channels].ravel(), p["alt"][channels].ravel()
+        middle = (q + r) / 2
+        jsd = np.sqrt((np.sum(q * np.log(q / middle)) + np.sum(r * np.log(r / middle))) / 2)
+        assert float(found[f"jsd_{g}"]) == pytest.approx(jsd, rel=1e-3)
+        fold = (counts["alt"][g] - counts["ref"][g]) / np.log(2)
+        assert float(found[f"log2_fold_change_{g}"]) == pytest.approx(fold, abs=2e-5)
+        assert float(found[f"ref_log_counts_{g}"]) == pytest.approx(counts["ref"][g], rel=1e-4)
+
+
+def test_one_long_allele_does_not_widen_all(toy: Toy):
+    from cherimoya.data.variants import read_variants
+
+    found = read_variants(vcf(toy, *snvs(toy, *range(1, 900)), ("chrA", 5, ".", "A" * 10**6, "A")))
+    assert found.ref.dtype == object  # an array of text would be 3.6 GB
+    assert len(found.ref[-1]) == 10**6
 
 
 def test_percentiles_count_what_is_smaller():
@@ -212,6 +426,39 @@ def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
     assert not list(toy.folder.glob(".*"))
 
 
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_bytes(toy: Toy, model):
+    """SIGKILL, once in the middle of the work and once between the two files."""
+    vcf(toy, *snvs(toy, *range(500, 1500, 20)))
+
+    environment = clean_environment() | {"TMPDIR": str(toy.folder)}
+
+    def begun(output: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from cherimoya.cli_apps import variants; variants()",
+             f"checkpoint={model}", "variants=v.vcf", "fasta=toy.fa", f"in_window={LENGTH}",
+             "random_variants=1000", f"output={output}", "batch_size=4", "device=cpu"],
+            cwd=toy.folder, env=environment, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    assert begun("whole.tsv").communicate(timeout=120)
+    journal = toy.folder / ".cut.tsv.partial"
+    killed = begun("cut.tsv")
+    while not journal.is_file() or journal.read_text().count("\n") < 100:
+        assert killed.poll() is None, "it ended before it was killed"
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    assert not (toy.folder / "cut.tsv").exists()
+    (toy.folder / "cut.vcf").write_text("as if killed after the first file")
+    said, _ = begun("cut.tsv").communicate(timeout=120)
+    assert "of 1,050 variants were done before" in said
+    for name in ("tsv", "vcf"):
+        cut, whole = ((toy.folder / f"{n}.{name}").read_text() for n in ("cut", "whole"))
+        assert cut.replace("cut.tsv", "whole.tsv") == whole
+    assert not list(toy.folder.glob(".*"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -220,9 +467,16 @@ def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
         ("chrA\t5\tA\tC\n", r"line 1: no column chrom, pos, ref, alt among"),
         (HEADER + "chrA\tx\t.\tA\tC\n", r"line 3: pos 'x' must be a whole number from 1"),
         (HEADER + "chrA\t0\t.\tA\tC\n", r"line 3: pos '0' must be"),
-        (HEADER + "chrA\t5\t.\tR\tC\n", r"line 3: ref 'R' must be letters of A C G T N"),
+        (HEADER + "chrA\t\u00b2\t.\tA\tC\n", r"line 3: pos '\u00b2' must be"),
+        (HEADER + "chrA\t5\t.\t\tC\n", r"line 3: no REF allele"),
+        (HEADER + "chrA\t5\t.\tR\tC\n", r"1 allele left out, with letters other .*: line 3"),
+        ("chrA\t5\t.\tA\tC\n", r"line 1: the header is missing or damaged"),
+        ("##fileformat=VCFv4.2\nchrom\tpos\tref\talt\n", r"line 2: the header is missing or"),
+        ("chrom,pos,ref,alt\nchrA,5,A,C\n", r"line 1: no column .* tab-separated table"),
+        ("chrom\tpos\tref\nchrA\t5\tA\n", r"line 1: no column alt among chrom, pos, ref\."),
+        (HEADER + "chrA\t5\t.\tA\tC\nchrA\t6", r"line 4: 2 columns, the header has more"),
         (HEADER + "chrA 5 . A C\n", r"line 3: 1 columns, the header has more"),
-        (HEADER + "chrA\t5\t.\tA\t<DEL>\n", r"no variant in it, 1 with a symbolic"),
+        (HEADER + "chrA\t5\t.\tA\t<DEL>\n", r"no variant in it; 1 allele left out, with a sym"),
     ],
 )
 def test_bad_files_are_named(toy: Toy, asked, text, message):
@@ -240,7 +494,14 @@ def test_a_truncated_gzip_is_named(toy: Toy, asked):
 
 def test_outputs_do_not_fall_on_inputs(toy: Toy, asked):
     vcf(toy, ("chrA", 1000, ".", "A", "C"))
-    with pytest.raises(CherimoyaError, match=r"v\.vcf.* exists already|would be overwritten"):
-        app.variants(asked(output=str(toy.folder / "v.tsv"), overwrite=True))
+    with pytest.raises(CherimoyaError, match=r"v\.vcf would be overwritten by .*or set vcf=false"):
+        app.variants(asked(output=str(toy.folder / "v.tsv")))
+    table_file = toy.write("t.tsv", "chrom\tpos\tref\talt\nchrA\t5\tA\tC\n")
+    with pytest.raises(CherimoyaError, match=r"t\.tsv would be overwritten by .*output\.$"):
+        app.variants(asked(variants=str(table_file), output=str(table_file), overwrite=True))
+    toy.write("out.tsv", "mine")
+    with pytest.raises(CherimoyaError, match=r"out\.tsv: exists already"):
+        app.variants(asked())
+    assert (toy.folder / "out.tsv").read_text() == "mine"
     with pytest.raises(CherimoyaError, match=r"output=a\.vcf: the table, such as effects\.tsv"):
         asked(output="a.vcf")

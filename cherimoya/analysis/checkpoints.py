@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from cherimoya.analysis.run_folder import RunFolder, is_run, read_run
 from cherimoya.config import DataConfig
+from cherimoya.data import hdf5
+from cherimoya.data.dataset import data_file
+from cherimoya.data.splits import split_rows
 from cherimoya.ensemble import Ensemble
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.network import Cherimoya
 from cherimoya.schema import build
 from cherimoya.training.checkpoint import BEST
@@ -30,6 +34,20 @@ class Checkpoint:
         if self.run is None or "data" not in self.run.config:
             return None
         return build(DataConfig, self.run.config["data"], "data")
+
+    def trained_on(self) -> dict[str, bool] | None:
+        """Whether the run trained on each chromosome of its file; None where that is not known."""
+        data = self.data
+        if data is None:
+            return None
+        try:
+            path = data_file(data)
+            header = hdf5.read_header(path, data.keys)
+            rows = split_rows(data, header.chrom, header.label, str(path))["train"]
+        except DataError:
+            return None
+        trained = set(header.chrom[rows].tolist())
+        return {name: name in trained for name in header.chromosomes()}
 
     @property
     def window(self) -> tuple[int | None, int | None]:
@@ -66,7 +84,28 @@ def find_checkpoint(named: str) -> Checkpoint:
         )
     folder = path.absolute().parent.parent
     own = path.absolute().parent.name == "checkpoints" and is_run(folder)
-    return Checkpoint(path, read_run(folder) if own else None)
+    try:
+        return Checkpoint(path, read_run(folder) if own else None)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(
+            f"checkpoint={named}: a file of the run in {folder} is damaged "
+            f"({str(error).splitlines()[0]}). Copy {path.name} elsewhere to use it without the run."
+        ) from None
+
+
+def trained_window(found: Sequence[Checkpoint], key: str = "in_window") -> int | None:
+    """Bases in that the models were trained with; None where no run says.
+
+    Raises ConfigError where runs say several, of which `key` must choose.
+    """
+    said = {one.window[0]: one.path for one in found if one.window[0] is not None}
+    if len(said) > 1:
+        listed = ", ".join(f"{path} with {length:,}" for length, path in said.items())
+        raise ConfigError(
+            f"the models were trained with windows of several lengths: {listed}. Choose one with "
+            f"{key}; their normalisation spans the whole window."
+        )
+    return next(iter(said), None)
 
 
 def load_ensemble(

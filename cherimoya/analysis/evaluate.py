@@ -12,7 +12,7 @@ import torch
 from cherimoya import progress
 from cherimoya.analysis import baselines
 from cherimoya.analysis.bootstrap import Interval, intervals
-from cherimoya.analysis.checkpoints import find_checkpoint, load_ensemble
+from cherimoya.analysis.checkpoints import find_checkpoint, load_ensemble, trained_window
 from cherimoya.analysis.evaluation_folder import LOCI, SCORES
 from cherimoya.analysis.examples import example_loci
 from cherimoya.analysis.machine import choose_device, provenance
@@ -20,7 +20,14 @@ from cherimoya.analysis.per_locus import EXAMPLES, write_examples, write_scored_
 from cherimoya.analysis.replicates import replicate_scores
 from cherimoya.analysis.report import offer_report
 from cherimoya.analysis.report_words import score
-from cherimoya.analysis.scored_loci import REFERENCE, SCORED, check_fits, load_scored
+from cherimoya.analysis.run_folder import is_run
+from cherimoya.analysis.scored_loci import (
+    REFERENCE,
+    SCORED,
+    check_fits,
+    load_scored,
+    seen_in_training,
+)
 from cherimoya.captured import CapturedModel
 from cherimoya.config_evaluate import EvaluateConfig
 from cherimoya.data.dataset import Dataset
@@ -41,8 +48,10 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = progress.say) -> Pat
     models see the first locus where it can.
     """
     folder = Path(config.output)
-    _check_output(folder)
+    _check_output(folder, config.overwrite)
     found = [find_checkpoint(named) for named in config.checkpoint]
+    if config.data.in_window is None:
+        trained_window(found, "data.in_window")  # complains where the runs disagree
     device = choose_device(config.device, "device")
     precision = choose_precision(config.precision, device, "precision")
     model = load_ensemble(found, device)
@@ -54,6 +63,9 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = progress.say) -> Pat
     columns = _baselines(dataset, config)
     rows = dataset.rows[SCORED]
     say(_what(config, dataset, split, precision, device))
+    seen = seen_in_training(found, dataset, config)
+    if seen:
+        say(f"{seen:,} of these {len(rows):,} loci are of chromosomes seen in training")
     predict = CapturedModel(model)
     source, _ = place(dataset.loci, device, "auto")
     label = dataset.loci.label
@@ -67,6 +79,7 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = progress.say) -> Pat
     write_scored_loci(folder / LOCI, scores, dataset.loci, rows)
     values = {
         "split": split,
+        "seen_in_training": seen,
         "checkpoints": [one.described() for one in found],
         "reverse_complement": config.reverse_complement,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -207,9 +220,16 @@ def _what(
     )
 
 
-def _check_output(folder: Path) -> None:
+def _check_output(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output={folder}: a file. Name a folder.")
+    if is_run(folder):
+        raise ConfigError(f"output={folder}: a run is there. Choose another folder.")
+    if (folder / SCORES).exists() and not overwrite:
+        raise ConfigError(
+            f"output={folder}: an evaluation is there. Choose another folder, or set "
+            "overwrite=true."
+        )
     parent = next(p for p in folder.absolute().parents if p.exists())
     if not os.access(folder if folder.exists() else parent, os.W_OK):
         raise ConfigError(f"output={folder}: cannot be written to. Choose another folder.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.data import bigwig
+from cherimoya.data.aliases import named
 from cherimoya.data.places import Places, read_places
 from cherimoya.data.sources import check_exists, genome_on_disk, read_genome
 from cherimoya.data.splits import name_mismatch, shown
@@ -105,7 +106,9 @@ def check_chroms(asked: Collection[str], lengths: Mapping[str, int], where: str)
     unknown = [name for name in asked if name not in lengths]
     if unknown:
         mismatch = name_mismatch(unknown, lengths)
-        fix = "The two name chromosomes differently: rename one." if mismatch else "Remove them."
+        fix = "Remove them."
+        if mismatch:
+            fix = f"The two name chromosomes differently: {named(mismatch)}. Rename one."
         raise ConfigError(
             f"{where} names {shown(unknown)}, which the FASTA does not have. In the FASTA: "
             f"{shown(lengths)}. {fix}"

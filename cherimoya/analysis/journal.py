@@ -7,21 +7,29 @@ from typing import Any
 
 import numpy as np
 
+from cherimoya.files import appearing
+
 
 class Journal:
     """A file of rows, begun with `settings`; rows of other settings are dropped.
 
-    Each row is a line, so that one cut short by a kill is seen and made again.
+    Each row is a line, so that one cut short by a kill is seen and made again. Rows are made
+    `block` at a time: those of a block that is not whole are dropped, so that what follows is
+    made in the same blocks as without the interruption.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], columns: int) -> None:
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], columns: int, block: int = 1
+    ) -> None:
         self._path, self._columns = path, columns
         head = json.dumps(dict(settings), sort_keys=True)
         begun = path.read_text().split("\n") if path.is_file() else []
         rows = begun[1:-1] if begun[:1] == [head] else []
+        rows = rows[: len(rows) // block * block]
         self._rows = [json.loads(row) for row in rows]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join([head, *rows, ""]))
+        with appearing(path) as file:
+            file.write("\n".join([head, *rows, ""]).encode())
 
     def __len__(self) -> int:
         return len(self._rows)

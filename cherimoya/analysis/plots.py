@@ -120,7 +120,7 @@ def distribution(
     defined = values[np.isfinite(values)]
     axis.hist(defined, bins=30, color=PREDICTED, alpha=0.45)
     for (label, value), dash, colour in zip(
-        marks.items(), ("-", "--", ":"), (PREDICTED, INK, CHOSEN), strict=False
+        marks.items(), ("-", "--", ":", "-."), (PREDICTED, INK, CHOSEN, SERIES[2]), strict=False
     ):
         if value is not None:
             axis.axvline(value, color=colour, linestyle=dash, label=f"{label} {value:.3f}")

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from cherimoya.analysis.genome_inputs import (
 )
 from cherimoya.analysis.machine import choose_device, git_commit, versions
 from cherimoya.analysis.predictions_written import write_outputs
+from cherimoya.analysis.run_folder import is_run
 from cherimoya.captured import CapturedModel
 from cherimoya.config_evaluate import PredictConfig
 from cherimoya.data import hdf5
 from cherimoya.data.loci import N_CODE
 from cherimoya.data.sources import check_exists
 from cherimoya.ensemble import Ensemble
-from cherimoya.errors import ConfigError, DataError
+from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.files import locked, write_json
 from cherimoya.ops import gather
 from cherimoya.prediction import predict_batch
@@ -74,14 +76,15 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
     model = load_ensemble(found, device, config.reverse_complement, control_groups or None)
     shape = _shape(config, found[0], model)
     folder = Path(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
     plan = _plan(config, found, shape, precision)
-    with locked(folder):
+    with _owned(folder):
         if _begin(folder, plan, config.overwrite) == "done":
             say(f"done already: {folder}")
             return folder
         lengths = lengths_of(config.fasta)
         windows = _windows(config, shape, lengths)
+        (folder / PARTS).mkdir(exist_ok=True)
+        write_json(folder / PARTS / PLAN, plan)
         say(_what(config, windows, shape, lengths, f"{precision} on {device.type}"))
         run = CapturedModel(model)
         try:
@@ -251,6 +254,8 @@ def _check_inputs(
         check_exists(Path(config.loci), "loci")
     if Path(config.output).exists() and not Path(config.output).is_dir():
         raise ConfigError(f"output={config.output}: a file. Name a folder.")
+    if is_run(Path(config.output)):
+        raise ConfigError(f"output={config.output}: a run is there. Choose another folder.")
     needed = load_ensemble(found, device).n_control_tracks
     if needed != sum(control_groups):
         raise ConfigError(
@@ -284,6 +289,20 @@ def _plan(
     return json.loads(json.dumps(plan))
 
 
+@contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """The folder, for this process alone; one made for nothing goes again."""
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder):
+            yield
+    except CherimoyaError:
+        if new and not (folder / PARTS).exists():
+            shutil.rmtree(folder)
+        raise
+
+
 def _begin(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> str:
     """Whether the plan is "done" in `folder` or to be done, with what is left of it kept.
 
@@ -307,10 +326,8 @@ def _begin(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> str:
         shutil.rmtree(folder / PARTS, ignore_errors=True)
         for name in (DONE, *files):
             (folder / name).unlink(missing_ok=True)
-    elif done.is_file():
+    elif done.is_file() and all((folder / name).is_file() for name in files):
         return "done"
-    (folder / PARTS).mkdir(exist_ok=True)
-    write_json(noted, plan)
     return "to do"
 
 

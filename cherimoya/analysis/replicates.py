@@ -1,6 +1,7 @@
 """What a replicate of the experiment tells of the signal: how well one could hope to predict."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from cherimoya.config import KeysConfig
 from cherimoya.data import hdf5
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.loci import Loci
+from cherimoya.data.sources import check_exists
 from cherimoya.errors import DataError
 from cherimoya.training.evaluation import Scores, score_profiles
 
@@ -23,7 +25,11 @@ def replicate_scores(dataset: Dataset, path: str, keys: KeysConfig | None) -> Sc
     Raises DataError when a scored locus is missing there, or the tracks differ.
     """
     loci, rows = dataset.loci, dataset.rows[SCORED]
-    other = hdf5.read(path, keys=keys)
+    check_exists(Path(path), "replicate")
+    try:
+        other = hdf5.read(path, keys=keys)
+    except DataError as error:  # which speaks of the key that such files are usually named by
+        raise DataError(str(error).replace("data.path", "replicate")) from None
     if other.signal_groups != loci.signal_groups:
         raise DataError(
             f"replicate={path} has signal groups {other.signal_groups}, but {dataset.path} has "

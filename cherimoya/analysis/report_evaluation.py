@@ -9,8 +9,8 @@ from cherimoya.analysis import plots
 from cherimoya.analysis.evaluation_folder import read_evaluation
 from cherimoya.analysis.plots_theme import chart
 from cherimoya.analysis.report_scores import (
-    BESIDE,
     KEY_SCORES,
+    MARKS,
     cards,
     count_charts,
     example_charts,
@@ -20,7 +20,6 @@ from cherimoya.analysis.report_words import Chart, frame
 from cherimoya.logged import METRICS
 from cherimoya.metric_names import IN_WORDS, higher_is_better
 
-COLUMNS = {**BESIDE, "replicate": "replicate"}
 CHART_METRICS = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
 
 
@@ -52,7 +51,7 @@ def contents(folder: Path) -> dict[str, Any]:
     """What the template of an evaluation's page is filled with."""
     found = read_evaluation(folder)
     summary = found.summary
-    beside = {name: words for name, words in COLUMNS.items() if name in summary}
+    beside = {name: words for name, words in MARKS.items() if name in summary}
     chromosomes: Mapping[str, Any] = summary.get("chromosomes", {})
     groups = {", ".join(g["tracks"]): g for g in summary.get("groups", [])}
     return {
@@ -83,6 +82,8 @@ def _subtitle(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary["reverse_complement"]:
         yield "both strands averaged"
     yield f"{loci['peaks']:,} peaks, {loci['background']:,} background loci: {summary['split']}"
+    if summary.get("seen_in_training"):
+        yield f"{summary['seen_in_training']:,} of them on chromosomes seen in training"
     yield f"{summary['window']['in']:,} bp in, {summary['window']['out']:,} bp out"
 
 

@@ -14,6 +14,7 @@ from cherimoya.metric_names import IN_WORDS, higher_is_better
 
 KEY_SCORES = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
 BESIDE = {"average_profile": "average profile", "ceiling": "ceiling"}
+MARKS = BESIDE | {"replicate": "replicate"}
 
 
 class Scored(Protocol):
@@ -31,14 +32,15 @@ class Scored(Protocol):
 
 @dataclass(frozen=True)
 class Card:
-    """A key score beside its baseline and ceiling, each None where unknown."""
+    """A key score beside its baseline, ceiling and a replicate's, each None where unknown."""
 
     label: str
     unit: str
     value: float
+    higher: bool
     baseline: float | None
     ceiling: float | None
-    higher: bool
+    replicate: float | None
 
     @property
     def reached(self) -> float | None:
@@ -62,8 +64,8 @@ def cards(scores: Mapping[str, float | None], summary: Mapping[str, Any]) -> Ite
         value, words = scores.get(name), IN_WORDS[name]
         if value is None:
             continue
-        baseline, ceiling = (summary.get(column, {}).get(name) for column in BESIDE)
-        yield Card(words.label, words.unit, value, baseline, ceiling, higher_is_better(name))
+        beside = (summary.get(column, {}).get(name) for column in MARKS)
+        yield Card(words.label, words.unit, value, higher_is_better(name), *beside)
 
 
 def count_charts(run: Scored) -> Iterator[Chart]:
@@ -73,7 +75,7 @@ def count_charts(run: Scored) -> Iterator[Chart]:
     peak, n_groups = run.loci.label == 1, run.loci.observed_log_counts.shape[1]
     for g in range(n_groups):
         seen, guess = run.loci.observed_log_counts[:, g], run.loci.predicted_log_counts[:, g]
-        group = f", signal group {g}" if n_groups > 1 else ""
+        group = _of_group(run, g, n_groups)
         yield Chart(
             chart(plots.counts, seen, guess, run.loci.label),
             f"predicted against observed counts of each locus{group}",
@@ -96,16 +98,29 @@ def profile_charts(run: Scored) -> Iterator[Chart]:
         for g in range(values.shape[1]):
             if not np.isfinite(values[:, g]).any():
                 continue
-            one = values.shape[1] == 1
+            n_groups = values.shape[1]
+            held = run.summary if n_groups == 1 else _group(run, g)
             marks: Mapping[str, float | None] = {"mean": float(np.nanmean(values[:, g]))} | {
-                label: run.summary.get(column, {}).get(name) if one else None
-                for column, label in BESIDE.items()
+                label: held.get(column, {}).get(name) for column, label in MARKS.items()
             }
-            group = "" if one else f", signal group {g}"
             yield Chart(
                 chart(plots.distribution, values[:, g], name, marks),
-                f"{IN_WORDS[name].label} of each peak{group}",
+                f"{IN_WORDS[name].label} of each peak{_of_group(run, g, n_groups)}",
             )
+
+
+def _group(run: Scored, g: int) -> Mapping[str, Any]:
+    """What is known of a signal group alone."""
+    groups = run.summary.get("groups", [])
+    return groups[g] if g < len(groups) else {}
+
+
+def _of_group(run: Scored, g: int, n_groups: int) -> str:
+    """The end of a caption: which of several signal groups a chart is of."""
+    if n_groups == 1:
+        return ""
+    tracks = _group(run, g).get("tracks")
+    return f", {', '.join(tracks)}" if tracks else f", signal group {g}"
 
 
 def example_charts(run: Scored) -> Iterator[Chart]:

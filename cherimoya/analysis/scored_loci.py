@@ -1,6 +1,6 @@
 """Which loci are scored, in which windows, and which others say what is usual."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +99,37 @@ def check_fits(dataset: Dataset, model: Ensemble, first: Checkpoint) -> None:
                 f"{first.path} has {what} {has}, but {dataset.path} has {held}. Prepare the file "
                 "with tracks grouped as the model was trained, or name another checkpoint."
             )
+
+
+def seen_in_training(
+    found: Sequence[Checkpoint], dataset: Dataset, config: EvaluateConfig
+) -> int | None:
+    """How many scored loci lie on a chromosome that one of the models was trained on.
+
+    None where no run tells, or its file names none of these. Raises ConfigError where
+    split=validation or test of the first run holds what another model was trained on, which no
+    held-out score may rest on.
+    """
+    chrom, held = dataset.loci.chrom, dataset.loci.chrom[dataset.rows[SCORED]]
+    known: dict[Path, set[str]] = {}
+    for one in found:
+        names = one.trained_on() or {}
+        if set(held.tolist()) & set(names):
+            known[one.path] = {name for name, trained in names.items() if trained}
+    asked_for_others = config.chroms is None and config.split in ("validation", "test")
+    for path, trained in known.items():
+        seen = np.isin(held, sorted(trained))
+        if asked_for_others and path != found[0].path and seen.any():
+            free = set(chrom.tolist()).difference(*known.values())
+            fix = f"'chroms=[{','.join(sorted(free))}]'" if free else "one model at a time"
+            raise ConfigError(
+                f"split={config.split}: {int(seen.sum()):,} of its {len(held):,} loci lie on "
+                f"{shown(list(dict.fromkeys(held[seen].tolist())))}, which {path} was trained on. "
+                f"Score what no model was trained on: {fix}."
+            )
+    if not known:
+        return None
+    return int(np.isin(held, sorted(set().union(*known.values()))).sum())
 
 
 def _of_split(

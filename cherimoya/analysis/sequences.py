@@ -56,10 +56,7 @@ def strand_channels(groups: Sequence[int]) -> list[int]:
 
 def encode(letters: str) -> np.ndarray:
     """Letters as codes (L,): A C G T in either case, anything else an N."""
-    table = np.full(256, N_CODE, np.uint8)
-    for code, letter in enumerate("ACGT"):
-        table[[ord(letter), ord(letter.lower())]] = code
-    return table[np.frombuffer(letters.encode("latin-1", "replace"), np.uint8)]
+    return _CODES[np.frombuffer(letters.encode("latin-1", "replace"), np.uint8)]
 
 
 def decode(codes: np.ndarray) -> str:
@@ -73,3 +70,8 @@ def check_window(model: Any, length: int, where: str) -> None:
         raise ValueError(
             f"{where}: {length} bases, but the model trims {model.trimming} from each side"
         )
+
+
+_CODES = np.full(256, N_CODE, np.uint8)  # by letter
+for _code, _letter in enumerate("ACGT"):
+    _CODES[[ord(_letter), ord(_letter.lower())]] = _code

@@ -1,7 +1,8 @@
 """cherimoya-variants: what a model says that variants do to counts and profiles."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,30 @@ from cherimoya.analysis.attribute_models import (
     load_models,
     provenance,
 )
+from cherimoya.analysis.checkpoints import find_checkpoint, trained_window
 from cherimoya.analysis.ism import default_batch
 from cherimoya.analysis.journal import Journal
 from cherimoya.analysis.machine import choose_device
-from cherimoya.analysis.variants_windows import OK, allele_window, check_variants
+from cherimoya.analysis.variants_windows import (
+    OK,
+    allele_window,
+    check_variants,
+    not_scored,
+    renamed,
+)
 from cherimoya.analysis.variants_write import Effects, write_table, write_vcf
 from cherimoya.config import to_dict
 from cherimoya.config_interpret import VariantsConfig
 from cherimoya.data.loci import N_CODE
 from cherimoya.data.sources import Genome, genome_on_disk
-from cherimoya.data.variants import Variants, read_variants
+from cherimoya.data.variants import Variants, left_out, read_variants
 from cherimoya.errors import ConfigError
 from cherimoya.metrics import profile_jsd
 from cherimoya.training.precision import choose_precision
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "vcf")
 BATCHES_AT_ONCE = 8  # between two writes
+USUAL_OUTPUT = 1000  # bases, where nothing tells what the model was trained with
 
 
 def variants(config: VariantsConfig) -> Path:
@@ -40,17 +49,14 @@ def variants(config: VariantsConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
-    check_new(output, config.overwrite)
-    if config.vcf:
-        check_new(output.with_suffix(".vcf"), config.overwrite)
-        _check_is_not(output.with_suffix(".vcf"), Path(config.variants))
+    _check_outputs(output, config)
     device = choose_device(config.device, "device")
     precision = choose_precision(config.precision, device, "precision")
     models = load_models(config.checkpoint, device)
     length = _input_length(config, models[0].trimming)
     if models[0].n_control_tracks:
         progress.say("the model's control tracks are set to zero")
-    found = read_variants(config.variants)
+    asked_for = read_variants(config.variants)
     size = config.batch_size or default_batch(device)
     predict = Averaged(models, config.reverse_complement, size, precision)
     files: dict[str, Sequence[str | Path]] = {
@@ -62,21 +68,24 @@ def variants(config: VariantsConfig) -> Path:
     settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
     settings |= {"sources": origin["sources"], "precision": precision}
     with genome_on_disk(config.fasta) as genome:
+        found = renamed(asked_for, genome, config.chrom_alias, config.variants)
         status = check_variants(found, genome, length, config.variants)
-        _say_what_is_left_out(found, status)
+        for words in (*left_out(found.skipped), *not_scored(found, status)):
+            progress.say(words)
         asked, random = np.flatnonzero(status == OK), None
-        if config.random_variants and len(asked):
+        if config.random_variants:
             out = length - 2 * models[0].trimming
             random = random_variants(found, asked, genome, length, out, config)
         scored = _score(found, asked, random, genome, length, predict, output, settings)
     effects = Effects(
-        found, status, *_columns(scored, asked, len(found), predict), origin, settings
+        asked_for, status, *_columns(scored, asked, len(found), predict), origin, settings
     )
-    write_table(output, effects)
-    progress.say(f"{output}: {len(asked):,} of {len(found):,} variants scored")
-    if config.vcf:
-        progress.say(f"{write_vcf(output, Path(config.variants), effects)}: the same as INFO")
+    vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
+    write_table(output, effects)  # the last: what is there is whole
     journal_path(output).unlink(missing_ok=True)
+    progress.say(f"{output}: {len(asked):,} of {len(found):,} variants scored")
+    if vcf:
+        progress.say(f"{vcf}: the same as INFO")
     return output
 
 
@@ -137,25 +146,27 @@ def _score(
     """`effects_of` the variants in rows `asked`, then of the random ones."""
     todo = [(variants, int(row)) for row in asked]
     todo += [(random, row) for row in range(len(random))] if random else []
-    journal = Journal(journal_path(output), settings, 3 * len(predict.signal_groups))
+    step = BATCHES_AT_ONCE * predict.batch_size // 2
+    journal = Journal(journal_path(output), settings, 3 * len(predict.signal_groups), step)
     if len(journal):
         progress.say(f"{len(journal):,} of {len(todo):,} variants were done before")
-    step = BATCHES_AT_ONCE * predict.batch_size // 2
+    codes = cache(genome.codes)
     starts = range(len(journal), len(todo), step)
     done, total = len(journal) // step, -(-len(todo) // step)
     for start in progress.shown(starts, "variants", total, "block", done=done):
-        pairs = [_windows(v, row, genome, length) for v, row in todo[start : start + step]]
+        pairs = [_windows(v, row, codes, length) for v, row in todo[start : start + step]]
         ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
         journal.append(effects_of(predict, ref, alt))
     return journal.rows
 
 
 def _windows(
-    variants: Variants, row: int, genome: Genome, length: int
+    variants: Variants, row: int, codes: Callable[[str], np.ndarray], length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    codes, pos = genome.codes(str(variants.chrom[row])), int(variants.pos[row])
+    """Codes (length,) around both alleles; `codes` are those of a whole chromosome."""
+    held, pos = codes(str(variants.chrom[row])), int(variants.pos[row])
     ref, alt = str(variants.ref[row]), str(variants.alt[row])
-    return allele_window(codes, pos, ref, ref, length), allele_window(codes, pos, ref, alt, length)
+    return allele_window(held, pos, ref, ref, length), allele_window(held, pos, ref, alt, length)
 
 
 def _columns(
@@ -189,7 +200,11 @@ def percentile(values: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _input_length(config: VariantsConfig, trimming: int) -> int:
-    length = config.in_window or 2 * trimming + 1000
+    trained = trained_window([find_checkpoint(name) for name in config.checkpoint])
+    length = config.in_window or trained or 2 * trimming + USUAL_OUTPUT
+    if config.in_window is None:
+        why = "as in training" if trained else f"for {USUAL_OUTPUT:,} predicted: no run says"
+        progress.say(f"in_window    {length:,} bases, {why}")
     if length <= 2 * trimming:
         raise ConfigError(
             f"in_window={length}: the model trims {trimming} bases from each side. Set in_window "
@@ -198,19 +213,15 @@ def _input_length(config: VariantsConfig, trimming: int) -> int:
     return length
 
 
-def _check_is_not(output: Path, source: Path) -> None:
-    if output.absolute() == source.absolute():
-        raise ConfigError(
-            f"variants={source} would be overwritten by the VCF file beside output. Choose another "
-            "output, or set vcf=false."
-        )
-
-
-def _say_what_is_left_out(variants: Variants, status: np.ndarray) -> None:
-    for reason, count in variants.skipped.items():
-        progress.say(f"{count:,} alleles left out: {reason}")
-    reasons: Sequence[str] = sorted(set(status.tolist()) - {OK})
-    for reason in reasons:
-        rows = np.flatnonzero(status == reason)
-        first = f"{variants.words(rows[0])} in line {variants.line[rows[0]]}"
-        progress.say(f"{len(rows):,} variants not scored: {reason}, such as {first}")
+def _check_outputs(output: Path, config: VariantsConfig) -> None:
+    """Raise CherimoyaError when what is written would replace something unasked."""
+    source = Path(config.variants).absolute()
+    vcf = output.with_suffix(".vcf")
+    for path, fix in ((output, ""), (vcf, ", or set vcf=false")):
+        if path.absolute() == source and (path == output or config.vcf):
+            raise ConfigError(
+                f"variants={source} would be overwritten by {path}. Choose another output{fix}."
+            )
+    check_new(output, config.overwrite)
+    if config.vcf and not journal_path(output).exists():  # an unfinished command may have made it
+        check_new(vcf, config.overwrite)

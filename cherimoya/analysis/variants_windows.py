@@ -1,13 +1,16 @@
 """The two sequences of a variant, each with its allele in the middle of the input window."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+from cherimoya import progress
 from cherimoya.analysis.sequences import decode, encode
+from cherimoya.data.aliases import Aliases, check_names, named
 from cherimoya.data.sources import Genome
-from cherimoya.data.splits import shown
 from cherimoya.data.variants import Variants
 from cherimoya.errors import DataError
 
@@ -46,42 +49,70 @@ def allele_window(codes: np.ndarray, pos: int, ref: str, allele: str, length: in
     return np.concatenate([codes[pos - placed.left : pos], encode(allele), codes[start:end]])
 
 
+def renamed(variants: Variants, genome: Genome, choice: str, path: str) -> Variants:
+    """`variants` with the genome's names of chromosomes, as chrom_alias=`choice` says.
+
+    Raises DataError, with a proposal, when they are still named differently.
+    """
+    names = list(dict.fromkeys(variants.chrom.tolist()))
+    aliases = Aliases(choice, genome).of(names, f"variants={path}")
+    if aliases:
+        progress.say(f"chromosomes of {path}: {named(aliases)}")
+    found = [aliases.get(name, name) for name in variants.chrom.tolist()]
+    check_names(found, genome.lengths, f"variants={path}", genome)
+    return replace(variants, chrom=np.array(found, dtype=object))
+
+
 def check_variants(variants: Variants, genome: Genome, length: int, path: str) -> np.ndarray:
     """(n,) text, "ok" or why a variant cannot be scored.
 
-    Raises DataError when no chromosome is known, or so many reference alleles differ from the
-    genome that it must be another assembly.
+    Raises DataError when none can, or so many reference alleles differ from the genome that it
+    must be another assembly.
     """
-    status = np.array(
-        [_status(variants, row, genome, length) for row in range(len(variants))], dtype="U40"
-    )
-    if (status == NO_CHROMOSOME).all():
-        raise DataError(
-            f"variants={path} and fasta={genome.path} name chromosomes differently. The variants: "
-            f"{shown(list(dict.fromkeys(variants.chrom.tolist())))}. The genome: "
-            f"{shown(genome.lengths)}. Rename those of the variants (bcftools annotate "
-            "--rename-chrs, or sed), or give the FASTA that they were called with."
-        )
+    codes, n = cache(genome.codes), len(variants)
+    rows = progress.shown(range(n), "comparing with the genome", n, "variant")
+    status = np.array([_status(variants, i, codes, genome.lengths, length) for i in rows], "U40")
     differ = np.flatnonzero(status == MISMATCH)
     compared = len(differ) + int((status == OK).sum())
     if len(differ) > OTHER_ASSEMBLY * compared and len(differ) >= min(FEW, compared):
         raise DataError(_another_assembly(variants, differ, compared, genome, path))
+    if not (status == OK).any():
+        raise DataError(
+            f"variants={path}: none can be scored. {'. '.join(not_scored(variants, status))}. "
+            f"A window is {length:,} bases (in_window) with the variant in its middle, all of them "
+            f"in fasta={genome.path}."
+        )
     return status
 
 
-def _status(variants: Variants, row: int, genome: Genome, length: int) -> str:
+def not_scored(variants: Variants, status: np.ndarray) -> Iterator[str]:
+    """How many variants have which `status` other than "ok", in words."""
+    for reason in sorted(set(status.tolist()) - {OK}):
+        rows = np.flatnonzero(status == reason)
+        first = f"{variants.words(rows[0])} in line {variants.line[rows[0]]:,}"
+        many = f"{len(rows):,} variants" if len(rows) > 1 else "1 variant"
+        yield f"{many} not scored, {reason}: {'such as ' if len(rows) > 1 else ''}{first}"
+
+
+def _status(
+    variants: Variants,
+    row: int,
+    codes: Callable[[str], np.ndarray],
+    lengths: Mapping[str, int],
+    length: int,
+) -> str:
     chrom, pos = str(variants.chrom[row]), int(variants.pos[row])
     ref, alt = str(variants.ref[row]), str(variants.alt[row])
-    if chrom not in genome.lengths:
+    if chrom not in lengths:
         return NO_CHROMOSOME
     if max(len(ref), len(alt)) > length // 2:
         return TOO_LONG
-    held = genome.codes(chrom)[pos : pos + len(ref)]
+    held = codes(chrom)[pos : pos + len(ref)]
     if len(held) < len(ref) or (held != encode(ref)).any():
         return MISMATCH
     for allele in (ref, alt):
         placed = Placed(pos, len(allele), length)
-        if pos < placed.left or placed.after(len(ref))[1] > genome.lengths[chrom]:
+        if pos < placed.left or placed.after(len(ref))[1] > lengths[chrom]:
             return PAST_END
     return OK
 

@@ -1,6 +1,7 @@
 """Effects of variants as a table, and as INFO of the VCF file they came from."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ IN_VCF = {  # column: INFO key, description
     "log2_fold_change_percentile": ("CM_LFC_PCT", "per cent of random variants with less change"),
     "jsd_percentile": ("CM_JSD_PCT", "per cent of random variants with a smaller distance"),
 }
-INFO = 7  # column of a VCF line
+HEADER = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
+ALT, INFO = HEADER.index("ALT"), HEADER.index("INFO")
+OURS = re.compile(r"CM_(LFC|JSD)(_PCT)?(_\d+)?=")  # of an annotation before this one
+OURS_BEFORE = re.compile(r"##cherimoya=|##INFO=<ID=CM_(LFC|JSD)(_PCT)?(_\d+)?,")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,27 +67,30 @@ def _annotated(source: Path, effects: Effects) -> Iterator[str]:
     for row, line in enumerate(effects.variants.line.tolist()):
         rows_of.setdefault(line, []).append(row)
     for number, line in text_lines(source):
+        cells = line.split("\t")
         if line.startswith("#CHROM"):
             yield from _declared(effects)
-        if line.startswith("#") or not line.strip():
-            yield line
-            continue
-        cells = line.split("\t")
-        cells += ["."] * (INFO + 1 - len(cells))
-        info = _info(cells[4].upper().split(","), rows_of.get(number, []), effects)
-        if info:
-            cells[INFO] = info if cells[INFO] == "." else f"{cells[INFO]};{info}"
-        yield "\t".join(cells)
+            yield "\t".join([*cells, *HEADER[len(cells) :]])
+        elif line.startswith("#") or not line.strip():
+            if not OURS_BEFORE.match(line):
+                yield line
+        else:
+            cells += ["."] * (len(HEADER) - len(cells))
+            alts = cells[ALT].upper().split(",")
+            fields = [field for field in cells[INFO].split(";") if not OURS.match(field)]
+            fields = [field for field in fields if field not in (".", "")]
+            cells[INFO] = ";".join([*fields, *_info(alts, rows_of.get(number, []), effects)]) or "."
+            yield "\t".join(cells)
 
 
 def _new(effects: Effects) -> Iterator[str]:
     v = effects.variants
     yield "##fileformat=VCFv4.3"
     yield from _declared(effects)
-    yield "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
+    yield "\t".join(HEADER)
     for row in range(len(v)):
         fixed = (v.chrom[row], v.pos[row] + 1, v.name[row], v.ref[row], v.alt[row], ".", ".")
-        info = _info([str(v.alt[row])], [row], effects) or "."
+        info = ";".join(_info([str(v.alt[row])], [row], effects)) or "."
         yield "\t".join(map(str, (*fixed, info)))
 
 
@@ -95,16 +102,14 @@ def _declared(effects: Effects) -> Iterator[str]:
             yield f'##INFO=<ID={key},Number=A,Type=Float,Description="{words}">'
 
 
-def _info(alts: list[str], rows: list[int], effects: Effects) -> str:
-    """CM_LFC=..;CM_JSD=.. with a value for each ALT allele; empty if none was scored."""
+def _info(alts: list[str], rows: list[int], effects: Effects) -> Iterator[str]:
+    """CM_LFC=.., CM_JSD=.., ... with a value for each ALT allele; nothing if none was scored."""
     by_alt = {str(effects.variants.alt[row]): row for row in rows}
-    fields = []
     for column, values in effects.columns.items():
         numbers = [values[by_alt[alt]] if alt in by_alt else np.nan for alt in alts]
         found = _key(column)
         if found and np.isfinite(numbers).any():
-            fields.append(f"{found[0]}={','.join(_cell(n) or '.' for n in numbers)}")
-    return ";".join(fields)
+            yield f"{found[0]}={','.join(_cell(n) or '.' for n in numbers)}"
 
 
 def _key(column: str) -> tuple[str, str] | None:

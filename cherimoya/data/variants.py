@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from cherimoya.data.sources import check_exists, opened
 from cherimoya.errors import DataError
 
 NEEDED = ("chrom", "pos", "ref", "alt")
-VCF_COLUMNS = 5  # CHROM POS ID REF ALT
+VCF_COLUMNS = ("chrom", "pos", "id", "ref", "alt")  # the first ones
 LETTERS = frozenset("ACGTN")
 
 
@@ -21,7 +21,7 @@ class Variants:
     """n pairs of alleles; a line with several ALT alleles is several of them.
 
     chrom, name, ref, alt: (n,) text; pos: (n,) int64, 0-based position of the first base of ref;
-    line: (n,) int64, of the file, from 1; skipped: lines left out, by reason
+    line: (n,) int64, of the file, from 1; skipped: alleles left out, the lines of each reason
     """
 
     chrom: np.ndarray
@@ -30,7 +30,7 @@ class Variants:
     ref: np.ndarray
     alt: np.ndarray
     line: np.ndarray
-    skipped: dict[str, int]
+    skipped: dict[str, list[int]]
     is_vcf: bool
 
     def __len__(self) -> int:
@@ -44,13 +44,14 @@ class Variants:
 def read_variants(path: str | Path) -> Variants:
     """The variants of a VCF or tab-separated file, plain or gzip. Positions there start at 1.
 
-    Symbolic alleles (<DEL>, *, breakends) are counted and left out. Raises DataError, naming the
-    line, for one that cannot be understood, and for a file without variants.
+    Alleles that are no sequence (<DEL>, *, breakends) or have other letters than A C G T N are
+    left out, and noted. Raises DataError, naming the line, for one that cannot be understood, and
+    for a file without variants.
     """
     path = Path(path)
     check_exists(path, "variants")
     rows: list[tuple[str, int, str, str, str, int]] = []
-    skipped: dict[str, int] = {}
+    skipped: dict[str, list[int]] = {}
     columns: dict[str, int] = {}
     is_vcf = False
     for number, line in text_lines(path):
@@ -65,14 +66,25 @@ def read_variants(path: str | Path) -> Variants:
         for alt in _alts(cells, columns, where):
             found = _variant(cells, columns, alt, where)
             if isinstance(found, str):
-                skipped[found] = skipped.get(found, 0) + 1
+                skipped.setdefault(found, []).append(number)
             else:
                 rows.append((*found, number))
     if not rows:
-        listed = "".join(f", {count:,} {reason}" for reason, count in skipped.items())
+        listed = "".join(f"; {words}" for words in left_out(skipped))
         raise DataError(f"variants={path}: no variant in it{listed}. Give a VCF file or a table.")
-    chrom, pos, name, ref, alts, lines = (np.array(column) for column in zip(*rows, strict=True))
+    # objects, since one long allele would widen every cell of an array of text
+    types = (object, np.int64, object, object, object, np.int64)
+    columns_of = zip(zip(*rows, strict=True), types, strict=True)
+    chrom, pos, name, ref, alts, lines = (np.array(cells, dtype=t) for cells, t in columns_of)
     return Variants(chrom, pos, name, ref, alts, lines, skipped, is_vcf)
+
+
+def left_out(skipped: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """What `Variants.skipped` says, in words, a reason at a time."""
+    for reason, lines in skipped.items():
+        count = len(lines)
+        where = f"line {lines[0]:,}" if count == 1 else f"the first in line {lines[0]:,}"
+        yield f"{count:,} allele{'s' if count > 1 else ''} left out, {reason}: {where}"
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -90,7 +102,13 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _columns(cells: list[str], is_vcf: bool, where: str) -> tuple[dict[str, int], bool]:
     """Which column is which, from the header; whether it is a VCF's."""
     names = [cell.lstrip("#").strip().lower() for cell in cells]
-    is_vcf |= cells[0] == "#CHROM"
+    as_vcf = cells[0] == "#CHROM" and tuple(names[: len(VCF_COLUMNS)]) == VCF_COLUMNS
+    is_data = len(cells) >= len(VCF_COLUMNS) and cells[1].isdecimal()
+    if is_data or (is_vcf and not as_vcf):
+        raise DataError(
+            f"{where}: the header is missing or damaged. A VCF file has the line #CHROM POS ID REF "
+            "ALT QUAL FILTER INFO before its variants, separated by tabs. Add it."
+        )
     missing = [name for name in NEEDED if name not in names]
     if missing:
         raise DataError(
@@ -98,7 +116,7 @@ def _columns(cells: list[str], is_vcf: bool, where: str) -> tuple[dict[str, int]
             "file, or a tab-separated table whose first line names chrom, pos (from 1), ref and "
             "alt; id may be there too."
         )
-    return {name: names.index(name) for name in (*NEEDED, "id") if name in names}, is_vcf
+    return {name: names.index(name) for name in (*NEEDED, "id") if name in names}, as_vcf
 
 
 def _alts(cells: list[str], columns: dict[str, int], where: str) -> list[str]:
@@ -114,12 +132,13 @@ def _variant(
 ) -> tuple[str, int, str, str, str] | str:
     """chrom, 0-based pos, name, ref, alt; or why it is left out."""
     ref, text = cells[columns["ref"]].upper(), cells[columns["pos"]]
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise DataError(f"{where}: pos {text!r} must be a whole number from 1.")
     if alt in (".", "*", "") or set(alt) & set("<>[]"):
         return "with a symbolic or no ALT allele"
-    for key, allele in (("ref", ref), ("alt", alt)):
-        if not allele or not set(allele) <= LETTERS:
-            raise DataError(f"{where}: {key} {allele!r} must be letters of A C G T N.")
+    if not ref:
+        raise DataError(f"{where}: no REF allele. Write its letters, as they are in the genome.")
+    if not set(ref + alt) <= LETTERS:
+        return "with letters other than A C G T N"
     name = cells[columns["id"]] if "id" in columns else "."
     return cells[columns["chrom"]], int(text) - 1, name, ref, alt

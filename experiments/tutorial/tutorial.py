@@ -36,7 +36,7 @@ if not (RUN / "summary.json").is_file():
     command("train", "model=tiny", "trainer.threads=1", "logger=none", "trainer.plots=false",
             "data.cache_dir=data", f"hydra.run.dir={RUN}")  # fmt: skip
 command("evaluate", f"checkpoint={RUN}", "output=scores", "reverse_complement=true",
-        "bootstrap=200")  # fmt: skip
+        "bootstrap=200", "overwrite=true")  # fmt: skip
 
 # %% [markdown]
 # scores.json has each metric with its interval, the average profile as the baseline, and here,
@@ -118,7 +118,8 @@ assert INITIATOR[start] == "A"
 # ## 4. Ask which bases matter
 # A wrapper makes of the model a module with one tensor out, which tangermeme, captum and design
 # tools take as it is. Here its gradient, times the input, which should be large where motifs are
-# planted.
+# planted. (`cherimoya-attribute` predicts every single-base change instead, and writes HDF5, logos
+# and tracks.)
 
 # %%
 wrapped = cherimoya.LogCountWrapper(both)
@@ -163,7 +164,52 @@ else:
     np.testing.assert_allclose(written, own[0, 0], rtol=1e-3, atol=1e-6)
 
 # %% [markdown]
-# ## 6. Take the model elsewhere
+# ## 6. Score variants
+# `cherimoya-variants` reads a VCF file, or a table of variants as here: one that changes the A
+# of each initiator on the plus strand, and one that changes a base where no motif is planted.
+# The model should find that the first kind lowers the counts, and by more.
+
+# %%
+OTHER = {"A": "G", "G": "A", "C": "T", "T": "C"}
+broken: list[int] = []
+elsewhere: list[int] = []
+for i, row in enumerate(rows[:8]):  # the loci that the chromosome above is made of
+    truth = (loci.truth[name][row] for name in ("motif", "motif_start", "motif_strand"))
+    sites = [(k, int(begin - first[i]), s) for k, begin, s in zip(*truth, strict=True) if k >= 0]
+    motifs = {base for _, begin, _ in sites for base in range(begin, begin + len(INITIATOR))}
+    predicted = range(inset, loci.in_window - inset)
+    free = [base for base in predicted if base not in motifs]
+    elsewhere.append(i * loci.in_window + free[len(free) // 2])
+    broken += [
+        i * loci.in_window + begin + INITIATOR.index("A")
+        for kind, begin, strand in sites
+        if names[kind] == "INR" and strand == 1 and begin in predicted
+    ]
+lines = [
+    f"chr1\t{at + 1}\t{kind}\t{chromosome[at]}\t{OTHER[chromosome[at]]}\n"
+    for kind, places in (("broken", broken), ("elsewhere", elsewhere))
+    for at in places
+]
+Path("variants.tsv").write_text("chrom\tpos\tid\tref\talt\n" + "".join(lines))
+command("variants", f"checkpoint={RUN}", "variants=variants.tsv", "fasta=genome.fa",
+        "output=effects.tsv", "random_variants=200", "overwrite=true")  # fmt: skip
+
+effects = np.genfromtxt(
+    "effects.tsv", names=True, dtype=None, encoding="utf-8", delimiter="\t", skip_header=1
+)
+scored = effects[effects["status"] == "ok"]
+mean = {}
+for kind in ("broken", "elsewhere"):
+    some = scored[scored["id"] == kind]
+    mean[kind] = some["log2_fold_change"].mean()
+    percentile = np.median(some["log2_fold_change_percentile"])
+    print(f"{len(some)} variants {kind}: log2 fold change {mean[kind]:.2f}, "
+          f"larger than {percentile:.0f} % of random ones")  # fmt: skip
+assert mean["broken"] < -0.2
+assert abs(mean["elsewhere"]) < abs(mean["broken"]) / 2
+
+# %% [markdown]
+# ## 7. Take the model elsewhere
 # A model with upstream's profile kernel (`experiment=upstream_0_3`) exports to a file that
 # upstream's package reads; upstream's files come back with `cherimoya.load`.
 

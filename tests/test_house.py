@@ -70,6 +70,7 @@ ONLY_IN = {  # third-party package: the only places that may import it
     "jinja2": {"analysis.report"},
     "optuna": {"search"},
     "pybigtools": {"data.bigwig"},
+    "figwig": {"data.bigwig_writer"},
     "pysam": {"data.bam"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -31,7 +31,7 @@ from cherimoya.data.bigwig_writer import Piece, write_bigwig
 HERE = Path(__file__).parent
 GROUPS, OUT = [2], 1000
 COLUMNS = ["date", "commit", "writer", "values", "seconds", "values_per_s", "cpu_s", "MB"]
-COLUMNS += ["load", "machine", "python", "numpy", "torch", "pybigtools"]
+COLUMNS += ["load", "machine", "python", "numpy", "torch", "pybigtools", "figwig"]
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
     known = {"date": date.today(), "machine": machine(), "python": platform.python_version()}
     known |= {"commit": subprocess.check_output(command, cwd=HERE, text=True).strip()}
-    known |= {name: version(name) for name in ("numpy", "torch", "pybigtools")}
+    known |= {name: version(name) for name in ("numpy", "torch", "pybigtools", "figwig")}
     with TemporaryDirectory() as folder:
         simulate(Path(folder), lengths)
         for _ in range(asked.repeats):  # in turn, since others use the machine
@@ -89,7 +89,7 @@ def arrays(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]) -> P
     return path
 
 
-WRITERS = {"tuples": one_tuple_a_value, "blocks": write_bigwig}
+WRITERS = {"tuples": one_tuple_a_value, "figwig": write_bigwig}
 if find_spec("pyBigWig"):
     WRITERS["arrays"] = arrays
 

@@ -11,6 +11,7 @@ from cherimoya.errors import DataError, DiskError
 Piece = tuple[str, np.ndarray, np.ndarray]  # chromosome, positions (k,) ascending, values (k,)
 FAR = 1_000  # bases without a value from which on a stretch ends
 LONGEST = 1 << 20  # bases of a stretch
+LEVEL = 1  # of compression: of predictions more takes longer and saves nothing
 
 
 def write_bigwig(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]) -> Path:
@@ -30,7 +31,7 @@ def write_bigwig(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]
         ) from None
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with BigWigWriter(temporary, dict(sorted(lengths.items()))) as file:
+        with BigWigWriter(temporary, dict(sorted(lengths.items())), level=LEVEL) as file:
             for chrom, at, values in pieces:
                 for first, dense in _stretches(at, values):
                     file.write(chrom, [first], dense[None], missing=np.nan)

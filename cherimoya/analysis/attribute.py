@@ -1,7 +1,9 @@
 """cherimoya-attribute: which bases the predictions of loci rest on, as a file, logos and tracks."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +20,18 @@ from cherimoya.analysis.attribute_models import (
 from cherimoya.analysis.attribute_target import Target, targets_of
 from cherimoya.analysis.ism import Mutagenesis, centred, default_batch
 from cherimoya.analysis.machine import choose_device
+from cherimoya.analysis.modisco import check_modisco, find_motifs, folder_of
 from cherimoya.analysis.sequences import reverse_complement, strand_channels
 from cherimoya.config import to_dict
-from cherimoya.config_interpret import AttributeConfig
+from cherimoya.config_interpret import LEAST_WINDOW, AttributeConfig
 from cherimoya.data.attributions import attribution_writer, read_attributions
 from cherimoya.data.loci import N_CODE
-from cherimoya.errors import CherimoyaError, DataError
+from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.network import Cherimoya
 from cherimoya.training.precision import choose_precision
 
-FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig")
+FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig", "modisco",
+        "max_seqlets", "motif_file")  # fmt: skip
 GRADIENT_BATCHES = 4  # between two writes
 # Hypothetical contributions (T, n, 4, W) of codes (n, L) in a window, with controls or None.
 Method = Callable[[Cherimoya, torch.Tensor, slice, torch.Tensor | None], np.ndarray]
@@ -39,16 +43,34 @@ def attribute(config: AttributeConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
-    check_new(output, config.overwrite)
+    if config.modisco:
+        check_modisco(config.motif_file)
+    motifs_alone = config.modisco and output.exists() and not config.overwrite
+    if not motifs_alone:
+        check_new(output, config.overwrite)
     device = choose_device(config.device, "device")
     precision = choose_precision(config.precision, device, "precision")
     models = load_models(config.checkpoint, device)
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
     loci = read_sequences(config, models[0])
     window = central(loci.codes.shape[1], config.window)
+    width = window.stop - window.start
+    if config.modisco and width < LEAST_WINDOW:
+        raise ConfigError(f"modisco=true: {width} bases are too few, {LEAST_WINDOW} the least.")
     loci = _without_n(loci) if config.method == "deep_lift_shap" else loci
-    method, at_once = _method(config, models, targets, precision, window.stop - window.start)
-    _attribute_all(config, models, loci, targets, window, method, at_once, precision)
+    method, at_once = _method(config, models, targets, precision, width)
+    files = provenance(file_list(loci, checkpoint_files(config.checkpoint)))
+    settings = {
+        **{k: v for k, v in to_dict(config).items() if k not in FREE},
+        "sources": files["sources"],
+        "precision": precision,
+        "targets": [target.name for target in targets],
+        "input": loci.codes.shape[1],
+    }
+    if motifs_alone:
+        _check_same(output, settings)
+    else:
+        _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)
     progress.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
     if config.logos:
         _offer_logos(output, config.logos)
@@ -57,7 +79,19 @@ def attribute(config: AttributeConfig) -> Path:
 
         for path in write_tracks(output, loci.lengths):
             progress.say(f"{path}: contributions")
+    if config.modisco:
+        find_motifs(output, config.max_seqlets, config.motif_file)
     return output
+
+
+def _check_same(output: Path, settings: dict[str, Any]) -> None:
+    """Raise DataError unless `output` holds these attributions, and no motifs of them yet."""
+    there = read_attributions(output).settings
+    if there != json.loads(json.dumps(settings)):
+        check_new(output, overwrite=False)
+    for target in settings["targets"]:
+        check_new(folder_of(output, target), overwrite=False)
+    progress.say(f"{output}: attributed before, with the same settings")
 
 
 def _attribute_all(
@@ -68,17 +102,10 @@ def _attribute_all(
     window: slice,
     method: Method,
     at_once: int,
-    precision: str,
+    settings: dict[str, Any],
+    files: dict[str, Any],
 ) -> None:
     """Go through the loci that are still to do, `at_once` at a time."""
-    files = provenance(file_list(loci, checkpoint_files(config.checkpoint)))
-    settings = {
-        **{k: v for k, v in to_dict(config).items() if k not in FREE},
-        "sources": files["sources"],
-        "precision": precision,
-        "targets": [target.name for target in targets],
-        "input": loci.codes.shape[1],
-    }
     turn = strand_channels(loci.control_groups)
     start = np.where(loci.start < 0, -1, loci.start + window.start)
     names = [target.name for target in targets]

@@ -107,5 +107,6 @@ class MarginalizeConfig(LociConfig):
 
     motifs: list[str]
     motif_file: str | None = checked()
+    against: str | None = checked()
     shuffle: bool
     profiles: int = checked(at_least=0)

@@ -90,7 +90,8 @@ def _check_same(output: Path, settings: dict[str, Any]) -> None:
     if there != json.loads(json.dumps(settings)):
         check_new(output, overwrite=False)
     for target in settings["targets"]:
-        check_new(folder_of(output, target), overwrite=False)
+        if (folder := folder_of(output, target)).exists():
+            raise DataError(f"{folder}: exists already. Remove it, or set overwrite=true.")
     progress.say(f"{output}: attributed before, with the same settings")
 
 

@@ -58,7 +58,8 @@ def attribute(config: AttributeConfig) -> Path:
     if config.modisco and width < LEAST_WINDOW:
         raise ConfigError(f"modisco=true: {width} bases are too few, {LEAST_WINDOW} the least.")
     loci = _without_n(loci) if config.method == "deep_lift_shap" else loci
-    method, at_once = _method(config, models, targets, precision, width)
+    deltas: list[float] = []
+    method, at_once = _method(config, models, targets, precision, width, deltas)
     files = provenance(file_list(loci, checkpoint_files(config.checkpoint)))
     settings = {
         **{k: v for k, v in to_dict(config).items() if k not in FREE},
@@ -72,16 +73,26 @@ def attribute(config: AttributeConfig) -> Path:
     else:
         _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)
     progress.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
+    if deltas:
+        progress.say(
+            f"contributions add up to the change of the prediction within {max(deltas):.1g}"
+        )
+    _add(config, loci.lengths)
+    return output
+
+
+def _add(config: AttributeConfig, lengths: dict[str, int]) -> None:
+    """What was asked for beside the file: logos, tracks and motifs."""
+    output = Path(config.output)
     if config.logos:
         _offer_logos(output, config.logos)
     if config.bigwig:
         from cherimoya.data.attribution_tracks import write_tracks
 
-        for path in write_tracks(output, loci.lengths):
+        for path in write_tracks(output, lengths):
             progress.say(f"{path}: contributions")
     if config.modisco:
         find_motifs(output, config.max_seqlets, config.motif_file)
-    return output
 
 
 def _check_same(output: Path, settings: dict[str, Any]) -> None:
@@ -154,8 +165,10 @@ def _method(
     targets: Sequence[Target],
     precision: str,
     width: int,
+    deltas: list[float],
 ) -> tuple[Method, int]:
-    """The method, and how many loci to give it at once."""
+    """The method, and how many loci to give it at once. DeepLIFT adds the largest convergence
+    delta of each call to `deltas`."""
     if config.method == "mutagenesis":
         device = next(models[0].parameters()).device
         size = config.batch_size or default_batch(device)
@@ -174,13 +187,14 @@ def _method(
         if config.method == "gradient":
             found = [input_gradients(model, codes, t, controls, size, bar=False) for t in targets]
             return centred(np.stack(found)[..., window])
-        scores = [
-            deep_lift_shap(
-                model, codes, t, controls, config.n_shuffles, seed=config.seed, batch_size=size,
-                bar=False,
-            )[0]
-            for t in targets
-        ]  # fmt: skip
+        scores = []
+        for target in targets:
+            scored, missing = deep_lift_shap(
+                model, codes, target, controls, config.n_shuffles, seed=config.seed,
+                batch_size=size, bar=False,
+            )  # fmt: skip
+            scores.append(scored)
+            deltas.append(float(missing.max()))
         return np.stack(scores)[..., window]
 
     pairs = config.n_shuffles if config.method == "deep_lift_shap" else 1
@@ -202,8 +216,10 @@ def _offer_logos(output: Path, loci: int) -> None:
     try:
         from cherimoya.analysis.plots_attribute import logo_pages
 
-        for path in logo_pages(read_attributions(output), loci, output):
-            progress.say(f"{path}: the {loci} loci with the strongest bases, or fewer")
+        found = read_attributions(output)
+        shown = min(loci, len(found.sequence))
+        for path in logo_pages(found, loci, output):
+            progress.say(f"{path}: the {shown} loci with the strongest bases")
     except ImportError as error:
         progress.say(f"no logos: {error}. pip install 'cherimoya-train[plots]'")
     except CherimoyaError as error:

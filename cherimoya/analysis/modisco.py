@@ -175,10 +175,8 @@ def _trimmed(name: str, pattern: Any) -> Pattern:
 
 def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
     """modisco's own report: one page with the logos, examples and matches of each pattern."""
-    import matplotlib
-
     report = needed("modiscolite.descriptive_report").generate_descriptive_report
-    with tempfile.TemporaryDirectory() as scratch, matplotlib.rc_context({"backend": "agg"}):
+    with tempfile.TemporaryDirectory() as scratch:
         file = None
         if known is not None:
             file = str(Path(scratch) / "known.meme")

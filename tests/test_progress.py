@@ -26,9 +26,8 @@ def test_quick_work_prints_no_line():
 
 def test_work_that_cannot_say_how_far_it_is_says_how_long_it_takes(monkeypatch, capsys):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.02)
-    with pytest.raises(ZeroDivisionError), progress.going_on("motifs"):
+    with progress.going_on("motifs"):
         time.sleep(0.2)
-        raise ZeroDivisionError
     said = capsys.readouterr().out
     assert said.startswith("motifs: 0 s so far\n")
     time.sleep(0.06)

@@ -18,7 +18,7 @@ from cherimoya.analysis.machine import cpu_name, git_commit, versions
 
 RESULTS = Path(__file__).with_name("marginals.csv")
 MOTIF = "CGGGTAA"  # Reb1
-BACKGROUNDS = 200
+BACKGROUNDS = 100
 
 
 def mutants(motif: str) -> list[str]:

@@ -26,7 +26,7 @@ from cherimoya.config import TrainConfig, resolve
 from cherimoya.config_interpret import AttributeConfig
 from cherimoya.data import grammar
 from cherimoya.data.attributions import at_sequence
-from cherimoya.data.dataset import load_dataset
+from cherimoya.data.dataset import data_file, load_dataset
 from cherimoya.data.loci import Loci, crop
 
 pytestmark = pytest.mark.slow
@@ -38,11 +38,12 @@ TARGETS = (Target("counts"), Target("profile"))
 
 @dataclass
 class Trained:
-    """A run and its model, peaks of chromosomes that it has not seen, and where their motifs are
-    (n, L)."""
+    """A model and its checkpoint, the file it was trained on, peaks of chromosomes that it has not
+    seen, and where their motifs are (n, L)."""
 
-    folder: Path
     model: Cherimoya
+    checkpoint: Path
+    data: Path
     loci: Loci
     planted: np.ndarray
 
@@ -60,8 +61,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     run(config, folder)
     dataset = load_dataset(config.data)
     loci = crop(dataset.loci.take(dataset.peaks("test")[:N_LOCI]), max_jitter=0)
-    model = Cherimoya.load(folder / "checkpoints" / "best.pt")
-    return Trained(folder, model, loci, planted(loci))
+    best = folder / "checkpoints" / "best.pt"
+    return Trained(Cherimoya.load(best), best, data_file(config.data), loci, planted(loci))
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +137,13 @@ def test_modisco_recovers_every_planted_motif(trained, tmp_path):
     write_meme = pytest.importorskip("memelite.io").write_meme
     pytest.importorskip("modiscolite")
     write_meme(str(tmp_path / "known.meme"), grammar.known_motifs())
-    attribute(
-        configured(
-            "attribute", AttributeConfig, checkpoint=[str(trained.folder)], method="deep_lift_shap",
-            n_shuffles=5, window=None, max_loci=450, logos=0, modisco=True,
-            motif_file=str(tmp_path / "known.meme"), output=str(tmp_path / "out.h5"),
-        )
+    asked = configured(
+        "attribute", AttributeConfig, checkpoint=[str(trained.checkpoint)],
+        data__path=str(trained.data), data__in_window=320, window=None, max_loci=450,
+        method="deep_lift_shap", n_shuffles=5, logos=0, modisco=True,
+        motif_file=str(tmp_path / "known.meme"), output=str(tmp_path / "out.h5"),
     )  # fmt: skip
+    attribute(asked)
     folder = tmp_path / "out.counts_0.motifs"
     with open(folder / "motifs.tsv") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))

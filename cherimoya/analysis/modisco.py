@@ -90,10 +90,11 @@ def find_motifs(output: Path, max_seqlets: int, motif_file: str | None) -> list[
             patterns = _run(found, target, max_seqlets, folder / "modisco.h5")
             matches = matched(patterns, known) if known and patterns else []
             write_table(folder / "motifs.tsv", patterns, matches)
+            _tell(target, patterns, matches)
             if patterns:
                 _report(folder, known)
         folders.append(folder_of(output, target))
-        _tell(folders[-1], target, patterns, matches)
+        progress.say(f"{folders[-1]}: {', '.join(sorted(p.name for p in folders[-1].iterdir()))}")
     return folders
 
 
@@ -195,13 +196,13 @@ def _word(name: str) -> str:
     return name.replace(" ", "_").replace("/", "_")
 
 
-def _tell(folder: Path, target: str, patterns: list[Pattern], matches: list[Match]) -> None:
+def _tell(target: str, patterns: list[Pattern], matches: list[Match]) -> None:
     if not patterns:
         progress.say(
             f"{target}: no motifs. TF-MoDISco wants more than 100 seqlets of a sign: more loci?"
         )
         return
-    progress.say(f"{folder}: {len(patterns)} motifs of {target}, report.html and motifs.tsv")
+    progress.say(f"{target}: {len(patterns)} motifs; drawing their report")
     for i, pattern in enumerate(patterns):
         match = f"  {matches[i].motif} (q {matches[i].q:.2g})" if matches else ""
         progress.say(f"  {pattern.name}  {pattern.seqlets} seqlets  {pattern.consensus}{match}")

@@ -139,7 +139,7 @@ def test_modisco_recovers_every_planted_motif(trained, tmp_path):
     write_meme(str(tmp_path / "known.meme"), grammar.known_motifs())
     asked = configured(
         "attribute", AttributeConfig, checkpoint=[str(trained.checkpoint)],
-        data__path=str(trained.data), data__in_window=320, window=None, max_loci=450,
+        data__path=str(trained.data), data__in_window=320, window=None, max_loci=600,
         method="deep_lift_shap", n_shuffles=5, logos=0, modisco=True,
         motif_file=str(tmp_path / "known.meme"), output=str(tmp_path / "out.h5"),
     )  # fmt: skip

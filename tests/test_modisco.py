@@ -85,6 +85,10 @@ def test_the_table_has_a_row_for_each_pattern(tmp_path):
     assert empty.read_text().splitlines()[1].split("\t")[4:] == ["", "", ""]
 
 
+def test_bases_that_are_not_clear_are_in_lower_case():
+    assert pattern(np.array([[0.6, 0.4, 0, 0], [0.3, 0.4, 0.2, 0.1]])).consensus == "Ac"
+
+
 def test_ends_that_contribute_little_are_cut():
     scores = np.zeros((6, 4))
     scores[[0, 2, 3, 5], [0, 1, 2, 3]] = [0.2, 1.0, -0.4, 0.1]

@@ -41,8 +41,10 @@ class Pattern:
 
     @property
     def consensus(self) -> str:
-        """The most frequent base at each position."""
-        return "".join("ACGT"[base] for base in self.probabilities.argmax(axis=1))
+        """The most frequent base at each position, in lower case where it has less than half."""
+        most = self.probabilities.argmax(axis=1)
+        clear = self.probabilities.max(axis=1) >= 0.5
+        return "".join(("ACGT" if c else "acgt")[base] for base, c in zip(most, clear, strict=True))
 
 
 @dataclass(frozen=True)

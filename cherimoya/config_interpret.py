@@ -6,6 +6,8 @@ from cherimoya.config_models import ModelsConfig
 from cherimoya.errors import ConfigError
 from cherimoya.schema import checked
 
+LEAST_WINDOW = 100  # bases in which TF-MoDISco has room for a pattern of 50 and its flanks
+
 
 @dataclass(frozen=True)
 class SequencesConfig:
@@ -56,11 +58,23 @@ class AttributeConfig(LociConfig):
     n_shuffles: int = checked(at_least=1)
     logos: int = checked(at_least=0)
     bigwig: bool
+    modisco: bool
+    max_seqlets: int = checked(at_least=100)
+    motif_file: str | None = checked()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.targets or self.groups == []:
             raise ConfigError("targets and groups must not be empty. targets=[counts] is usual.")
+        if self.modisco and self.window is not None and self.window < LEAST_WINDOW:
+            raise ConfigError(
+                f"window={self.window}: modisco=true needs {LEAST_WINDOW} bases or more, to "
+                "have room for motifs and what is beside them."
+            )
+        if self.motif_file is not None and not self.modisco:
+            raise ConfigError(
+                f"motif_file={self.motif_file} is what modisco=true compares motifs with. Set both."
+            )
         if self.bigwig and self.fasta is None:
             raise ConfigError(
                 "bigwig=true needs the lengths of the chromosomes. Set fasta=<genome> too."
@@ -93,5 +107,6 @@ class MarginalizeConfig(LociConfig):
 
     motifs: list[str]
     motif_file: str | None = checked()
+    against: str | None = checked()
     shuffle: bool
     profiles: int = checked(at_least=0)

@@ -3,8 +3,10 @@
 import re
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -54,6 +56,24 @@ def shown(
             tell(f"{label}: {unit} {i:,}{of}")
             last = time.monotonic()
         yield item
+
+
+@contextmanager
+def going_on(label: str) -> Iterator[None]:
+    """Say now and then how long a block has taken that cannot say how far it is."""
+    began, over = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not over.wait(LINE_SECONDS):
+            say(f"{label}: {duration(time.monotonic() - began)} so far")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
 
 
 class TimeEstimate:

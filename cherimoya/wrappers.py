@@ -67,10 +67,11 @@ class ProfileWrapper(_Wrapper):
     """The profile as one number for each signal group: what its attributions explain is the shape.
 
     sum_k softmax(z)_k z_k, where z are the logits of all channels and positions of the group less
-    their mean, so that nothing depends on an offset that the softmax does not see. The softmax is
-    a constant for gradients, as in BPNet (Avsec et al. 2021, Methods, "profile contribution
-    scores"); `detach=False` differentiates it too, as bpnet-lite and upstream do today. The number
-    is the same. For one signal group it is upstream's; upstream has one softmax over all groups.
+    their mean, so that nothing depends on an offset that the softmax does not see. Its gradient is
+    that of the number, softmax and all, as in bpnet-lite, upstream and cherimoya-attribute;
+    `detach=True` takes the softmax for a constant, as BPNet did (Avsec et al. 2021, Methods,
+    "profile contribution scores"), and leaves the number as it is. For one signal group it is
+    upstream's; upstream has one softmax over all groups.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ class ProfileWrapper(_Wrapper):
         Whether the weights are constants for gradients.
     """
 
-    def __init__(self, model: nn.Module, detach: bool = True) -> None:
+    def __init__(self, model: nn.Module, detach: bool = False) -> None:
         super().__init__(model)
         self.weighted = WeightedLogits(detach)
 

@@ -84,15 +84,22 @@ def test_a_run_brings_its_own_loci(asked, model, train_arguments, tmp_path):
     assert np.array_equal(own.contributions["counts_0"], named.contributions["counts_0"])
 
 
+def test_a_window_of_more_than_there_is(asked, capsys):
+    app.attribute(asked(window=400, method="gradient"))
+    assert read_attributions(asked().output).sequence.shape == (3, 200)
+    assert "window=400: the input has 200 bases, so all of them" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("method", ["gradient", "deep_lift_shap"])
-def test_the_file_holds_gradients_and_deep_lift(asked, model, small_data, method):
+def test_the_file_holds_gradients_and_deep_lift(asked, model, small_data, method, capsys):
     pytest.importorskip("tangermeme")
     app.attribute(asked(method=method, n_shuffles=3, seed=5))
     loaded, codes = Cherimoya.load(model), chosen(small_data).sequence[:, 8:208]
     if method == "gradient":
         expected = centred(input_gradients(loaded, codes, Target("counts")))
     else:
-        expected = deep_lift_shap(loaded, codes, Target("counts"), n_shuffles=3, seed=5)[0]
+        expected, deltas = deep_lift_shap(loaded, codes, Target("counts"), n_shuffles=3, seed=5)
+        assert f"within {deltas.max():.1g}" in capsys.readouterr().out
     found = read_attributions(asked().output).hypothetical["counts_0"]
     np.testing.assert_allclose(found, expected[..., WINDOW], atol=1e-6)
 
@@ -170,7 +177,6 @@ def test_a_bed_file_and_a_genome(toy: Toy, model, tmp_path):
         ({"data__path": None}, r"no sequences are named. Set data\.path=<file made by"),
         ({"loci": "a.bed"}, r"data\.path=.*small\.h5 and loci=a\.bed both name loci"),
         ({"chroms": ["chr9"]}, r"chroms=chr9: no locus there. There are sim1, sim2"),
-        ({"window": 201}, r"window=201: the input has 200 bases"),
         ({"groups": [1]}, r"groups=\[1\]: the model has 1 signal groups"),
         ({"data__in_window": 90}, r"data\.in_window=90: the model trims 50 bases from each side"),
         ({"data__in_window": 300}, r"data\.in_window=300: .*small\.h5 stores 216 bases"),

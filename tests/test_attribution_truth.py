@@ -3,25 +3,30 @@
 One small network is trained for all of it: 32 filters, 7 blocks, 12 epochs.
 """
 
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from interpreted import configured
 from omegaconf import OmegaConf
 
 from cherimoya import Cherimoya, metrics
+from cherimoya.analysis.attribute import attribute
 from cherimoya.analysis.attribute_gradients import deep_lift_shap, input_gradients
 from cherimoya.analysis.attribute_target import Target
 from cherimoya.analysis.ism import centred, saturation_mutagenesis
 from cherimoya.analysis.run import run
 from cherimoya.cli import conf_dir
 from cherimoya.config import TrainConfig, resolve
+from cherimoya.config_interpret import AttributeConfig
 from cherimoya.data import grammar
 from cherimoya.data.attributions import at_sequence
-from cherimoya.data.dataset import load_dataset
+from cherimoya.data.dataset import data_file, load_dataset
 from cherimoya.data.loci import Loci, crop
 
 pytestmark = pytest.mark.slow
@@ -33,9 +38,12 @@ TARGETS = (Target("counts"), Target("profile"))
 
 @dataclass
 class Trained:
-    """A model, peaks of chromosomes that it has not seen, and where their motifs are (n, L)."""
+    """A model and its checkpoint, the file it was trained on, peaks of chromosomes that it has not
+    seen, and where their motifs are (n, L)."""
 
     model: Cherimoya
+    checkpoint: Path
+    data: Path
     loci: Loci
     planted: np.ndarray
 
@@ -53,7 +61,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     run(config, folder)
     dataset = load_dataset(config.data)
     loci = crop(dataset.loci.take(dataset.peaks("test")[:N_LOCI]), max_jitter=0)
-    return Trained(Cherimoya.load(folder / "checkpoints" / "best.pt"), loci, planted(loci))
+    best = folder / "checkpoints" / "best.pt"
+    return Trained(Cherimoya.load(best), best, data_file(config.data), loci, planted(loci))
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +131,25 @@ def test_variants_are_ranked_as_the_truth_ranks_them(trained, effects):
     found = [torch.from_numpy(values[inside]) for values in (true, effects[0])]
     print(f"Spearman {metrics.spearman(*found)} of {inside.sum()}")
     assert metrics.spearman(*found) > 0.8
+
+
+def test_modisco_recovers_every_planted_motif(trained, tmp_path):
+    write_meme = pytest.importorskip("memelite.io").write_meme
+    pytest.importorskip("modiscolite")
+    write_meme(str(tmp_path / "known.meme"), grammar.known_motifs())
+    asked = configured(
+        "attribute", AttributeConfig, checkpoint=[str(trained.checkpoint)],
+        data__path=str(trained.data), data__in_window=320, window=None, max_loci=600,
+        method="deep_lift_shap", n_shuffles=5, logos=0, modisco=True,
+        motif_file=str(tmp_path / "known.meme"), output=str(tmp_path / "out.h5"),
+    )  # fmt: skip
+    attribute(asked)
+    folder = tmp_path / "out.counts_0.motifs"
+    with open(folder / "motifs.tsv") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    print(*(f"{row['pattern']} {row['consensus']} {row['match']} {row['q_value']}" for row in rows))
+    matched = {row["match"] for row in rows if float(row["q_value"]) < 0.05}
+    assert matched >= {motif.name for motif in grammar.MOTIFS}
+    page = (folder / "report.html").read_text()
+    assert all(row["pattern"] in page for row in rows)
+    assert (folder / "modisco.h5").is_file()

@@ -82,6 +82,25 @@ def test_the_table_says_what_a_motif_changes(asked, model, small_data):
     assert float(nothing["jsd"]) < 1e-6
 
 
+def test_motifs_are_compared_in_the_same_backgrounds(asked, model, small_data):
+    pytest.importorskip("tangermeme")
+    config = asked(motifs=["a:GATTACA", "b:GATTAGA"], against="a", reverse_complement=False)
+    app.marginalize(config)
+    rows = np.linspace(0, 89, 6).round().astype(int)
+    background = app.shuffled(hdf5.read(small_data).sequence[rows, 8:208], config.seed)
+    made = [insert(background, np.tile(encode(m), (6, 1))) for m in ("GATTACA", "GATTAGA")]
+    with torch.no_grad():
+        one, other = (Cherimoya.load(model)(one_hot(torch.from_numpy(m)))[1] for m in made)
+    difference = ((other - one)[:, 0] / math.log(2)).numpy()
+    same, found = table(config.output)
+    assert (float(same["difference"]), float(same["difference_se"])) == (0, 0)
+    assert float(found["difference"]) == pytest.approx(difference.mean(), abs=1e-5)
+    error = difference.std(ddof=1) / math.sqrt(6)
+    assert float(found["difference_se"]) == pytest.approx(error, abs=1e-5)
+    with pytest.raises(CherimoyaError, match=r"against=c: no motif of that name\. There are a, b"):
+        app.marginalize(asked(motifs=["a:GA", "b:GG"], against="c", overwrite=True))
+
+
 def test_shuffles_keep_dinucleotides(small_data):
     pytest.importorskip("tangermeme")
     codes = hdf5.read(small_data).sequence[:4].copy()

@@ -1,6 +1,7 @@
 """What long work shows: lines in a file, the time left, tables."""
 
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,16 @@ def test_quick_work_prints_no_line():
     told: list[str] = []
     assert list(progress.shown(range(3), "x", 3, "step", tell=told.append)) == [0, 1, 2]
     assert told == []
+
+
+def test_work_that_cannot_say_how_far_it_is_says_how_long_it_takes(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.02)
+    with progress.going_on("motifs"):
+        time.sleep(0.2)
+    said = capsys.readouterr().out
+    assert said.startswith("motifs: 0 s so far\n")
+    time.sleep(0.06)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from cherimoya import Cherimoya
+from cherimoya.analysis.attribute_gradients import input_gradients
+from cherimoya.analysis.attribute_target import Target
 from cherimoya.ensemble import Ensemble, other_strand
 from cherimoya.metrics import group_softmax
 from cherimoya.wrappers import (
@@ -97,6 +99,16 @@ def test_the_profile_as_a_number_and_its_gradient(detach):
         part = logits.split(GROUPS, dim=1)[g].flatten(1)
         (expected,) = torch.autograd.grad((slope * part).sum(), X, retain_graph=True)
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_wrapper_and_cherimoya_attribute_explain_the_same_number():
+    net, X = model(), sequences().requires_grad_()
+    for wrapper, output in ((ProfileWrapper(net), "profile"), (LogCountWrapper(net), "counts")):
+        found = wrapper(X)
+        for group in range(len(GROUPS)):
+            (mine,) = torch.autograd.grad(found[:, group].sum(), X, retain_graph=True)
+            theirs = input_gradients(net, X.detach(), Target(output, group), bar=False)
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_the_profile_number_ignores_an_offset_of_the_logits():

@@ -1,7 +1,9 @@
 """cherimoya-attribute: which bases the predictions of loci rest on, as a file, logos and tracks."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +20,18 @@ from cherimoya.analysis.attribute_models import (
 from cherimoya.analysis.attribute_target import Target, targets_of
 from cherimoya.analysis.ism import Mutagenesis, centred, default_batch
 from cherimoya.analysis.machine import choose_device
+from cherimoya.analysis.modisco import check_modisco, find_motifs, folder_of
 from cherimoya.analysis.sequences import reverse_complement, strand_channels
 from cherimoya.config import to_dict
-from cherimoya.config_interpret import AttributeConfig
+from cherimoya.config_interpret import LEAST_WINDOW, AttributeConfig
 from cherimoya.data.attributions import attribution_writer, read_attributions
 from cherimoya.data.loci import N_CODE
-from cherimoya.errors import CherimoyaError, DataError
+from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.network import Cherimoya
 from cherimoya.training.precision import choose_precision
 
-FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig")
+FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig", "modisco",
+        "max_seqlets", "motif_file")  # fmt: skip
 GRADIENT_BATCHES = 4  # between two writes
 # Hypothetical contributions (T, n, 4, W) of codes (n, L) in a window, with controls or None.
 Method = Callable[[Cherimoya, torch.Tensor, slice, torch.Tensor | None], np.ndarray]
@@ -39,25 +43,67 @@ def attribute(config: AttributeConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
-    check_new(output, config.overwrite)
+    if config.modisco:
+        check_modisco(config.motif_file)
+    motifs_alone = config.modisco and output.exists() and not config.overwrite
+    if not motifs_alone:
+        check_new(output, config.overwrite)
     device = choose_device(config.device, "device")
     precision = choose_precision(config.precision, device, "precision")
     models = load_models(config.checkpoint, device)
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
     loci = read_sequences(config, models[0])
     window = central(loci.codes.shape[1], config.window)
+    width = window.stop - window.start
+    if config.modisco and width < LEAST_WINDOW:
+        raise ConfigError(f"modisco=true: {width} bases are too few, {LEAST_WINDOW} the least.")
     loci = _without_n(loci) if config.method == "deep_lift_shap" else loci
-    method, at_once = _method(config, models, targets, precision, window.stop - window.start)
-    _attribute_all(config, models, loci, targets, window, method, at_once, precision)
+    deltas: list[float] = []
+    method, at_once = _method(config, models, targets, precision, width, deltas)
+    files = provenance(file_list(loci, checkpoint_files(config.checkpoint)))
+    settings = {
+        **{k: v for k, v in to_dict(config).items() if k not in FREE},
+        "sources": files["sources"],
+        "precision": precision,
+        "targets": [target.name for target in targets],
+        "input": loci.codes.shape[1],
+    }
+    if motifs_alone:
+        _check_same(output, settings)
+    else:
+        _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)
     progress.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
+    if deltas:
+        progress.say(
+            f"contributions add up to the change of the prediction within {max(deltas):.1g}"
+        )
+    _add(config, loci.lengths)
+    return output
+
+
+def _add(config: AttributeConfig, lengths: dict[str, int]) -> None:
+    """What was asked for beside the file: logos, tracks and motifs."""
+    output = Path(config.output)
     if config.logos:
         _offer_logos(output, config.logos)
     if config.bigwig:
         from cherimoya.data.attribution_tracks import write_tracks
 
-        for path in write_tracks(output, loci.lengths):
+        for path in write_tracks(output, lengths):
             progress.say(f"{path}: contributions")
-    return output
+    if config.modisco:
+        find_motifs(output, config.max_seqlets, config.motif_file)
+
+
+def _check_same(output: Path, settings: dict[str, Any]) -> None:
+    """Raise DataError unless `output` holds these attributions, and no motifs of them yet."""
+    there = read_attributions(output).settings
+    if there != json.loads(json.dumps(settings)):
+        check_new(output, overwrite=False)
+    for target in settings["targets"]:
+        if (folder := folder_of(output, target)).exists():
+            raise DataError(f"{folder}: exists already. Remove it, or set overwrite=true.")
+    progress.say(f"{output}: attributed before, with the same settings")
 
 
 def _attribute_all(
@@ -68,17 +114,10 @@ def _attribute_all(
     window: slice,
     method: Method,
     at_once: int,
-    precision: str,
+    settings: dict[str, Any],
+    files: dict[str, Any],
 ) -> None:
     """Go through the loci that are still to do, `at_once` at a time."""
-    files = provenance(file_list(loci, checkpoint_files(config.checkpoint)))
-    settings = {
-        **{k: v for k, v in to_dict(config).items() if k not in FREE},
-        "sources": files["sources"],
-        "precision": precision,
-        "targets": [target.name for target in targets],
-        "input": loci.codes.shape[1],
-    }
     turn = strand_channels(loci.control_groups)
     start = np.where(loci.start < 0, -1, loci.start + window.start)
     names = [target.name for target in targets]
@@ -126,8 +165,10 @@ def _method(
     targets: Sequence[Target],
     precision: str,
     width: int,
+    deltas: list[float],
 ) -> tuple[Method, int]:
-    """The method, and how many loci to give it at once."""
+    """The method, and how many loci to give it at once. DeepLIFT adds the largest convergence
+    delta of each call to `deltas`."""
     if config.method == "mutagenesis":
         device = next(models[0].parameters()).device
         size = config.batch_size or default_batch(device)
@@ -146,13 +187,14 @@ def _method(
         if config.method == "gradient":
             found = [input_gradients(model, codes, t, controls, size, bar=False) for t in targets]
             return centred(np.stack(found)[..., window])
-        scores = [
-            deep_lift_shap(
-                model, codes, t, controls, config.n_shuffles, seed=config.seed, batch_size=size,
-                bar=False,
-            )[0]
-            for t in targets
-        ]  # fmt: skip
+        scores = []
+        for target in targets:
+            scored, missing = deep_lift_shap(
+                model, codes, target, controls, config.n_shuffles, seed=config.seed,
+                batch_size=size, bar=False,
+            )  # fmt: skip
+            scores.append(scored)
+            deltas.append(float(missing.max()))
         return np.stack(scores)[..., window]
 
     pairs = config.n_shuffles if config.method == "deep_lift_shap" else 1
@@ -174,8 +216,10 @@ def _offer_logos(output: Path, loci: int) -> None:
     try:
         from cherimoya.analysis.plots_attribute import logo_pages
 
-        for path in logo_pages(read_attributions(output), loci, output):
-            progress.say(f"{path}: the {loci} loci with the strongest bases, or fewer")
+        found = read_attributions(output)
+        shown = min(loci, len(found.sequence))
+        for path in logo_pages(found, loci, output):
+            progress.say(f"{path}: the {shown} loci with the strongest bases")
     except ImportError as error:
         progress.say(f"no logos: {error}. pip install 'cherimoya-train[plots]'")
     except CherimoyaError as error:

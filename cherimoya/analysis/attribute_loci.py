@@ -157,10 +157,10 @@ def _around(places: Places, genome: Genome, config: LociConfig, model: Cherimoya
 
 
 def central(length: int, window: int | None) -> slice:
-    """The middle `window` of `length` bases; None: all."""
-    width = length if window is None else window
-    if width > length:
-        raise ConfigError(f"window={width}: the input has {length} bases. Set window={length}.")
+    """The middle `window` of `length` bases; None: all, as where there are fewer."""
+    if window is not None and window > length:
+        say(f"window={window}: the input has {length} bases, so all of them")
+    width = length if window is None else min(window, length)
     first = (length - width) // 2
     return slice(first, first + width)
 

@@ -17,8 +17,8 @@ class Target:
 
     counts: the predicted log(1 + counts) of signal group `group`.
     profile: the sum of p x logit over the channels and positions of the group, with the logits
-    centred on their mean and p their softmax: how concentrated the profile is, in nats (BPNet,
-    Avsec et al. 2021).
+    centred on their mean and p their softmax: how concentrated the profile is, in nats (after
+    BPNet, Avsec et al. 2021, but p is no constant: gradients and DeepLIFT go through it too).
     """
 
     output: str

@@ -33,12 +33,14 @@ from cherimoya.training.precision import choose_precision
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "profiles")
 STATISTICS = ("log2_fold_change", "log2_fold_change_sd", "fraction_up", "jsd", "jsd_sd")
+PAIRED = ("difference", "difference_se")  # of log2 fold changes, from the motif `against`
 Prediction = tuple[torch.Tensor, torch.Tensor]  # probabilities and log counts
 
 
 @dataclass(frozen=True, eq=False)
 class Marginals:
-    """Effects of motifs: (m, G) each of STATISTICS over the backgrounds, by name."""
+    """Effects of motifs: (m, G) each of STATISTICS over the backgrounds, and of PAIRED where they
+    were set against one motif, by name."""
 
     motifs: list[Motif]
     values: dict[str, np.ndarray]
@@ -53,6 +55,7 @@ def marginalize(config: MarginalizeConfig) -> Path:
     output = Path(config.output)
     check_new(output, config.overwrite)
     motifs = read_motifs(config.motifs, config.motif_file)
+    rival = None if config.against is None else _motif_named(config.against, motifs)
     device = choose_device(config.device, "device")
     precision = choose_precision(config.precision, device, "precision")
     models = load_models(config.checkpoint, device)
@@ -68,19 +71,24 @@ def marginalize(config: MarginalizeConfig) -> Path:
     settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
     settings |= {"sources": origin["sources"], "precision": precision}
     before = predict(torch.from_numpy(background))
-    rows = _effects(motifs, background, before, predict, output, settings, config.seed)
-    shape = (len(motifs), len(STATISTICS), -1)
-    values = dict(zip(STATISTICS, rows.reshape(shape).transpose(1, 0, 2), strict=True))
+    compared = None
+    if rival is not None:
+        after = _predicted(rival, background, predict, config.seed)
+        compared = fold_changes(before, after)
+    rows = _effects(motifs, background, before, compared, predict, output, settings, config.seed)
+    names = STATISTICS if rival is None else STATISTICS + PAIRED
+    shape = (len(motifs), len(names), -1)
+    values = dict(zip(names, rows.reshape(shape).transpose(1, 0, 2), strict=True))
     marginals = Marginals(motifs, values, len(background))
     write_table(output, marginals, origin)
     progress.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
     if config.profiles:
         strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
-        after = {
+        shown = {
             motifs[i].name: _predicted(motifs[i], background, predict, config.seed)
             for i in strongest[: config.profiles]
         }
-        _offer_plot(output, marginals, before, after, predict.signal_groups)
+        _offer_plot(output, marginals, before, shown, predict.signal_groups)
     journal_path(output).unlink(missing_ok=True)
     return output
 
@@ -99,14 +107,35 @@ def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
     return torch.where(is_n, 4, made.argmax(dim=1)).to(torch.uint8).numpy()
 
 
-def statistics(before: Prediction, after: Prediction, groups: list[int]) -> np.ndarray:
-    """STATISTICS of the change over n backgrounds, (5, G) float64."""
-    fold = (after[1] - before[1]).double().numpy() / math.log(2)  # (n, G)
+def fold_changes(before: Prediction, after: Prediction) -> np.ndarray:
+    """log2 fold change of the predicted counts + 1 in each background: (n, G) float64."""
+    return (after[1] - before[1]).double().numpy() / math.log(2)
+
+
+def statistics(
+    before: Prediction, after: Prediction, groups: list[int], compared: np.ndarray | None = None
+) -> np.ndarray:
+    """STATISTICS of the change over n backgrounds, (5, G) float64; with the fold changes
+    `compared` (n, G) of another motif in the same backgrounds also PAIRED, (7, G)."""
+    fold = fold_changes(before, after)
     distance = profile_jsd(before[0], after[0], groups).numpy()
     ddof = min(len(fold) - 1, 1)
     up = (fold > 0).mean(0)
-    return np.stack([fold.mean(0), fold.std(0, ddof=ddof), up, distance.mean(0),
-                     distance.std(0, ddof=ddof)])  # fmt: skip
+    found = [fold.mean(0), fold.std(0, ddof=ddof), up, distance.mean(0), distance.std(0, ddof=ddof)]
+    if compared is not None:
+        difference = fold - compared
+        found += [difference.mean(0), difference.std(0, ddof=ddof) / math.sqrt(len(fold))]
+    return np.stack(found)
+
+
+def _motif_named(name: str, motifs: list[Motif]) -> Motif:
+    for motif in motifs:
+        if motif.name == name:
+            return motif
+    raise ConfigError(
+        f"against={name}: no motif of that name. "
+        f"There are {', '.join(motif.name for motif in motifs[:20])}."
+    )
 
 
 def write_table(path: Path, found: Marginals, origin: dict[str, Any]) -> Path:
@@ -128,19 +157,22 @@ def _effects(
     motifs: list[Motif],
     background: np.ndarray,
     before: Prediction,
+    compared: np.ndarray | None,
     predict: Averaged,
     output: Path,
     settings: dict[str, Any],
     seed: int,
 ) -> np.ndarray:
-    """`statistics` of each motif, flat: (m, 5 G)."""
-    journal = Journal(journal_path(output), settings, len(STATISTICS) * len(predict.signal_groups))
+    """`statistics` of each motif, flat: (m, 5 G) or (m, 7 G)."""
+    kept = len(STATISTICS) + (0 if compared is None else len(PAIRED))
+    journal = Journal(journal_path(output), settings, kept * len(predict.signal_groups))
     done = len(journal)
     if done:
         progress.say(f"{done:,} of {len(motifs):,} motifs were done before")
     for motif in progress.shown(motifs[done:], "motifs", len(motifs), "motif", done=done):
         after = _predicted(motif, background, predict, seed)
-        journal.append(statistics(before, after, predict.signal_groups).reshape(1, -1))
+        found = statistics(before, after, predict.signal_groups, compared)
+        journal.append(found.reshape(1, -1))
     return journal.rows
 
 

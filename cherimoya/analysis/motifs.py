@@ -38,7 +38,10 @@ def read_motifs(named: Sequence[str], file: str | None) -> list[Motif]:
     """
     motifs = [_named(text) for text in named]
     if file is not None:
-        motifs += _of_file(Path(file))
+        motifs += [
+            Motif(name, "".join("ACGT"[base] for base in matrix.argmax(axis=0)))
+            for name, matrix in read_meme(Path(file)).items()
+        ]
     if not motifs:
         raise ConfigError("no motifs are named. Set motifs=[TCCGGGTAA], or motif_file=<MEME file>.")
     names = [motif.name for motif in motifs]
@@ -46,6 +49,20 @@ def read_motifs(named: Sequence[str], file: str | None) -> list[Motif]:
     if twice:
         raise ConfigError(f"two motifs are named {twice[0]}. Give each a name: motifs=[a:ACGT].")
     return motifs
+
+
+def read_meme(path: Path) -> dict[str, np.ndarray]:
+    """The matrices (4, width) of a MEME file, by name. Raises DataError if it is none."""
+    if not path.is_file():
+        raise DataError(f"motif_file={path}: no such file. Relative paths start at {Path.cwd()}.")
+    read = needed("tangermeme.io").read_meme
+    try:
+        matrices = {name: np.asarray(matrix) for name, matrix in read(str(path)).items()}
+    except (ValueError, AttributeError, IndexError) as error:
+        raise DataError(f"motif_file={path}: not a MEME file ({error}).") from None
+    if not matrices:
+        raise DataError(f"motif_file={path}: no motif in it. Give a file in MEME's format.")
+    return matrices
 
 
 def insert(background: np.ndarray, instances: np.ndarray) -> np.ndarray:
@@ -67,19 +84,3 @@ def _named(text: str) -> Motif:
             f"or IUPAC's {' '.join(list(IUPAC)[4:])}."
         )
     return Motif(name or letters.upper(), letters.upper())
-
-
-def _of_file(path: Path) -> list[Motif]:
-    if not path.is_file():
-        raise DataError(f"motif_file={path}: no such file. Relative paths start at {Path.cwd()}.")
-    read_meme = needed("tangermeme.io").read_meme
-    try:
-        matrices = {name: np.asarray(matrix) for name, matrix in read_meme(str(path)).items()}
-    except (ValueError, AttributeError, IndexError) as error:
-        raise DataError(f"motif_file={path}: not a MEME file ({error}).") from None
-    if not matrices:
-        raise DataError(f"motif_file={path}: no motif in it. Give a file in MEME's format.")
-    return [
-        Motif(name, "".join("ACGT"[base] for base in matrix.argmax(axis=0)))
-        for name, matrix in matrices.items()
-    ]

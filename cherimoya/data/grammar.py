@@ -68,6 +68,17 @@ def probabilities(motif: Motif) -> np.ndarray:
     return matrix
 
 
+def known_motifs(shuffled: int = 95, seed: int = 0) -> dict[str, np.ndarray]:
+    """The motifs as matrices (4, width) by name, among copies whose columns and letters are
+    shuffled: what discovered motifs are matched with, enough for TOMTOM's p-values."""
+    known = {motif.name: probabilities(motif).T for motif in MOTIFS}
+    rng = np.random.default_rng(seed)
+    for i in range(shuffled):
+        columns = rng.permutation(probabilities(MOTIFS[i % len(MOTIFS)]))
+        known[f"shuffled_{i}"] = rng.permuted(columns, axis=1).T
+    return known
+
+
 def reverse_complement(codes: np.ndarray) -> np.ndarray:
     """Codes (..., L) of the other strand."""
     return COMPLEMENT[codes[..., ::-1]]

@@ -60,7 +60,7 @@ def test_two_processes_train_like_one_and_one_of_them_speaks(
 
 
 THREADS = """
-import pathlib, torch
+import pathlib, sys, torch
 from cherimoya.training.processes import joined
 
 def gloo():
@@ -70,7 +70,8 @@ def gloo():
 with joined(torch.device("cpu")) as processes:
     processes.gathered([1])
     before = gloo()
-print(f"{before > 0} {gloo()}", flush=True)
+sys.stdout.write(f"{before > 0} {gloo()}\\n")  # in one piece, beside the other process
+sys.stdout.flush()
 """
 
 

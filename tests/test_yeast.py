@@ -1,13 +1,17 @@
 """Facts of the real yeast data, out of prepared files: a shift of one base destroys them."""
 
+import csv
 import gzip
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from interpreted import configured
 from toy import configure
 
+from cherimoya.analysis.marginalize import marginalize
+from cherimoya.config_interpret import MarginalizeConfig
 from cherimoya.data import hdf5
 from cherimoya.data.aliases import Aliases
 from cherimoya.data.prepare import prepare
@@ -185,3 +189,34 @@ def test_every_name_of_the_reads_has_an_alias(shared: Path) -> None:
     roman = [name.removeprefix("chr") for name in genome.lengths if name != "chrM"]
     found = Aliases("auto", genome).of([*roman, "Mito"], "S288C.bam")
     assert found == {**{name: f"chr{name}" for name in roman}, "Mito": "chrM"}
+
+
+@pytest.mark.slow
+def test_a_model_of_open_chromatin_tells_reb1_from_its_mutants(
+    shared: Path, tmp_path: Path, cherimoya_train
+) -> None:
+    """Around CGGGTAA the genome has 70 cuts in 400 bases, around these two mutants 23."""
+    pytest.importorskip("tangermeme")
+    data = tmp_path / "atac.h5"
+    folder = shared / "data" / "yeast"
+    prepare(configure(
+        fasta=str(folder / "genome/sacCer3.fa.gz"), loci=str(folder / "atac/cut_peaks.narrowPeak"),
+        center="summit", signal=[[str(folder / "atac/atac_ins.bw")]], output=str(data),
+        in_window=700, out_window=400, max_jitter=128,
+    ), lambda line: None)  # fmt: skip
+    done = cherimoya_train(
+        "experiment=yeast_atac", f"data.path={data}", "data.in_window=700", "data.out_window=400",
+        "model.n_filters=24", "model.n_layers=6", "trainer.max_epochs=8", "trainer.threads=1",
+        "trainer.plots=false", "logger=none", "hydra.run.dir=run", timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = tmp_path / "motifs.tsv"
+    marginalize(configured(
+        "marginalize", MarginalizeConfig, checkpoint=[str(tmp_path / "run")], data__path=str(data),
+        chroms=["chrIV", "chrXI"], max_loci=100, motifs=["Reb1:CGGGTAA", "CGGATAA", "CGAGTAA"],
+        against="Reb1", profiles=0, output=str(table),
+    ))  # fmt: skip
+    reb1, *mutants = csv.DictReader(table.read_text().splitlines()[1:], delimiter="\t")
+    assert float(reb1["log2_fold_change"]) > 0
+    for mutant in mutants:
+        assert float(mutant["difference"]) < -5 * float(mutant["difference_se"]), mutant

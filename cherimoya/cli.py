@@ -296,7 +296,7 @@ def _checked(values: DictConfig) -> dict[str, Any]:
 
 
 def _offer_report(folder: Path) -> None:
-    from cherimoya.analysis.report import offer_report
+    from cherimoya.analysis.report.pages import offer_report
 
     offer_report(folder)
 

@@ -95,7 +95,7 @@ def _prepare(values: DictConfig) -> None:
 
 def _plot_gc(path: Path) -> None:
     try:
-        from cherimoya.analysis.plots_gc import plot_gc
+        from cherimoya.analysis.plots.gc import plot_gc
     except ImportError:
         print("no plot of GC: matplotlib is missing (pip install 'cherimoya-train[plots]')")
         return
@@ -119,28 +119,28 @@ def _predict(values: DictConfig) -> None:
 
 def _attribute(values: DictConfig) -> None:
     config = _resolved(values, AttributeConfig)
-    from cherimoya.analysis.attribute import attribute
+    from cherimoya.analysis.interpret.attribute import attribute
 
     attribute(config)
 
 
 def _variants(values: DictConfig) -> None:
     config = _resolved(values, VariantsConfig)
-    from cherimoya.analysis.variants import variants
+    from cherimoya.analysis.interpret.variants import variants
 
     variants(config)
 
 
 def _marginalize(values: DictConfig) -> None:
     config = _resolved(values, MarginalizeConfig)
-    from cherimoya.analysis.marginalize import marginalize
+    from cherimoya.analysis.interpret.marginalize import marginalize
 
     marginalize(config)
 
 
 def _dashboard(values: DictConfig) -> None:
     config = resolve(plain_values(values), DashboardConfig)
-    from cherimoya.analysis.dashboard import dashboard
+    from cherimoya.analysis.dashboard.build import dashboard
 
     dashboard(config)
 

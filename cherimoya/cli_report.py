@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cherimoya import sweeps
-from cherimoya.analysis.report import is_sweep, write_report
+from cherimoya.analysis.report.pages import is_sweep, write_report
 from cherimoya.errors import CherimoyaError
 
 WORDS = """\

@@ -14,11 +14,11 @@ from test_house import composed
 from toy import Toy
 
 from cherimoya import Cherimoya
-from cherimoya.analysis import attribute as app
-from cherimoya.analysis.attribute_gradients import deep_lift_shap, input_gradients
-from cherimoya.analysis.attribute_target import Target
-from cherimoya.analysis.ism import centred, saturation_mutagenesis
-from cherimoya.analysis.sequences import reverse_complement
+from cherimoya.analysis.interpret import attribute as app
+from cherimoya.analysis.interpret.gradients import deep_lift_shap, input_gradients
+from cherimoya.analysis.interpret.ism import centred, saturation_mutagenesis
+from cherimoya.analysis.interpret.sequences import reverse_complement
+from cherimoya.analysis.interpret.target import Target
 from cherimoya.config_interpret import AttributeConfig
 from cherimoya.data import hdf5
 from cherimoya.data.attributions import read_attributions
@@ -120,7 +120,7 @@ def test_strands_and_models_are_averaged(asked, model, small_data, tmp_path):
 
 def test_an_interrupted_command_goes_on(asked, monkeypatch, capsys, tmp_path):
     app.attribute(asked(output=str(tmp_path / "whole.h5")))
-    monkeypatch.setattr("cherimoya.analysis.ism.Mutagenesis.loci_at_once", lambda *_: 1)
+    monkeypatch.setattr("cherimoya.analysis.interpret.ism.Mutagenesis.loci_at_once", lambda *_: 1)
     calls = []
 
     def interrupted(self, *arguments):
@@ -210,7 +210,7 @@ def test_an_output_is_not_overwritten_unasked(asked, tmp_path):
 
 
 def test_letters_are_as_tall_as_their_contributions(asked, tmp_path):
-    plots = pytest.importorskip("cherimoya.analysis.plots_attribute")
+    plots = pytest.importorskip("cherimoya.analysis.plots.attribute")
     from matplotlib.figure import Figure
 
     axis = Figure().subplots()

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from cherimoya import Cherimoya
-from cherimoya.analysis.attribute_gradients import Explained, deep_lift_shap, input_gradients
-from cherimoya.analysis.attribute_target import Target, targets_of
-from cherimoya.analysis.ism import centred, saturation_mutagenesis
-from cherimoya.analysis.sequences import (
+from cherimoya.analysis.interpret.gradients import Explained, deep_lift_shap, input_gradients
+from cherimoya.analysis.interpret.ism import centred, saturation_mutagenesis
+from cherimoya.analysis.interpret.sequences import (
     as_codes,
     decode,
     encode,
@@ -18,6 +17,7 @@ from cherimoya.analysis.sequences import (
     reverse_complement,
     strand_channels,
 )
+from cherimoya.analysis.interpret.target import Target, targets_of
 from cherimoya.errors import ConfigError
 
 LENGTH = 60
@@ -164,7 +164,7 @@ def test_deep_lift_adds_up(model, codes, output):
 
 def test_without_its_rule_deep_lift_would_not_add_up(model, codes, monkeypatch):
     pytest.importorskip("tangermeme")
-    rule = "cherimoya.analysis.attribute_gradients.conv_norm_rule"
+    rule = "cherimoya.analysis.interpret.gradients.conv_norm_rule"
     monkeypatch.setattr(rule, lambda module, grad_input, grad_output: grad_input)
     deltas = deep_lift_shap(model, codes[[0, 2]], Target("counts"), n_shuffles=4)[1]
     assert deltas.max() > 1e-3

@@ -16,10 +16,10 @@ from interpreted import configured
 from omegaconf import OmegaConf
 
 from cherimoya import Cherimoya, metrics
-from cherimoya.analysis.attribute import attribute
-from cherimoya.analysis.attribute_gradients import deep_lift_shap, input_gradients
-from cherimoya.analysis.attribute_target import Target
-from cherimoya.analysis.ism import centred, saturation_mutagenesis
+from cherimoya.analysis.interpret.attribute import attribute
+from cherimoya.analysis.interpret.gradients import deep_lift_shap, input_gradients
+from cherimoya.analysis.interpret.ism import centred, saturation_mutagenesis
+from cherimoya.analysis.interpret.target import Target
 from cherimoya.analysis.run import run
 from cherimoya.cli import conf_dir
 from cherimoya.config import TrainConfig, resolve

@@ -14,7 +14,7 @@ from cherimoya import logged
 from cherimoya.config import DashboardConfig
 from cherimoya.errors import CherimoyaError
 
-views = pytest.importorskip("cherimoya.analysis.dashboard_views")
+views = pytest.importorskip("cherimoya.analysis.dashboard.views")
 
 CONFIG = DashboardConfig(project="p", entity="me", name="Cherimoya", dry_run=None)
 GPU = r"gpu\.\d\.(gpu|memoryAllocatedBytes|powerWatts)"  # as wandb names them; there is none here
@@ -58,10 +58,10 @@ def test_mistakes_are_one_message(tmp_path):
 
 
 def test_without_the_extra_it_is_named(monkeypatch):
-    from cherimoya.analysis.dashboard import dashboard
+    from cherimoya.analysis.dashboard.build import dashboard
 
-    monkeypatch.delitem(sys.modules, "cherimoya.analysis.dashboard_views")
-    monkeypatch.delattr("cherimoya.analysis.dashboard_views", raising=False)
+    monkeypatch.delitem(sys.modules, "cherimoya.analysis.dashboard.views")
+    monkeypatch.delattr("cherimoya.analysis.dashboard.views", raising=False)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
     with pytest.raises(CherimoyaError, match=r"pip install 'cherimoya-train\[dashboards\]'"):

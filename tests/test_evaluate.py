@@ -15,7 +15,7 @@ from test_house import composed
 from cherimoya import Cherimoya
 from cherimoya.analysis import evaluate, per_locus
 from cherimoya.analysis.bootstrap import intervals
-from cherimoya.analysis.report import write_report
+from cherimoya.analysis.report.pages import write_report
 from cherimoya.analysis.run import run
 from cherimoya.config import TrainConfig, resolve
 from cherimoya.config_evaluate import EvaluateConfig

@@ -16,10 +16,11 @@ from test_wrappers import sequences
 from toy import Toy
 
 from cherimoya import Cherimoya, Ensemble, ExpectedCountsWrapper, ProfileWrapper
-from cherimoya.analysis import attribute, evaluate, marginalize, predict, variants
-from cherimoya.analysis.attribute_gradients import deep_lift_shap, input_gradients
-from cherimoya.analysis.attribute_target import Target, targets_of
-from cherimoya.analysis.ism import saturation_mutagenesis
+from cherimoya.analysis import evaluate, predict
+from cherimoya.analysis.interpret import attribute, marginalize, variants
+from cherimoya.analysis.interpret.gradients import deep_lift_shap, input_gradients
+from cherimoya.analysis.interpret.ism import saturation_mutagenesis
+from cherimoya.analysis.interpret.target import Target, targets_of
 from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
 from cherimoya.config_interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 from cherimoya.data.attributions import read_attributions

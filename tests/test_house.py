@@ -203,7 +203,7 @@ def test_the_wheel_works_in_another_environment_and_folder(tmp_path):
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
-    assert packed >= {str(p.relative_to(ROOT)) for p in PACKAGE.glob("analysis/templates/*")}
+    assert packed >= {str(p.relative_to(ROOT)) for p in PACKAGE.glob("analysis/report/templates/*")}
     environment = tmp_path / "env"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"

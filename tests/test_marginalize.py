@@ -10,9 +10,9 @@ import torch
 from interpreted import configured, save_model
 
 from cherimoya import Cherimoya, metrics
-from cherimoya.analysis import marginalize as app
-from cherimoya.analysis.motifs import Motif, insert, read_motifs
-from cherimoya.analysis.sequences import decode, encode, one_hot
+from cherimoya.analysis.interpret import marginalize as app
+from cherimoya.analysis.interpret.motifs import Motif, insert, read_motifs
+from cherimoya.analysis.interpret.sequences import decode, encode, one_hot
 from cherimoya.config_interpret import MarginalizeConfig
 from cherimoya.data import hdf5
 from cherimoya.errors import CherimoyaError

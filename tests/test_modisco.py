@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from interpreted import configured, save_model
 
-from cherimoya.analysis import attribute as app
-from cherimoya.analysis import modisco
+from cherimoya.analysis.interpret import attribute as app
+from cherimoya.analysis.interpret import modisco
 from cherimoya.config_interpret import AttributeConfig
 from cherimoya.data import grammar
 from cherimoya.errors import CherimoyaError

@@ -281,7 +281,7 @@ def test_background_matches_gc_away_from_peaks(toy: Toy) -> None:
 
 def test_the_match_of_gc_is_recorded_and_drawn(toy: Toy) -> None:
     pytest.importorskip("matplotlib")
-    from cherimoya.analysis.plots_gc import plot_gc
+    from cherimoya.analysis.plots.gc import plot_gc
 
     gc_genome(toy)
     loci = toy.run(signal=[[f"{toy.folder}/plus.bw"]], background_ratio=2.0)

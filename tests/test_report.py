@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import pytest
 from run_files import SCORES, add_loci, add_member, make_run
 
-from cherimoya.analysis import plots_theme
-from cherimoya.analysis.report import offer_report, write_report
+from cherimoya.analysis.plots import theme as plots_theme
+from cherimoya.analysis.report.pages import offer_report, write_report
 
 VOID = {"meta", "link", "br", "img"}
 
@@ -303,7 +303,7 @@ def test_a_missing_package_is_one_line(package, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         f"sys.modules[{package!r}] = None\n"
-        "from cherimoya.analysis.report import offer_report\n"
+        "from cherimoya.analysis.report.pages import offer_report\n"
         "offer_report(Path(sys.argv[1])); offer_report(Path(sys.argv[1]))"
     )
     run = make_run(tmp_path / "run")

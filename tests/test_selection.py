@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cherimoya.analysis import plots, selection
+from cherimoya.analysis.plots import runs as plots
+from cherimoya.analysis.report import selection
 from cherimoya.sweeps import Member
 
 

@@ -16,8 +16,8 @@ from interpreted import configured, save_model
 from toy import Toy
 
 from cherimoya import Cherimoya, metrics
-from cherimoya.analysis import variants as app
-from cherimoya.analysis.sequences import encode, one_hot, reverse_complement
+from cherimoya.analysis.interpret import variants as app
+from cherimoya.analysis.interpret.sequences import encode, one_hot, reverse_complement
 from cherimoya.config_interpret import VariantsConfig
 from cherimoya.errors import CherimoyaError, DataError
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from cherimoya import Cherimoya
-from cherimoya.analysis.attribute_gradients import input_gradients
-from cherimoya.analysis.attribute_target import Target
+from cherimoya.analysis.interpret.gradients import input_gradients
+from cherimoya.analysis.interpret.target import Target
 from cherimoya.ensemble import Ensemble, other_strand
 from cherimoya.metrics import group_softmax
 from cherimoya.wrappers import (

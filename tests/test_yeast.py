@@ -10,7 +10,7 @@ import pytest
 from interpreted import configured
 from toy import configure
 
-from cherimoya.analysis.marginalize import marginalize
+from cherimoya.analysis.interpret.marginalize import marginalize
 from cherimoya.config_interpret import MarginalizeConfig
 from cherimoya.data import hdf5
 from cherimoya.data.aliases import Aliases

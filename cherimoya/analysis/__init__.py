@@ -1,1 +1,1 @@
-"""What comes after training: reports and plots."""
+"""Around training and after it: a run from start to end, and what asks finished models."""

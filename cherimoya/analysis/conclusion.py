@@ -132,7 +132,7 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
 
 def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
     try:
-        from cherimoya.analysis import plots
+        from cherimoya.analysis.plots import runs as plots
     except ImportError:
         progress.say_once(
             "no plots: matplotlib is missing. Install it with: pip install 'cherimoya-train[plots]'"

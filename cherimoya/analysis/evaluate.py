@@ -18,8 +18,8 @@ from cherimoya.analysis.examples import example_loci
 from cherimoya.analysis.machine import choose_device, provenance
 from cherimoya.analysis.per_locus import EXAMPLES, write_examples, write_scored_loci
 from cherimoya.analysis.replicates import replicate_scores
-from cherimoya.analysis.report import offer_report
-from cherimoya.analysis.report_words import score
+from cherimoya.analysis.report.pages import offer_report
+from cherimoya.analysis.report.words import score
 from cherimoya.analysis.run_folder import is_run
 from cherimoya.analysis.scored_loci import (
     REFERENCE,

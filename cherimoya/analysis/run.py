@@ -17,7 +17,7 @@ from cherimoya.analysis.machine import (
     provenance,
 )
 from cherimoya.analysis.pruned import conclude_pruned
-from cherimoya.analysis.report import offer_report
+from cherimoya.analysis.report.pages import offer_report
 from cherimoya.config import DataConfig, TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset

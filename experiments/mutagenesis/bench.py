@@ -27,11 +27,11 @@ from upstream import Request, Upstream
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from cherimoya.analysis.attribute_target import Target  # noqa: E402
 from cherimoya.analysis.checkpoints import find_checkpoint  # noqa: E402
-from cherimoya.analysis.ism import centred, default_batch, saturation_mutagenesis  # noqa: E402
+from cherimoya.analysis.interpret.ism import centred, default_batch, saturation_mutagenesis  # noqa: E402
+from cherimoya.analysis.interpret.sequences import one_hot  # noqa: E402
+from cherimoya.analysis.interpret.target import Target  # noqa: E402
 from cherimoya.analysis.machine import cpu_name, git_commit  # noqa: E402
-from cherimoya.analysis.sequences import one_hot  # noqa: E402
 from cherimoya.cli import process_wide_switches  # noqa: E402
 from cherimoya.config import SyntheticConfig  # noqa: E402
 from cherimoya.data.synthetic import simulate  # noqa: E402

@@ -28,7 +28,7 @@ import matplotlib
 import yaml
 
 from cherimoya.analysis.machine import cpu_name, git_commit
-from cherimoya.analysis.report import write_report
+from cherimoya.analysis.report.pages import write_report
 from cherimoya.sweeps import member_name, note_member
 
 RESULTS = Path(__file__).with_name("results.csv")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cherimoya import progress
-from cherimoya.analysis.attribute_gradients import needed
-from cherimoya.analysis.motifs import read_meme
+from cherimoya.analysis.interpret.gradients import needed
+from cherimoya.analysis.interpret.motifs import read_meme
 from cherimoya.data.attributions import Attributions, read_attributions
 from cherimoya.errors import ConfigError
 from cherimoya.files import appearing

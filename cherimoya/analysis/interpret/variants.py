@@ -10,25 +10,25 @@ import numpy as np
 import torch
 
 from cherimoya import progress
-from cherimoya.analysis.attribute_models import (
+from cherimoya.analysis.checkpoints import find_checkpoint, trained_window
+from cherimoya.analysis.interpret.ism import default_batch
+from cherimoya.analysis.interpret.journal import Journal
+from cherimoya.analysis.interpret.models import (
     Averaged,
     check_new,
     checkpoint_files,
     load_models,
     provenance,
 )
-from cherimoya.analysis.checkpoints import find_checkpoint, trained_window
-from cherimoya.analysis.ism import default_batch
-from cherimoya.analysis.journal import Journal
-from cherimoya.analysis.machine import choose_device
-from cherimoya.analysis.variants_windows import (
+from cherimoya.analysis.interpret.variants_windows import (
     OK,
     allele_window,
     check_variants,
     not_scored,
     renamed,
 )
-from cherimoya.analysis.variants_write import Effects, write_table, write_vcf
+from cherimoya.analysis.interpret.variants_write import Effects, write_table, write_vcf
+from cherimoya.analysis.machine import choose_device
 from cherimoya.config import to_dict
 from cherimoya.config_interpret import VariantsConfig
 from cherimoya.data.loci import N_CODE

@@ -27,7 +27,7 @@ def write_report(folder: Path) -> Path:
             f"a {sweeps.MEMBER}). Name a folder that cherimoya-train has made."
         )
     try:
-        from cherimoya.analysis import report_evaluation, report_run, report_sweep
+        from cherimoya.analysis.report import evaluation, run, sweep
 
         page = _template(f"{kind}.html")
     except ImportError as error:
@@ -35,7 +35,7 @@ def write_report(folder: Path) -> Path:
         raise CherimoyaError(
             f"no plots: {package} is missing. Install it with: pip install 'cherimoya-train[plots]'"
         ) from error
-    modules = {"run": report_run, "sweep": report_sweep, "evaluation": report_evaluation}
+    modules = {"run": run, "sweep": sweep, "evaluation": evaluation}
     contents = modules[kind].contents(folder)
     with appearing(folder / PAGE) as file:
         file.write(page.render(**contents).encode())
@@ -67,10 +67,10 @@ def offer_report(folder: Path) -> None:
 def _template(name: str) -> Any:
     import jinja2
 
-    from cherimoya.analysis import report_words as words
+    from cherimoya.analysis.report import words as words
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cherimoya.analysis"),
+        loader=jinja2.PackageLoader("cherimoya.analysis.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

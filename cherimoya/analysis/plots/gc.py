@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from cherimoya.analysis.plots_theme import BACKGROUND, MUTED, PEAK, figure, legend, save_png
+from cherimoya.analysis.plots.theme import BACKGROUND, MUTED, PEAK, figure, legend, save_png
 from cherimoya.data import hdf5
 
 SHOWN = (("peaks", PEAK, "-"), ("background", BACKGROUND, "-"), ("free windows", MUTED, ":"))

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cherimoya.analysis import plots
 from cherimoya.analysis.evaluation_folder import read_evaluation
-from cherimoya.analysis.plots_theme import chart
-from cherimoya.analysis.report_scores import (
+from cherimoya.analysis.plots import runs as plots
+from cherimoya.analysis.plots.theme import chart
+from cherimoya.analysis.report.scores import (
     KEY_SCORES,
     MARKS,
     cards,
@@ -16,7 +16,7 @@ from cherimoya.analysis.report_scores import (
     example_charts,
     profile_charts,
 )
-from cherimoya.analysis.report_words import Chart, frame
+from cherimoya.analysis.report.words import Chart, frame
 from cherimoya.logged import METRICS
 from cherimoya.metric_names import IN_WORDS, higher_is_better
 

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 
 from cherimoya import progress
-from cherimoya.analysis.attribute_gradients import needed
-from cherimoya.analysis.attribute_loci import file_list, read_sequences
-from cherimoya.analysis.attribute_models import (
+from cherimoya.analysis.interpret.gradients import needed
+from cherimoya.analysis.interpret.ism import default_batch
+from cherimoya.analysis.interpret.journal import Journal
+from cherimoya.analysis.interpret.loci import file_list, read_sequences
+from cherimoya.analysis.interpret.models import (
     Averaged,
     check_new,
     checkpoint_files,
     load_models,
     provenance,
 )
-from cherimoya.analysis.ism import default_batch
-from cherimoya.analysis.journal import Journal
+from cherimoya.analysis.interpret.motifs import Motif, insert, read_motifs
+from cherimoya.analysis.interpret.sequences import one_hot
 from cherimoya.analysis.machine import choose_device
-from cherimoya.analysis.motifs import Motif, insert, read_motifs
-from cherimoya.analysis.sequences import one_hot
 from cherimoya.config import to_dict
 from cherimoya.config_interpret import MarginalizeConfig
 from cherimoya.errors import ConfigError
@@ -198,7 +198,7 @@ def _offer_plot(
     groups: list[int],
 ) -> None:
     try:
-        from cherimoya.analysis.plots_marginalize import effects_page
+        from cherimoya.analysis.plots.marginalize import effects_page
 
         profiles = {name: _counts(*one, groups) for name, one in after.items()}
         path = effects_page(found, _counts(*before, groups), profiles, output.with_suffix(".png"))

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cherimoya.analysis import plots
 from cherimoya.analysis.per_locus import Examples, ScoredLoci
-from cherimoya.analysis.plots_theme import chart
-from cherimoya.analysis.report_words import Chart
+from cherimoya.analysis.plots import runs as plots
+from cherimoya.analysis.plots.theme import chart
+from cherimoya.analysis.report.words import Chart
 from cherimoya.metric_names import IN_WORDS, higher_is_better
 
 KEY_SCORES = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")

@@ -12,7 +12,7 @@ from wandb_workspaces.reports.v2.interface import BlockTypes, PanelTypes, _get_a
 from wandb_workspaces.workspaces import internal
 
 from cherimoya import logged
-from cherimoya.analysis import dashboard_panels as panels
+from cherimoya.analysis.dashboard import panels as panels
 from cherimoya.config import DashboardConfig
 from cherimoya.errors import CherimoyaError
 

@@ -11,7 +11,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
-from cherimoya.analysis.plots_theme import INK, SERIES, figure, save_png
+from cherimoya.analysis.plots.theme import INK, SERIES, figure, save_png
 from cherimoya.data.attributions import Attributions
 
 COLOURS = (SERIES[2], SERIES[0], SERIES[4], SERIES[1])  # A green, C blue, G yellow, T red

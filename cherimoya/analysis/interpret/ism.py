@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cherimoya import progress
-from cherimoya.analysis.attribute_target import Target, all_of
-from cherimoya.analysis.sequences import as_codes, one_hot
+from cherimoya.analysis.interpret.sequences import as_codes, one_hot
+from cherimoya.analysis.interpret.target import Target, all_of
 from cherimoya.captured import CapturedModel
 from cherimoya.training.precision import autocast
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cherimoya import progress
-from cherimoya.analysis.attribute_target import Target
-from cherimoya.analysis.sequences import as_codes, one_hot
+from cherimoya.analysis.interpret.sequences import as_codes, one_hot
+from cherimoya.analysis.interpret.target import Target
 from cherimoya.cheri import CheriBlock, fused_dilated_conv_norm
 from cherimoya.errors import ConfigError
 from cherimoya.network import Cherimoya

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya import progress
-from cherimoya.analysis.sequences import decode, encode
+from cherimoya.analysis.interpret.sequences import decode, encode
 from cherimoya.data.aliases import Aliases, check_names, named
 from cherimoya.data.sources import Genome
 from cherimoya.data.variants import Variants

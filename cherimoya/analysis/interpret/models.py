@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cherimoya.analysis.checkpoints import find_checkpoint, load_ensemble
-from cherimoya.analysis.sequences import one_hot
+from cherimoya.analysis.interpret.sequences import one_hot
 from cherimoya.captured import CapturedModel
 from cherimoya.data.origin import check_output, made_from
 from cherimoya.ensemble import Ensemble

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from cherimoya.analysis.marginalize import Marginals
-from cherimoya.analysis.plots_theme import MUTED, PREDICTED, SERIES, figure, legend, save_png
+from cherimoya.analysis.interpret.marginalize import Marginals
+from cherimoya.analysis.plots.theme import MUTED, PREDICTED, SERIES, figure, legend, save_png
 
 MOST_BARS = 40
 AROUND = 200  # bases of a profile on each side of the motif

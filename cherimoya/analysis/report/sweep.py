@@ -12,12 +12,13 @@ from urllib.parse import quote
 import numpy as np
 
 from cherimoya import sweeps
-from cherimoya.analysis import plots_sweep, selection
-from cherimoya.analysis.plots_sweep import Grid, Point
-from cherimoya.analysis.plots_theme import chart
-from cherimoya.analysis.report_words import Chart, frame, whole, with_spread
+from cherimoya.analysis.plots import sweep as plots_sweep
+from cherimoya.analysis.plots.sweep import Grid, Point
+from cherimoya.analysis.plots.theme import chart
+from cherimoya.analysis.report import selection
+from cherimoya.analysis.report.selection import LOSS, SCORES, Configuration, number
+from cherimoya.analysis.report.words import Chart, frame, whole, with_spread
 from cherimoya.analysis.run_folder import RunFolder, read_run
-from cherimoya.analysis.selection import LOSS, SCORES, Configuration, number
 from cherimoya.metric_names import IN_WORDS, higher_is_better
 from cherimoya.sweeps import Member
 

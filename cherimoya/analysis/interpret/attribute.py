@@ -9,19 +9,19 @@ import numpy as np
 import torch
 
 from cherimoya import progress
-from cherimoya.analysis.attribute_gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
-from cherimoya.analysis.attribute_loci import Sequences, central, file_list, read_sequences
-from cherimoya.analysis.attribute_models import (
+from cherimoya.analysis.interpret.gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
+from cherimoya.analysis.interpret.ism import Mutagenesis, centred, default_batch
+from cherimoya.analysis.interpret.loci import Sequences, central, file_list, read_sequences
+from cherimoya.analysis.interpret.models import (
     check_new,
     checkpoint_files,
     load_models,
     provenance,
 )
-from cherimoya.analysis.attribute_target import Target, targets_of
-from cherimoya.analysis.ism import Mutagenesis, centred, default_batch
+from cherimoya.analysis.interpret.modisco import check_modisco, find_motifs, folder_of
+from cherimoya.analysis.interpret.sequences import reverse_complement, strand_channels
+from cherimoya.analysis.interpret.target import Target, targets_of
 from cherimoya.analysis.machine import choose_device
-from cherimoya.analysis.modisco import check_modisco, find_motifs, folder_of
-from cherimoya.analysis.sequences import reverse_complement, strand_channels
 from cherimoya.config import to_dict
 from cherimoya.config_interpret import LEAST_WINDOW, AttributeConfig
 from cherimoya.data.attributions import attribution_writer, read_attributions
@@ -214,7 +214,7 @@ def _without_n(loci: Sequences) -> Sequences:
 def _offer_logos(output: Path, loci: int) -> None:
     """Logos of the strongest loci beside `output`; a line where drawing is not installed."""
     try:
-        from cherimoya.analysis.plots_attribute import logo_pages
+        from cherimoya.analysis.plots.attribute import logo_pages
 
         found = read_attributions(output)
         shown = min(loci, len(found.sequence))

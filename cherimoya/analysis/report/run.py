@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from cherimoya import sweeps
-from cherimoya.analysis import plots
-from cherimoya.analysis.plots_theme import chart
-from cherimoya.analysis.report_scores import (
+from cherimoya.analysis.plots import runs as plots
+from cherimoya.analysis.plots.theme import chart
+from cherimoya.analysis.report.scores import (
     BESIDE,
     KEY_SCORES,
     Card,
@@ -20,7 +20,7 @@ from cherimoya.analysis.report_scores import (
     example_charts,
     profile_charts,
 )
-from cherimoya.analysis.report_words import Chart, frame
+from cherimoya.analysis.report.words import Chart, frame
 from cherimoya.analysis.run_folder import RunFolder, read_run
 from cherimoya.changes import at
 from cherimoya.logged import METRICS

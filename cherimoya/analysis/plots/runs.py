@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from cherimoya.analysis.per_locus import Examples
-from cherimoya.analysis.plots_theme import (
+from cherimoya.analysis.plots.theme import (
     BACKGROUND,
     CHOSEN,
     DASHES,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cherimoya.analysis.attribute_gradients import needed
+from cherimoya.analysis.interpret.gradients import needed
 from cherimoya.errors import ConfigError, DataError
 
 IUPAC = {

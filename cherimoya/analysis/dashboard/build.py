@@ -13,7 +13,7 @@ def dashboard(config: DashboardConfig) -> None:
     In a dry run both are printed as JSON instead, without a network. Raises CherimoyaError.
     """
     try:
-        from cherimoya.analysis import dashboard_views
+        from cherimoya.analysis.dashboard import views
     except ImportError as error:
         raise CherimoyaError(
             f"a dashboard needs wandb-workspaces ({error}). Install it with: pip install "
@@ -24,12 +24,12 @@ def dashboard(config: DashboardConfig) -> None:
     if dry_run:
         why = "as asked" if config.dry_run else f"there is no API key for {url}"
         print(f"dry run, {why}: nothing is sent", file=sys.stderr)
-        print(dashboard_views.as_json(config))
+        print(views.as_json(config))
         return
     if not has_key:
         raise CherimoyaError(f"there is no API key for {url}. Run `wandb login`, or dry_run=true.")
     problem = wandb_run.unreachable(url)
     if problem:
         raise CherimoyaError(f"{url} cannot be reached ({problem}). Use dry_run=true.")
-    for kind, address in dashboard_views.publish(config).items():
+    for kind, address in views.publish(config).items():
         print(f"{kind:9s}  {address}")

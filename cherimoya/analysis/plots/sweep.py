@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from cherimoya.analysis.plots_theme import (
+from cherimoya.analysis.plots.theme import (
     CHOSEN,
     HEAT,
     INK,
@@ -21,7 +21,7 @@ from cherimoya.analysis.plots_theme import (
     SERIES,
     legend,
 )
-from cherimoya.analysis.selection import Level, number
+from cherimoya.analysis.report.selection import Level, number
 
 UNITS = {
     "n_layers": "blocks",

@@ -1,0 +1,1 @@
+"""W&B's workspace and report of a project."""

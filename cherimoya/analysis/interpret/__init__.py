@@ -1,0 +1,1 @@
+"""Which bases matter: attributions, motifs and variants."""

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -104,9 +104,10 @@ class Bench:
         seconds = self.upstream.measure(request, self.args.limit)["seconds"]
         return seconds, torch.load(self.folder / "answer").numpy()
 
+    @cache  # noqa: B019
     def exact(self, target: str) -> np.ndarray:
         """The effects of the first loci in float64, on the CPU."""
-        model = Cherimoya.load(find_checkpoint(self.args.checkpoint).path).double().eval()
+        model = Cherimoya.load(find_checkpoint(self.args.checkpoint).path).double()
         codes = self.codes[:EXACT_LOCI]
         effects = saturation_mutagenesis(model, codes, [Target(target)], self.window, bar=False)
         return centred(effects[0])

@@ -1,11 +1,12 @@
 """Does Reb1's motif open chromatin more than each of its one-base mutants, to a trained model?
 
-    python experiments/yeast/marginalize.py outputs/<date>/<run> atac.h5 sacCer3.fa.gz atac_ins.bw
+    python experiments/yeast/marginalize.py outputs/<date>/<run> atac.h5 sacCer3.fa.gz atac_ins.bw \
+        --model "32 filters"
 
 Runs cherimoya-marginalize: the motif and every mutant, in the same shuffled sequences of the test
 chromosomes, which the model has not seen. Beside it stands what the experiment itself shows: the
 cuts in 400 bp around each place of the genome with those letters. Rows go to marginals.csv, in
-place of earlier ones of that motif.
+place of earlier ones of that model and motif.
 """
 
 import argparse
@@ -41,6 +42,11 @@ def mutants(motif: str) -> list[str]:
     ]
 
 
+def rows_of(table: Path) -> list[dict[str, str]]:
+    lines = [line for line in table.open() if not line.startswith("#")]
+    return list(csv.DictReader(lines, delimiter="\t"))
+
+
 def effects(run: Path, data: Path, motif: str) -> list[dict[str, str]]:
     """The rows of cherimoya-marginalize for the motif and its mutants."""
     named = ",".join([f"Reb1:{motif}", *mutants(motif)])
@@ -52,8 +58,7 @@ def effects(run: Path, data: Path, motif: str) -> list[dict[str, str]]:
             "chroms=[chrIV,chrXI]", f"max_loci={BACKGROUNDS}", "profiles=0", f"output={table}",
         ]  # fmt: skip
         subprocess.run([sys.executable, "-c", code, *arguments], check=True)
-        lines = [line for line in table.open() if not line.startswith("#")]
-        return list(csv.DictReader(lines, delimiter="\t"))
+        return rows_of(table)
 
 
 def cuts_around(genome: Path, bigwig: Path, motifs: list[str]) -> dict[str, float]:
@@ -89,20 +94,25 @@ def main() -> None:
     parser.add_argument("genome", type=Path, help="sacCer3.fa.gz")
     parser.add_argument("cuts", type=Path, help="atac_ins.bw")
     parser.add_argument("--motif", default="CGGGTAA", help="of Reb1: %(default)s")
+    parser.add_argument("--model", required=True, help='of the rows, as "32 filters"')
+    parser.add_argument("--table", type=Path, help="of the same command on another machine")
+    parser.add_argument("--machine", default=cpu_name(), help="where the command ran")
+    parser.add_argument("--versions", help="of what it ran with; by default those here")
     args = parser.parse_args()
-    found = effects(args.run, args.data, args.motif)
+    found = rows_of(args.table) if args.table else effects(args.run, args.data, args.motif)
     cuts = cuts_around(args.genome, args.cuts, [row["letters"] for row in found])
     found = [row | {"cuts": f"{cuts[row['letters']]:.1f}"} for row in found]
     found.sort(key=lambda row: -float(row["log2_fold_change"]))
+    here = ", ".join(f"{name} {version}" for name, version in versions().items())
     origin = {
         "date": datetime.date.today().isoformat(),
-        "machine": cpu_name(),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "machine": args.machine,
+        "versions": args.versions or here,
         "commit": git_commit(),
     }
     rows = list(csv.DictReader(RESULTS.open())) if RESULTS.exists() else []
-    of = {"of": args.motif}
-    rows = [row for row in rows if row["of"] != args.motif]
+    of = {"model": args.model, "of": args.motif}
+    rows = [row for row in rows if {name: row[name] for name in of} != of]
     rows += [origin | of | {"rank": rank} | row for rank, row in enumerate(found, start=1)]
     with RESULTS.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -10,7 +10,7 @@ class CapturedModel:
     """Predictions of `model`, captured once per shape of the input and replayed.
 
     The graphs read the weights where they are, so that weights changed in place count at once;
-    parameters moved elsewhere, another dtype under autocast or another shape are captured anew.
+    parameters moved elsewhere, another precision or another shape are captured anew.
     Without a GPU, or with `capture=False`, it just calls the model. No gradients.
 
     Parameters
@@ -33,6 +33,7 @@ class CapturedModel:
         key = (
             *((None if t is None else (t.shape, t.dtype, t.device)) for t in (X, X_ctl)),
             torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
+            torch.get_float32_matmul_precision(),
             *(parameter.data_ptr() for parameter in self.model.parameters()),
         )
         if key not in self._graphs:

@@ -15,7 +15,7 @@ from cherimoya.errors import ConfigError
 from cherimoya.optim.muon import Muon
 from cherimoya.training import precision
 from cherimoya.training.ema import ema_decay
-from cherimoya.training.precision import LossScale, choose_precision
+from cherimoya.training.precision import LossScale, autocast, choose_precision
 from cherimoya.training.step import TrainingStep
 
 STEPS_PER_EPOCH, EPOCHS = 3, 4
@@ -156,6 +156,22 @@ def test_the_loss_scale_halves_at_an_overflow_and_doubles_after_good_steps(monke
     assert found == [1, 2, 2, 1, 1, 2]
     scale.update(torch.tensor(False), torch.tensor(False))  # a step that changes nothing
     assert scale.scale.item() == 2 * first
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32", "fp32"])
+def test_a_precision_holds_for_its_block_whatever_torch_is_set_to(precision, monkeypatch):
+    def settings():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    for before in (("highest", True), ("high", False)):
+        torch.set_float32_matmul_precision(before[0])
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before[1])
+        with autocast(precision, torch.device("cpu")):
+            assert settings() == (("high", True) if precision == "tf32" else ("highest", False))
+            product = torch.ones(1, 1) @ torch.ones(1, 1)
+            assert product.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+        assert settings() == before
+    torch.set_float32_matmul_precision("highest")
 
 
 def test_precision_on_a_cpu():

@@ -1,6 +1,7 @@
 """The number formats of a training step."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,25 +12,40 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**10, 2.0**-20, 1000
 
 
-def choose_precision(asked: str, device: torch.device, key: str = "trainer.precision") -> str:
+def choose_precision(
+    asked: str, device: torch.device, key: str = "trainer.precision", best: str = "bf16"
+) -> str:
     """What `key`=`asked` means on this device: bf16, fp16, tf32 or fp32.
 
-    Raises ConfigError for one that the device does not have.
+    auto is `best` on a GPU that has it, else fp32. Raises ConfigError for one that the device does
+    not have.
     """
     gpu = device.type == "cuda"
     modern = gpu and (bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0))
     if asked == "auto":
-        return "bf16" if modern else "fp32"
+        return best if modern else "fp32"
     if asked == "fp32" or (asked == "fp16" and gpu) or modern:
         return asked
     where = torch.cuda.get_device_name(device) if gpu else "the CPU"
     raise ConfigError(f"{key}={asked}, but {where} does not have it. Use {key}=auto.")
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """Where activations have the half precision's dtype; weights, statistics and losses fp32."""
-    dtype = HALF.get(precision)
-    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+@contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
+    """Where activations have the half precision's dtype; weights, statistics and losses fp32.
+
+    What stays fp32 is multiplied as TF32 if that is the precision, else in full.
+    """
+    dtype, tf32 = HALF.get(precision), precision == "tf32"
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 class LossScale:

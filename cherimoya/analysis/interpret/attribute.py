@@ -49,7 +49,7 @@ def attribute(config: AttributeConfig) -> Path:
     if not motifs_alone:
         check_new(output, config.overwrite)
     device = choose_device(config.device, "device")
-    precision = choose_precision(config.precision, device, "precision")
+    precision = choose_precision(config.precision, device, "precision", best="tf32")
     models = load_models(config.checkpoint, device)
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
     loci = read_sequences(config, models[0])

@@ -15,6 +15,7 @@ from cherimoya.cheri import CheriBlock, fused_dilated_conv_norm
 from cherimoya.errors import ConfigError
 from cherimoya.network import Cherimoya
 from cherimoya.ops import reference
+from cherimoya.training.precision import autocast
 
 PAIRS_AT_ONCE = 32  # of a sequence and a reference
 BATCHES_AT_ONCE = 4  # batches of pairs between two looks at the progress
@@ -44,9 +45,10 @@ def input_gradients(
             rows = slice(start, start + batch_size)
             X = one_hot(codes[rows]).requires_grad_()
             own = None if controls is None else controls[rows].to(device)
-            logits, log_counts = model(X, own)
-            score = target.of(logits, log_counts, model.signal_groups).sum()
-            parts.append(torch.autograd.grad(score, X)[0].cpu())
+            with autocast("fp32", device):
+                logits, log_counts = model(X, own)
+                score = target.of(logits, log_counts, model.signal_groups).sum()
+                parts.append(torch.autograd.grad(score, X)[0].cpu())
     finally:
         model.train(was_training)
     return torch.cat(parts).numpy()
@@ -103,15 +105,16 @@ def deep_lift_shap(
             else references[rows]
         ).to(X.dtype)
         args = None if controls is None else (controls[rows].to(X.dtype),)
-        with warnings.catch_warnings():  # deltas are returned, not warned of
+        # deltas are returned, not warned of
+        with autocast("fp32", device), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             multipliers = engine.deep_lift_shap(
                 explained, X[rows], args, references=against, raw_outputs=True,
                 batch_size=batch_size, device=device,
                 additional_nonlinear_ops={ConvNorm: conv_norm_rule},
             )  # fmt: skip
+            deltas.append(_deltas(explained, X[rows], args, multipliers, against, device))
         found.append(_hypothetical(multipliers, against))
-        deltas.append(_deltas(explained, X[rows], args, multipliers, against, device))
     return torch.cat(found).numpy(), torch.cat(deltas).numpy()
 
 

@@ -57,7 +57,7 @@ def marginalize(config: MarginalizeConfig) -> Path:
     motifs = read_motifs(config.motifs, config.motif_file)
     rival = None if config.against is None else _motif_named(config.against, motifs)
     device = choose_device(config.device, "device")
-    precision = choose_precision(config.precision, device, "precision")
+    precision = choose_precision(config.precision, device, "precision", best="tf32")
     models = load_models(config.checkpoint, device)
     found = read_sequences(config, models[0])
     _check_fit(motifs, found.codes.shape[1] - 2 * models[0].trimming)

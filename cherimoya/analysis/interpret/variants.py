@@ -51,7 +51,7 @@ def variants(config: VariantsConfig) -> Path:
     output = Path(config.output)
     _check_outputs(output, config)
     device = choose_device(config.device, "device")
-    precision = choose_precision(config.precision, device, "precision")
+    precision = choose_precision(config.precision, device, "precision", best="tf32")
     models = load_models(config.checkpoint, device)
     length = _input_length(config, models[0].trimming)
     if models[0].n_control_tracks:

@@ -25,6 +25,7 @@ import pybigtools
 
 from cherimoya.analysis import predictions_written
 from cherimoya.analysis.genome_inputs import tiles
+from cherimoya.analysis.machine import cpu_name
 from cherimoya.analysis.predict import Shape
 from cherimoya.data.bigwig_writer import Piece, write_bigwig
 
@@ -41,7 +42,11 @@ def main() -> None:
     asked = parser.parse_args()
     lengths = {f"chr{i}": round(asked.megabases * 1e6 * i / 10) for i in range(1, 5)}
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
-    known = {"date": date.today(), "machine": machine(), "python": platform.python_version()}
+    known = {
+        "date": date.today(),
+        "machine": f"{cpu_name()} x{os.cpu_count()}",
+        "python": platform.python_version(),
+    }
     known |= {"commit": subprocess.check_output(command, cwd=HERE, text=True).strip()}
     known |= {name: version(name) for name in ("numpy", "torch", "pybigtools", "figwig")}
     with TemporaryDirectory() as folder:
@@ -127,13 +132,6 @@ def check(folder: Path, lengths: dict[str, int]) -> None:
             assert len(one) == length
             for other in others:
                 np.testing.assert_array_equal(one, other)
-
-
-def machine() -> str:
-    """The processor and how many of its cores there are."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
-    return f"{name} x{os.cpu_count()}"
 
 
 def record(row: dict[str, Any]) -> None:

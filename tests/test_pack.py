@@ -8,6 +8,8 @@ import pytest
 from conftest import clean_environment
 from test_training import TRAIN, assert_same_run, wait_until
 
+from cherimoya.analysis.report.pages import write_report
+
 PACKED = ["hydra/launcher=packed"]
 NAMES = [f"n_filters={f},seed={s}" for f in (4, 8) for s in (0, 1)]
 
@@ -33,6 +35,17 @@ def test_packed_members_are_as_they_are_alone(alone, cherimoya_train, grid, tmp_
     assert f"=== 1 at once: {NAMES[3]}" in done.stdout
     for name in NAMES[:3]:  # they take turns
         assert done.stdout.index(f"[{name}] epoch 0") < done.stdout.index(f"[{NAMES[0]}] epoch 1")
+
+
+def test_a_sweep_says_that_its_runs_shared_a_device(cherimoya_train, grid, tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    done = cherimoya_train(*grid, *PACKED, "hydra.launcher.members=3", "hydra.sweep.dir=packed")
+    assert done.returncode == 0, done.stderr
+    summaries = [json.loads((tmp_path / "packed" / n / "summary.json").read_text()) for n in NAMES]
+    assert [s["provenance"]["runs_at_once"] for s in summaries] == [3, 3, 3, 1]
+    page = write_report(tmp_path / "packed").read_text()
+    assert "Up to 3 runs at once shared a device: training times are longer than alone" in page
 
 
 def test_a_packed_member_that_fails_leaves_the_others_alone(

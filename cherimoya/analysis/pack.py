@@ -44,7 +44,7 @@ def run_packed(members: Sequence[tuple[TrainConfig, Path]]) -> dict[Path, Except
     failed: dict[Path, Exception] = {}
     interrupted: Interrupted | None = None
     with stop_request() as stop:
-        common = Surroundings(bar=False, stop=stop)
+        common = Surroundings(bar=False, at_once=len(members), stop=stop)
         going = [_lane(config, folder, common) for config, folder in members]
         while going:
             for lane in tuple(going):

@@ -40,6 +40,7 @@ class Surroundings:
 
     say: Callable[[str], None] = progress.say
     bar: bool = True  # of progress, on a terminal
+    at_once: int = 1  # runs that share the device, which times depend on
     watch: Watch | None = None  # may end the training early, see Trainer
     stop: StopRequest | None = None  # None: the run listens to signals itself
     datasets: dict[str, Dataset] = field(default_factory=dict)
@@ -122,7 +123,7 @@ def _train(
     )
     if saved:
         trainer.restore(saved)
-    origin = provenance(dataset.fingerprint, device, precision)
+    origin = provenance(dataset.fingerprint, device, precision) | {"runs_at_once": around.at_once}
     if log:
         log.start_wandb(
             {**to_dict(config), "network": model.config, **origin},

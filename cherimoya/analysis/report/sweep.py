@@ -118,13 +118,18 @@ def _notes(members: Sequence[Member], keys: Sequence[str]) -> Iterator[str]:
     if without:
         yield f"{without} of {len(members)} runs have no scores; means are over those that have."
     done = [m.summary for m in members if m.state == "done"]
-    machines = {
-        (s.get("provenance", {}).get("gpu") or s.get("provenance", {}).get("cpu")) for s in done
-    }
+    origins = [summary.get("provenance", {}) for summary in done]
+    machines = {origin.get("gpu") or origin.get("cpu") for origin in origins}
     if len(machines) > 1:
         listed = ", ".join(sorted(str(m) for m in machines))
         yield f"Training times are from different machines and do not compare: {listed}."
-    data = {s.get("provenance", {}).get("data_fingerprint") for s in done}
+    together = [origin.get("runs_at_once", 1) for origin in origins]
+    if max(together, default=1) > 1:
+        yield (
+            f"Up to {max(together)} runs at once shared a device: training times are longer than "
+            "alone, and compare only roughly."
+        )
+    data = {origin.get("data_fingerprint") for origin in origins}
     windows = {str(s.get("window")) for s in done} if all("window" in s for s in done) else set()
     if len(data) > 1 or len({w.rsplit(",", 1)[0] for w in windows}) > 1:
         yield (

@@ -1,6 +1,6 @@
 """On the embedded data, whose truth is known: do attributions find what was planted?
 
-    cherimoya-train model.n_filters=32 model.n_layers=7 trainer.max_epochs=12
+    cherimoya-train
     python experiments/attribution/bench.py outputs/<date>/<run>
 
 Runs cherimoya-attribute with each method and target, on peaks of the test chromosomes, and
@@ -38,7 +38,7 @@ TARGETS = ("counts", "profile")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="a run folder of the embedded data")
-    parser.add_argument("--motif-loci", type=int, default=600, help="for TF-MoDISco")
+    parser.add_argument("--motif-loci", type=int, default=1200, help="for TF-MoDISco")
     parser.add_argument("--loci", type=int, default=48, help="for everything else")
     args = parser.parse_args()
     scores = []

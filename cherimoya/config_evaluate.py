@@ -52,6 +52,11 @@ class PredictConfig(ModelsConfig):
     track_names: list[str] | None = checked()
     batch_size: int = checked(at_least=1)
 
+    @property
+    def kind(self) -> str:
+        """bigwig or hdf5: the format, by default after what is predicted."""
+        return self.format or ("bigwig" if self.loci is None else "hdf5")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.chroms == []:

@@ -38,6 +38,10 @@ class DiskError(DataError):
     """The disk refuses what is to be written."""
 
 
+class PackageError(CherimoyaError):
+    """An optional package that is not installed."""
+
+
 class Interrupted(Exception):  # noqa: N818 - a request that was met, not an error
     """The run was asked to stop by a signal, and has saved its state."""
 

@@ -18,7 +18,7 @@ from cherimoya.analysis.interpret.sequences import (
     strand_channels,
 )
 from cherimoya.analysis.interpret.target import Target, targets_of
-from cherimoya.errors import ConfigError
+from cherimoya.errors import ConfigError, PackageError
 
 LENGTH = 60
 
@@ -196,5 +196,5 @@ def dinucleotide_shuffles(codes, n):
 
 def test_a_missing_package_is_named(model, codes, monkeypatch):
     monkeypatch.setitem(sys.modules, "tangermeme.deep_lift_shap", None)
-    with pytest.raises(ConfigError, match=r"pip install 'cherimoya-train\[interpret\]'"):
+    with pytest.raises(PackageError, match=r"pip install 'cherimoya-train\[interpret\]'"):
         deep_lift_shap(model, codes, Target("counts"))

@@ -21,7 +21,7 @@ from cherimoya.analysis import predict as module
 from cherimoya.analysis.genome_inputs import own_bases
 from cherimoya.config import resolve
 from cherimoya.config_evaluate import PredictConfig
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, PackageError
 from cherimoya.metrics import group_softmax
 
 IN, OUT = 100, 60
@@ -105,6 +105,14 @@ def test_an_ensemble_on_both_strands(genome, predicted):
     expected, _ = tiled(Ensemble([model(), model(1)], reverse_complement=True), genome, "chrC")
     values = bigwig(folder / "track_2.expected.bw", "chrC")
     np.testing.assert_allclose(values, expected[2], rtol=2e-5, atol=1e-7)
+
+
+def test_a_missing_writer_is_said_before_anything_is_predicted(genome, predicted, monkeypatch):
+    monkeypatch.setitem(sys.modules, "figwig", None)
+    monkeypatch.setattr(module, "predict_batch", None)  # not reached
+    with pytest.raises(PackageError, match=r"figwig is not installed.*cherimoya-train\[prepare\]"):
+        predicted()
+    assert not (genome.folder / "out").exists()
 
 
 def test_a_stopped_prediction_goes_on(genome, predicted, monkeypatch):

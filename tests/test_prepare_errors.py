@@ -9,13 +9,13 @@ import pytest
 from toy import LENGTHS, Toy, narrow
 
 from cherimoya.data import hdf5, sources
-from cherimoya.errors import ConfigError, DataError
+from cherimoya.errors import ConfigError, DataError, PackageError
 
 
 def refused(toy: Toy, message: str, **values) -> str:
-    """The message of the DataError that `values` give; nothing may be left behind."""
+    """The message of the error that `values` give; nothing may be left behind."""
     before = sorted(toy.folder.iterdir())
-    with pytest.raises(DataError, match=message) as raised:
+    with pytest.raises((DataError, PackageError), match=message) as raised:
         toy.run(**values)
     assert sorted(toy.folder.iterdir()) == before
     return str(raised.value)

@@ -37,6 +37,7 @@ from cherimoya.data.loci import N_CODE
 from cherimoya.data.sources import check_exists
 from cherimoya.ensemble import Ensemble
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
+from cherimoya.extras import needed
 from cherimoya.files import locked, write_json
 from cherimoya.ops import gather
 from cherimoya.prediction import predict_batch
@@ -249,6 +250,8 @@ def _track_names(first: Checkpoint, n: int) -> list[str]:
 def _check_inputs(
     config: PredictConfig, found: list[Checkpoint], device: torch.device, control_groups: list[int]
 ) -> None:
+    if config.kind == "bigwig":
+        needed("figwig")
     check_exists(Path(config.fasta), "fasta")
     if config.loci is not None:
         check_exists(Path(config.loci), "loci")
@@ -256,12 +259,12 @@ def _check_inputs(
         raise ConfigError(f"output={config.output}: a file. Name a folder.")
     if is_run(Path(config.output)):
         raise ConfigError(f"output={config.output}: a run is there. Choose another folder.")
-    needed = load_ensemble(found, device).n_control_tracks
-    if needed != sum(control_groups):
+    controls = load_ensemble(found, device).n_control_tracks
+    if controls != sum(control_groups):
         raise ConfigError(
-            f"control has {sum(control_groups)} bigWig files, but {found[0].path} has {needed} "
+            f"control has {sum(control_groups)} bigWig files, but {found[0].path} has {controls} "
             "control tracks. Name one for each, grouped as in its data: 'control=[[plus.bw,"
-            "minus.bw]]'." if needed else
+            "minus.bw]]'." if controls else
             f"control is set, but {found[0].path} has no control tracks. Leave it out."
         )  # fmt: skip
 

@@ -34,8 +34,7 @@ def write_outputs(
     plan: Mapping[str, Any],
 ) -> list[Path]:
     """Write what `config` asks for out of the kept predictions; returns the files."""
-    kind = config.format or ("bigwig" if config.loci is None else "hdf5")
-    if kind == "hdf5":
+    if config.kind == "hdf5":
         return [_hdf5(windows, shape, folder / "predictions.h5", parts, plan)]
     files = []
     total = sum(-(-len(w.start) // AT_ONCE) for w in windows)

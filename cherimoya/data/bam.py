@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from cherimoya.config_prepare import BamConfig
-from cherimoya.data.sources import needed
 from cherimoya.data.track import Cuts, Track, stem
 from cherimoya.errors import DataError
+from cherimoya.extras import needed
 
 MAGIC = b"BAM\1"
 PROPER, REVERSE, SECOND, DUPLICATE = 0x2, 0x10, 0x80, 0x400

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.data.sources import needed
 from cherimoya.data.track import Track, stem
 from cherimoya.errors import DataError
+from cherimoya.extras import needed
 
 MAGIC = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cherimoya.errors import DataError, DiskError
+from cherimoya.errors import DiskError
+from cherimoya.extras import needed
 
 Piece = tuple[str, np.ndarray, np.ndarray]  # chromosome, positions (k,) ascending, values (k,)
 FAR = 1_000  # bases without a value from which on a stretch ends
@@ -20,18 +21,13 @@ def write_bigwig(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]
     lengths: bases of each chromosome; pieces: chromosomes in sorted order, positions ascending.
     Values are kept to the bit as float32.
 
-    Raises DataError without figwig, DiskError when the disk refuses.
+    Raises PackageError without figwig, DiskError when the disk refuses.
     """
-    try:
-        from figwig import BigWigWriter
-    except ImportError:
-        raise DataError(
-            "figwig is not installed, which writing bigWig files needs: "
-            "pip install 'cherimoya-train[prepare]'. Or use format=hdf5."
-        ) from None
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with BigWigWriter(temporary, dict(sorted(lengths.items())), level=LEVEL) as file:
+        with needed("figwig").BigWigWriter(
+            temporary, dict(sorted(lengths.items())), level=LEVEL
+        ) as file:
             for chrom, at, values in pieces:
                 for first, dense in _stretches(at, values):
                     file.write(chrom, [first], dense[None], missing=np.nan)

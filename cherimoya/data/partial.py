@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya.data.sources import Genome, Say, read_genome
-from cherimoya.errors import DataError, DiskError
+from cherimoya.errors import DataError, DiskError, PackageError
 from cherimoya.files import locked, write_json
 
 MADE_FROM, GENOME = "made_from.json", "genome.json"
@@ -38,7 +38,7 @@ def continued(output: Path, made_from: Mapping[str, Any], say: Say) -> Iterator[
         try:
             yield folder
         except BaseException as error:
-            if isinstance(error, DataError) and not isinstance(error, DiskError):
+            if isinstance(error, (DataError, PackageError)) and not isinstance(error, DiskError):
                 shutil.rmtree(folder)
             else:
                 say(f"stopped. The same command goes on after what is done, kept in {folder}")

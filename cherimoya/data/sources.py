@@ -1,7 +1,6 @@
 """A genome out of a FASTA file, and what every reader of a source file needs."""
 
 import gzip
-import importlib
 import os
 import zlib
 from collections import Counter
@@ -147,17 +146,6 @@ def _fasta_name(header: bytes, known: Collection[str], path: Path) -> str:
 def _head(path: Path, size: int) -> bytes:
     with open(path, "rb") as file:
         return file.read(size)
-
-
-def needed(module: str) -> Any:
-    """The optional package `module`; raises DataError with what to install."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise DataError(
-            f"{module} is not installed, which preparing data needs: "
-            "pip install 'cherimoya-train[prepare]'"
-        ) from None
 
 
 _CODES = bytes(b"ACGT".find(bytes([i]).upper()) % (N_CODE + 1) for i in range(256))

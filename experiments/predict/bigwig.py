@@ -104,7 +104,7 @@ def measured(folder: Path, writer: str, lengths: dict[str, int]) -> dict[str, An
     predictions_written.write_bigwig = WRITERS[writer]
     (folder / writer).mkdir(exist_ok=True)
     shape = Shape(2114, OUT, GROUPS, ["plus", "minus"])
-    config: Any = SimpleNamespace(format="bigwig", loci=None, values="expected")
+    config: Any = SimpleNamespace(kind="bigwig", values="expected")
     windows = tiles(lengths, list(lengths), OUT)
     began, cpu = time.perf_counter(), time.process_time()
     files = predictions_written.write_outputs(

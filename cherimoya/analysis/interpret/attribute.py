@@ -27,6 +27,7 @@ from cherimoya.config_interpret import LEAST_WINDOW, AttributeConfig
 from cherimoya.data.attributions import attribution_writer, read_attributions
 from cherimoya.data.loci import N_CODE
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
+from cherimoya.extras import needed
 from cherimoya.network import Cherimoya
 from cherimoya.training.precision import choose_precision
 
@@ -43,6 +44,8 @@ def attribute(config: AttributeConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
+    if config.bigwig:
+        needed("figwig")
     if config.modisco:
         check_modisco(config.motif_file)
     motifs_alone = config.modisco and output.exists() and not config.overwrite

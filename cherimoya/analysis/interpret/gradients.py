@@ -1,6 +1,5 @@
 """Input gradients, and DeepLIFT/SHAP with a rule for the convolution with normalisation."""
 
-import importlib
 import warnings
 from typing import Any
 
@@ -12,7 +11,7 @@ from cherimoya import progress
 from cherimoya.analysis.interpret.sequences import as_codes, one_hot
 from cherimoya.analysis.interpret.target import Target
 from cherimoya.cheri import CheriBlock, fused_dilated_conv_norm
-from cherimoya.errors import ConfigError
+from cherimoya.extras import needed
 from cherimoya.network import Cherimoya
 from cherimoya.ops import reference
 from cherimoya.training.precision import autocast
@@ -86,7 +85,7 @@ def deep_lift_shap(
 
     Raises
     ------
-    ConfigError
+    PackageError
         If tangermeme is not installed.
     """
     engine, ersatz = needed("tangermeme.deep_lift_shap"), needed("tangermeme.ersatz")
@@ -202,14 +201,3 @@ def conv_norm_rule(module: Any, grad_input: Any, grad_output: tuple[Tensor, ...]
         m = m - m.mean(dim=(1, 2), keepdim=True)
         found.append(reference.dilated_conv(m, taps.flip(0), dilation))
     return (torch.cat(found),)
-
-
-def needed(module: str) -> Any:
-    """A module of an extra. Raises ConfigError when it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"{module.split('.')[0]} is not installed, which this needs ({error}): "
-            "pip install 'cherimoya-train[interpret]'"
-        ) from None

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from cherimoya import progress
-from cherimoya.analysis.interpret.gradients import needed
 from cherimoya.analysis.interpret.ism import default_batch
 from cherimoya.analysis.interpret.journal import Journal
 from cherimoya.analysis.interpret.loci import file_list, read_sequences
@@ -27,6 +26,7 @@ from cherimoya.analysis.machine import choose_device
 from cherimoya.config import to_dict
 from cherimoya.config_interpret import MarginalizeConfig
 from cherimoya.errors import ConfigError
+from cherimoya.extras import needed
 from cherimoya.files import appearing
 from cherimoya.metrics import profile_jsd
 from cherimoya.training.precision import choose_precision

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from cherimoya import progress
-from cherimoya.analysis.interpret.gradients import needed
 from cherimoya.analysis.interpret.motifs import read_meme
 from cherimoya.data.attributions import Attributions, read_attributions
 from cherimoya.errors import ConfigError
+from cherimoya.extras import needed
 from cherimoya.files import appearing
 
 LEIDEN_RUNS = 2  # clusterings of which the best is kept, as modisco's own command does

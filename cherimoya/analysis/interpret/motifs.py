@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cherimoya.analysis.interpret.gradients import needed
 from cherimoya.errors import ConfigError, DataError
+from cherimoya.extras import needed
 
 IUPAC = {
     "A": "A", "C": "C", "G": "G", "T": "T", "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT",

@@ -1,0 +1,24 @@
+"""Packages that only some commands need, and the extras that install them."""
+
+import importlib
+from typing import Any
+
+from cherimoya.errors import PackageError
+
+EXTRAS = {
+    "pybigtools": "prepare", "pysam": "prepare", "figwig": "prepare",
+    "tangermeme": "interpret", "memelite": "interpret", "modiscolite": "interpret",
+}  # fmt: skip
+
+
+def needed(module: str) -> Any:
+    """A module of one of the packages above. Raises PackageError where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        why = "" if error.name in (package, module) else f" as it should be ({error})"
+        raise PackageError(
+            f"{package} is not installed{why}, which this needs: "
+            f"pip install 'cherimoya-train[{EXTRAS[package]}]'"
+        ) from None

@@ -32,6 +32,16 @@ def say_once(message: str) -> None:
     say(message)
 
 
+@contextmanager
+def resumable(kept: str = "what is done", tell: Callable[[str], None] = say) -> Iterator[None]:
+    """Where Ctrl-C ends the block, a line says that the same command goes on after what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell(f"stopped. The same command goes on after {kept}.")
+        raise
+
+
 def shown(
     items: Iterable[T],
     label: str,

@@ -145,7 +145,9 @@ def test_an_interrupted_command_goes_on(asked, monkeypatch, capsys, tmp_path):
         app.marginalize(asked(motifs=motifs, shuffle=False))
     app.marginalize(asked(motifs=motifs, shuffle=False))
     assert len(calls) == 4
-    assert "1 of 3 motifs were done before" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "stopped. The same command goes on after what is done." in said
+    assert "1 of 3 motifs were done before" in said
     assert table(asked().output) == table(tmp_path / "whole.tsv")
 
 

@@ -421,7 +421,9 @@ def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
         file.write("[1.0, 2.")  # cut short by a kill
     app.variants(asked(batch_size=4))
     assert calls == [16, 14, 14]
-    assert "16 of 30 variants were done before" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "stopped. The same command goes on after what is done." in said
+    assert "16 of 30 variants were done before" in said
     assert table(asked().output) == table(toy.folder / "whole.tsv")
     assert not list(toy.folder.glob(".*"))
 

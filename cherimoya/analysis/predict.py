@@ -88,11 +88,8 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
         write_json(folder / PARTS / PLAN, plan)
         say(_what(config, windows, shape, lengths, f"{precision} on {device.type}"))
         run = CapturedModel(model)
-        try:
+        with progress.resumable("the chromosomes that are done", say):
             _predict_missing(config, run, windows, shape, lengths, device, precision, folder, say)
-        except KeyboardInterrupt:
-            say("stopped. The same command goes on after the chromosomes that are done.")
-            raise
         say("writing ...")
         files = write_outputs(config, windows, shape, lengths, folder, folder / PARTS, plan)
         write_json(

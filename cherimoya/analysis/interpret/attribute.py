@@ -74,7 +74,8 @@ def attribute(config: AttributeConfig) -> Path:
     if motifs_alone:
         _check_same(output, settings)
     else:
-        _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)
+        with progress.resumable():
+            _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)
     progress.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
     if deltas:
         progress.say(

@@ -75,7 +75,10 @@ def marginalize(config: MarginalizeConfig) -> Path:
     if rival is not None:
         after = _predicted(rival, background, predict, config.seed)
         compared = fold_changes(before, after)
-    rows = _effects(motifs, background, before, compared, predict, output, settings, config.seed)
+    with progress.resumable():
+        rows = _effects(
+            motifs, background, before, compared, predict, output, settings, config.seed
+        )
     names = STATISTICS if rival is None else STATISTICS + PAIRED
     shape = (len(motifs), len(names), -1)
     values = dict(zip(names, rows.reshape(shape).transpose(1, 0, 2), strict=True))

@@ -76,7 +76,8 @@ def variants(config: VariantsConfig) -> Path:
         if config.random_variants:
             out = length - 2 * models[0].trimming
             random = random_variants(found, asked, genome, length, out, config)
-        scored = _score(found, asked, random, genome, length, predict, output, settings)
+        with progress.resumable():
+            scored = _score(found, asked, random, genome, length, predict, output, settings)
     effects = Effects(
         asked_for, status, *_columns(scored, asked, len(found), predict), origin, settings
     )

@@ -9,6 +9,7 @@ import torch
 from cherimoya import Cherimoya
 from cherimoya.analysis.interpret.gradients import Explained, deep_lift_shap, input_gradients
 from cherimoya.analysis.interpret.ism import centred, saturation_mutagenesis
+from cherimoya.analysis.interpret.models import choose_effects_precision
 from cherimoya.analysis.interpret.sequences import (
     as_codes,
     decode,
@@ -198,3 +199,13 @@ def test_a_missing_package_is_named(model, codes, monkeypatch):
     monkeypatch.setitem(sys.modules, "tangermeme.deep_lift_shap", None)
     with pytest.raises(PackageError, match=r"pip install 'cherimoya-train\[interpret\]'"):
         deep_lift_shap(model, codes, Target("counts"))
+
+
+def test_effects_are_predicted_finely_unless_asked_otherwise(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert choose_effects_precision("auto", gpu) == "tf32"
+    assert choose_effects_precision("auto", cpu) == "fp32"
+    assert capsys.readouterr().out == ""
+    assert choose_effects_precision("bf16", gpu) == "bf16"
+    assert "precision=bf16 rounds effects" in capsys.readouterr().out

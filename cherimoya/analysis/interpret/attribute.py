@@ -15,6 +15,7 @@ from cherimoya.analysis.interpret.loci import Sequences, central, file_list, rea
 from cherimoya.analysis.interpret.models import (
     check_new,
     checkpoint_files,
+    choose_effects_precision,
     load_models,
     provenance,
 )
@@ -29,7 +30,6 @@ from cherimoya.data.loci import N_CODE
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.extras import needed
 from cherimoya.network import Cherimoya
-from cherimoya.training.precision import choose_precision
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig", "modisco",
         "max_seqlets", "motif_file")  # fmt: skip
@@ -52,7 +52,7 @@ def attribute(config: AttributeConfig) -> Path:
     if not motifs_alone:
         check_new(output, config.overwrite)
     device = choose_device(config.device, "device")
-    precision = choose_precision(config.precision, device, "precision", best="tf32")
+    precision = choose_effects_precision(config.precision, device)
     models = load_models(config.checkpoint, device)
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
     loci = read_sequences(config, models[0])

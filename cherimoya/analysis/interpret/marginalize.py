@@ -17,6 +17,7 @@ from cherimoya.analysis.interpret.models import (
     Averaged,
     check_new,
     checkpoint_files,
+    choose_effects_precision,
     load_models,
     provenance,
 )
@@ -29,7 +30,6 @@ from cherimoya.errors import ConfigError
 from cherimoya.extras import needed
 from cherimoya.files import appearing
 from cherimoya.metrics import profile_jsd
-from cherimoya.training.precision import choose_precision
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "profiles")
 STATISTICS = ("log2_fold_change", "log2_fold_change_sd", "fraction_up", "jsd", "jsd_sd")
@@ -57,7 +57,7 @@ def marginalize(config: MarginalizeConfig) -> Path:
     motifs = read_motifs(config.motifs, config.motif_file)
     rival = None if config.against is None else _motif_named(config.against, motifs)
     device = choose_device(config.device, "device")
-    precision = choose_precision(config.precision, device, "precision", best="tf32")
+    precision = choose_effects_precision(config.precision, device)
     models = load_models(config.checkpoint, device)
     found = read_sequences(config, models[0])
     _check_fit(motifs, found.codes.shape[1] - 2 * models[0].trimming)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cherimoya import progress
 from cherimoya.analysis.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.analysis.interpret.sequences import one_hot
 from cherimoya.captured import CapturedModel
@@ -15,7 +16,7 @@ from cherimoya.ensemble import Ensemble
 from cherimoya.errors import DataError
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
-from cherimoya.training.precision import autocast
+from cherimoya.training.precision import HALF, autocast, choose_precision
 
 
 def checkpoint_files(named: Sequence[str]) -> list[Path]:
@@ -27,6 +28,20 @@ def load_models(named: Sequence[str], device: torch.device) -> list[Cherimoya]:
     """The models of `checkpoint`, in evaluation mode. Raises CherimoyaError if they disagree."""
     ensemble = load_ensemble([find_checkpoint(name) for name in named], device)
     return list(ensemble.models)  # type: ignore[arg-type]
+
+
+def choose_effects_precision(asked: str, device: torch.device) -> str:
+    """What precision=`asked` means for differences between predictions; says where it rounds them.
+
+    Raises ConfigError for one that the device does not have.
+    """
+    precision = choose_precision(asked, device, "precision", best="tf32")
+    if precision in HALF:
+        progress.say(
+            f"precision={precision} rounds effects, which are small differences, by up to tens of "
+            "per cent. precision=auto does not."
+        )
+    return precision
 
 
 class Averaged:

@@ -17,6 +17,7 @@ from cherimoya.analysis.interpret.models import (
     Averaged,
     check_new,
     checkpoint_files,
+    choose_effects_precision,
     load_models,
     provenance,
 )
@@ -36,7 +37,6 @@ from cherimoya.data.sources import Genome, genome_on_disk
 from cherimoya.data.variants import Variants, left_out, read_variants
 from cherimoya.errors import ConfigError
 from cherimoya.metrics import profile_jsd
-from cherimoya.training.precision import choose_precision
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "vcf")
 BATCHES_AT_ONCE = 8  # between two writes
@@ -51,7 +51,7 @@ def variants(config: VariantsConfig) -> Path:
     output = Path(config.output)
     _check_outputs(output, config)
     device = choose_device(config.device, "device")
-    precision = choose_precision(config.precision, device, "precision", best="tf32")
+    precision = choose_effects_precision(config.precision, device)
     models = load_models(config.checkpoint, device)
     length = _input_length(config, models[0].trimming)
     if models[0].n_control_tracks:

@@ -22,6 +22,7 @@ import multiprocessing, os, signal, threading, time
 from pathlib import Path
 from cherimoya.data import gather, hdf5, inputs
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background too
 gather.PART, inputs.WORTH_WINDOWS = (1, 20), 0
 hdf5.write_columns = lambda *given: time.sleep(60)  # the signal may come late, never too late
 

@@ -24,11 +24,16 @@ pytest.importorskip("pybigtools")
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
-def yeast(shared: Path, output: Path, loci: str, signal: list[str], **values) -> hdf5.Loci:
-    """The peaks of `loci` with `signal` as one group, paths below the yeast folder, unfiltered."""
+def yeast_folder(shared: Path) -> Path:
     folder = shared / "data" / "yeast"
     if not folder.is_dir():
         pytest.skip(f"real data are not at {folder}")
+    return folder
+
+
+def yeast(shared: Path, output: Path, loci: str, signal: list[str], **values) -> hdf5.Loci:
+    """The peaks of `loci` with `signal` as one group, paths below the yeast folder, unfiltered."""
+    folder = yeast_folder(shared)
     config = configure(
         fasta=str(folder / "genome/sacCer3.fa.gz"),
         loci=str(folder / loci),
@@ -197,8 +202,7 @@ def test_a_model_of_open_chromatin_tells_reb1_from_its_mutants(
 ) -> None:
     """Around CGGGTAA the genome has 70 cuts in 400 bases, around these two mutants 23."""
     pytest.importorskip("tangermeme")
-    data = tmp_path / "atac.h5"
-    folder = shared / "data" / "yeast"
+    data, folder = tmp_path / "atac.h5", yeast_folder(shared)
     prepare(configure(
         fasta=str(folder / "genome/sacCer3.fa.gz"), loci=str(folder / "atac/cut_peaks.narrowPeak"),
         center="summit", signal=[[str(folder / "atac/atac_ins.bw")]], output=str(data),

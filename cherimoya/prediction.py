@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cherimoya.captured import CapturedModel
 from cherimoya.metrics import group_softmax
-from cherimoya.training.precision import autocast, choose_precision
+from cherimoya.training.precision import choose_precision, computing_in
 from cherimoya.wrappers import expected_counts
 
 BASES = "ACGT"
@@ -123,7 +123,7 @@ def predict_batch(
         X = torch.cat([X, X.new_zeros(batch_size - n, *X.shape[1:])])
         if X_ctl is not None:
             X_ctl = torch.cat([X_ctl, X_ctl.new_zeros(batch_size - n, *X_ctl.shape[1:])])
-    with autocast(precision, X.device):
+    with computing_in(precision, X.device):
         logits, log_counts = run(X, X_ctl)
     return logits[:n].float().cpu(), log_counts[:n].float().cpu()
 

@@ -15,7 +15,7 @@ from cherimoya.errors import ConfigError
 from cherimoya.optim.muon import Muon
 from cherimoya.training import precision
 from cherimoya.training.ema import ema_decay
-from cherimoya.training.precision import LossScale, autocast, choose_precision
+from cherimoya.training.precision import LossScale, choose_precision, computing_in
 from cherimoya.training.step import TrainingStep
 
 STEPS_PER_EPOCH, EPOCHS = 3, 4
@@ -166,7 +166,7 @@ def test_a_precision_holds_for_its_block_whatever_torch_is_set_to(precision, mon
     for before in (("highest", True), ("high", False)):
         torch.set_float32_matmul_precision(before[0])
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before[1])
-        with autocast(precision, torch.device("cpu")):
+        with computing_in(precision, torch.device("cpu")):
             assert settings() == (("high", True) if precision == "tf32" else ("highest", False))
             product = torch.ones(1, 1) @ torch.ones(1, 1)
             assert product.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)

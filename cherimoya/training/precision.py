@@ -1,7 +1,7 @@
-"""The number formats of a training step."""
+"""The number formats of a training step, and of questions to a model."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
@@ -30,18 +30,25 @@ def choose_precision(
     raise ConfigError(f"{key}={asked}, but {where} does not have it. Use {key}=auto.")
 
 
-@contextmanager
-def autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """Where activations have the half precision's dtype; weights, statistics and losses fp32.
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Where activations have the half precision's dtype; weights, statistics and losses fp32."""
+    dtype = HALF.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
-    What stays fp32 is multiplied as TF32 if that is the precision, else in full.
+
+@contextmanager
+def computing_in(precision: str, device: torch.device) -> Iterator[None]:
+    """`autocast`, and what stays fp32 is multiplied as TF32 if that is the precision, else in full.
+
+    For questions to a model, whatever torch's switches say. Training, whose backward runs outside
+    of such a block, has them set for the process.
     """
-    dtype, tf32 = HALF.get(precision), precision == "tf32"
+    tf32 = precision == "tf32"
     products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     try:
-        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with autocast(precision, device):
             yield
     finally:
         torch.set_float32_matmul_precision(products)

@@ -14,7 +14,7 @@ from cherimoya.cheri import CheriBlock, fused_dilated_conv_norm
 from cherimoya.extras import needed
 from cherimoya.network import Cherimoya
 from cherimoya.ops import reference
-from cherimoya.training.precision import autocast
+from cherimoya.training.precision import computing_in
 
 PAIRS_AT_ONCE = 32  # of a sequence and a reference
 BATCHES_AT_ONCE = 4  # batches of pairs between two looks at the progress
@@ -44,7 +44,7 @@ def input_gradients(
             rows = slice(start, start + batch_size)
             X = one_hot(codes[rows]).requires_grad_()
             own = None if controls is None else controls[rows].to(device)
-            with autocast("fp32", device):
+            with computing_in("fp32", device):
                 logits, log_counts = model(X, own)
                 score = target.of(logits, log_counts, model.signal_groups).sum()
                 parts.append(torch.autograd.grad(score, X)[0].cpu())
@@ -105,7 +105,7 @@ def deep_lift_shap(
         ).to(X.dtype)
         args = None if controls is None else (controls[rows].to(X.dtype),)
         # deltas are returned, not warned of
-        with autocast("fp32", device), warnings.catch_warnings():
+        with computing_in("fp32", device), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             multipliers = engine.deep_lift_shap(
                 explained, X[rows], args, references=against, raw_outputs=True,

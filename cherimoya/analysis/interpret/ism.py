@@ -14,7 +14,7 @@ from cherimoya import progress
 from cherimoya.analysis.interpret.sequences import as_codes, one_hot
 from cherimoya.analysis.interpret.target import Target, all_of
 from cherimoya.captured import CapturedModel
-from cherimoya.training.precision import autocast
+from cherimoya.training.precision import computing_in
 
 BASES = 4
 FULL_BATCHES = 16  # of a call, for each that may be part empty
@@ -127,7 +127,7 @@ class Mutagenesis:
             mutated = codes[rows[chosen]]
             mutated.scatter_(1, at[chosen, None], base[chosen, None].to(codes.dtype))
             X_ctl = None if controls is None else controls[rows[chosen]]
-            with autocast(self._precision, codes.device):
+            with computing_in(self._precision, codes.device):
                 prediction = self._predict(one_hot(mutated).to(self._dtype), X_ctl)
             found.append(all_of(self.targets, prediction, self._groups))
         return torch.cat(found, dim=1)

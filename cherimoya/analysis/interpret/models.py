@@ -16,7 +16,7 @@ from cherimoya.ensemble import Ensemble
 from cherimoya.errors import DataError
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
-from cherimoya.training.precision import HALF, autocast, choose_precision
+from cherimoya.training.precision import HALF, choose_precision, computing_in
 
 
 def checkpoint_files(named: Sequence[str]) -> list[Path]:
@@ -74,7 +74,7 @@ class Averaged:
         X, X_ctl = one_hot(codes), None
         if self._controls:
             X_ctl = X.new_zeros(len(X), self._controls, X.shape[2])
-        with autocast(self._precision, self.device):
+        with computing_in(self._precision, self.device):
             logits, log_counts = self._predict(X, X_ctl)
         p = group_softmax(logits.float(), self.signal_groups)
         return p[:kept].cpu(), log_counts[:kept].float().cpu()

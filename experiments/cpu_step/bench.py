@@ -8,7 +8,6 @@ the moving average, with upstream's profile kernel of 75 on both sides. Appends 
 """
 
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -20,6 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+from rows import append_row  # noqa: E402
+
 ROOT = HERE.parents[1]
 CONTENDERS = ("ours", "upstream", "upstream_compiled")
 N, L, OUT, LAYERS = 8, 2114, 1000, 9
@@ -155,16 +158,6 @@ def compare(n_filters: int, args: argparse.Namespace) -> dict[str, object]:
         **{f"{name}_ms": round(1e3 * time, 1) for name, time in median.items()},
         "ratio": round(rival / median["ours"], 2),
     }
-
-
-def append_row(path: Path, row: dict[str, object]) -> None:
-    """Add one line to `path`, with a header if the file is new."""
-    new = not path.exists()
-    with path.open("a", newline="") as handle:
-        writer = csv.DictWriter(handle, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import torch
 import triton
 from cases import RESIDUAL_SCALE, Case, grid, parity_case, quick, smoke, to_compile
 from parity import ROOT, Verdict, compiled, judge, native
-from report import CONTENDERS, Results, append_row, make_row, must_table, table
+from report import COLUMNS, CONTENDERS, Results, make_row, must_table, table
 from timing import (
     Ceilings,
     Forward,
@@ -35,6 +35,10 @@ from torch import Tensor
 from upstream import Upstream
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+from rows import append_row  # noqa: E402
+
 BUDGET = {"quick": 220.0, "grid": 520.0}  # seconds
 # The part of the budget after which a contender starts nothing more: the rest is others'.
 SHARE = {"ours": 1.0, "native": 1.0, "upstream": 0.9, "compiled": 1.0}
@@ -123,7 +127,7 @@ class Bench:
     def record(self, case: Case, contender: str, result: Result) -> None:
         self.results.setdefault(case, {})[contender] = result
         row = make_row(self.run, case, contender, result, self.ceilings)
-        append_row(self.args.out, row)
+        append_row(self.args.out, row, COLUMNS)
         share = f"{row['roofline']:.0%} of the roofline"
         self.say(f"{case}: {contender} {result.ms:.4f} ms ({result.timing}), {share}")
 

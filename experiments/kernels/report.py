@@ -1,8 +1,6 @@
 """Rows of results.csv, and the table of a run."""
 
-import csv
 from collections.abc import Mapping
-from pathlib import Path
 
 from cases import MUST, MUST_MEMORY, Case
 from timing import Ceilings, Result
@@ -34,17 +32,6 @@ def make_row(
         "timing": result.timing,
         "error": "" if result.error is None else f"{result.error:.1e}",
     }
-
-
-def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Add one line to `path`, with a header if the file is new."""
-    new = not path.exists() or path.stat().st_size == 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as handle:
-        writer = csv.DictWriter(handle, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def table(results: Results, ceilings: Ceilings) -> str:

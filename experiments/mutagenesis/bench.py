@@ -10,7 +10,6 @@ to results.csv.
 """
 
 import argparse
-import csv
 import datetime
 import statistics
 import sys
@@ -25,7 +24,9 @@ import torch
 from upstream import Request, Upstream
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
+
+from rows import append_row  # noqa: E402
 
 from cherimoya.analysis.checkpoints import find_checkpoint  # noqa: E402
 from cherimoya.analysis.interpret.ism import centred, default_batch, saturation_mutagenesis  # noqa: E402
@@ -150,12 +151,7 @@ class Bench:
             )  # fmt: skip
 
     def row(self, **values: object) -> None:
-        new = not self.args.out.exists()
-        with self.args.out.open("a", newline="") as handle:
-            writer = csv.DictWriter(handle, COLUMNS)
-            if new:
-                writer.writeheader()
-            writer.writerow({**self.run, **values})
+        append_row(self.args.out, {**self.run, **values}, COLUMNS)
         print(values, flush=True)
 
 

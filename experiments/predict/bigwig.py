@@ -4,11 +4,11 @@ python experiments/predict/bigwig.py --megabases 12 --repeats 3
 """
 
 import argparse
-import csv
 import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
@@ -29,7 +29,11 @@ from cherimoya.analysis.machine import cpu_name
 from cherimoya.analysis.predict import Shape
 from cherimoya.data.bigwig_writer import Piece, write_bigwig
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+from rows import append_row  # noqa: E402
+
 GROUPS, OUT = [2], 1000
 COLUMNS = ["date", "commit", "writer", "values", "seconds", "values_per_s", "cpu_s", "MB"]
 COLUMNS += ["load", "machine", "python", "numpy", "torch", "pybigtools", "figwig"]
@@ -136,13 +140,7 @@ def check(folder: Path, lengths: dict[str, int]) -> None:
 
 def record(row: dict[str, Any]) -> None:
     """Add a row to bigwig.csv."""
-    results = HERE / "bigwig.csv"
-    new = not results.exists()
-    with open(results, "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    append_row(HERE / "bigwig.csv", row, COLUMNS)
     print(json.dumps(row, default=str), flush=True)
 
 

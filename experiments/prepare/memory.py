@@ -4,7 +4,6 @@ python experiments/prepare/memory.py --gigabases 3 --peaks 75000 --folder /scrat
 """
 
 import argparse
-import csv
 import os
 import platform
 import subprocess
@@ -20,7 +19,11 @@ import numpy as np
 import pybigtools
 import pysam
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+from rows import append_row  # noqa: E402
+
 # share of the genome, as in human: chromosomes 1 to 22, X, Y
 SHARES = [8.1, 7.8, 6.4, 6.2, 5.9, 5.5, 5.2, 4.7, 4.5, 4.3, 4.4, 4.3, 3.7, 3.5, 3.3, 2.9, 2.7]
 SHARES += [2.6, 1.9, 2.1, 1.5, 1.6, 5.1, 1.9]
@@ -67,13 +70,7 @@ def main() -> None:
 
 def record(row: dict[str, Any]) -> None:
     """Add a row to memory.csv."""
-    results = HERE / "memory.csv"
-    new = not results.exists()
-    with open(results, "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    append_row(HERE / "memory.csv", row, COLUMNS)
     print(row, flush=True)
 
 

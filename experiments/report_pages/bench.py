@@ -8,7 +8,6 @@ script in a copy of it notes when everything was loaded and laid out. A row goes
 """
 
 import argparse
-import csv
 import datetime
 import itertools
 import json
@@ -19,6 +18,7 @@ import re
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,7 +31,12 @@ from cherimoya.analysis.machine import cpu_name, git_commit
 from cherimoya.analysis.report.pages import write_report
 from cherimoya.sweeps import member_name, note_member
 
-RESULTS = Path(__file__).with_name("results.csv")
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+from rows import append_row  # noqa: E402
+
+RESULTS = HERE / "results.csv"
 DEPTHS, WIDTHS, SEEDS = (5, 6, 7, 8, 9), (32, 64, 96, 128, 160), (0, 1, 2, 3)
 FAILED = {(9, 160, 3), (5, 32, 1)}
 NOTE_TIME = """<script>addEventListener("load", () => {
@@ -130,12 +135,7 @@ def main() -> None:
         "opened_times": len(times),
     }
     print(json.dumps(row, indent=2))
-    new = not RESULTS.exists()
-    with RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    append_row(RESULTS, row)
     if args.folder is None:
         shutil.rmtree(folder.parent)
 

@@ -1,7 +1,6 @@
 """This package's training step and epoch, as its trainer runs them."""
 
 import argparse
-import csv
 import datetime
 import gc
 import statistics
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import torch
 from largest import largest_batch
-from settings import EPOCHS, IN, OUT, Setup, configured, random_data
+from settings import EPOCHS, IN, OUT, Setup, append_row, configured, random_data
 
 from cherimoya.analysis.machine import git_commit
 from cherimoya.cli import process_wide_switches
@@ -74,7 +73,7 @@ class Bench:
             "batch_size": setup.batch_size, "placement": setup.placement,
             "graph": int(setup.graph), **values,
         }  # fmt: skip
-        append(self.args.out, COLUMNS, row)
+        append_row(self.args.out, row, COLUMNS)
         shown = {k: v for k, v in row.items() if k not in self.run}
         self.say(" ".join(f"{k}={v}" for k, v in shown.items()))
 
@@ -146,7 +145,7 @@ class Bench:
             row = {**self.run, "precision": setup.precision, "n_filters": setup.n_filters,
                    "profile_kernel": setup.profile_kernel,
                    "part": part, "us": round(us, 1), "launches": round(launches, 1)}  # fmt: skip
-            append(self.args.out.with_name("parts.csv"), tuple(row), row)
+            append_row(self.args.out.with_name("parts.csv"), row)
             where = f"{setup.precision}, profile kernel {setup.profile_kernel}"
             self.say(f"{where}, {part}: {us:.1f} us in {launches:.0f} kernels")
         table = profile.key_averages().table(
@@ -206,13 +205,3 @@ class Bench:
         if self.device.type != "cuda":
             return ""
         return round(torch.cuda.max_memory_allocated() / 1e6, 1)
-
-
-def append(path: Path, columns: tuple[str, ...], row: dict[str, object]) -> None:
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as handle:
-        writer = csv.DictWriter(handle, columns)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)

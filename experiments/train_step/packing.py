@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from ours import Bench, append
-from settings import Setup, random_data
+from ours import Bench
+from settings import Setup, append_row, random_data
 
 from cherimoya.data.dataset import Dataset
 from cherimoya.training.interrupt import StopRequest
@@ -156,7 +156,7 @@ def main() -> None:
                 "way": way, "members": members, "steps_per_second": round(rate, 1),
                 "ratio": round(rate / alone, 3),
             }  # fmt: skip
-            append(args.out, COLUMNS, row)
+            append_row(args.out, row, COLUMNS)
             bench.say(
                 f"{work.in_window} bp, {work.setup.n_filters} filters, batch "
                 f"{work.setup.batch_size}: {members} {way}: {rate:.0f} steps a second in all, "

@@ -9,7 +9,9 @@ import numpy as np
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
+
+from rows import append_row as append_row  # noqa: E402
 
 from cherimoya.cli import conf_dir  # noqa: E402
 from cherimoya.config import TrainConfig, resolve  # noqa: E402

@@ -24,6 +24,8 @@ sys.path.append(str(HERE.parent))
 
 from rows import append_row  # noqa: E402
 
+from cherimoya.analysis.machine import cpu_name  # noqa: E402
+
 # share of the genome, as in human: chromosomes 1 to 22, X, Y
 SHARES = [8.1, 7.8, 6.4, 6.2, 5.9, 5.5, 5.2, 4.7, 4.5, 4.3, 4.4, 4.3, 3.7, 3.5, 3.3, 2.9, 2.7]
 SHARES += [2.6, 1.9, 2.1, 1.5, 1.6, 5.1, 1.9]
@@ -60,7 +62,11 @@ def main() -> None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
     commit = asked.commit or subprocess.check_output(command, cwd=HERE, text=True).strip()
     known = {"date": date.today(), "commit": commit, "gigabases": asked.gigabases}
-    known |= {"peaks": asked.peaks, "reads": asked.reads, "machine": machine()}
+    known |= {
+        "peaks": asked.peaks,
+        "reads": asked.reads,
+        "machine": f"{cpu_name()} x{os.cpu_count()}",
+    }
     known |= {"python": platform.python_version()}
     known |= {name: version(name) for name in ("numpy", "pybigtools")}
     for processes in asked.processes:
@@ -192,13 +198,6 @@ def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
         "peak_own_GB": round(own / 1e6, 2),
         "output_MB": round(output.stat().st_size / 1e6),
     }
-
-
-def machine() -> str:
-    """The processor and how many of its cores there are."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), "")
-    return f"{name} x{os.cpu_count()}"
 
 
 def path(used: dict[int, float], first: int, processes: int) -> float:

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cherimoya.ops import reference
-from cherimoya.ops.block import cheri_block
+from cherimoya.ops.block import cheri_block, fused_block_full_fp32
 from cherimoya.ops.conv_norm import FusedDilatedConvNormFunc, fused_dilated_conv_norm
+from cherimoya.ops.reference import EPS
 
 RESIDUAL_SCALE = 0.7
 NAMES = ("out", "dx", "dconv_weight", "dlinear1_weight", "dlinear2_weight")
@@ -239,6 +240,40 @@ def output_error(case: Case) -> float:
     return rms_error(fused(case, *values), composed(case, *(v.double() for v in values)))
 
 
+def full_fp32(case: Case, choice: int) -> dict[str, object]:
+    """The block without gradients in full fp32, which the interpreter's own route does not take.
+
+    Errors of the kernels and of the formula in fp32, and what changes in a second call, in which
+    uninitialised memory holds NaN, and in examples that are alone.
+    """
+    x, *weights = (v.detach() for v in inputs(case))
+    with launched_with(choice):
+        found = full_fp32_block(case, x, *weights)
+        with poisoned_allocations():
+            again = full_fp32_block(case, x, *weights)
+        alone = [full_fp32_block(case, x[i : i + 1], *weights)[0] for i in range(case.n)]
+    expected = composed(case, *(v.double() for v in (x, *weights)))
+    return {
+        "error": rms_error(found, expected),
+        "formula": rms_error(composed(case, x, *weights), expected),
+        "repeated": torch.equal(found, again),
+        "alone": [torch.equal(found[i], one) for i, one in enumerate(alone)],
+    }
+
+
+def full_fp32_block(case: Case, *values: Tensor) -> Tensor:
+    """The operation itself."""
+    return fused_block_full_fp32(*values, case.dilation, RESIDUAL_SCALE, EPS, case.trim)
+
+
+def full_fp32_opcheck(case: Case) -> dict[str, str]:
+    """What torch.library.opcheck says to it."""
+    values = [v.detach() for v in inputs(case)]
+    arguments = (*values, case.dilation, RESIDUAL_SCALE, EPS, case.trim)
+    tests = ("test_schema", "test_faketensor")
+    return torch.library.opcheck(fused_block_full_fp32, arguments, test_utils=tests)
+
+
 def batch(case: Case) -> list[str]:
     return batch_differences(case, inputs(case), output_gradient(case), one=1)
 
@@ -382,7 +417,8 @@ def after_a_change(case: Case) -> dict[str, float]:
 CHECKS = {
     check.__name__: check
     for check in (
-        accuracy, in_many_tiles, by_launch_options, half_products, output_error, batch,
+        accuracy, in_many_tiles, by_launch_options, half_products, output_error, full_fp32,
+        full_fp32_opcheck, batch,
         partial_gradients, keeping, second_backward, as_function, opchecks, gradcheck,
         without_gradient, compiled, autocast, after_a_change,
     )

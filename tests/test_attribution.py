@@ -204,8 +204,10 @@ def test_a_missing_package_is_named(model, codes, monkeypatch):
 def test_effects_are_predicted_finely_unless_asked_otherwise(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert choose_effects_precision("auto", gpu) == "tf32"
-    assert choose_effects_precision("auto", cpu) == "fp32"
+    for asked in ("auto", "fp32"):
+        assert choose_effects_precision(asked, gpu) == "fp32"
+        assert choose_effects_precision(asked, cpu) == "fp32"
     assert capsys.readouterr().out == ""
-    assert choose_effects_precision("bf16", gpu) == "bf16"
-    assert "precision=bf16 rounds effects" in capsys.readouterr().out
+    for asked in ("tf32", "bf16"):
+        assert choose_effects_precision(asked, gpu) == asked
+        assert f"precision={asked} rounds effects" in capsys.readouterr().out

@@ -167,6 +167,43 @@ def test_products_in_half_precision_are_as_good_as_tf32_whatever_the_scale(choic
     assert max(found.values()) < 1e-3, found
 
 
+FULL_FP32 = [
+    Case("cheri_block", 2, 70, 24, 8, trim=5),
+    Case("cheri_block", 1, 1, 8, 1),
+    Case("cheri_block", 1, 13, 40, 16, expansion=3),
+    Case("cheri_block", 2, 13, 8, 4, layout="columns"),
+    Case("cheri_block", 2, 13, 8, 4, std=1e-3),
+    Case("cheri_block", 0, 13, 24, 4),
+    Case("cheri_block", 2, 14, 8, 4, trim=7),
+    *slow(Case("cheri_block", 1, 331, 96, 3), Case("cheri_block", 1, 70, 256, 64)),
+]
+
+
+@pytest.mark.parametrize("case", FULL_FP32, ids=str)
+def test_a_block_in_full_fp32_from_products_of_halves(case, interpreter):
+    found = interpreter.check("full_fp32", case, choice=0)
+    assert found["error"] <= max(5e-7, FORMULA_FACTOR * found["formula"])
+    assert found["repeated"]
+    assert all(found["alone"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", range(6))
+def test_full_fp32_with_any_launch_options(choice, interpreter):
+    case = Case("cheri_block", 2, 150, 32, 2)
+    assert interpreter.check("full_fp32", case, choice=choice)["error"] < 2e-7
+
+
+def test_full_fp32_where_the_mean_is_a_thousand_times_the_std(interpreter):
+    found = interpreter.check("full_fp32", Case("cheri_block", 2, 61, 8, 4, mean=1e3), choice=0)
+    assert found["error"] <= FORMULA_FACTOR * found["formula"]
+
+
+def test_torch_approves_of_the_block_in_full_fp32(interpreter):
+    found = interpreter.check("full_fp32_opcheck", Case("cheri_block", 2, 13, 8, 4, trim=2))
+    assert set(found.values()) == {"SUCCESS"}
+
+
 # Nothing to compute: no examples, or a trim that takes every position.
 EMPTY = [*(Case(op, 0, 13, 24, 4) for op in OPS), Case("cheri_block", 2, 14, 8, 4, trim=7)]
 

@@ -76,6 +76,16 @@ def plain(capability, dtype, C, widths, single):
     yield (block.block_bwd_weights_kernel,
            {"xhat": half, "dout": half, "scales": f32, **tables, "part_dw1": f32,
             "part_dw2": f32}, {**gemm, "HS": 64, "SCALED": single, "OWNED": 32})
+    if single:
+        from cherimoya.ops import block_kernels_full_fp32 as full
+
+        tables, scale = {"tables": "*fp16"}, {"SCALE": 16.0}
+        yield (full.block_full_fp32_stats_kernel,
+               {"x": x, "weight": f32, **parts, "w1": f32, "w2": f32, **tables},
+               {**march, **scale, "H": 2 * C, "CP": sum(widths), "HP": 192, "BLOCK": 1024})
+        yield (full.block_full_fp32_fwd_kernel,
+               {"x": x, "weight": f32, **parts, **tables, "out": x},
+               {**gemm, **scale, "HS": 32, "PARTS": 32})
     yield (block.scale_to_half_kernel, {"x": f32, "y": "*fp16", "scales": f32},
            {"TILE": 64 * C, "BLOCK": 8192, **pdl})
     yield (block.block_reduce_kernel,
@@ -98,7 +108,9 @@ def around(capability, dtype, C, widths):
     split = {"C": C, "CA": widths[0], "CB": widths[1]}
     windows = {**split, "K": 21, "FIRST": 0, "KA": 64, "KB": 32, "FAST": True}
     weights = {"weight": f32, "bias": f32}
-    yield stem.stem_fwd_kernel, {"x": f32, **weights, "out": x}, {**windows, "BM": 128}
+    for full in (False, True)[: 2 if dtype == "fp32" else 1]:
+        yield (stem.stem_fwd_kernel, {"x": f32, **weights, "out": x},
+               {**windows, "BM": 128, "FULL": full, "FAST": not full})
     yield (stem.stem_bwd_kernel, {"x": f32, **weights, "dout": x, "part_dw": f32},
            {**windows, "BM": 64})
     yield (stem.stem_reduce_kernel, {"part_dw": f32, "dweight": f32, "dbias": f32},
@@ -123,8 +135,10 @@ def around(capability, dtype, C, widths):
     taps = {**head, "K": 75, "TP": 80, "ROUND": True}
     table = {"C": C, "CP": sum(widths), "G": 2, "K": 75, "TP": 80, "BLOCK": 256, "ROUND": True}
     yield heads.heads_table_kernel, {"weight": f32, "table": half}, {**table, **pdl}
-    yield (heads.heads_products_kernel, {"x": x, "table": x, "z": f32, "part_features": f32},
-           {**taps, "BM": 128, "TAPS": 16, "STAGES": 2})
+    for precision in ("tf32", "tf32x3")[: 2 if dtype == "fp32" else 1]:
+        yield (heads.heads_products_kernel, {"x": x, "table": x, "z": f32, "part_features": f32},
+               {**taps, "BM": 128, "TAPS": 16, "STAGES": 2, "PRECISION": precision,
+                "ROUND": precision == "tf32"})
     yield (heads.heads_diagonals_kernel,
            {"z": f32, "bias": f32, "part_features": f32, "logits": f32, "features": f32},
            {"C": C, "CP": 128, "G": 2, "K": 75, "BLOCK": 128, "DEPTH": 16, **pdl})
@@ -232,7 +246,7 @@ def compile_all(*request: object) -> list[tuple[str, int, bool]]:
 )
 def test_the_plain_kernels_compile(capability, dtype, channels, widths, single):
     found = compile_all("plain", capability, dtype, channels, widths, single)
-    assert len({name for name, _, _ in found}) == 11
+    assert len({name for name, _, _ in found}) == (13 if single else 11)
     assert max(shared for _, shared, _ in found) <= SHARED_BYTES[capability]
     assert capability >= 90 or not any(wgmma for _, _, wgmma in found)
 

@@ -142,6 +142,42 @@ def _empty_gradients(
     return dx, dw, dw1, dw2
 
 
+@torch.library.custom_op("cherimoya::cheri_block_full_fp32", mutates_args=())
+def fused_block_full_fp32(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+) -> Tensor:
+    """The block's output in full fp32, without gradients."""
+    from cherimoya.ops import block_launch_full_fp32
+
+    weights = (conv_weight, linear1_weight, linear2_weight)
+    empty = not x.numel() or x.shape[1] == 2 * trim
+    run = _empty_full_fp32 if empty else block_launch_full_fp32.block_forward
+    with torch.cuda.device_of(x):
+        return run(x, *weights, dilation, residual_scale, eps, trim)
+
+
+@fused_block_full_fp32.register_fake
+def _empty_full_fp32(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+) -> Tensor:
+    n, length, channels = x.shape
+    return x.new_empty(n, length - 2 * trim, channels)
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, _, trim, _ = inputs
     _, mean, rstd, xhat, up, down = output
@@ -183,8 +219,9 @@ def cheri_block(
     On a GPU by fused kernels, forward and backward; elsewhere by `reference.cheri_block`. The
     kernels keep x, two numbers an example and, where it is small beside the GPU's memory, the
     normalised convolution for the backward; the rest is computed again. fp32 is multiplied with
-    11 significant bits, as TF32 is, if torch may (`torch.set_float32_matmul_precision("high")`);
-    if not, by cuBLAS between the fused kernels of the convolution with normalisation.
+    11 significant bits, as TF32 is, if torch may (`torch.set_float32_matmul_precision("high")`).
+    If not, with 22 bits where no gradient is wanted, as three products of fp16 (weights of up to
+    4,000), else by cuBLAS between the fused kernels of the convolution with normalisation.
 
     Parameters
     ----------
@@ -230,11 +267,13 @@ def cheri_block(
     chosen = route(x.device, x.dtype)
     if not chosen.conv_norm:
         return reference.cheri_block(x, *weights, dilation, residual_scale, eps, trim)
-    if not chosen.block:
-        return reference.cheri_block_composed(
-            x, *weights, dilation, residual_scale, eps, trim, conv_norm=fused_dilated_conv_norm
-        )
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
-    size = math.prod(x.shape) * x.element_size()  # x.nbytes is not for symbolic shapes
-    keep = training and size <= KEPT_SHARE * total_memory(x.device)
-    return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep)[0]
+    if chosen.block:
+        size = math.prod(x.shape) * x.element_size()  # x.nbytes is not for symbolic shapes
+        keep = training and size <= KEPT_SHARE * total_memory(x.device)
+        return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep)[0]
+    if chosen.inference and not training:
+        return fused_block_full_fp32(x, *weights, dilation, residual_scale, eps, trim)
+    return reference.cheri_block_composed(
+        x, *weights, dilation, residual_scale, eps, trim, conv_norm=fused_dilated_conv_norm
+    )

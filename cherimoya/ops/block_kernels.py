@@ -104,6 +104,16 @@ def load_rows(p, row, rows, C: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.cons
 
 
 @triton.jit
+def load_inside(p, row, rows, C: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr):
+    """`load_rows`, for rows that may be negative too."""
+    column = FIRST + tl.arange(0, WIDTH)
+    inside = ((row >= 0) & (row < rows))[:, None]
+    if FIRST + WIDTH > C:
+        inside = inside & (column < C)[None, :]
+    return tl.load(p + (row * C)[:, None] + column[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
 def store_rows(p, row, rows, value, C: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr):
     """Write columns FIRST .. FIRST + WIDTH of these rows of p (rows, C)."""
     column = FIRST + tl.arange(0, WIDTH)

@@ -12,8 +12,8 @@ from cherimoya.errors import ConfigError
 from cherimoya.ops.gpu import (
     capability,
     constant_when_compiled,
+    full_precision,
     interpreting,
-    tf32_allowed,
 )
 from cherimoya.progress import say_once
 
@@ -23,10 +23,11 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Route:
-    """What runs the convolution with normalisation (`conv_norm`) and the whole block (`block`)."""
+    """Where kernels run, else PyTorch."""
 
-    conv_norm: bool  # the kernels, else PyTorch
-    block: bool
+    conv_norm: bool  # the convolution with normalisation
+    block: bool  # whole blocks, the stem and the heads
+    inference: bool  # the same where no gradients are wanted
     why: str  # for people, in a few words
 
 
@@ -46,7 +47,7 @@ def route(device: torch.device, dtype: torch.dtype) -> Route:
 
 
 @constant_when_compiled  # it asks for much that a compiler cannot follow
-def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, str]:
+def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, bool, str]:
     """The fields of `route`'s answer."""
     choice = os.environ.get("CHERIMOYA_KERNELS", "")
     if choice and choice not in CHOICES:
@@ -55,7 +56,7 @@ def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, str]:
             "by device."
         )
     if choice == "reference":
-        return False, False, "PyTorch (CHERIMOYA_KERNELS=reference)"
+        return False, False, False, "PyTorch (CHERIMOYA_KERNELS=reference)"
     obstacle = _obstacle(device, dtype)
     if obstacle and choice:
         raise ConfigError(
@@ -64,13 +65,13 @@ def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, str]:
     if obstacle:
         if device.type == "cuda":
             say_once(f"PyTorch instead of the fused kernels: {obstacle}")
-            return False, False, f"PyTorch: {obstacle}"
-        return False, False, f"PyTorch, on the {device.type.upper()}"
-    if dtype == torch.float32 and device.type == "cuda" and not tf32_allowed():
+            return False, False, False, f"PyTorch: {obstacle}"
+        return False, False, False, f"PyTorch, on the {device.type.upper()}"
+    if full_precision(device, dtype):
         why = "fused convolution and normalisation, products in full fp32 by cuBLAS"
-        return True, False, why
+        return True, False, not torch.version.hip, why
     forced = f" (CHERIMOYA_KERNELS={choice})" if choice else ""
-    return True, True, f"fused blocks in {_name(dtype)}{forced}"
+    return True, True, True, f"fused blocks in {_name(dtype)}{forced}"
 
 
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:

@@ -86,6 +86,11 @@ def tf32_allowed() -> bool:
     return matmul.allow_tf32
 
 
+def full_precision(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products of such tensors must keep all bits of fp32."""
+    return dtype == torch.float32 and device.type == "cuda" and not tf32_allowed()
+
+
 def operand_dtype(x: Tensor) -> torch.dtype:
     """What matrix products read: fp16 for fp32, whose 11 bits are those of TF32."""
     return torch.float16 if x.dtype == torch.float32 and x.device.type == "cuda" else x.dtype

@@ -7,7 +7,13 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.dispatch import route
-from cherimoya.ops.gpu import contiguous, dependent_launch, interpreting, multiprocessors
+from cherimoya.ops.gpu import (
+    contiguous,
+    dependent_launch,
+    full_precision,
+    interpreting,
+    multiprocessors,
+)
 
 MOST_CHANNELS = 256  # that a tile of positions holds at once
 MOST_GROUPS = 4
@@ -108,15 +114,17 @@ def _heads_of_taps(
 
     (n, length, channels), window = x.shape, logits.shape[2]
     groups, _, taps = weight.shape
-    table = _table(weight, x.dtype)
+    full = full_precision(x.device, x.dtype)
+    rounded = _rounding(x) and not full
+    table = _table(weight, x.dtype, rounded)
     rows = ROWS if channels > WIDE else 2 * ROWS
     tiles = -(-length // rows)
     parts = x.new_empty(n, tiles, channels, dtype=torch.float32)
     z = x.new_empty(n, groups, taps, tiles * rows, dtype=torch.float32)
     kernels.heads_products_kernel[(n * tiles,)](
         x, table, z, parts, length, window, cut, tiles, 1 / window,
-        K=taps, TP=table.shape[1], BM=rows, TAPS=TAPS, ROUND=_rounding(x),
-        **_pipeline(4), **_options(x, weight),
+        K=taps, TP=table.shape[1], BM=rows, TAPS=TAPS, ROUND=rounded,
+        PRECISION="tf32x3" if full else "tf32", **_pipeline(4), **_options(x, weight),
     )  # fmt: skip
     blocks = -(-window // DIAGONALS)
     kernels.heads_diagonals_kernel[(n * groups * blocks,)](
@@ -177,7 +185,7 @@ def _gradients_of_taps(
     groups, _, taps = weight.shape
     half = x.dtype == torch.bfloat16
     options = {"K": taps, "ROUND": _rounding(x), **_options(x, weight)}
-    table = _table(weight, x.dtype if half else torch.float32)
+    table = _table(weight, x.dtype if half else torch.float32, _rounding(x))
     narrow = channels <= 96  # room in registers for more taps at a time
     tiles = -(-length // ROWS)
     kernels.heads_bwd_x_kernel[(n * tiles,)](
@@ -217,7 +225,7 @@ def _rounding(v: Tensor) -> bool:
     return v.device.type == "cuda" and not torch.version.hip
 
 
-def _table(weight: Tensor, dtype: torch.dtype) -> Tensor:
+def _table(weight: Tensor, dtype: torch.dtype, rounded: bool) -> Tensor:
     """The weight as products in this dtype read it: (G, k, C), both padded with zeros."""
     from cherimoya.ops import heads_kernels as kernels
     from cherimoya.ops.tables import column_widths
@@ -227,7 +235,7 @@ def _table(weight: Tensor, dtype: torch.dtype) -> Tensor:
     table = weight.new_empty(shape, dtype=dtype)
     kernels.heads_table_kernel[(-(-table.numel() // 256),)](
         weight, table, C=channels, CP=shape[2], G=groups, K=taps, TP=shape[1], BLOCK=256,
-        ROUND=_rounding(weight), num_warps=4, **dependent_launch(weight.device),
+        ROUND=rounded, num_warps=4, **dependent_launch(weight.device),
     )  # fmt: skip
     return table
 
@@ -285,7 +293,9 @@ def heads(x: Tensor, weight: Tensor, bias: Tensor, cut: int) -> tuple[Tensor, Te
     """
     _check(x, weight, bias, cut)
     fits = 0 < x.shape[2] <= MOST_CHANNELS and 0 < len(weight) <= MOST_GROUPS
-    if fits and route(x.device, x.dtype).block:
+    chosen = route(x.device, x.dtype)
+    training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
+    if fits and (chosen.block or (chosen.inference and not training)):
         return fused_heads(x, weight, bias, cut)
     return heads_composed(x, weight, bias, cut)
 

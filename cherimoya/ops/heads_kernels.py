@@ -7,8 +7,8 @@ A kernel of one tap adds up in fp32. Kernels of more multiply x by every tap, z 
 and store that in fp32; the logits are sums along its diagonals. The gradients read the logits'
 gradient along them, dz[l, j] = dlogits[l - cut - j + K // 2]. Products are in the dtype of x with
 fp32 sums; where x is fp32 they are in TF32, and so are the gradients' where x is fp16, whose range
-dlogits may leave. They read the weight as a table in that dtype, (G, TP, CA + CB), zero where it
-has no value.
+dlogits may leave. The logits' may be in full fp32 (PRECISION), as three of TF32. They read the
+weight as a table in that dtype, (G, TP, CA + CB), zero where it has no value.
 
 Tiles never span examples, and partial sums are added up in a fixed order: no atomics.
 """
@@ -16,18 +16,8 @@ Tiles never span examples, and partial sums are added up in a fixed order: no at
 import triton
 import triton.language as tl
 
-from cherimoya.ops.block_kernels import load_table, store_rows
+from cherimoya.ops.block_kernels import load_inside, load_table, store_rows
 from cherimoya.ops.conv_norm_kernels import sum_rows, wait_for_previous_kernel
-
-
-@triton.jit
-def load_inside(p, row, rows, C: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr):
-    """Columns FIRST .. FIRST + WIDTH of these rows of p (rows, C), zero outside."""
-    column = FIRST + tl.arange(0, WIDTH)
-    inside = ((row >= 0) & (row < rows))[:, None]
-    if FIRST + WIDTH > C:
-        inside = inside & (column < C)[None, :]
-    return tl.load(p + (row * C)[:, None] + column[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
@@ -125,7 +115,7 @@ def heads_products_kernel(
     x, table, z, part_features, L, window, cut, tiles, share,
     C: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr, G: tl.constexpr, K: tl.constexpr,
     TP: tl.constexpr, BM: tl.constexpr, TAPS: tl.constexpr, STAGES: tl.constexpr,
-    ROUND: tl.constexpr, PDL: tl.constexpr,
+    ROUND: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """BM positions of one example times every tap, and their part of the mean.
 
@@ -155,10 +145,10 @@ def heads_products_kernel(
         xb = operand(xb, DT, ROUND)
     for first in tl.range(0, G * TP, TAPS, num_stages=STAGES):
         wa = load_table(table, first, CA + CB, 0, TAPS, CA)
-        product = tl.dot(xa, tl.trans(wa), input_precision="tf32")
+        product = tl.dot(xa, tl.trans(wa), input_precision=PRECISION)
         if CB > 0:
             wb = load_table(table, first, CA + CB, CA, TAPS, CB)
-            product = tl.dot(xb, tl.trans(wb), product, input_precision="tf32")
+            product = tl.dot(xb, tl.trans(wb), product, input_precision=PRECISION)
         j = first % TP + tap
         at = (first // TP * K + j).to(tl.int64) * pitch
         tl.store(z + at[None, :] + row[:, None], product, mask=(j < K)[None, :])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.dispatch import DTYPES, route
-from cherimoya.ops.gpu import fast_tanh, interpreting, multiprocessors
+from cherimoya.ops.gpu import fast_tanh, full_precision, interpreting, multiprocessors
 
 WIDEST = 256  # channels; a convolution of more is PyTorch's
 SLICE = 128  # channels of one launch, whose sums a program can hold
@@ -31,12 +31,13 @@ def fused_stem(X: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> T
         return out
     n, length, _ = out.shape
     tiles = triton.cdiv(length, FORWARD["BM"])
+    full = full_precision(X.device, dtype)
     parameters = weight.float().contiguous(), bias.float().contiguous()
     with torch.cuda.device_of(X):
         for sizes in _slices(weight):
             kernels.stem_fwd_kernel[(n * tiles,)](
                 X, *parameters, out, length, tiles, *X.stride(),
-                **sizes, **FORWARD, FAST=fast_tanh(X.device),
+                **sizes, **FORWARD, FAST=fast_tanh(X.device) and not full, FULL=full,
             )  # fmt: skip
     return out
 
@@ -139,8 +140,11 @@ def stem(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     _check(X, weight, bias)
     dtype = _output_dtype(X)
+    chosen = route(X.device, dtype)
+    training = torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad)
+    fused = chosen.block or (chosen.inference and not training)
     wants_gradient = X.requires_grad and torch.is_grad_enabled()
-    if wants_gradient or weight.shape[0] > WIDEST or not route(X.device, dtype).block:
+    if wants_gradient or weight.shape[0] > WIDEST or not fused:
         return reference.stem(X, weight, bias)
     return fused_stem(X, weight, bias, dtype)
 

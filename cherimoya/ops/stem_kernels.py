@@ -4,7 +4,8 @@ An implicit matrix product. The windows of BM positions of one example, (BM, 4 K
 tap k in column b * K + k as in the weight (C, 4, K), are gathered from X and never stored. Both
 the inner size and the C columns are handled as two powers of two, KA + KB and CA + CB, so that 84
 costs 64 + 32 and 96 the same. Operands are in the dtype of the output, fp32 as TF32; sums are
-fp32. The backward's windows have one more column, of ones: its product is the bias's gradient.
+fp32. The forward's may be in full fp32 (FULL), as three products of TF32. The backward's windows
+have one more column, of ones: its product is the bias's gradient.
 """
 
 # Triton's language, not Python's.
@@ -64,10 +65,11 @@ def load_weight(
 def convolved(
     va, vb, weight, bias, C: tl.constexpr, K: tl.constexpr, KA: tl.constexpr, KB: tl.constexpr,
     FIRST: tl.constexpr, WIDTH: tl.constexpr, DT: tl.constexpr, FAST: tl.constexpr,
+    FULL: tl.constexpr = False,
 ):  # fmt: skip
     """Columns FIRST .. FIRST + WIDTH of the convolution of windows va (BM, KA) and vb (BM, KB)."""
     w = load_weight(weight, C, K, FIRST, WIDTH, 0, KA, DT, FAST)
-    PRECISION: tl.constexpr = "tf32" if FAST else "ieee"
+    PRECISION: tl.constexpr = "tf32x3" if FULL else "tf32" if FAST else "ieee"
     pre = tl.dot(va, w, input_precision=PRECISION)
     if KB > 0:
         w = load_weight(weight, C, K, FIRST, WIDTH, KA, KB, DT, FAST)
@@ -81,6 +83,7 @@ def stem_fwd_kernel(
     x, weight, bias, out, L, tiles, example_stride, base_stride, stride,
     C: tl.constexpr, K: tl.constexpr, FIRST: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr,
     KA: tl.constexpr, KB: tl.constexpr, BM: tl.constexpr, FAST: tl.constexpr,
+    FULL: tl.constexpr,
 ):  # fmt: skip
     """out = gelu(conv(x)) for BM positions of one example, columns FIRST .. FIRST + CA + CB.
 
@@ -96,10 +99,10 @@ def stem_fwd_kernel(
     vb = va
     if KB > 0:
         vb = load_windows(x, row, L, base_stride, stride, K, KA, KB, DT, FAST)
-    pre = convolved(va, vb, weight, bias, C, K, KA, KB, FIRST, CA, DT, FAST)
+    pre = convolved(va, vb, weight, bias, C, K, KA, KB, FIRST, CA, DT, FAST, FULL)
     store_rows(out, row, L, 0.5 * twice_gelu(pre, FAST), C, FIRST, CA)
     if CB > 0:
-        pre = convolved(va, vb, weight, bias, C, K, KA, KB, FIRST + CA, CB, DT, FAST)
+        pre = convolved(va, vb, weight, bias, C, K, KA, KB, FIRST + CA, CB, DT, FAST, FULL)
         store_rows(out, row, L, 0.5 * twice_gelu(pre, FAST), C, FIRST + CA, CB)
 
 

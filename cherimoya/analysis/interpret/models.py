@@ -16,7 +16,7 @@ from cherimoya.ensemble import Ensemble
 from cherimoya.errors import DataError
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
-from cherimoya.training.precision import HALF, choose_precision, computing_in
+from cherimoya.training.precision import choose_precision, computing_in
 
 
 def checkpoint_files(named: Sequence[str]) -> list[Path]:
@@ -35,11 +35,11 @@ def choose_effects_precision(asked: str, device: torch.device) -> str:
 
     Raises ConfigError for one that the device does not have.
     """
-    precision = choose_precision(asked, device, "precision", best="tf32")
-    if precision in HALF:
+    precision = choose_precision(asked, device, "precision", best="fp32")
+    if precision != "fp32":
         progress.say(
-            f"precision={precision} rounds effects, which are small differences, by up to tens of "
-            "per cent. precision=auto does not."
+            f"precision={precision} rounds effects, which are small differences of predictions. "
+            "Where they are weak, compare precision=fp32."
         )
     return precision
 

@@ -1,0 +1,166 @@
+"""Inference in full fp32 on a GPU: the block, the stem and the heads without TF32's rounding."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import test_heads
+import test_stem
+import torch
+from kernel_cases import (
+    Case,
+    Recorder,
+    composed,
+    fused,
+    inputs,
+    launched_with,
+    rms_error,
+)
+from test_kernels_gpu import LENGTHS, captured_graph, poison_cached_memory, replayed
+from torch import Tensor
+
+from cherimoya.network import Cherimoya
+from cherimoya.ops import block_launch_full_fp32
+from cherimoya.ops.heads import heads, heads_composed
+from cherimoya.ops.stem import stem
+
+DEVICE = "cuda"
+LIMIT = 1e-6  # relative RMS error; that of TF32 is 3e-4
+FORMULA_FACTOR = 2.0  # where more, as many times that of PyTorch in fp32
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
+]
+
+
+@pytest.fixture(autouse=True)
+def full_fp32(monkeypatch, tmp_path):
+    """No TF32, no gradients, nothing tuned."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setenv("CHERIMOYA_AUTOTUNE", "0")
+    monkeypatch.setenv("CHERIMOYA_CACHE", str(tmp_path))
+    monkeypatch.delenv("CHERIMOYA_KERNELS", raising=False)
+    with torch.no_grad():
+        yield
+
+
+def names_of(call: Callable[[], object]) -> list[str]:
+    """The fused operations that a call makes."""
+    with Recorder() as recorder:
+        call()
+    return [op.name().removeprefix("cherimoya::") for op, _ in recorder.calls]
+
+
+def assert_accurate(case: Case) -> None:
+    """The output agrees with float64 as PyTorch's in fp32 does, and a second call repeats it."""
+    values = [v.detach() for v in inputs(case, DEVICE)]
+    expected = composed(case, *(v.double() for v in values))
+    formula = rms_error(composed(case, *values), expected)
+    poison_cached_memory()
+    found = fused(case, *values)
+    assert rms_error(found, expected) <= max(LIMIT, FORMULA_FACTOR * formula), case
+    poison_cached_memory()
+    assert torch.equal(found, fused(case, *values)), case
+
+
+@pytest.mark.parametrize("channels", [8, 24, 32, 64, 96, 100, 128, 192, 256])
+def test_a_block_of_any_width(channels):
+    for trim in (0, 23):
+        assert_accurate(Case("cheri_block", 3, 301, channels, 16, trim=trim))
+
+
+def test_a_block_of_any_length_and_layout():
+    for n, length, dilation in LENGTHS:
+        assert_accurate(Case("cheri_block", n, length, 96, dilation))
+    for layout in ("transposed", "columns", "offset", "expanded"):
+        assert_accurate(Case("cheri_block", 3, 301, 96, 16, layout=layout))
+    assert_accurate(Case("cheri_block", 65537, 2, 24, 256))
+    assert_accurate(Case("cheri_block", 3, 301, 24, 16, trim=5, expansion=3))
+    assert_accurate(Case("cheri_block", 2, 301, 100, 16, mean=1e3))
+
+
+@pytest.mark.parametrize("choice", range(len(block_launch_full_fp32.FORWARD)))
+@pytest.mark.parametrize("channels", [32, 96, 128])
+def test_every_launch_option_is_as_accurate(channels, choice):
+    with launched_with(choice):
+        assert_accurate(Case("cheri_block", 3, 301, channels, 16))
+
+
+def test_a_block_is_one_operation_without_gradients_and_cublas_with_them():
+    case = Case("cheri_block", 3, 301, 96, 16)
+    values = inputs(case, DEVICE)
+    assert names_of(partial(fused, case, *values)) == ["cheri_block_full_fp32"]
+    with torch.enable_grad():
+        assert names_of(partial(fused, case, *values)) == ["conv_norm"]
+
+
+def test_an_example_does_not_depend_on_its_batch():
+    case = Case("cheri_block", 5, 301, 96, 16)
+    x, *weights = (v.detach() for v in inputs(case, DEVICE))
+    together = fused(case, x, *weights)
+    for i in range(case.n):
+        assert torch.equal(fused(case, x[i : i + 1], *weights)[0], together[i])
+
+
+def test_a_captured_graph_reads_the_weights_where_they_are():
+    case = Case("cheri_block", 3, 301, 96, 16)
+    values = [v.detach() for v in inputs(case, DEVICE)]
+    graph, captured = captured_graph(lambda: {"out": fused(case, *values)})
+    for weight in values[1:]:
+        before = replayed(graph, captured)["out"]
+        weight.mul_(-1.1)
+        after = replayed(graph, captured)["out"]
+        assert torch.equal(after, fused(case, *values))
+        assert not torch.equal(after, before)
+
+
+def test_a_compiled_function_has_the_same_numbers():
+    case = Case("cheri_block", 3, 301, 96, 16)
+    values = [v.detach() for v in inputs(case, DEVICE)]
+
+    def function(x: Tensor, *weights: Tensor) -> Tensor:
+        return torch.sin(fused(case, 2 * x, *weights)) + x
+
+    eager = function(*values)
+    assert rms_error(torch.compile(function, fullgraph=True)(*values), eager) < LIMIT
+
+
+@pytest.mark.parametrize("channels", [8, 96, 128, 256])
+def test_the_stem(channels):
+    case = test_stem.Case(3, 301, channels)
+    values = [v.detach() for v in test_stem.inputs(case, DEVICE)]
+    expected = test_stem.composed(*(v.double() for v in values))
+    assert names_of(partial(stem, *values)) == ["stem"]
+    assert rms_error(stem(*values), expected) < LIMIT
+    assert torch.equal(stem(*values), stem(*values))
+    with torch.enable_grad():
+        assert names_of(partial(stem, *test_stem.inputs(case, DEVICE))) == []
+
+
+@pytest.mark.parametrize("case", test_heads.ON_GPU, ids=str)
+def test_the_heads(case):
+    case = replace(case, dtype="float32")
+    x, weight, bias = (v.detach() for v in test_heads.inputs(case, DEVICE))
+    expected = heads_composed(x.double(), weight.double(), bias.double(), case.cut)
+    poison_cached_memory()
+    found = heads(x, weight, bias, case.cut)
+    assert names_of(partial(heads, x, weight, bias, case.cut)) == ["heads"]
+    assert max(map(rms_error, found, expected)) < LIMIT
+    again = heads(x, weight, bias, case.cut)
+    assert all(map(torch.equal, found, again))
+
+
+def test_the_whole_network_is_as_exact_as_on_the_cpu():
+    torch.manual_seed(0)
+    model = Cherimoya(n_filters=96, n_layers=9, profile_kernel_size=75, trimming=100).eval()
+    X = torch.nn.functional.one_hot(torch.randint(4, (4, 1200)), 4).mT.float()
+    on_cpu = model(X)
+    expected = model.double()(X.double())
+    model.float().to(DEVICE)
+    found = model(X.to(DEVICE))
+    assert set(names_of(partial(model, X.to(DEVICE)))) == {"stem", "cheri_block_full_fp32", "heads"}
+    for gpu, cpu, exact in zip(found, on_cpu, expected, strict=True):
+        assert rms_error(gpu.cpu(), exact) <= max(LIMIT, 3 * rms_error(cpu, exact))

@@ -44,6 +44,7 @@ class PredictConfig(ModelsConfig):
     fasta: str
     loci: str | None
     center: str = checked(choices=("midpoint", "summit"))
+    chrom_alias: str
     chroms: list[str] | None = checked()
     control: list[list[str]] = checked()
     in_window: int | None = checked(at_least=1)

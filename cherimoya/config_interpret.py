@@ -33,6 +33,7 @@ class LociConfig(AskedModels):
     loci: str | None = checked()
     fasta: str | None = checked()
     center: str = checked(choices=("midpoint", "summit"))
+    chrom_alias: str
     chroms: list[str] | None = checked()
     peaks_only: bool
     max_loci: int | None = checked(at_least=1)

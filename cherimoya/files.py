@@ -66,6 +66,18 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
         yield
 
 
+def own(part: IO[str], output: Path) -> None:
+    """Own the open file of what is done of `output` until it is closed.
+
+    Raises InUse where another process does.
+    """
+    if not _taken(part):
+        raise InUse(
+            f"output={output} is being made by another process. Wait until it ends, or choose "
+            "another output."
+        )
+
+
 def _taken(lock: IO[str]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

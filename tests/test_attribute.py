@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from cherimoya.analysis.interpret.target import Target
 from cherimoya.config_interpret import AttributeConfig
 from cherimoya.data import hdf5
 from cherimoya.data.attributions import read_attributions
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, DataError, InUse
 
 WINDOW = slice(90, 110)  # the middle 20 of 200 bases
 
@@ -144,6 +145,23 @@ def test_an_interrupted_command_goes_on(asked, monkeypatch, capsys, tmp_path):
     assert list(tmp_path.glob(".*")) == []
 
 
+def test_two_commands_do_not_make_one_output(asked, monkeypatch):
+    real, refused = app.Mutagenesis.__call__, []
+
+    def meanwhile(self, *arguments):
+        if not refused:
+            refused.append("tried")
+            with pytest.raises(InUse, match=r"out\.h5 is being made by another process"):
+                app.attribute(asked(window=10))
+            refused.append("in use")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(app.Mutagenesis, "__call__", meanwhile)
+    app.attribute(asked())
+    assert refused == ["tried", "in use"]
+    assert read_attributions(asked().output).sequence.shape[1] != 10
+
+
 def test_other_settings_begin_anew(asked, monkeypatch, tmp_path):
     real = app.Mutagenesis.__call__
     monkeypatch.setattr(app.Mutagenesis, "__call__", lambda *_: 1 / 0)
@@ -171,6 +189,14 @@ def test_a_bed_file_and_a_genome(toy: Toy, model, tmp_path):
     np.testing.assert_allclose(values[5:15], one[:10], rtol=1e-5)
     np.testing.assert_allclose(values[15:25], (one[10:] + two[:10]) / 2, rtol=1e-4, atol=1e-6)
     assert np.isnan(np.r_[values[:5], values[35:]]).all()
+    toy.bed("A\t1000\t1001", "A\t1010\t1011")
+    other = replace(config, output=str(tmp_path / "other.h5"), bigwig=False)
+    with pytest.raises(DataError, match=r"Proposal: A is chrA\. Accept it with chrom_alias=auto"):
+        app.attribute(other)
+    app.attribute(replace(other, chrom_alias="auto"))
+    same = read_attributions(other.output)
+    assert same.chrom.tolist() == ["chrA", "chrA"]
+    assert np.array_equal(same.sequence, found.sequence)
 
 
 @pytest.mark.parametrize(

@@ -119,11 +119,11 @@ def test_a_stopped_prediction_goes_on(genome, predicted, monkeypatch):
     whole, _ = predicted(output="whole")
     own, calls = module.predict_batch, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **more):
         calls.append(arguments)
         if len(calls) == 15:  # in the second chromosome: the first has ten batches
             raise KeyboardInterrupt
-        return own(*arguments)
+        return own(*arguments, **more)
 
     monkeypatch.setattr(module, "predict_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -161,6 +161,31 @@ def test_loci_are_rows_in_the_order_of_the_file(genome, predicted):
         assert json.loads(file.attrs["signal_groups"]) == GROUPS
         assert file.attrs["format"] == "cherimoya-predictions"
     assert any("2 reach beyond" in line for line in said)
+
+
+def test_other_names_are_read_as_the_genomes_when_accepted(genome, predicted):
+    model(controls=2).save(genome.folder / "model.pt")
+    genome.bed("chrB\t1500\t1510", "chrA\t700\t703")
+    loci = f"loci={genome.folder}/loci.bed"
+    own = f"control=[[{genome.folder}/plus.bw,{genome.folder}/minus.bw]]"
+    whole, _ = predicted(loci, own, output="whole")
+    for name, values in (("p.bw", genome.plus), ("m.bw", genome.minus)):
+        genome.bigwig(name, {chrom.removeprefix("chr"): v for chrom, v in values.items()})
+    control = f"control=[[{genome.folder}/p.bw,{genome.folder}/m.bw]]"
+    proposal = r"p\.bw and fasta.*differently.*A is chrA, .*Accept it with chrom_alias=auto"
+    with pytest.raises(CherimoyaError, match=proposal):
+        predicted(loci, control)
+    genome.bed("B\t1500\t1510", "A\t700\t703")
+    with pytest.raises(CherimoyaError, match=r"loci\.bed and fasta.*Proposal: A is chrA|B is chrB"):
+        predicted(loci, own)
+    folder, said = predicted(loci, control, "chrom_alias=auto")
+    assert any(line.endswith("loci.bed: B is chrB, A is chrA") for line in said)
+    with (
+        h5py.File(folder / "predictions.h5") as found,
+        h5py.File(whole / "predictions.h5") as expected,
+    ):
+        for name in ("chrom", "start", "logits", "log_counts"):
+            assert np.array_equal(found[name], expected[name])
 
 
 def test_overlapping_loci_share_the_bases_between_them(genome, predicted):

@@ -19,7 +19,7 @@ from cherimoya import Cherimoya, metrics
 from cherimoya.analysis.interpret import variants as app
 from cherimoya.analysis.interpret.sequences import encode, one_hot, reverse_complement
 from cherimoya.config_interpret import VariantsConfig
-from cherimoya.errors import CherimoyaError, DataError
+from cherimoya.errors import CherimoyaError, DataError, InUse
 
 LENGTH = 200
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
@@ -426,6 +426,23 @@ def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
     assert "16 of 30 variants were done before" in said
     assert table(asked().output) == table(toy.folder / "whole.tsv")
     assert not list(toy.folder.glob(".*"))
+
+
+def test_two_commands_do_not_make_one_output(toy: Toy, asked, monkeypatch):
+    vcf(toy, *snvs(toy, 500, 600))
+    real, refused = app.effects_of, []
+
+    def meanwhile(*arguments):
+        if not refused:
+            with pytest.raises(InUse, match=r"out\.tsv is being made by another process"):
+                refused.append(app.variants(asked()))
+            refused.append("in use")
+        return real(*arguments)
+
+    monkeypatch.setattr(app, "effects_of", meanwhile)
+    app.variants(asked())
+    assert refused == ["in use"]
+    assert len(table(asked().output)) == 2
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.data import bigwig
-from cherimoya.data.aliases import named
-from cherimoya.data.places import Places, read_places
-from cherimoya.data.sources import check_exists, genome_on_disk, read_genome
+from cherimoya.data.aliases import Aliases, named
+from cherimoya.data.places import read_places
+from cherimoya.data.sources import check_exists
 from cherimoya.data.splits import name_mismatch, shown
 from cherimoya.errors import ConfigError, DataError
 
@@ -26,25 +26,11 @@ class Windows:
     row: np.ndarray
 
 
-def lengths_of(fasta: str) -> dict[str, int]:
-    """Bases of each sequence in a FASTA file, in its order."""
-    return dict(read_genome(fasta, None).lengths)
-
-
 @contextmanager
-def opened_genome(fasta: str) -> Iterator[Callable[[str], np.ndarray]]:
-    """Chromosome to codes (length,) uint8: 0-3 for A C G T, 4 for other letters."""
-    with genome_on_disk(fasta) as genome:
-        yield genome.codes
-
-
-@contextmanager
-def opened_controls(
-    groups: Sequence[Sequence[str]], lengths: Mapping[str, int]
-) -> Iterator[Values | None]:
+def opened_controls(groups: Sequence[Sequence[str]], aliases: Aliases) -> Iterator[Values | None]:
     """The values of bigWig tracks (tracks, length) float32 over a chromosome; None without any.
 
-    Raises DataError for a track that names the chromosomes otherwise than `lengths`.
+    Raises DataError for a track that names the chromosomes otherwise than the genome.
     """
     if not groups:
         yield None
@@ -55,11 +41,7 @@ def opened_controls(
             check_exists(path, "control")
             tracks += stack.enter_context(bigwig.opened(path, "control"))
         for track in tracks:
-            if name_mismatch(track.lengths, lengths) or not set(track.lengths) & set(lengths):
-                raise DataError(
-                    f"control: {track.path} names chromosomes otherwise than the FASTA: "
-                    f"{shown(track.lengths)} instead of {shown(lengths)}. Rename one."
-                )
+            track.rename(aliases.accepted(track.lengths, f"control={track.path}"))
 
         def values(chrom: str, length: int) -> np.ndarray:
             rows = [track.values(chrom, 0, length) for track in tracks]
@@ -78,12 +60,15 @@ def tiles(lengths: Mapping[str, int], chroms: Sequence[str], out_window: int) ->
     return made
 
 
-def around(path: str, center: str, lengths: Mapping[str, int], out_window: int) -> list[Windows]:
+def around(
+    path: str, center: str, lengths: Mapping[str, int], aliases: Aliases, out_window: int
+) -> list[Windows]:
     """A window around each locus of a BED file, by chromosome; rows are the file's.
 
     Raises DataError for a locus whose centre is not on the genome.
     """
-    places: Places = read_places(path, center)
+    places = read_places(path, center)
+    places = places.renamed(aliases.accepted(places.chrom.tolist(), f"loci={path}"))
     check_chroms(dict.fromkeys(places.chrom.tolist()), lengths, f"loci={path}")
     beyond = np.array([lengths[c] for c in places.chrom.tolist()]) <= places.center
     if beyond.any():

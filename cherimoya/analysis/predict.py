@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,12 @@ import torch
 from cherimoya import progress
 from cherimoya.analysis.checkpoints import Checkpoint, find_checkpoint, load_ensemble
 from cherimoya.analysis.genome_inputs import (
+    Values,
     Windows,
     around,
     check_chroms,
     described,
-    lengths_of,
     opened_controls,
-    opened_genome,
     padded_bases,
     tiles,
 )
@@ -33,8 +33,9 @@ from cherimoya.analysis.run_folder import is_run
 from cherimoya.captured import CapturedModel
 from cherimoya.config_evaluate import PredictConfig
 from cherimoya.data import hdf5
+from cherimoya.data.aliases import Aliases
 from cherimoya.data.loci import N_CODE
-from cherimoya.data.sources import check_exists
+from cherimoya.data.sources import Genome, check_exists, genome_on_disk
 from cherimoya.ensemble import Ensemble
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.extras import needed
@@ -82,14 +83,23 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
         if _begin(folder, plan, config.overwrite) == "done":
             say(f"done already: {folder}")
             return folder
-        lengths = lengths_of(config.fasta)
-        windows = _windows(config, shape, lengths)
-        (folder / PARTS).mkdir(exist_ok=True)
-        write_json(folder / PARTS / PLAN, plan)
-        say(_what(config, windows, shape, lengths, f"{precision} on {device.type}"))
-        run = CapturedModel(model)
-        with progress.resumable("the chromosomes that are done", say):
-            _predict_missing(config, run, windows, shape, lengths, device, precision, folder, say)
+        with genome_on_disk(config.fasta, say) as genome:
+            aliases, lengths = Aliases(config.chrom_alias, genome, say), genome.lengths
+            windows = _windows(config, shape, lengths, aliases)
+            with opened_controls(config.control, aliases) as controls:
+                (folder / PARTS).mkdir(exist_ok=True)
+                write_json(folder / PARTS / PLAN, plan)
+                say(_what(config, windows, shape, lengths, f"{precision} on {device.type}"))
+                predict = partial(
+                    predict_batch,
+                    CapturedModel(model),
+                    batch_size=config.batch_size,
+                    precision=precision,
+                )
+                with progress.resumable("the chromosomes that are done", say):
+                    _predict_missing(
+                        config, predict, windows, shape, genome, controls, device, folder, say
+                    )
         say("writing ...")
         files = write_outputs(config, windows, shape, lengths, folder, folder / PARTS, plan)
         write_json(
@@ -111,12 +121,12 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
 
 def _predict_missing(
     config: PredictConfig,
-    run: CapturedModel,
+    predict: Callable[..., tuple[torch.Tensor, torch.Tensor]],
     windows: Sequence[Windows],
     shape: Shape,
-    lengths: Mapping[str, int],
+    genome: Genome,
+    controls: Values | None,
     device: torch.device,
-    precision: str,
     folder: Path,
     say: Say,
 ) -> None:
@@ -127,15 +137,12 @@ def _predict_missing(
     if len(missing) < len(windows):
         say(f"{len(windows) - len(missing)} of {_chromosomes(len(windows))} are done already")
     bar = iter(progress.shown(range(todo), "predicting", total, "batch", total - todo, say))
-    with (
-        opened_genome(config.fasta) as codes,
-        opened_controls(config.control, lengths) as controls,
-    ):
-        for i, w in missing:
-            control = controls(w.chrom, lengths[w.chrom]) if controls else None
-            batches = _batches(w.start, codes(w.chrom), control, shape, config.batch_size, device)
-            predicted = (predict_batch(run, *b, config.batch_size, precision) for b in batches)
-            _keep(part(folder, i), predicted, len(w.start), shape, bar)
+    for i, w in missing:
+        codes = genome.codes(w.chrom)
+        control = controls(w.chrom, len(codes)) if controls else None
+        batches = _batches(w.start, codes, control, shape, config.batch_size, device)
+        predicted = (predict(*batch) for batch in batches)
+        _keep(part(folder, i), predicted, len(w.start), shape, bar)
     next(bar, None)
 
 
@@ -199,9 +206,11 @@ def part(folder: Path, i: int) -> Path:
     return folder / PARTS / f"{i:05d}"
 
 
-def _windows(config: PredictConfig, shape: Shape, lengths: Mapping[str, int]) -> list[Windows]:
+def _windows(
+    config: PredictConfig, shape: Shape, lengths: Mapping[str, int], aliases: Aliases
+) -> list[Windows]:
     if config.loci is not None:
-        return around(config.loci, config.center, lengths, shape.out_window)
+        return around(config.loci, config.center, lengths, aliases, shape.out_window)
     chroms = config.chroms or [name for name, length in lengths.items() if length]
     check_chroms(chroms, lengths, f"chroms=[{','.join(chroms)}]")
     return tiles(lengths, chroms, shape.out_window)
@@ -276,6 +285,7 @@ def _plan(
         "fasta": described(config.fasta),
         "loci": described(config.loci) if config.loci is not None else None,
         "center": config.center,
+        "chrom_alias": config.chrom_alias,
         "chroms": config.chroms,
         "control": [described(path) for path in paths],
         "in_window": shape.in_window,

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cherimoya.data.places import NO_FIELDS
-from cherimoya.data.sources import Genome, check_exists, opened
+from cherimoya.data.sources import Genome, Say, check_exists, opened
 from cherimoya.data.splits import name_mismatch, shown
 from cherimoya.errors import DataError
+from cherimoya.progress import say
 
 CHOICES = ("none", "auto", "add_chr", "strip_chr")
 
@@ -15,11 +16,12 @@ class Aliases:
     """Which name of the genome a file's name stands for, as chrom_alias=`choice` says.
 
     choice: none, auto (add or strip chr; M, MT and Mito are one), add_chr, strip_chr, or the
-    path of a table in which each line holds one of the genome's names and others for it
+    path of a table in which each line holds one of the genome's names and others for it; `say`
+    hears what `accepted` reads as what
     """
 
-    def __init__(self, choice: str, genome: Genome) -> None:
-        self._choice, self._genome = choice, genome
+    def __init__(self, choice: str, genome: Genome, say: Say = say) -> None:
+        self._choice, self._genome, self._say = choice, genome, say
         self._table = {} if choice in CHOICES else _read_table(choice, genome)
 
     def of(self, names: Iterable[str], where: str) -> dict[str, str]:
@@ -40,6 +42,16 @@ class Aliases:
                     "table of names: chrom_alias=names.tsv"
                 )
             taken.append(new)
+        return aliases
+
+    def accepted(self, names: Iterable[str], where: str) -> dict[str, str]:
+        """`of`, which is said, for names that must be the genome's then: see `check_names`."""
+        listed = list(dict.fromkeys(names))
+        aliases = self.of(listed, where)
+        if aliases:
+            self._say(f"{where}: {named(aliases)}")
+        found = [aliases.get(name, name) for name in listed]
+        check_names(found, self._genome.lengths, where, self._genome)
         return aliases
 
     def _one(self, name: str) -> str:

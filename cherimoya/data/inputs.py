@@ -41,16 +41,16 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
             genome = spooled_genome(config.fasta, folder, say)
         else:
             genome = read_genome(config.fasta, None, say)
-        aliases = Aliases(config.chrom_alias, genome)
+        aliases = Aliases(config.chrom_alias, genome, say)
         places = joined(
-            _renamed(part, f"loci={path}", aliases, genome, say)
+            _renamed(part, f"loci={path}", aliases, genome)
             for part, path in zip(files, config.loci_files, strict=True)
         )
         excluded = joined(
             [
                 _none(places),
                 *(
-                    _renamed(part, f"exclude={path}", aliases, genome, say)
+                    _renamed(part, f"exclude={path}", aliases, genome)
                     for part, path in zip(regions, config.exclude_files, strict=True)
                 ),
             ]
@@ -80,12 +80,8 @@ def _worker_count(config: PrepareConfig, loci: list[Places]) -> int:
     return min(config.processes or core_count(), chroms + windows // PART[1])
 
 
-def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome, say: Say) -> Places:
-    changed = aliases.of(dict.fromkeys(places.chrom.tolist()), where)
-    if changed:
-        say(f"{where}: {named(changed)}")
-    places = places.renamed(changed)
-    check_names(places.chrom.tolist(), genome.lengths, where, genome)
+def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome) -> Places:
+    places = places.renamed(aliases.accepted(places.chrom.tolist(), where))
     lengths = np.array([genome.lengths.get(name, np.inf) for name in places.chrom.tolist()])
     for row in np.flatnonzero(places.start >= lengths)[:1].tolist():
         chrom = str(places.chrom[row])

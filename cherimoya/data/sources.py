@@ -80,10 +80,10 @@ def read_genome(path: str | Path, spool: Path | None, tell: Say = progress.say) 
 
 
 @contextmanager
-def genome_on_disk(path: str | Path) -> Iterator[Genome]:
+def genome_on_disk(path: str | Path, tell: Say = progress.say) -> Iterator[Genome]:
     """As `read_genome`, in a temporary file: codes can be asked for inside the block."""
     with TemporaryDirectory(prefix="cherimoya-") as folder:
-        yield read_genome(path, Path(folder) / "genome")
+        yield read_genome(path, Path(folder) / "genome", tell)
 
 
 def opened(path: Path, mode: str, encoding: str | None = None) -> IO[Any]:

@@ -7,13 +7,12 @@ import numpy as np
 import torch
 
 from cherimoya.analysis.checkpoints import find_checkpoint
-from cherimoya.analysis.genome_inputs import check_chroms
 from cherimoya.config_interpret import LociConfig, SequencesConfig
 from cherimoya.data import hdf5
+from cherimoya.data.aliases import Aliases
 from cherimoya.data.dataset import data_file
 from cherimoya.data.places import Places, read_places
 from cherimoya.data.sources import Genome, genome_on_disk
-from cherimoya.data.splits import name_mismatch
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.network import Cherimoya
 from cherimoya.progress import say
@@ -134,9 +133,9 @@ def _of_genome(config: LociConfig, model: Cherimoya) -> Sequences:
 
 
 def _around(places: Places, genome: Genome, config: LociConfig, model: Cherimoya) -> Sequences:
-    window, names = input_window(config, model, None), set(places.chrom.tolist())
-    if name_mismatch(names, genome.lengths) or not names & set(genome.lengths):
-        check_chroms(names, genome.lengths, f"loci={config.loci}")
+    window = input_window(config, model, None)
+    aliases = Aliases(config.chrom_alias, genome)
+    places = places.renamed(aliases.accepted(places.chrom.tolist(), f"loci={config.loci}"))
     start = places.center - window // 2
     ends = np.array([genome.lengths.get(c, -1) for c in places.chrom.tolist()])
     inside = np.flatnonzero((start >= 0) & (start + window <= ends))

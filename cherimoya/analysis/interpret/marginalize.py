@@ -75,30 +75,24 @@ def marginalize(config: MarginalizeConfig) -> Path:
     if rival is not None:
         after = _predicted(rival, background, predict, config.seed)
         compared = fold_changes(before, after)
-    with progress.resumable():
-        rows = _effects(
-            motifs, background, before, compared, predict, output, settings, config.seed
-        )
     names = STATISTICS if rival is None else STATISTICS + PAIRED
-    shape = (len(motifs), len(names), -1)
-    values = dict(zip(names, rows.reshape(shape).transpose(1, 0, 2), strict=True))
-    marginals = Marginals(motifs, values, len(background))
-    write_table(output, marginals, origin)
-    progress.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
-    if config.profiles:
-        strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
-        shown = {
-            motifs[i].name: _predicted(motifs[i], background, predict, config.seed)
-            for i in strongest[: config.profiles]
-        }
-        _offer_plot(output, marginals, before, shown, predict.signal_groups)
-    journal_path(output).unlink(missing_ok=True)
+    with Journal(output, settings, len(names) * len(predict.signal_groups)) as journal:
+        with progress.resumable():
+            _effects(motifs, background, before, compared, predict, journal, config.seed)
+        shape = (len(motifs), len(names), -1)
+        values = dict(zip(names, journal.rows.reshape(shape).transpose(1, 0, 2), strict=True))
+        marginals = Marginals(motifs, values, len(background))
+        write_table(output, marginals, origin)
+        progress.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
+        if config.profiles:
+            strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
+            shown = {
+                motifs[i].name: _predicted(motifs[i], background, predict, config.seed)
+                for i in strongest[: config.profiles]
+            }
+            _offer_plot(output, marginals, before, shown, predict.signal_groups)
+        journal.discard()
     return output
-
-
-def journal_path(output: Path) -> Path:
-    """Where the rows of an unfinished output are kept."""
-    return output.with_name(f".{output.name}.partial")
 
 
 def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
@@ -162,13 +156,10 @@ def _effects(
     before: Prediction,
     compared: np.ndarray | None,
     predict: Averaged,
-    output: Path,
-    settings: dict[str, Any],
+    journal: Journal,
     seed: int,
-) -> np.ndarray:
-    """`statistics` of each motif, flat: (m, 5 G) or (m, 7 G)."""
-    kept = len(STATISTICS) + (0 if compared is None else len(PAIRED))
-    journal = Journal(journal_path(output), settings, kept * len(predict.signal_groups))
+) -> None:
+    """Keep `statistics` of each motif, flat: 5 G or 7 G numbers."""
     done = len(journal)
     if done:
         progress.say(f"{done:,} of {len(motifs):,} motifs were done before")
@@ -176,7 +167,6 @@ def _effects(
         after = _predicted(motif, background, predict, seed)
         found = statistics(before, after, predict.signal_groups, compared)
         journal.append(found.reshape(1, -1))
-    return journal.rows
 
 
 def _predicted(motif: Motif, background: np.ndarray, predict: Averaged, seed: int) -> Prediction:

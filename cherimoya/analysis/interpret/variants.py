@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ import torch
 from cherimoya import progress
 from cherimoya.analysis.checkpoints import find_checkpoint, trained_window
 from cherimoya.analysis.interpret.ism import default_batch
-from cherimoya.analysis.interpret.journal import Journal
+from cherimoya.analysis.interpret.journal import Journal, journal_path
 from cherimoya.analysis.interpret.models import (
     Averaged,
     check_new,
@@ -76,14 +75,17 @@ def variants(config: VariantsConfig) -> Path:
         if config.random_variants:
             out = length - 2 * models[0].trimming
             random = random_variants(found, asked, genome, length, out, config)
-        with progress.resumable():
-            scored = _score(found, asked, random, genome, length, predict, output, settings)
-    effects = Effects(
-        asked_for, status, *_columns(scored, asked, len(found), predict), origin, settings
-    )
-    vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
-    write_table(output, effects)  # the last: what is there is whole
-    journal_path(output).unlink(missing_ok=True)
+        step = BATCHES_AT_ONCE * predict.batch_size // 2
+        with Journal(output, settings, 3 * len(predict.signal_groups), step) as journal:
+            with progress.resumable():
+                _score(found, asked, random, genome, length, predict, journal, step)
+            effects = Effects(
+                asked_for, status, *_columns(journal.rows, asked, len(found), predict), origin,
+                settings,
+            )  # fmt: skip
+            vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
+            write_table(output, effects)  # the last: what is there is whole
+            journal.discard()
     progress.say(f"{output}: {len(asked):,} of {len(found):,} variants scored")
     if vcf:
         progress.say(f"{vcf}: the same as INFO")
@@ -129,11 +131,6 @@ def random_variants(
     return Variants(chrom[kept], pos[kept], nothing, ref, alt, nothing, {}, False)
 
 
-def journal_path(output: Path) -> Path:
-    """Where the rows of an unfinished output are kept."""
-    return output.with_name(f".{output.name}.partial")
-
-
 def _score(
     variants: Variants,
     asked: np.ndarray,
@@ -141,14 +138,12 @@ def _score(
     genome: Genome,
     length: int,
     predict: Averaged,
-    output: Path,
-    settings: dict[str, Any],
-) -> np.ndarray:
-    """`effects_of` the variants in rows `asked`, then of the random ones."""
+    journal: Journal,
+    step: int,
+) -> None:
+    """Keep `effects_of` the variants in rows `asked`, then of the random ones, `step` at a time."""
     todo = [(variants, int(row)) for row in asked]
     todo += [(random, row) for row in range(len(random))] if random else []
-    step = BATCHES_AT_ONCE * predict.batch_size // 2
-    journal = Journal(journal_path(output), settings, 3 * len(predict.signal_groups), step)
     if len(journal):
         progress.say(f"{len(journal):,} of {len(todo):,} variants were done before")
     codes = cache(genome.codes)
@@ -158,7 +153,6 @@ def _score(
         pairs = [_windows(v, row, codes, length) for v, row in todo[start : start + step]]
         ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
         journal.append(effects_of(predict, ref, alt))
-    return journal.rows
 
 
 def _windows(

@@ -9,7 +9,7 @@ import numpy as np
 
 from cherimoya import progress
 from cherimoya.analysis.interpret.sequences import decode, encode
-from cherimoya.data.aliases import Aliases, check_names, named
+from cherimoya.data.aliases import Aliases
 from cherimoya.data.sources import Genome
 from cherimoya.data.variants import Variants
 from cherimoya.errors import DataError
@@ -54,13 +54,9 @@ def renamed(variants: Variants, genome: Genome, choice: str, path: str) -> Varia
 
     Raises DataError, with a proposal, when they are still named differently.
     """
-    names = list(dict.fromkeys(variants.chrom.tolist()))
-    aliases = Aliases(choice, genome).of(names, f"variants={path}")
-    if aliases:
-        progress.say(f"chromosomes of {path}: {named(aliases)}")
-    found = [aliases.get(name, name) for name in variants.chrom.tolist()]
-    check_names(found, genome.lengths, f"variants={path}", genome)
-    return replace(variants, chrom=np.array(found, dtype=object))
+    names = variants.chrom.tolist()
+    aliases = Aliases(choice, genome).accepted(names, f"variants={path}")
+    return replace(variants, chrom=np.array([aliases.get(n, n) for n in names], dtype=object))
 
 
 def check_variants(variants: Variants, genome: Genome, length: int, path: str) -> np.ndarray:

@@ -15,7 +15,7 @@ class ModelsConfig:
     overwrite: bool
     reverse_complement: bool
     device: str = checked(choices=("auto", "cpu", "cuda"))
-    precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))
+    precision: str = checked(choices=("fp32", "tf32", "bf16", "fp16"))
     autotune: bool
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ class LocalError(CherimoyaError):
 
 
 class InUse(CherimoyaError):  # noqa: N818 - where another process is at work
-    """A run folder that another process works in."""
+    """A folder or an output that another process works on."""
 
 
 class DataError(CherimoyaError):

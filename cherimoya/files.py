@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that one process owns."""
+"""Files that appear whole or not at all, and files and folders that one process owns."""
 
 import fcntl
 import json
@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,16 +66,39 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
         yield
 
 
-def own(part: IO[str], output: Path) -> None:
-    """Own the open file of what is done of `output` until it is closed.
+@contextmanager
+def owned(output: Path) -> Iterator[None]:
+    """Own a file that is being made, and what lies beside it while it is not whole.
 
-    Raises InUse where another process does.
+    Raises InUse if another process makes it.
     """
-    if not _taken(part):
-        raise InUse(
-            f"output={output} is being made by another process. Wait until it ends, or choose "
-            "another output."
-        )
+    path = output.with_name(f".{output.name}.lock")
+    new = not path.parent.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        while True:
+            lock = stack.enter_context(open(path, "a"))
+            if not _taken(lock):
+                raise InUse(
+                    f"output={output} is being made by another process. Wait until it ends, or "
+                    "choose another output."
+                )
+            if _is_named(lock, path):  # else its owner removed it meanwhile
+                break
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if new:
+                with suppress(OSError):  # not empty
+                    path.parent.rmdir()
+
+
+def _is_named(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _taken(lock: IO[str]) -> bool:

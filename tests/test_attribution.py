@@ -9,7 +9,7 @@ import torch
 from cherimoya import Cherimoya
 from cherimoya.analysis.interpret.gradients import Explained, deep_lift_shap, input_gradients
 from cherimoya.analysis.interpret.ism import centred, saturation_mutagenesis
-from cherimoya.analysis.interpret.models import choose_effects_precision
+from cherimoya.analysis.interpret.models import check_effects_precision
 from cherimoya.analysis.interpret.sequences import (
     as_codes,
     decode,
@@ -201,13 +201,14 @@ def test_a_missing_package_is_named(model, codes, monkeypatch):
         deep_lift_shap(model, codes, Target("counts"))
 
 
-def test_effects_are_predicted_finely_unless_asked_otherwise(monkeypatch, capsys):
+def test_a_precision_that_rounds_effects_is_said(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    for asked in ("auto", "fp32"):
-        assert choose_effects_precision(asked, gpu) == "fp32"
-        assert choose_effects_precision(asked, cpu) == "fp32"
+    check_effects_precision("fp32", gpu)
+    check_effects_precision("fp32", cpu)
     assert capsys.readouterr().out == ""
     for asked in ("tf32", "bf16"):
-        assert choose_effects_precision(asked, gpu) == asked
+        check_effects_precision(asked, gpu)
         assert f"precision={asked} rounds effects" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"precision=tf32, but the CPU .* Use precision=fp32"):
+        check_effects_precision("tf32", cpu)

@@ -176,7 +176,9 @@ def test_other_names_are_read_as_the_genomes_when_accepted(genome, predicted):
     with pytest.raises(CherimoyaError, match=proposal):
         predicted(loci, control)
     genome.bed("B\t1500\t1510", "A\t700\t703")
-    with pytest.raises(CherimoyaError, match=r"loci\.bed and fasta.*Proposal: A is chrA|B is chrB"):
+    with pytest.raises(
+        CherimoyaError, match=r"loci\.bed and fasta.*Proposal: B is chrB, A is chrA\. Acc"
+    ):
         predicted(loci, own)
     folder, said = predicted(loci, control, "chrom_alias=auto")
     assert any(line.endswith("loci.bed: B is chrB, A is chrA") for line in said)
@@ -285,3 +287,27 @@ def test_the_command_names_the_tracks_of_the_run(genome, small_data, tmp_path):
     p = group_softmax(found.logits, [2]) * torch.expm1(found.log_counts)[:, :, None]
     values = bigwig(files[1], "chrC")
     np.testing.assert_allclose(values, p[:, 1].flatten(), rtol=2e-5, atol=1e-8)
+
+
+def test_an_edited_table_of_names_is_another_prediction(genome, predicted):
+    genome.bed("one\t1500\t1510", "two\t700\t703")
+    names = genome.write("names.tsv", "chrA\tone\nchrB\ttwo\n")
+    arguments = (f"loci={genome.folder}/loci.bed", f"chrom_alias={names}")
+    predicted(*arguments)
+    genome.write("names.tsv", "chrB\tone\nchrA\ttwo\nchrC\tthree\n")
+    with pytest.raises(CherimoyaError, match="holds a prediction with another chrom_alias"):
+        predicted(*arguments)
+
+
+def test_a_control_track_of_another_assembly_is_refused(genome, predicted):
+    model(controls=2).save(genome.folder / "model.pt")
+    genome.bigwig("other.bw", {c: np.r_[v, 1.0] for c, v in genome.plus.items()})
+    with pytest.raises(
+        CherimoyaError, match=r"other\.bw: chrC has 2,001 bases, but 2,000 in fasta"
+    ):
+        predicted("chroms=[chrC]", f"control=[[{genome.folder}/plus.bw,{genome.folder}/other.bw]]")
+    genome.bigwig("some.bw", {"chrA": genome.plus["chrA"]})
+    _, said = predicted(
+        "chroms=[chrC]", f"control=[[{genome.folder}/plus.bw,{genome.folder}/some.bw]]"
+    )
+    assert "some.bw has no chrC: zeros there" in said

@@ -434,15 +434,17 @@ def test_two_commands_do_not_make_one_output(toy: Toy, asked, monkeypatch):
 
     def meanwhile(*arguments):
         if not refused:
+            refused.append("tried")
             with pytest.raises(InUse, match=r"out\.tsv is being made by another process"):
-                refused.append(app.variants(asked()))
+                app.variants(asked(overwrite=True))
             refused.append("in use")
         return real(*arguments)
 
     monkeypatch.setattr(app, "effects_of", meanwhile)
     app.variants(asked())
-    assert refused == ["in use"]
+    assert refused == ["tried", "in use"]
     assert len(table(asked().output)) == 2
+    assert not list(toy.folder.glob(".*"))
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ import numpy as np
 from cherimoya.data import bigwig
 from cherimoya.data.aliases import Aliases, named
 from cherimoya.data.places import read_places
-from cherimoya.data.sources import check_exists
+from cherimoya.data.sources import Genome, Say, check_exists
 from cherimoya.data.splits import name_mismatch, shown
+from cherimoya.data.tracks import matched
 from cherimoya.errors import ConfigError, DataError
 
 Values = Callable[[str, int], np.ndarray]  # of a chromosome and its length: (tracks, length)
@@ -27,10 +28,16 @@ class Windows:
 
 
 @contextmanager
-def opened_controls(groups: Sequence[Sequence[str]], aliases: Aliases) -> Iterator[Values | None]:
-    """The values of bigWig tracks (tracks, length) float32 over a chromosome; None without any.
+def opened_controls(
+    groups: Sequence[Sequence[str]],
+    chroms: Collection[str],
+    aliases: Aliases,
+    genome: Genome,
+    say: Say,
+) -> Iterator[Values | None]:
+    """The values of bigWig tracks (tracks, length) float32 over one of `chroms`; None without any.
 
-    Raises DataError for a track that names the chromosomes otherwise than the genome.
+    Raises DataError for a track that names these otherwise, or is for another assembly.
     """
     if not groups:
         yield None
@@ -41,7 +48,8 @@ def opened_controls(groups: Sequence[Sequence[str]], aliases: Aliases) -> Iterat
             check_exists(path, "control")
             tracks += stack.enter_context(bigwig.opened(path, "control"))
         for track in tracks:
-            track.rename(aliases.accepted(track.lengths, f"control={track.path}"))
+            for line in matched(track, chroms, aliases, genome):
+                say(line)
 
         def values(chrom: str, length: int) -> np.ndarray:
             rows = [track.values(chrom, 0, length) for track in tracks]

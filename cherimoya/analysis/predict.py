@@ -33,7 +33,7 @@ from cherimoya.analysis.run_folder import is_run
 from cherimoya.captured import CapturedModel
 from cherimoya.config_evaluate import PredictConfig
 from cherimoya.data import hdf5
-from cherimoya.data.aliases import Aliases
+from cherimoya.data.aliases import Aliases, table_of
 from cherimoya.data.loci import N_CODE
 from cherimoya.data.sources import Genome, check_exists, genome_on_disk
 from cherimoya.ensemble import Ensemble
@@ -86,7 +86,8 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
         with genome_on_disk(config.fasta, say) as genome:
             aliases, lengths = Aliases(config.chrom_alias, genome, say), genome.lengths
             windows = _windows(config, shape, lengths, aliases)
-            with opened_controls(config.control, aliases) as controls:
+            chroms = [w.chrom for w in windows]
+            with opened_controls(config.control, chroms, aliases, genome, say) as controls:
                 (folder / PARTS).mkdir(exist_ok=True)
                 write_json(folder / PARTS / PLAN, plan)
                 say(_what(config, windows, shape, lengths, f"{precision} on {device.type}"))
@@ -285,7 +286,7 @@ def _plan(
         "fasta": described(config.fasta),
         "loci": described(config.loci) if config.loci is not None else None,
         "center": config.center,
-        "chrom_alias": config.chrom_alias,
+        "chrom_alias": [config.chrom_alias, *map(described, table_of(config.chrom_alias))],
         "chroms": config.chroms,
         "control": [described(path) for path in paths],
         "in_window": shape.in_window,

@@ -12,6 +12,11 @@ from cherimoya.progress import say
 CHOICES = ("none", "auto", "add_chr", "strip_chr")
 
 
+def table_of(choice: str) -> list[str]:
+    """The table that chrom_alias=`choice` names, if it names one that is there."""
+    return [choice] if choice not in CHOICES and Path(choice).is_file() else []
+
+
 class Aliases:
     """Which name of the genome a file's name stands for, as chrom_alias=`choice` says.
 
@@ -45,7 +50,10 @@ class Aliases:
         return aliases
 
     def accepted(self, names: Iterable[str], where: str) -> dict[str, str]:
-        """`of`, which is said, for names that must be the genome's then: see `check_names`."""
+        """`of` for names that must then be the genome's, and a word about it.
+
+        Raises DataError, see `check_names`.
+        """
         listed = list(dict.fromkeys(names))
         aliases = self.of(listed, where)
         if aliases:

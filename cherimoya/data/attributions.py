@@ -14,7 +14,6 @@ import numpy as np
 from cherimoya.data.hdf5 import CREATE
 from cherimoya.data.plain import as_text
 from cherimoya.errors import DataError
-from cherimoya.files import own
 
 FORMAT = "cherimoya-attributions"
 VERSION = 1
@@ -80,20 +79,18 @@ def attribution_writer(
     """A writer for `path`, which appears when all loci are in and the block ends well.
 
     What was written for the same `settings` before an interruption is kept. Raises DataError
-    when the disk refuses, InUse where another process makes the same file.
+    when the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     said = json.dumps(dict(settings), sort_keys=True)
     try:
-        with open(partial, "a") as lock:
-            own(lock, path)
-            if not _continues(partial, said):
-                _create(partial, sequence, chrom, start, targets, said)
-            with h5py.File(partial, "r+", locking=False) as file:
-                file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
-                yield AttributionWriter(file)
-            os.replace(partial, path)
+        if not _continues(partial, said):
+            _create(partial, sequence, chrom, start, targets, said)
+        with h5py.File(partial, "r+", locking=False) as file:
+            file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
+            yield AttributionWriter(file)
+        os.replace(partial, path)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error}). Free space, or choose another folder."

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.config_prepare import PrepareConfig
-from cherimoya.data.aliases import Aliases, check_names, named
+from cherimoya.data.aliases import Aliases
 from cherimoya.data.background import Windows
 from cherimoya.data.gather import PART, Sources, flat
 from cherimoya.data.partial import spooled_genome
 from cherimoya.data.places import Places, joined, read_places
 from cherimoya.data.sources import Genome, Say, read_genome
-from cherimoya.data.splits import shown
-from cherimoya.data.track import Track
-from cherimoya.data.tracks import check_lengths, open_tracks
+from cherimoya.data.tracks import matched, open_tracks
 from cherimoya.data.workers import Workers, core_count
 from cherimoya.errors import DataError
 
@@ -59,7 +57,7 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
         lines = [
             line
             for track in flat([*signal, *control])
-            for line in _matched(track, chroms, aliases, genome)
+            for line in matched(track, chroms, aliases, genome)
         ]
         for line in dict.fromkeys(lines):  # two strands of a file say the same
             say(line)
@@ -91,19 +89,6 @@ def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome) -> Pl
             "assemblies: give the FASTA that the file was made with."
         )
     return places
-
-
-def _matched(track: Track, chroms: list[str], aliases: Aliases, genome: Genome) -> Iterator[str]:
-    """Give the track the genome's names; what there is to say about it."""
-    changed = aliases.of(track.lengths, str(track.path))
-    track.rename(changed)
-    check_names(track.lengths, chroms, str(track.path), genome)
-    check_lengths(track, genome, chroms)
-    if changed:
-        yield f"{track.path.name}: {named(changed)}"
-    missing = [chrom for chrom in chroms if chrom not in track.lengths]
-    if missing:
-        yield f"{track.path.name} has no {shown(missing)}: zeros there"
 
 
 def _none(places: Places) -> Places:

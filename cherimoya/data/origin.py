@@ -12,7 +12,7 @@ from cherimoya import __version__
 from cherimoya.config import to_dict
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import hdf5
-from cherimoya.data.aliases import CHOICES
+from cherimoya.data.aliases import table_of
 from cherimoya.data.sources import check_exists
 from cherimoya.errors import DataError
 
@@ -89,8 +89,7 @@ def _files(config: PrepareConfig) -> list[tuple[str, str | Path]]:
     files: list[tuple[str, str | Path]] = [("fasta", config.fasta)]
     files += [("loci", path) for path in config.loci_files]
     files += [("exclude", path) for path in config.exclude_files]
-    if config.chrom_alias not in CHOICES and Path(config.chrom_alias).is_file():
-        files.append(("chrom_alias", config.chrom_alias))
+    files += [("chrom_alias", path) for path in table_of(config.chrom_alias)]
     for key in ("signal", "control"):
         files += [(key, path) for group in getattr(config, key) for path in group]
     return files

@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -10,7 +10,9 @@ from pathlib import Path
 from cherimoya import progress
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import bam, bigwig, fragments
+from cherimoya.data.aliases import Aliases, check_names, named
 from cherimoya.data.sources import Genome, Say, check_exists, opened
+from cherimoya.data.splits import shown
 from cherimoya.data.track import Track
 from cherimoya.errors import DataError
 
@@ -88,6 +90,20 @@ def _is_number(text: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def matched(track: Track, chroms: Collection[str], aliases: Aliases, genome: Genome) -> list[str]:
+    """Give the track the genome's names; what there is to say about it on `chroms`.
+
+    Raises DataError for a track that names them otherwise, or is for another assembly.
+    """
+    changed = aliases.of(track.lengths, str(track.path))
+    track.rename(changed)
+    check_names(track.lengths, chroms, str(track.path), genome)
+    check_lengths(track, genome, chroms)
+    missing = [chrom for chrom in chroms if chrom not in track.lengths]
+    said = [f"{track.path.name}: {named(changed)}"] if changed else []
+    return said + [f"{track.path.name} has no {shown(missing)}: zeros there"] * bool(missing)
 
 
 def check_lengths(track: Track, genome: Genome, chroms: Iterable[str]) -> None:

@@ -12,22 +12,20 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**10, 2.0**-20, 1000
 
 
-def choose_precision(
-    asked: str, device: torch.device, key: str = "trainer.precision", best: str = "bf16"
-) -> str:
+def choose_precision(asked: str, device: torch.device, key: str = "trainer.precision") -> str:
     """What `key`=`asked` means on this device: bf16, fp16, tf32 or fp32.
 
-    auto is `best` on a GPU that has it, else fp32. Raises ConfigError for one that the device does
+    auto is bf16 on a GPU that has it, else fp32. Raises ConfigError for one that the device does
     not have.
     """
     gpu = device.type == "cuda"
     modern = gpu and (bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0))
     if asked == "auto":
-        return best if modern else "fp32"
+        return "bf16" if modern else "fp32"
     if asked == "fp32" or (asked == "fp16" and gpu) or modern:
         return asked
     where = torch.cuda.get_device_name(device) if gpu else "the CPU"
-    raise ConfigError(f"{key}={asked}, but {where} does not have it. Use {key}=auto.")
+    raise ConfigError(f"{key}={asked}, but {where} does not have it. Use {key}=fp32.")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:

@@ -13,9 +13,9 @@ from cherimoya.analysis.interpret.gradients import PAIRS_AT_ONCE, deep_lift_shap
 from cherimoya.analysis.interpret.ism import Mutagenesis, centred, default_batch
 from cherimoya.analysis.interpret.loci import Sequences, central, file_list, read_sequences
 from cherimoya.analysis.interpret.models import (
+    check_effects_precision,
     check_new,
     checkpoint_files,
-    choose_effects_precision,
     load_models,
     provenance,
 )
@@ -29,6 +29,7 @@ from cherimoya.data.attributions import attribution_writer, read_attributions
 from cherimoya.data.loci import N_CODE
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.extras import needed
+from cherimoya.files import owned
 from cherimoya.network import Cherimoya
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig", "modisco",
@@ -48,11 +49,17 @@ def attribute(config: AttributeConfig) -> Path:
         needed("figwig")
     if config.modisco:
         check_modisco(config.motif_file)
+    with owned(output):
+        _attribute(config, output)
+    return output
+
+
+def _attribute(config: AttributeConfig, output: Path) -> None:
     motifs_alone = config.modisco and output.exists() and not config.overwrite
     if not motifs_alone:
         check_new(output, config.overwrite)
     device = choose_device(config.device, "device")
-    precision = choose_effects_precision(config.precision, device)
+    check_effects_precision(config.precision, device)
     models = load_models(config.checkpoint, device)
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
     loci = read_sequences(config, models[0])
@@ -62,12 +69,11 @@ def attribute(config: AttributeConfig) -> Path:
         raise ConfigError(f"modisco=true: {width} bases are too few, {LEAST_WINDOW} the least.")
     loci = _without_n(loci) if config.method == "deep_lift_shap" else loci
     deltas: list[float] = []
-    method, at_once = _method(config, models, targets, precision, width, deltas)
+    method, at_once = _method(config, models, targets, width, deltas)
     files = provenance(file_list(loci, checkpoint_files(config.checkpoint)))
     settings = {
         **{k: v for k, v in to_dict(config).items() if k not in FREE},
         "sources": files["sources"],
-        "precision": precision,
         "targets": [target.name for target in targets],
         "input": loci.codes.shape[1],
     }
@@ -82,7 +88,6 @@ def attribute(config: AttributeConfig) -> Path:
             f"contributions add up to the change of the prediction within {max(deltas):.1g}"
         )
     _add(config, loci.lengths)
-    return output
 
 
 def _add(config: AttributeConfig, lengths: dict[str, int]) -> None:
@@ -167,7 +172,6 @@ def _method(
     config: AttributeConfig,
     models: Sequence[Cherimoya],
     targets: Sequence[Target],
-    precision: str,
     width: int,
     deltas: list[float],
 ) -> tuple[Method, int]:
@@ -176,7 +180,7 @@ def _method(
     if config.method == "mutagenesis":
         device = next(models[0].parameters()).device
         size = config.batch_size or default_batch(device)
-        engines = {id(m): Mutagenesis(m, targets, size, precision) for m in models}
+        engines = {id(m): Mutagenesis(m, targets, size, config.precision) for m in models}
 
         def mutagenesis(model, codes, window, controls):  # type: ignore[no-untyped-def]
             positions = range(window.start, window.stop)

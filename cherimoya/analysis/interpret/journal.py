@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.files import own
+from cherimoya.files import appearing
 
 
 def journal_path(output: Path) -> Path:
@@ -16,36 +16,25 @@ def journal_path(output: Path) -> Path:
 
 
 class Journal:
-    """The rows of `output` that are made, begun with `settings`; those of others are dropped.
-
-    A context manager: inside, no other process makes the same output.
+    """The rows of an `output` that are done, begun with `settings`; those of others are dropped.
 
     Each row is a line, so that one cut short by a kill is seen and made again. Rows are made
     `block` at a time: those of a block that is not whole are dropped, so that what follows is
     made in the same blocks as without the interruption.
-
-    Raises InUse where another process makes the same output.
     """
 
     def __init__(
         self, output: Path, settings: Mapping[str, Any], columns: int, block: int = 1
     ) -> None:
         self._path, self._columns = journal_path(output), columns
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._path, "a+")  # noqa: SIM115 - until __exit__
-        own(self._file, output)
         head = json.dumps(dict(settings), sort_keys=True)
-        self._file.seek(0)
-        first, *rows = self._file.read().split("\n")
-        if first == head and rows:
-            rows = rows[: (len(rows) - 1) // block * block]  # the last is not whole
-            self._file.truncate(sum(len(line.encode()) + 1 for line in (head, *rows)))
-        else:
-            rows = []
-            self._file.truncate(0)
-            self._file.write(f"{head}\n")
-            self._file.flush()
+        begun = self._path.read_text().split("\n") if self._path.is_file() else []
+        rows = begun[1:-1] if begun[:1] == [head] else []
+        rows = rows[: len(rows) // block * block]
         self._rows = [json.loads(row) for row in rows]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with appearing(self._path) as file:
+            file.write("\n".join([head, *rows, ""]).encode())
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -53,8 +42,8 @@ class Journal:
     def append(self, rows: np.ndarray) -> None:
         """Keep `rows` (k, columns)."""
         self._rows += rows.tolist()
-        self._file.writelines(json.dumps(row) + "\n" for row in rows.tolist())
-        self._file.flush()
+        with open(self._path, "a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows.tolist())
 
     @property
     def rows(self) -> np.ndarray:
@@ -64,9 +53,3 @@ class Journal:
     def discard(self) -> None:
         """Remove the file: what it was for is done."""
         self._path.unlink(missing_ok=True)
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()

@@ -9,10 +9,11 @@ import torch
 from cherimoya.analysis.checkpoints import find_checkpoint
 from cherimoya.config_interpret import LociConfig, SequencesConfig
 from cherimoya.data import hdf5
-from cherimoya.data.aliases import Aliases
+from cherimoya.data.aliases import Aliases, table_of
 from cherimoya.data.dataset import data_file
 from cherimoya.data.places import Places, read_places
 from cherimoya.data.sources import Genome, genome_on_disk
+from cherimoya.data.splits import shown
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.network import Cherimoya
 from cherimoya.progress import say
@@ -140,8 +141,10 @@ def _around(places: Places, genome: Genome, config: LociConfig, model: Cherimoya
     ends = np.array([genome.lengths.get(c, -1) for c in places.chrom.tolist()])
     inside = np.flatnonzero((start >= 0) & (start + window <= ends))
     if len(inside) < len(places):
-        say(f"{len(places) - len(inside):,} of {len(places):,} loci left out: not in the genome, "
-            f"or their {window} bases reach past an end of the chromosome")  # fmt: skip
+        absent = set(places.chrom.tolist()) - set(genome.lengths)
+        where = f"the genome has no {shown(sorted(absent))}, or " if absent else ""
+        say(f"{len(places) - len(inside):,} of {len(places):,} loci left out: {where}"
+            f"their {window} bases reach past an end of the chromosome")  # fmt: skip
     if not len(inside):
         raise DataError(f"loci={config.loci}: no locus whose {window} bases lie in the genome.")
     codes = np.stack([genome.codes(places.chrom[i])[start[i] : start[i] + window] for i in inside])
@@ -149,7 +152,11 @@ def _around(places: Places, genome: Genome, config: LociConfig, model: Cherimoya
     if model.n_control_tracks:
         say("the model's control tracks are set to zero: a BED file has none")
         controls = torch.zeros(len(inside), model.n_control_tracks, window)
-    files = {"loci": [str(config.loci)], "fasta": [str(config.fasta)]}
+    files = {
+        "loci": [str(config.loci)],
+        "fasta": [str(config.fasta)],
+        "chrom_alias": table_of(config.chrom_alias),
+    }
     ones = [1] * model.n_control_tracks
     chrom = places.chrom[inside]
     return Sequences(codes, chrom, start[inside], controls, ones, files, genome.lengths)

@@ -15,9 +15,9 @@ from cherimoya.analysis.interpret.journal import Journal
 from cherimoya.analysis.interpret.loci import file_list, read_sequences
 from cherimoya.analysis.interpret.models import (
     Averaged,
+    check_effects_precision,
     check_new,
     checkpoint_files,
-    choose_effects_precision,
     load_models,
     provenance,
 )
@@ -28,7 +28,7 @@ from cherimoya.config import to_dict
 from cherimoya.config_interpret import MarginalizeConfig
 from cherimoya.errors import ConfigError
 from cherimoya.extras import needed
-from cherimoya.files import appearing
+from cherimoya.files import appearing, owned
 from cherimoya.metrics import profile_jsd
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "profiles")
@@ -53,46 +53,51 @@ def marginalize(config: MarginalizeConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
-    check_new(output, config.overwrite)
+    with owned(output):
+        check_new(output, config.overwrite)
+        _marginalize_all(config, output)
+    return output
+
+
+def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
     motifs = read_motifs(config.motifs, config.motif_file)
     rival = None if config.against is None else _motif_named(config.against, motifs)
     device = choose_device(config.device, "device")
-    precision = choose_effects_precision(config.precision, device)
+    check_effects_precision(config.precision, device)
     models = load_models(config.checkpoint, device)
     found = read_sequences(config, models[0])
     _check_fit(motifs, found.codes.shape[1] - 2 * models[0].trimming)
     background = shuffled(found.codes, config.seed) if config.shuffle else found.codes
     size = config.batch_size or default_batch(device)
-    predict = Averaged(models, config.reverse_complement, size, precision)
+    predict = Averaged(models, config.reverse_complement, size, config.precision)
     files = {**file_list(found, checkpoint_files(config.checkpoint))}
     if config.motif_file:
         files["motif_file"] = [config.motif_file]
     origin = provenance(files)
     settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
-    settings |= {"sources": origin["sources"], "precision": precision}
+    settings["sources"] = origin["sources"]
     before = predict(torch.from_numpy(background))
     compared = None
     if rival is not None:
         after = _predicted(rival, background, predict, config.seed)
         compared = fold_changes(before, after)
     names = STATISTICS if rival is None else STATISTICS + PAIRED
-    with Journal(output, settings, len(names) * len(predict.signal_groups)) as journal:
-        with progress.resumable():
-            _effects(motifs, background, before, compared, predict, journal, config.seed)
-        shape = (len(motifs), len(names), -1)
-        values = dict(zip(names, journal.rows.reshape(shape).transpose(1, 0, 2), strict=True))
-        marginals = Marginals(motifs, values, len(background))
-        write_table(output, marginals, origin)
-        progress.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
-        if config.profiles:
-            strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
-            shown = {
-                motifs[i].name: _predicted(motifs[i], background, predict, config.seed)
-                for i in strongest[: config.profiles]
-            }
-            _offer_plot(output, marginals, before, shown, predict.signal_groups)
-        journal.discard()
-    return output
+    journal = Journal(output, settings, len(names) * len(predict.signal_groups))
+    with progress.resumable():
+        _effects(motifs, background, before, compared, predict, journal, config.seed)
+    shape = (len(motifs), len(names), -1)
+    values = dict(zip(names, journal.rows.reshape(shape).transpose(1, 0, 2), strict=True))
+    marginals = Marginals(motifs, values, len(background))
+    write_table(output, marginals, origin)
+    progress.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
+    if config.profiles:
+        strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
+        shown = {
+            motifs[i].name: _predicted(motifs[i], background, predict, config.seed)
+            for i in strongest[: config.profiles]
+        }
+        _offer_plot(output, marginals, before, shown, predict.signal_groups)
+    journal.discard()
 
 
 def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:

@@ -30,18 +30,14 @@ def load_models(named: Sequence[str], device: torch.device) -> list[Cherimoya]:
     return list(ensemble.models)  # type: ignore[arg-type]
 
 
-def choose_effects_precision(asked: str, device: torch.device) -> str:
-    """What precision=`asked` means for differences between predictions; says where it rounds them.
-
-    Raises ConfigError for one that the device does not have.
-    """
-    precision = choose_precision(asked, device, "precision", best="fp32")
+def check_effects_precision(precision: str, device: torch.device) -> None:
+    """Raise ConfigError for one that the device does not have; say which ones round effects."""
+    choose_precision(precision, device, "precision")
     if precision != "fp32":
         progress.say(
             f"precision={precision} rounds effects, which are small differences of predictions. "
             "Where they are weak, compare precision=fp32."
         )
-    return precision
 
 
 class Averaged:

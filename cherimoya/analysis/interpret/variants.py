@@ -14,9 +14,9 @@ from cherimoya.analysis.interpret.ism import default_batch
 from cherimoya.analysis.interpret.journal import Journal, journal_path
 from cherimoya.analysis.interpret.models import (
     Averaged,
+    check_effects_precision,
     check_new,
     checkpoint_files,
-    choose_effects_precision,
     load_models,
     provenance,
 )
@@ -31,10 +31,12 @@ from cherimoya.analysis.interpret.variants_write import Effects, write_table, wr
 from cherimoya.analysis.machine import choose_device
 from cherimoya.config import to_dict
 from cherimoya.config_interpret import VariantsConfig
+from cherimoya.data.aliases import table_of
 from cherimoya.data.loci import N_CODE
 from cherimoya.data.sources import Genome, genome_on_disk
 from cherimoya.data.variants import Variants, left_out, read_variants
 from cherimoya.errors import ConfigError
+from cherimoya.files import owned
 from cherimoya.metrics import profile_jsd
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "vcf")
@@ -48,24 +50,31 @@ def variants(config: VariantsConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
-    _check_outputs(output, config)
+    with owned(output):
+        _check_outputs(output, config)
+        _score_all(config, output)
+    return output
+
+
+def _score_all(config: VariantsConfig, output: Path) -> None:
     device = choose_device(config.device, "device")
-    precision = choose_effects_precision(config.precision, device)
+    check_effects_precision(config.precision, device)
     models = load_models(config.checkpoint, device)
     length = _input_length(config, models[0].trimming)
     if models[0].n_control_tracks:
         progress.say("the model's control tracks are set to zero")
     asked_for = read_variants(config.variants)
     size = config.batch_size or default_batch(device)
-    predict = Averaged(models, config.reverse_complement, size, precision)
+    predict = Averaged(models, config.reverse_complement, size, config.precision)
     files: dict[str, Sequence[str | Path]] = {
         "checkpoint": checkpoint_files(config.checkpoint),
         "variants": [config.variants],
         "fasta": [config.fasta],
+        "chrom_alias": table_of(config.chrom_alias),
     }
     origin = provenance(files)
     settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
-    settings |= {"sources": origin["sources"], "precision": precision}
+    settings["sources"] = origin["sources"]
     with genome_on_disk(config.fasta) as genome:
         found = renamed(asked_for, genome, config.chrom_alias, config.variants)
         status = check_variants(found, genome, length, config.variants)
@@ -76,20 +85,18 @@ def variants(config: VariantsConfig) -> Path:
             out = length - 2 * models[0].trimming
             random = random_variants(found, asked, genome, length, out, config)
         step = BATCHES_AT_ONCE * predict.batch_size // 2
-        with Journal(output, settings, 3 * len(predict.signal_groups), step) as journal:
-            with progress.resumable():
-                _score(found, asked, random, genome, length, predict, journal, step)
-            effects = Effects(
-                asked_for, status, *_columns(journal.rows, asked, len(found), predict), origin,
-                settings,
-            )  # fmt: skip
-            vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
-            write_table(output, effects)  # the last: what is there is whole
-            journal.discard()
+        journal = Journal(output, settings, 3 * len(predict.signal_groups), step)
+        with progress.resumable():
+            _score(found, asked, random, genome, length, predict, journal, step)
+    effects = Effects(
+        asked_for, status, *_columns(journal.rows, asked, len(found), predict), origin, settings
+    )
+    vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
+    write_table(output, effects)  # the last: what is there is whole
+    journal.discard()
     progress.say(f"{output}: {len(asked):,} of {len(found):,} variants scored")
     if vcf:
         progress.say(f"{vcf}: the same as INFO")
-    return output
 
 
 def effects_of(predict: Averaged, ref: np.ndarray, alt: np.ndarray) -> np.ndarray:

@@ -1,0 +1,41 @@
+"""A file that one process makes at a time."""
+
+from pathlib import Path
+
+import pytest
+
+from cherimoya import files
+from cherimoya.errors import InUse
+from cherimoya.files import owned
+
+
+def test_a_second_owner_is_refused_until_the_first_is_done(tmp_path):
+    output = tmp_path / "new" / "out.tsv"
+    with owned(output):
+        with (
+            pytest.raises(InUse, match=r"out\.tsv is being made by another process"),
+            owned(output),
+        ):
+            raise AssertionError
+        with owned(output.with_name("other.tsv")):
+            pass
+    assert not output.parent.exists()  # nothing came of it
+    with owned(output):
+        output.write_text("made")
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_a_lock_that_its_owner_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    output, real, seen = tmp_path / "out.tsv", files._taken, []
+
+    def finishing(lock):
+        if not seen:
+            Path(lock.name).unlink()  # by the owner, between our opening it and locking it
+        seen.append(lock.name)
+        return real(lock)
+
+    monkeypatch.setattr(files, "_taken", finishing)
+    with owned(output):
+        assert len(seen) == 2
+        with pytest.raises(InUse), owned(output):
+            raise AssertionError

@@ -240,13 +240,15 @@ def output_error(case: Case) -> float:
     return rms_error(fused(case, *values), composed(case, *(v.double() for v in values)))
 
 
-def full_fp32(case: Case, choice: int) -> dict[str, object]:
+def full_fp32(case: Case, choice: int = 0, gain: float = 1.0) -> dict[str, object]:
     """The block without gradients in full fp32, which the interpreter's own route does not take.
 
-    Errors of the kernels and of the formula in fp32, and what changes in a second call, in which
-    uninitialised memory holds NaN, and in examples that are alone.
+    `gain` multiplies linear1's weights and divides linear2's. Errors of the kernels and of the
+    formula in fp32, and what changes in a second call, in which uninitialised memory holds NaN, and
+    in examples that are alone.
     """
-    x, *weights = (v.detach() for v in inputs(case))
+    x, taps, up, down = (v.detach() for v in inputs(case))
+    weights = taps, gain * up, down / gain
     with launched_with(choice):
         found = full_fp32_block(case, x, *weights)
         with poisoned_allocations():

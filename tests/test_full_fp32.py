@@ -97,6 +97,14 @@ def test_a_block_is_one_operation_without_gradients_and_cublas_with_them():
         assert names_of(partial(fused, case, *values)) == ["conv_norm"]
 
 
+@pytest.mark.parametrize("channels", [512, 1024])
+def test_a_block_too_wide_for_the_kernels_is_composed(channels):
+    case = Case("cheri_block", 2, 77, channels, 4)
+    values = inputs(case, DEVICE)
+    assert names_of(partial(fused, case, *values)) == ["conv_norm"]
+    assert_accurate(case)
+
+
 def test_an_example_does_not_depend_on_its_batch():
     case = Case("cheri_block", 5, 301, 96, 16)
     x, *weights = (v.detach() for v in inputs(case, DEVICE))
@@ -151,6 +159,8 @@ def test_the_heads(case):
     assert max(map(rms_error, found, expected)) < LIMIT
     again = heads(x, weight, bias, case.cut)
     assert all(map(torch.equal, found, again))
+    with torch.enable_grad():
+        assert names_of(partial(heads, *test_heads.inputs(case, DEVICE), case.cut)) == []
 
 
 def test_the_whole_network_is_as_exact_as_on_the_cpu():
@@ -164,3 +174,35 @@ def test_the_whole_network_is_as_exact_as_on_the_cpu():
     assert set(names_of(partial(model, X.to(DEVICE)))) == {"stem", "cheri_block_full_fp32", "heads"}
     for gpu, cpu, exact in zip(found, on_cpu, expected, strict=True):
         assert rms_error(gpu.cpu(), exact) <= max(LIMIT, 3 * rms_error(cpu, exact))
+
+
+@pytest.fixture
+def network():
+    """A network, and a sequence."""
+    torch.manual_seed(0)
+    model = Cherimoya(n_filters=32, n_layers=5, trimming=20).to(DEVICE).eval()
+    X = torch.nn.functional.one_hot(torch.randint(4, (3, 300)), 4).mT.float()
+    return model, X.to(DEVICE)
+
+
+def test_gradients_are_as_exact(network):
+    model, X = network
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        model.to(dtype).zero_grad()
+        with torch.enable_grad():
+            x = X.to(dtype).requires_grad_()
+            logits, counts = model(x)
+            (logits.square().mean() + counts.sum()).backward()
+        found.append([x.grad, *(p.grad.clone() for p in model.parameters())])
+    assert max(map(rms_error, *found)) < 1e-5
+
+
+def test_derivatives_in_forward_mode_are_not_lost(network):
+    model, X = network
+    direction = torch.randn(X.shape, device=DEVICE)
+    (_, found), (_, expected) = (
+        torch.func.jvp(model.to(dtype), (X.to(dtype),), (direction.to(dtype),))
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert max(map(rms_error, found, expected)) < 1e-5

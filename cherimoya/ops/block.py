@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.conv_norm import check, fused_dilated_conv_norm
-from cherimoya.ops.dispatch import autocast, route
-from cherimoya.ops.gpu import operand_dtype, total_memory
+from cherimoya.ops.dispatch import autocast, route, wants_gradient
+from cherimoya.ops.gpu import constant_when_compiled, operand_dtype, total_memory
 from cherimoya.ops.reference import EPS
 
 # xhat is kept for the backward, one tensor a block, unless it is larger than this part of the
@@ -204,6 +204,13 @@ def _gradients(ctx: Any, dout: Tensor | None, *_: Tensor) -> tuple[Tensor | None
 fused_block.register_autograd(_gradients, setup_context=_save)
 
 
+@constant_when_compiled
+def _fits_full_fp32(device: torch.device, channels: int) -> bool:
+    from cherimoya.ops.block_launch_full_fp32 import serves
+
+    return serves(device, channels)
+
+
 def cheri_block(
     x: Tensor,
     conv_weight: Tensor,
@@ -220,8 +227,9 @@ def cheri_block(
     kernels keep x, two numbers an example and, where it is small beside the GPU's memory, the
     normalised convolution for the backward; the rest is computed again. fp32 is multiplied with
     11 significant bits, as TF32 is, if torch may (`torch.set_float32_matmul_precision("high")`).
-    If not, with 22 bits where no gradient is wanted, as three products of fp16 (weights of up to
-    4,000), else by cuBLAS between the fused kernels of the convolution with normalisation.
+    If not, with 22 bits where no gradient is wanted, as three products of fp16, in whose range
+    weights (up to 1,000) and activations (65,000) must be; else, and for the widest blocks, by
+    cuBLAS between the fused kernels of the convolution with normalisation.
 
     Parameters
     ----------
@@ -267,12 +275,12 @@ def cheri_block(
     chosen = route(x.device, x.dtype)
     if not chosen.conv_norm:
         return reference.cheri_block(x, *weights, dilation, residual_scale, eps, trim)
-    training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights))
     if chosen.block:
         size = math.prod(x.shape) * x.element_size()  # x.nbytes is not for symbolic shapes
-        keep = training and size <= KEPT_SHARE * total_memory(x.device)
+        small = size <= KEPT_SHARE * total_memory(x.device)
+        keep = small and wants_gradient(x, *weights)
         return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep)[0]
-    if chosen.inference and not training:
+    if chosen.whole(x, *weights) and _fits_full_fp32(x.device, conv_weight.shape[1]):
         return fused_block_full_fp32(x, *weights, dilation, residual_scale, eps, trim)
     return reference.cheri_block_composed(
         x, *weights, dilation, residual_scale, eps, trim, conv_norm=fused_dilated_conv_norm

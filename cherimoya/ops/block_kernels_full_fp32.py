@@ -30,14 +30,14 @@ def halves(v):
 
 
 @triton.jit
-def gelu(h, SCALE: tl.constexpr, FAST: tl.constexpr):
-    """SCALE * gelu(h / SCALE), of which gelu(h) = h sigmoid(2 sqrt(2 / pi) (h + 0.044715 h^3)).
+def gelu_of_scaled(h, SCALE: tl.constexpr, LOG_SCALE: tl.constexpr, FAST: tl.constexpr):
+    """gelu(h / SCALE), of which gelu(x) = x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
 
     FAST: by the GPU's own exponential and reciprocal, each with an error in its last bit.
     """
     LINEAR: tl.constexpr = -2 * 0.7978845608028654 * 1.4426950408889634 / SCALE  # of log2
     CUBIC: tl.constexpr = LINEAR * 0.044715 / (SCALE * SCALE)
-    d = 1.0 + tl.exp2(h * (h * h * CUBIC + LINEAR))
+    d = SCALE + tl.exp2(h * (h * h * CUBIC + LINEAR) + LOG_SCALE)
     if FAST:
         inverse = tl.inline_asm_elementwise(
             "rcp.approx.ftz.f32 $0, $1;", "=f,f", [d], dtype=tl.float32, is_pure=True, pack=1
@@ -109,12 +109,12 @@ def block_full_fp32_fwd_kernel(
     L, window, trim, d, tiles, parts, eps, unscale,
     C: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr, HP: tl.constexpr, HS: tl.constexpr,
     BM: tl.constexpr, STAGES: tl.constexpr, PARTS: tl.constexpr, SCALE: tl.constexpr,
-    FAST: tl.constexpr, PDL: tl.constexpr,
+    LOG_SCALE: tl.constexpr, FAST: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out = x + linear2(gelu(linear1(xhat))) for BM rows of one example.
 
     x (N, L, C) of which rows trim .. trim + window; out (N, window, C). The tables (4, HP, CA + CB)
-    hold SCALE times linear1's weights; `unscale` brings the sums over linear2's back.
+    hold SCALE times the weights; `unscale` brings the sums over linear2's back.
     """
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
@@ -137,25 +137,25 @@ def block_full_fp32_fwd_kernel(
     down = tables + 2 * HP * CP
     down_low = tables + 3 * HP * CP
     for first in tl.range(0, HP, HS, num_stages=STAGES, disable_licm=True):
-        high = tl.trans(load_table(up, first, CP, 0, HS, CA))
-        pre = tl.dot(va_low, high)
+        wa = tl.trans(load_table(up, first, CP, 0, HS, CA))
+        pre = tl.dot(va_low, wa)
         pre = tl.dot(va_high, tl.trans(load_table(up_low, first, CP, 0, HS, CA)), pre)
-        pre = tl.dot(va_high, high, pre)
         if CB > 0:
-            high = tl.trans(load_table(up, first, CP, CA, HS, CB))
-            pre = tl.dot(vb_low, high, pre)
+            wb = tl.trans(load_table(up, first, CP, CA, HS, CB))
+            pre = tl.dot(vb_low, wb, pre)
             pre = tl.dot(vb_high, tl.trans(load_table(up_low, first, CP, CA, HS, CB)), pre)
-            pre = tl.dot(vb_high, high, pre)
-        act_high, act_low = halves(gelu(pre, SCALE, FAST))
-        high = load_table(down, first, CP, 0, HS, CA)
-        share = tl.dot(act_low, high)
+            pre = tl.dot(vb_high, wb, pre)
+        pre = tl.dot(va_high, wa, pre)
+        act_high, act_low = halves(gelu_of_scaled(pre, SCALE, LOG_SCALE, FAST))
+        wa = load_table(down, first, CP, 0, HS, CA)
+        share = tl.dot(act_low, wa)
         share = tl.dot(act_high, load_table(down_low, first, CP, 0, HS, CA), share)
-        acc_a += tl.dot(act_high, high, share)
+        acc_a += tl.dot(act_high, wa, share)
         if CB > 0:
-            high = load_table(down, first, CP, CA, HS, CB)
-            share = tl.dot(act_low, high)
+            wb = load_table(down, first, CP, CA, HS, CB)
+            share = tl.dot(act_low, wb)
             share = tl.dot(act_high, load_table(down_low, first, CP, CA, HS, CB), share)
-            acc_b += tl.dot(act_high, high, share)
+            acc_b += tl.dot(act_high, wb, share)
     x += trim * C
     store_rows(out, row, window, load_rows(x, row, window, C, 0, CA) + acc_a * unscale, C, 0, CA)
     if CB > 0:

@@ -1,6 +1,5 @@
 """Launches of the block's forward in full fp32, see `block_kernels_full_fp32`."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -28,7 +27,8 @@ FORWARD: list[Config] = [
     )
 ]  # fmt: skip
 CAPPED_COLUMNS = 128  # beyond, a program's rows do not fit in `registers`
-WEIGHT_SCALE = 2.0**4  # weights down to 2^-9 keep 22 bits; those beyond 2^11 have no place in fp16
+LOG_SCALE = 6  # times 2^6, weights down to 2^-9 keep 22 bits; 2^10 is the first beyond fp16
+SCALE = 2.0**LOG_SCALE
 
 
 def block_forward(
@@ -72,7 +72,7 @@ def stats_and_tables(
     kernels.block_full_fp32_stats_kernel[(n * march.tiles + weight_programs,)](
         x, conv_weight, parts.mean, parts.m2, parts.count, linear1_weight, linear2_weight, tables,
         length, dilation, march.lanes, march.blocks, n * march.tiles,
-        H=hidden, CP=padded_channels, HP=padded_rows, BLOCK=WEIGHT_BLOCK, SCALE=WEIGHT_SCALE,
+        H=hidden, CP=padded_channels, HP=padded_rows, BLOCK=WEIGHT_BLOCK, SCALE=SCALE,
         **march.options, **dependent_launch(x.device),
     )  # fmt: skip
     return parts.few(), tables
@@ -100,7 +100,8 @@ def products(
                 products, big, conv_weight, given, tables, dilation, residual_scale, eps, trim
             )
 
-        config = _best(x, tables, rehearse)
+        key = key_of(x, H=tables.shape[1])
+        config = tuning.best("block_full_fp32_fwd", key, _fitting(x.device, channels), rehearse)
     window = length - 2 * trim
     out = x.new_empty(n, window, channels)
     tiles = triton.cdiv(window, config["rows"])
@@ -108,19 +109,24 @@ def products(
     kernels.block_full_fp32_fwd_kernel[(n * tiles,)](
         x, conv_weight, parts.mean, parts.m2, parts.count, tables, out,
         length, window, trim, dilation, tiles, parts.tiles, eps,
-        residual_scale / WEIGHT_SCALE**2,
+        residual_scale / SCALE,
         C=channels, CA=first, CB=second, HP=tables.shape[1], HS=config["hidden"],
         BM=config["rows"], STAGES=config["stages"], PARTS=padded(parts.tiles),
-        SCALE=WEIGHT_SCALE, FAST=fast_tanh(x.device),
+        SCALE=SCALE, LOG_SCALE=LOG_SCALE, FAST=fast_tanh(x.device),
         num_warps=config["num_warps"], num_stages=config["stages"],
         maxnreg=config["registers"] or None, **dependent_launch(x.device),
     )  # fmt: skip
     return out
 
 
-def _best(x: Tensor, tables: Tensor, rehearse: Callable[[], Run]) -> Config:
-    """The launch options for x (N, L, C), of the choices that the GPU has room for."""
-    _, rows, columns = tables.shape
+def serves(device: torch.device, channels: int) -> bool:
+    """Whether the GPU has room for these kernels: not for the widest blocks."""
+    return bool(_fitting(device, channels))
+
+
+def _fitting(device: torch.device, channels: int) -> list[Config]:
+    """The choices that the GPU has room for."""
+    columns = sum(column_widths(channels))
     possible = [
         choice
         for choice in FORWARD
@@ -128,11 +134,9 @@ def _best(x: Tensor, tables: Tensor, rehearse: Callable[[], Run]) -> Config:
         and (columns <= CAPPED_COLUMNS or not choice["registers"])
     ]
     # both halves of the rows that stay, and of the pairs of tiles that stream through
-    needed = [
-        4 * columns * (choice["rows"] + 2 * choice["hidden"] * choice["stages"])
+    return [
+        choice
         for choice in possible
+        if 4 * columns * (choice["rows"] + 2 * choice["hidden"] * choice["stages"])
+        <= shared_memory(device)
     ]
-    room = shared_memory(x.device)
-    fitting = [choice for choice, size in zip(possible, needed, strict=True) if size <= room]
-    smallest = possible[needed.index(min(needed))]
-    return tuning.best("block_full_fp32_fwd", key_of(x, H=rows), fitting or [smallest], rehearse)

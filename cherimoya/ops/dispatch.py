@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from cherimoya.errors import ConfigError
 from cherimoya.ops.gpu import (
@@ -30,6 +31,10 @@ class Route:
     inference: bool  # the same where no gradients are wanted
     why: str  # for people, in a few words
 
+    def whole(self, *inputs: Tensor) -> bool:
+        """Whether they run whole blocks, the stem and the heads of these inputs."""
+        return self.block or (self.inference and not wants_gradient(*inputs))
+
 
 def route(device: torch.device, dtype: torch.dtype) -> Route:
     """Which implementation serves tensors of this dtype on this device, and why.
@@ -43,12 +48,16 @@ def route(device: torch.device, dtype: torch.dtype) -> Route:
     ConfigError
         If CHERIMOYA_KERNELS has another value, or asks for kernels that cannot run.
     """
-    return Route(*_decide(device, dtype))
+    if forward_ad._current_level >= 0:
+        return Route(False, False, False, "PyTorch, for derivatives in forward mode")
+    kernels, why = _decide(device, dtype)
+    whole = kernels == "whole"
+    return Route(kernels != "none", whole, whole or kernels == "inference", why)
 
 
 @constant_when_compiled  # it asks for much that a compiler cannot follow
-def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, bool, str]:
-    """The fields of `route`'s answer."""
+def _decide(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+    """What kernels run: none, conv_norm, inference of all besides, or the whole; and why."""
     choice = os.environ.get("CHERIMOYA_KERNELS", "")
     if choice and choice not in CHOICES:
         raise ConfigError(
@@ -56,7 +65,7 @@ def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, bool,
             "by device."
         )
     if choice == "reference":
-        return False, False, False, "PyTorch (CHERIMOYA_KERNELS=reference)"
+        return "none", "PyTorch (CHERIMOYA_KERNELS=reference)"
     obstacle = _obstacle(device, dtype)
     if obstacle and choice:
         raise ConfigError(
@@ -65,13 +74,15 @@ def _decide(device: torch.device, dtype: torch.dtype) -> tuple[bool, bool, bool,
     if obstacle:
         if device.type == "cuda":
             say_once(f"PyTorch instead of the fused kernels: {obstacle}")
-            return False, False, False, f"PyTorch: {obstacle}"
-        return False, False, False, f"PyTorch, on the {device.type.upper()}"
+            return "none", f"PyTorch: {obstacle}"
+        return "none", f"PyTorch, on the {device.type.upper()}"
     if full_precision(device, dtype):
         why = "fused convolution and normalisation, products in full fp32 by cuBLAS"
-        return True, False, not torch.version.hip, why
+        if torch.version.hip:
+            return "conv_norm", why
+        return "inference", f"{why}; predictions by fused blocks"
     forced = f" (CHERIMOYA_KERNELS={choice})" if choice else ""
-    return True, True, True, f"fused blocks in {_name(dtype)}{forced}"
+    return "whole", f"fused blocks in {_name(dtype)}{forced}"
 
 
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -95,6 +106,11 @@ def _triton_is_installed() -> bool:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def wants_gradient(*inputs: Tensor) -> bool:
+    """Whether autograd follows an operation on these."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
 
 
 def autocast(x: Tensor) -> Tensor:

@@ -269,7 +269,8 @@ def heads(x: Tensor, weight: Tensor, bias: Tensor, cut: int) -> tuple[Tensor, Te
 
     The logits are a convolution over positions with padding k // 2; the window is what is left
     of it, and of x, without `cut` positions on each side. By fused kernels where the blocks are,
-    with up to 256 channels and 4 groups; elsewhere by `heads_composed`.
+    with up to 256 channels and 4 groups; elsewhere by `heads_composed`. fp32 is multiplied as TF32,
+    if torch may; else in full, by the kernels only where no gradient is wanted.
 
     Parameters
     ----------
@@ -293,9 +294,7 @@ def heads(x: Tensor, weight: Tensor, bias: Tensor, cut: int) -> tuple[Tensor, Te
     """
     _check(x, weight, bias, cut)
     fits = 0 < x.shape[2] <= MOST_CHANNELS and 0 < len(weight) <= MOST_GROUPS
-    chosen = route(x.device, x.dtype)
-    training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
-    if fits and (chosen.block or (chosen.inference and not training)):
+    if fits and route(x.device, x.dtype).whole(x, weight, bias):
         return fused_heads(x, weight, bias, cut)
     return heads_composed(x, weight, bias, cut)
 

@@ -112,9 +112,10 @@ def cheri_block(
 
 
 def _by_hand(x: Tensor) -> bool:
-    """Whether the hand-written gradients serve x; a compiler does better with the formulas."""
+    """Whether the hand-written gradients serve x: not forward mode, nor a compiler."""
     supported = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    return supported and not torch.compiler.is_compiling()
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
+    return supported and not forward_mode and not torch.compiler.is_compiling()
 
 
 class _CheriBlock(torch.autograd.Function):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cherimoya.ops import reference
-from cherimoya.ops.dispatch import DTYPES, route
+from cherimoya.ops.dispatch import DTYPES, route, wants_gradient
 from cherimoya.ops.gpu import fast_tanh, full_precision, interpreting, multiprocessors
 
 WIDEST = 256  # channels; a convolution of more is PyTorch's
@@ -119,7 +119,8 @@ def stem(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """gelu_tanh(conv1d(X, weight, bias, padding=K // 2)), channels last.
 
     On a GPU by fused kernels that never store the windows of X, forward and backward; elsewhere,
-    and where X wants a gradient, by `reference.stem`. fp32 is multiplied as TF32, if torch may.
+    and where X wants a gradient, by `reference.stem`. fp32 is multiplied as TF32, if torch may;
+    else in full, by the kernels only where no gradient is wanted.
 
     Parameters
     ----------
@@ -140,13 +141,10 @@ def stem(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     _check(X, weight, bias)
     dtype = _output_dtype(X)
-    chosen = route(X.device, dtype)
-    training = torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad)
-    fused = chosen.block or (chosen.inference and not training)
-    wants_gradient = X.requires_grad and torch.is_grad_enabled()
-    if wants_gradient or weight.shape[0] > WIDEST or not fused:
-        return reference.stem(X, weight, bias)
-    return fused_stem(X, weight, bias, dtype)
+    fits = weight.shape[0] <= WIDEST and not wants_gradient(X)
+    if fits and route(X.device, dtype).whole(weight, bias):
+        return fused_stem(X, weight, bias, dtype)
+    return reference.stem(X, weight, bias)
 
 
 def _output_dtype(X: Tensor) -> torch.dtype:

@@ -1,0 +1,117 @@
+"""Which implementation serves an operation in full fp32 on a GPU: told without one."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+from cherimoya.network import Cherimoya
+from cherimoya.ops import block, heads, stem
+from cherimoya.ops.dispatch import Route, route
+
+FULL_FP32 = Route(conv_norm=True, block=False, inference=True, why="")
+
+
+class Taken(Exception):  # noqa: N818 - no error
+    """An implementation was chosen."""
+
+
+def chosen(call: Callable[[], object]) -> str:
+    with pytest.raises(Taken) as taken:
+        call()
+    return str(taken.value)
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Every implementation raises its name; `route` answers as on a GPU without TF32."""
+
+    def take(place, name: str) -> None:
+        def implementation(*_: object, **__: object) -> None:
+            raise Taken(name)
+
+        monkeypatch.setattr(place, name, implementation)
+
+    for place in (block, heads, stem):
+        monkeypatch.setattr(place, "route", lambda *_: FULL_FP32)
+    for name in ("fused_block", "fused_block_full_fp32"):
+        take(block, name)
+    take(block.reference, "cheri_block_composed")
+    take(heads, "fused_heads")
+    take(heads, "heads_composed")
+    take(stem, "fused_stem")
+    take(stem.reference, "stem")
+    monkeypatch.setattr(block, "_fits_full_fp32", lambda *_: True)
+    return monkeypatch
+
+
+BLOCK = (2, 9, 4), (3, 4), (8, 4), (4, 8)
+HEADS = (2, 9, 4), (1, 4, 3), (1,)
+STEM = (2, 4, 9), (4, 4, 3), (4,)
+CALLS = {
+    "block": (BLOCK, lambda v: block.cheri_block(*v, 1, 0.15)),
+    "heads": (HEADS, lambda v: heads.heads(*v, 1)),
+    "stem": (STEM, lambda v: stem.stem(*v)),
+}
+FUSED = {"block": "fused_block_full_fp32", "heads": "fused_heads", "stem": "fused_stem"}
+COMPOSED = {"block": "cheri_block_composed", "heads": "heads_composed", "stem": "stem"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_full_fp32_is_fused_unless_something_wants_a_gradient(name, taken):
+    shapes, call = CALLS[name]
+    values = [torch.randn(shape) for shape in shapes]
+    assert chosen(lambda: call(values)) == FUSED[name]
+    for value in values:
+        value.requires_grad_()
+        assert chosen(lambda: call(values)) == COMPOSED[name]
+        with torch.no_grad():
+            assert chosen(lambda: call(values)) == FUSED[name]
+        value.requires_grad_(False)
+
+
+def test_a_block_that_no_gpu_has_room_for_is_composed(taken):
+    shapes, call = CALLS["block"]
+    taken.setattr(block, "_fits_full_fp32", lambda *_: False)
+    with torch.no_grad():
+        assert chosen(lambda: call([torch.randn(s) for s in shapes])) == "cheri_block_composed"
+
+
+def test_the_widest_blocks_are_left_to_cublas(monkeypatch):
+    pytest.importorskip("triton")
+    from cherimoya.ops import block_launch_full_fp32 as launch
+
+    for kilobytes, widest in ((99, 192), (163, 256), (227, 256)):
+        monkeypatch.setattr(launch, "shared_memory", lambda _, kb=kilobytes: kb * 1024)
+        served = [c for c in (8, 96, 192, 256, 512, 1024) if launch.serves(torch.device("cuda"), c)]
+        assert served[-1] == widest
+        assert served == sorted(served)
+
+
+def test_derivatives_in_forward_mode_are_pytorchs(monkeypatch):
+    monkeypatch.setattr("cherimoya.ops.dispatch._decide", lambda *_: ("whole", ""))
+    device = torch.device("cpu")
+    assert route(device, torch.float32).block
+    with forward_ad.dual_level():
+        assert not route(device, torch.float32).conv_norm
+    tangents = []
+
+    def seen(x: torch.Tensor) -> torch.Tensor:
+        tangents.append(route(device, x.dtype).conv_norm)
+        return x
+
+    torch.func.jvp(seen, (torch.ones(2),), (torch.ones(2),))
+    assert tangents == [False]
+
+
+def test_derivatives_in_forward_mode_are_those_of_differences():
+    torch.manual_seed(0)
+    model = Cherimoya(n_filters=8, n_layers=3, trimming=20).double().eval()
+    X, direction = torch.rand(2, 4, 100).double(), torch.randn(2, 4, 100).double()
+    _, tangents = torch.func.jvp(model, (X,), (direction,))
+    step = 1e-6
+    for tangent, after, before in zip(
+        tangents, model(X + step * direction), model(X - step * direction), strict=True
+    ):
+        torch.testing.assert_close(tangent, (after - before) / (2 * step), rtol=1e-5, atol=1e-8)

@@ -191,7 +191,7 @@ def test_gradients_are_as_exact(network):
     for dtype in (torch.float32, torch.float64):
         model.to(dtype).zero_grad()
         with torch.enable_grad():
-            x = X.to(dtype).requires_grad_()
+            x = X.to(dtype, copy=True).requires_grad_()
             logits, counts = model(x)
             (logits.square().mean() + counts.sum()).backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]

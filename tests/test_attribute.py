@@ -172,7 +172,7 @@ def test_other_settings_begin_anew(asked, monkeypatch, tmp_path):
     assert read_attributions(asked().output).sequence.shape == (3, 10)
 
 
-def test_a_bed_file_and_a_genome(toy: Toy, model, tmp_path):
+def test_a_bed_file_and_a_genome(toy: Toy, model, tmp_path, capsys):
     bigtools = pytest.importorskip("pybigtools")
     toy.bed("chrA\t1000\t1001", "chrA\t1010\t1011", "chrA\t10\t11", "chrZ\t500\t600")
     config = configured(
@@ -181,6 +181,9 @@ def test_a_bed_file_and_a_genome(toy: Toy, model, tmp_path):
         output=str(tmp_path / "bed.h5"), method="gradient",
     )  # fmt: skip
     app.attribute(config)
+    said = capsys.readouterr().out
+    assert "1 of 4 loci left out: the genome has no chrZ" in said
+    assert "1 of 4 loci left out: the 200 bases around them reach past an end" in said
     found = read_attributions(config.output)
     assert found.start.tolist() == [990, 1000]
     assert "".join("ACGT"[c] for c in found.sequence[0]) == toy.bases["chrA"][990:1010]

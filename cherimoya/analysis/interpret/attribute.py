@@ -227,7 +227,7 @@ def _offer_logos(output: Path, loci: int) -> None:
         found = read_attributions(output)
         shown = min(loci, len(found.sequence))
         for path in logo_pages(found, loci, output):
-            progress.say(f"{path}: the {shown} loci with the strongest bases")
+            progress.say(f"{path}: loci with the strongest bases ({shown})")
     except ImportError as error:
         progress.say(f"no logos: {error}. pip install 'cherimoya-train[plots]'")
     except CherimoyaError as error:

@@ -140,11 +140,15 @@ def _around(places: Places, genome: Genome, config: LociConfig, model: Cherimoya
     start = places.center - window // 2
     ends = np.array([genome.lengths.get(c, -1) for c in places.chrom.tolist()])
     inside = np.flatnonzero((start >= 0) & (start + window <= ends))
-    if len(inside) < len(places):
-        absent = set(places.chrom.tolist()) - set(genome.lengths)
-        where = f"the genome has no {shown(sorted(absent))}, or " if absent else ""
-        say(f"{len(places) - len(inside):,} of {len(places):,} loci left out: {where}"
-            f"their {window} bases reach past an end of the chromosome")  # fmt: skip
+    absent = sorted({c for c in places.chrom.tolist() if c not in genome.lengths})
+    elsewhere = int((ends < 0).sum())
+    past = len(places) - len(inside) - elsewhere
+    for n, why in (
+        (elsewhere, f"the genome has no {shown(absent)}"),
+        (past, f"the {window} bases around them reach past an end of the chromosome"),
+    ):
+        if n:
+            say(f"{n:,} of {len(places):,} loci left out: {why}")
     if not len(inside):
         raise DataError(f"loci={config.loci}: no locus whose {window} bases lie in the genome.")
     codes = np.stack([genome.codes(places.chrom[i])[start[i] : start[i] + window] for i in inside])

@@ -10,6 +10,8 @@ from cherimoya.network import Cherimoya
 from cherimoya.ops import block, heads, stem
 from cherimoya.ops.dispatch import Route, route
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own
+
 FULL_FP32 = Route(conv_norm=True, block=False, inference=True, why="")
 
 

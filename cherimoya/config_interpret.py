@@ -44,6 +44,11 @@ class LociConfig(AskedModels):
             raise ConfigError(
                 f"data.path={self.data.path} and loci={self.loci} both name loci. Give one."
             )
+        if self.chrom_alias != "none" and self.loci is None:
+            raise ConfigError(
+                f"chrom_alias={self.chrom_alias} is for loci=<BED file>: a prepared file has the "
+                "genome's names. Leave it out."
+            )
         if self.chroms == []:
             raise ConfigError("chroms=[] is empty. Name chromosomes, or null for all.")
 

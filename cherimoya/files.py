@@ -70,14 +70,18 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
 def owned(output: Path) -> Iterator[None]:
     """Own a file that is being made, and what lies beside it while it is not whole.
 
-    Raises InUse if another process makes it.
+    Its folder is made; one that nothing came into goes again. Raises InUse if another process
+    makes the same file.
     """
     path = output.with_name(f".{output.name}.lock")
-    new = not path.parent.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in path.parents if not folder.exists()]
     with ExitStack() as stack:
         while True:
-            lock = stack.enter_context(open(path, "a"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = stack.enter_context(open(path, "a"))
+            except FileNotFoundError:  # another owner removed the folder again
+                continue
             if not _taken(lock):
                 raise InUse(
                     f"output={output} is being made by another process. Wait until it ends, or "
@@ -89,9 +93,9 @@ def owned(output: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
-            if new:
+            for folder in made:
                 with suppress(OSError):  # not empty
-                    path.parent.rmdir()
+                    folder.rmdir()
 
 
 def _is_named(file: IO[str], path: Path) -> bool:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cherimoya.captured import CapturedModel
+from cherimoya.errors import DataError
 from cherimoya.metrics import group_softmax
-from cherimoya.training.precision import choose_precision, computing_in
+from cherimoya.training.precision import check_precision, computing_in
 from cherimoya.wrappers import expected_counts
 
 BASES = "ACGT"
@@ -97,14 +98,14 @@ def predict(
         raise ValueError(f"X_ctl has {len(control)} rows, but X has {len(X)}")
     groups: list[int] = list(model.signal_groups)  # type: ignore[arg-type]
     with _at_work(model, device) as here:
-        chosen = choose_precision(precision, here, "precision")
+        check_precision(precision, here)
         run = CapturedModel(model)
         parts = []
         for start in range(0, len(X), batch_size):
             rows = slice(start, start + batch_size)
             x = X[rows].to(here, torch.float32)
             c = None if control is None else control[rows].to(here, torch.float32)
-            parts.append(predict_batch(run, x, c, batch_size, chosen))
+            parts.append(predict_batch(run, x, c, batch_size, precision))
         if not parts:
             raise ValueError("X is empty: there is nothing to predict")
     logits, log_counts = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -125,7 +126,19 @@ def predict_batch(
             X_ctl = torch.cat([X_ctl, X_ctl.new_zeros(batch_size - n, *X_ctl.shape[1:])])
     with computing_in(precision, X.device):
         logits, log_counts = run(X, X_ctl)
-    return logits[:n].float().cpu(), log_counts[:n].float().cpu()
+    log_counts = log_counts[:n].float().cpu()
+    check_finite(log_counts)
+    return logits[:n].float().cpu(), log_counts
+
+
+def check_finite(answers: Tensor) -> None:
+    """Raise DataError where a model's answers, any of them, are not finite."""
+    if not answers.isfinite().all():
+        raise DataError(
+            "the model's answers are not finite: it diverged in training, or its weights (over "
+            "1,000) or activations are beyond the range of fp16, in which a GPU multiplies. "
+            "CHERIMOYA_KERNELS=reference in the environment leaves that to PyTorch."
+        )
 
 
 def one_hot(sequences: str | Sequence[str]) -> Tensor:

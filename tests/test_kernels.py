@@ -182,7 +182,9 @@ FULL_FP32 = [
 @pytest.mark.parametrize("case", FULL_FP32, ids=str)
 def test_a_block_in_full_fp32_from_products_of_halves(case, interpreter):
     found = interpreter.check("full_fp32", case)
-    assert found["error"] <= max(1e-6, FORMULA_FACTOR * found["formula"])
+    # Where the normalised input is all small, its low halves are among fp16's least numbers.
+    limit = 1e-6 if case.std < 1e-2 else 5e-7
+    assert found["error"] <= max(limit, FORMULA_FACTOR * found["formula"])
     assert found["repeated"]
     assert all(found["alone"])
 

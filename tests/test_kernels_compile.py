@@ -79,13 +79,15 @@ def plain(capability, dtype, C, widths, single):
     if single:
         from cherimoya.ops import block_kernels_full_fp32 as full
 
-        tables, scale = {"tables": "*fp16"}, {"SCALE": 64.0}
+        from cherimoya.ops.block_launch_full_fp32 import LOG_SCALE, SCALE
+
+        tables, scale = {"tables": "*fp16"}, {"SCALE": SCALE}
         yield (full.block_full_fp32_stats_kernel,
                {"x": x, "weight": f32, **parts, "w1": f32, "w2": f32, **tables},
                {**march, **scale, "H": 2 * C, "CP": sum(widths), "HP": 192, "BLOCK": 1024})
         yield (full.block_full_fp32_fwd_kernel,
                {"x": x, "weight": f32, **parts, **tables, "out": x},
-               {**gemm, **scale, "LOG_SCALE": 6, "HS": 32, "PARTS": 32})
+               {**gemm, **scale, "LOG_SCALE": LOG_SCALE, "HS": 32, "PARTS": 32})
     yield (block.scale_to_half_kernel, {"x": f32, "y": "*fp16", "scales": f32},
            {"TILE": 64 * C, "BLOCK": 8192, **pdl})
     yield (block.block_reduce_kernel,

@@ -215,6 +215,20 @@ def test_more_examples_than_a_grid_has_rows(op, mode):
     assert_accurate(Case(op, 65537, 2, 24, 256), mode)
 
 
+@pytest.mark.parametrize(
+    ("mode", "channels"), [(mode, c) for mode in ("bf16", "fp16", "tf32") for c in (64, 96, 128)],
+    indirect=["mode"],
+)  # fmt: skip
+@pytest.mark.parametrize("kernels", ["triton", "portable"], indirect=True)
+def test_many_tiles_a_program_repeat_every_bit(mode, channels, kernels):
+    case = Case("cheri_block", 128, 2114, channels, 16, dtype=mode.dtype)
+    values = [v.detach() for v in inputs(case, DEVICE)]
+    with torch.no_grad():
+        first = fused(case, *values)
+        for _ in range(20):
+            assert torch.equal(first, fused(case, *values))
+
+
 @in_modes("bf16")
 def test_three_hidden_units_a_channel(mode):
     assert_accurate(Case("cheri_block", 3, 301, 24, 16, trim=5, expansion=3), mode)

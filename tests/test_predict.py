@@ -75,7 +75,7 @@ def tiled(net, toy: Toy, chrom: str):
 def test_tiles_are_the_models_predictions_base_for_base(genome, predicted):
     folder, said = predicted()
     assert sorted(p.name for p in folder.iterdir()) == [
-        ".lock", "predictions.json", *(f"track_{i}.expected.bw" for i in range(3)),
+        "predictions.json", *(f"track_{i}.expected.bw" for i in range(3)),
     ]  # fmt: skip
     for chrom, length in LENGTHS.items():
         expected, _ = tiled(model(), genome, chrom)
@@ -311,3 +311,24 @@ def test_a_control_track_of_another_assembly_is_refused(genome, predicted):
         "chroms=[chrC]", f"control=[[{genome.folder}/plus.bw,{genome.folder}/some.bw]]"
     )
     assert "some.bw has no chrC: zeros there" in said
+
+
+def test_what_is_there_stays_until_the_inputs_are_checked(genome, predicted):
+    folder, _ = predicted("chroms=[chrC]")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(CherimoyaError, match=r"chrom_alias=gone\.tsv: no such file"):
+        predicted("chroms=[chrC]", "overwrite=true", "chrom_alias=gone.tsv")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    _, said = predicted("chroms=[chrC]", "chrom_alias=auto")  # nothing to rename
+    assert said == [f"done already: {folder}"]
+
+
+def test_names_of_other_chromosomes_are_proposed_too(genome, predicted):
+    model(controls=2).save(genome.folder / "model.pt")
+    for name, values in (("p.bw", genome.plus), ("m.bw", genome.minus)):
+        genome.bigwig(name, {"A": values["chrA"], "B": values["chrB"]})
+    control = f"control=[[{genome.folder}/p.bw,{genome.folder}/m.bw]]"
+    with pytest.raises(CherimoyaError, match=r"Proposal: A is chrA, B is chrB\. Accept it"):
+        predicted("chroms=[chrC]", control)
+    _, said = predicted("chroms=[chrC]", control, "chrom_alias=auto")
+    assert "p.bw has no chrC: zeros there" in said

@@ -12,7 +12,8 @@ from test_wrappers import GROUPS, model, sequences
 
 import cherimoya
 from cherimoya import Cherimoya, Ensemble, predict
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.analysis.interpret.ism import saturation_mutagenesis
+from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.wrappers import ExpectedCountsWrapper
 
 
@@ -122,6 +123,19 @@ def test_the_model_is_left_as_it_was():
     assert net.training
     with pytest.raises(ConfigError, match=r"^precision=bf16"):
         predict(net, sequences(), precision="bf16")
+    for wrong in ("auto", "bfloat16"):
+        with pytest.raises(ConfigError, match=rf"^precision={wrong}: must be one of fp32, tf32"):
+            predict(net, sequences(), precision=wrong)
+
+
+def test_answers_that_are_not_finite_are_refused():
+    net = model()
+    with torch.no_grad():
+        net.blocks[0].linear1.weight[0, 0] = torch.inf
+    with pytest.raises(DataError, match="answers are not finite: it diverged"):
+        predict(net, sequences())
+    with pytest.raises(DataError, match="answers are not finite"):
+        saturation_mutagenesis(net, sequences(1), window=slice(40, 42))
 
 
 def test_an_ensemble_predicts_too():

@@ -513,7 +513,20 @@ def test_a_truncated_gzip_is_named(toy: Toy, asked):
         app.variants(asked())
 
 
+def test_tables_that_share_a_vcf_have_one_owner(toy: Toy, asked, monkeypatch):
+    vcf(toy, *snvs(toy, 500))
+    one, other = (str(toy.folder / f"same.{end}") for end in ("tsv", "txt"))
+    monkeypatch.setattr(app, "_score_all", lambda *_: app.variants(asked(output=other)))
+    with pytest.raises(InUse, match=r"same\.vcf is being made by another process"):
+        app.variants(asked(output=one))
+
+
 def test_outputs_do_not_fall_on_inputs(toy: Toy, asked):
+    with pytest.raises(CherimoyaError, match=r"a folder\. Name the file to write"):
+        app.variants(asked(output=str(toy.folder)))
+    (toy.folder / "file").write_text("")
+    with pytest.raises(CherimoyaError, match=r"file/x\.tsv: .*/file is a file"):
+        app.variants(asked(output=str(toy.folder / "file" / "x.tsv")))
     vcf(toy, ("chrA", 1000, ".", "A", "C"))
     with pytest.raises(CherimoyaError, match=r"v\.vcf would be overwritten by .*or set vcf=false"):
         app.variants(asked(output=str(toy.folder / "v.tsv")))

@@ -33,10 +33,10 @@ from cherimoya.config_evaluate import EvaluateConfig
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import place
 from cherimoya.errors import ConfigError
-from cherimoya.files import write_json
+from cherimoya.files import owned, write_json
 from cherimoya.logged import METRICS
 from cherimoya.training.evaluation import Scores, evaluate
-from cherimoya.training.precision import choose_precision
+from cherimoya.training.precision import check_precision
 
 Say = Callable[[str], None]
 
@@ -49,11 +49,18 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = progress.say) -> Pat
     """
     folder = Path(config.output)
     _check_output(folder, config.overwrite)
+    with owned(folder / SCORES):
+        _evaluate(config, folder, say)
+    return folder
+
+
+def _evaluate(config: EvaluateConfig, folder: Path, say: Say) -> None:
     found = [find_checkpoint(named) for named in config.checkpoint]
     if config.data.in_window is None:
         trained_window(found, "data.in_window")  # complains where the runs disagree
     device = choose_device(config.device, "device")
-    precision = choose_precision(config.precision, device, "precision")
+    precision = config.precision
+    check_precision(precision, device)
     model = load_ensemble(found, device)
     dataset, split = load_scored(config, found[0], model.trimming, say)
     check_fits(dataset, model, found[0])
@@ -73,7 +80,6 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = progress.say) -> Pat
         predict, source, rows, label, config.batch_size, precision, label_of_progress="scoring"
     )
     columns = {"model": scores, **columns}
-    folder.mkdir(parents=True, exist_ok=True)
     peaks = rows[label[rows] == 1]
     write_examples(folder / EXAMPLES, example_loci(predict, source, dataset.loci, peaks, precision))
     write_scored_loci(folder / LOCI, scores, dataset.loci, rows)
@@ -94,7 +100,6 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = progress.say) -> Pat
     say(score_table(values))
     say(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}")
     offer_report(folder)
-    return folder
 
 
 def _baselines(dataset: Dataset, config: EvaluateConfig) -> dict[str, Scores]:

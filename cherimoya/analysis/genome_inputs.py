@@ -47,9 +47,9 @@ def opened_controls(
         for path in (Path(path) for group in groups for path in group):
             check_exists(path, "control")
             tracks += stack.enter_context(bigwig.opened(path, "control"))
-        for track in tracks:
-            for line in matched(track, chroms, aliases, genome):
-                say(line)
+        lines = [line for track in tracks for line in matched(track, chroms, aliases, genome)]
+        for line in dict.fromkeys(lines):
+            say(line)
 
         def values(chrom: str, length: int) -> np.ndarray:
             rows = [track.values(chrom, 0, length) for track in tracks]

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,12 +36,12 @@ from cherimoya.data.aliases import Aliases, table_of
 from cherimoya.data.loci import N_CODE
 from cherimoya.data.sources import Genome, check_exists, genome_on_disk
 from cherimoya.ensemble import Ensemble
-from cherimoya.errors import CherimoyaError, ConfigError, DataError
+from cherimoya.errors import ConfigError, DataError
 from cherimoya.extras import needed
-from cherimoya.files import locked, write_json
+from cherimoya.files import owned, write_json
 from cherimoya.ops import gather
 from cherimoya.prediction import predict_batch
-from cherimoya.training.precision import choose_precision
+from cherimoya.training.precision import check_precision
 
 Say = Callable[[str], None]
 
@@ -72,15 +71,17 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
     """
     found = [find_checkpoint(named) for named in config.checkpoint]
     device = choose_device(config.device, "device")
-    precision = choose_precision(config.precision, device, "precision")
+    precision = config.precision
+    check_precision(precision, device)
     control_groups = [len(group) for group in config.control]
     _check_inputs(config, found, device, control_groups)
     model = load_ensemble(found, device, config.reverse_complement, control_groups or None)
     shape = _shape(config, found[0], model)
     folder = Path(config.output)
     plan = _plan(config, found, shape, precision)
-    with _owned(folder):
-        if _begin(folder, plan, config.overwrite) == "done":
+    with owned(folder / DONE):
+        stale = _stale(folder, plan, config.overwrite)
+        if stale is None:
             say(f"done already: {folder}")
             return folder
         with genome_on_disk(config.fasta, say) as genome:
@@ -88,6 +89,8 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
             windows = _windows(config, shape, lengths, aliases)
             chroms = [w.chrom for w in windows]
             with opened_controls(config.control, chroms, aliases, genome, say) as controls:
+                for path in stale:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 (folder / PARTS).mkdir(exist_ok=True)
                 write_json(folder / PARTS / PLAN, plan)
                 say(_what(config, windows, shape, lengths, f"{precision} on {device.type}"))
@@ -281,12 +284,13 @@ def _plan(
 ) -> dict[str, Any]:
     """What the predictions depend on: with another plan, what is there cannot be gone on with."""
     paths = [path for group in config.control for path in group]
+    names = [config.chrom_alias, *map(described, table_of(config.chrom_alias))]
     plan = {
         "checkpoints": [one.described() for one in found],
         "fasta": described(config.fasta),
         "loci": described(config.loci) if config.loci is not None else None,
         "center": config.center,
-        "chrom_alias": [config.chrom_alias, *map(described, table_of(config.chrom_alias))],
+        "chrom_alias": names if config.loci is not None or paths else None,
         "chroms": config.chroms,
         "control": [described(path) for path in paths],
         "in_window": shape.in_window,
@@ -300,46 +304,28 @@ def _plan(
     return json.loads(json.dumps(plan))
 
 
-@contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    """The folder, for this process alone; one made for nothing goes again."""
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder):
-            yield
-    except CherimoyaError:
-        if new and not (folder / PARTS).exists():
-            shutil.rmtree(folder)
-        raise
-
-
-def _begin(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> str:
-    """Whether the plan is "done" in `folder` or to be done, with what is left of it kept.
+def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> list[Path] | None:
+    """What of another prediction has to go from `folder` first; None where the plan is done.
 
     Raises ConfigError where another plan has been at work, unless that may be overwritten.
     """
-    done = folder / DONE
-    noted = folder / PARTS / PLAN
+    done, noted = folder / DONE, folder / PARTS / PLAN
     before, files = None, []
     if done.is_file():
         record = json.loads(done.read_text())
-        before, files = record["plan"], record["files"]
+        before, files = record["plan"], [folder / name for name in record["files"]]
     elif noted.is_file():
         before = json.loads(noted.read_text())
-    if before is not None and (before != plan or overwrite):
-        if not overwrite:
-            differ = ", ".join(sorted(k for k in plan if before.get(k) != plan[k]))
-            raise ConfigError(
-                f"output={folder} holds a prediction with another {differ}. Choose another "
-                "folder, or set overwrite=true to begin anew."
-            )
-        shutil.rmtree(folder / PARTS, ignore_errors=True)
-        for name in (DONE, *files):
-            (folder / name).unlink(missing_ok=True)
-    elif done.is_file() and all((folder / name).is_file() for name in files):
-        return "done"
-    return "to do"
+    if before == plan and not overwrite:
+        whole = done.is_file() and all(path.is_file() for path in files)
+        return None if whole else []
+    if before is not None and not overwrite:
+        differ = ", ".join(sorted(k for k in plan if before.get(k) != plan[k]))
+        raise ConfigError(
+            f"output={folder} holds a prediction with another {differ}. Choose another "
+            "folder, or set overwrite=true to begin anew."
+        )
+    return [path for path in (folder / PARTS, done, *files) if path.exists()]
 
 
 def _what(

@@ -78,9 +78,12 @@ def check_names(names: Iterable[str], chroms: Iterable[str], where: str, genome:
     `chroms` are the genome's names that matter: others may be called anything.
     """
     asked = list(dict.fromkeys(names))
+    strangers = not set(asked) & set(genome.lengths)
     proposal = name_mismatch(asked, chroms)
+    if strangers and not proposal:
+        proposal = name_mismatch(asked, genome.lengths)
     proposal = {old: new for old, new in proposal.items() if new not in asked}
-    if not proposal and set(asked) & set(genome.lengths):
+    if not proposal and not strangers:
         return
     fix = (
         "None is like another: give the FASTA that the file was made with, or a table of the "

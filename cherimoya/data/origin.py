@@ -42,6 +42,8 @@ def check_output(output: Path) -> Path:
     if output.is_dir():
         raise DataError(f"output={output}: a folder. Name the file to write.")
     folder = next(parent for parent in output.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise DataError(f"output={output}: {folder} is a file. Choose another folder.")
     if not os.access(folder, os.W_OK):
         raise DataError(f"output={output}: {folder} cannot be written to. Choose another folder.")
     return folder

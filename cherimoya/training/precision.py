@@ -8,24 +8,39 @@ from torch import Tensor
 
 from cherimoya.errors import ConfigError
 
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**10, 2.0**-20, 1000
 
 
-def choose_precision(asked: str, device: torch.device, key: str = "trainer.precision") -> str:
-    """What `key`=`asked` means on this device: bf16, fp16, tf32 or fp32.
+def choose_precision(asked: str, device: torch.device) -> str:
+    """What trainer.precision=`asked` means on this device: bf16, fp16, tf32 or fp32.
 
     auto is bf16 on a GPU that has it, else fp32. Raises ConfigError for one that the device does
     not have.
     """
-    gpu = device.type == "cuda"
-    modern = gpu and (bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0))
     if asked == "auto":
-        return "bf16" if modern else "fp32"
-    if asked == "fp32" or (asked == "fp16" and gpu) or modern:
-        return asked
+        return "bf16" if _is_modern(device) else "fp32"
+    check_precision(asked, device, "trainer.precision")
+    return asked
+
+
+def check_precision(asked: str, device: torch.device, key: str = "precision") -> None:
+    """Raise ConfigError where `key`=`asked` is no number format, or not one of this device."""
+    if asked not in PRECISIONS:
+        raise ConfigError(f"{key}={asked}: must be one of {', '.join(PRECISIONS)}.")
+    gpu = device.type == "cuda"
+    if asked == "fp32" or (asked == "fp16" and gpu) or _is_modern(device):
+        return
     where = torch.cuda.get_device_name(device) if gpu else "the CPU"
     raise ConfigError(f"{key}={asked}, but {where} does not have it. Use {key}=fp32.")
+
+
+def _is_modern(device: torch.device) -> bool:
+    """Whether it is a GPU with bf16 and TF32."""
+    if device.type != "cuda":
+        return False
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:

@@ -27,6 +27,7 @@ from cherimoya.config import to_dict
 from cherimoya.config_interpret import LEAST_WINDOW, AttributeConfig
 from cherimoya.data.attributions import attribution_writer, read_attributions
 from cherimoya.data.loci import N_CODE
+from cherimoya.data.origin import check_output
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.extras import needed
 from cherimoya.files import owned
@@ -49,6 +50,7 @@ def attribute(config: AttributeConfig) -> Path:
         needed("figwig")
     if config.modisco:
         check_modisco(config.motif_file)
+    check_output(output)
     with owned(output):
         _attribute(config, output)
     return output
@@ -59,7 +61,8 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     if not motifs_alone:
         check_new(output, config.overwrite)
     device = choose_device(config.device, "device")
-    check_effects_precision(config.precision, device)
+    if config.method == "mutagenesis":
+        check_effects_precision(config.precision, device)
     models = load_models(config.checkpoint, device)
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
     loci = read_sequences(config, models[0])

@@ -14,6 +14,7 @@ from cherimoya import progress
 from cherimoya.analysis.interpret.sequences import as_codes, one_hot
 from cherimoya.analysis.interpret.target import Target, all_of
 from cherimoya.captured import CapturedModel
+from cherimoya.prediction import check_finite
 from cherimoya.training.precision import computing_in
 
 BASES = 4
@@ -130,7 +131,9 @@ class Mutagenesis:
             with computing_in(self._precision, codes.device):
                 prediction = self._predict(one_hot(mutated).to(self._dtype), X_ctl)
             found.append(all_of(self.targets, prediction, self._groups))
-        return torch.cat(found, dim=1)
+        scores = torch.cat(found, dim=1)
+        check_finite(scores)
+        return scores
 
 
 def _filled(values: Tensor, size: int) -> Tensor:

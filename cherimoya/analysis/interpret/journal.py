@@ -20,7 +20,8 @@ class Journal:
 
     Each row is a line, so that one cut short by a kill is seen and made again. Rows are made
     `block` at a time: those of a block that is not whole are dropped, so that what follows is
-    made in the same blocks as without the interruption.
+    made in the same blocks as without the interruption. Who makes one owns the output
+    (`files.owned`).
     """
 
     def __init__(

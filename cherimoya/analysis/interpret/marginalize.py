@@ -26,6 +26,7 @@ from cherimoya.analysis.interpret.sequences import one_hot
 from cherimoya.analysis.machine import choose_device
 from cherimoya.config import to_dict
 from cherimoya.config_interpret import MarginalizeConfig
+from cherimoya.data.origin import check_output
 from cherimoya.errors import ConfigError
 from cherimoya.extras import needed
 from cherimoya.files import appearing, owned
@@ -53,6 +54,7 @@ def marginalize(config: MarginalizeConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
+    check_output(output)
     with owned(output):
         check_new(output, config.overwrite)
         _marginalize_all(config, output)

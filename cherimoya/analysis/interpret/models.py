@@ -11,12 +11,13 @@ from cherimoya import progress
 from cherimoya.analysis.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.analysis.interpret.sequences import one_hot
 from cherimoya.captured import CapturedModel
-from cherimoya.data.origin import check_output, made_from
+from cherimoya.data.origin import made_from
 from cherimoya.ensemble import Ensemble
 from cherimoya.errors import DataError
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
-from cherimoya.training.precision import choose_precision, computing_in
+from cherimoya.prediction import check_finite
+from cherimoya.training.precision import check_precision, computing_in
 
 
 def checkpoint_files(named: Sequence[str]) -> list[Path]:
@@ -32,7 +33,7 @@ def load_models(named: Sequence[str], device: torch.device) -> list[Cherimoya]:
 
 def check_effects_precision(precision: str, device: torch.device) -> None:
     """Raise ConfigError for one that the device does not have; say which ones round effects."""
-    choose_precision(precision, device, "precision")
+    check_precision(precision, device)
     if precision != "fp32":
         progress.say(
             f"precision={precision} rounds effects, which are small differences of predictions. "
@@ -73,12 +74,13 @@ class Averaged:
         with computing_in(self._precision, self.device):
             logits, log_counts = self._predict(X, X_ctl)
         p = group_softmax(logits.float(), self.signal_groups)
-        return p[:kept].cpu(), log_counts[:kept].float().cpu()
+        log_counts = log_counts[:kept].float().cpu()
+        check_finite(log_counts)
+        return p[:kept].cpu(), log_counts
 
 
 def check_new(output: Path, overwrite: bool) -> None:
-    """Raise DataError when `output` cannot or should not be written."""
-    check_output(output)
+    """Raise DataError when `output` should not be written."""
     if output.exists() and not overwrite:
         raise DataError(
             f"output={output}: exists already. Choose another name, or set overwrite=true."

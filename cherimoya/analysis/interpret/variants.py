@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from cherimoya.config import to_dict
 from cherimoya.config_interpret import VariantsConfig
 from cherimoya.data.aliases import table_of
 from cherimoya.data.loci import N_CODE
+from cherimoya.data.origin import check_output
 from cherimoya.data.sources import Genome, genome_on_disk
 from cherimoya.data.variants import Variants, left_out, read_variants
 from cherimoya.errors import ConfigError
@@ -50,7 +52,9 @@ def variants(config: VariantsConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
-    with owned(output):
+    check_output(output)
+    vcf = owned(output.with_suffix(".vcf")) if config.vcf else nullcontext()
+    with owned(output), vcf:
         _check_outputs(output, config)
         _score_all(config, output)
     return output

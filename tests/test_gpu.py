@@ -54,7 +54,7 @@ def runs(cherimoya_train, train_arguments, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "tf32", "fp32"])
 def test_captured_eager_streamed_and_repeated_runs_are_equal_to_the_bit(runs, precision):
     same = f"trainer.precision={precision}"
     first, *others = runs(

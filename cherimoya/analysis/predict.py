@@ -71,39 +71,19 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
     """
     found = [find_checkpoint(named) for named in config.checkpoint]
     device = choose_device(config.device, "device")
-    precision = config.precision
-    check_precision(precision, device)
+    check_precision(config.precision, device)
     control_groups = [len(group) for group in config.control]
     _check_inputs(config, found, device, control_groups)
     model = load_ensemble(found, device, config.reverse_complement, control_groups or None)
     shape = _shape(config, found[0], model)
     folder = Path(config.output)
-    plan = _plan(config, found, shape, precision)
+    plan = _plan(config, found, shape)
     with owned(folder / DONE):
         stale = _stale(folder, plan, config.overwrite)
         if stale is None:
             say(f"done already: {folder}")
             return folder
-        with genome_on_disk(config.fasta, say) as genome:
-            aliases, lengths = Aliases(config.chrom_alias, genome, say), genome.lengths
-            windows = _windows(config, shape, lengths, aliases)
-            chroms = [w.chrom for w in windows]
-            with opened_controls(config.control, chroms, aliases, genome, say) as controls:
-                for path in stale:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-                (folder / PARTS).mkdir(exist_ok=True)
-                write_json(folder / PARTS / PLAN, plan)
-                say(_what(config, windows, shape, lengths, f"{precision} on {device.type}"))
-                predict = partial(
-                    predict_batch,
-                    CapturedModel(model),
-                    batch_size=config.batch_size,
-                    precision=precision,
-                )
-                with progress.resumable("the chromosomes that are done", say):
-                    _predict_missing(
-                        config, predict, windows, shape, genome, controls, device, folder, say
-                    )
+        windows, lengths = _predict_all(config, model, shape, plan, stale, device, folder, say)
         say("writing ...")
         files = write_outputs(config, windows, shape, lengths, folder, folder / PARTS, plan)
         write_json(
@@ -121,6 +101,42 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
         for path in files:
             say(f"written      {path}")
     return folder
+
+
+def _predict_all(
+    config: PredictConfig,
+    model: Ensemble,
+    shape: Shape,
+    plan: Mapping[str, Any],
+    stale: Sequence[Path],
+    device: torch.device,
+    folder: Path,
+    say: Say,
+) -> tuple[list[Windows], dict[str, int]]:
+    """Leave a folder of predictions for every chromosome; the windows, and the genome's lengths.
+
+    `stale` is removed once the inputs are known to be good.
+    """
+    with genome_on_disk(config.fasta, say) as genome:
+        aliases, lengths = Aliases(config.chrom_alias, genome, say), genome.lengths
+        windows = _windows(config, shape, lengths, aliases)
+        chroms = [w.chrom for w in windows]
+        with opened_controls(config.control, chroms, aliases, genome, say) as controls:
+            for path in stale:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            (folder / PARTS).mkdir(exist_ok=True)
+            write_json(folder / PARTS / PLAN, plan)
+            say(_what(config, windows, shape, lengths, f"{config.precision} on {device.type}"))
+            run, size = CapturedModel(model), config.batch_size
+            predict = partial(predict_batch, run, batch_size=size, precision=config.precision)
+            with progress.resumable("the chromosomes that are done", say):
+                _predict_missing(
+                    config, predict, windows, shape, genome, controls, device, folder, say
+                )
+    return windows, lengths
 
 
 def _predict_missing(
@@ -279,9 +295,7 @@ def _check_inputs(
         )  # fmt: skip
 
 
-def _plan(
-    config: PredictConfig, found: list[Checkpoint], shape: Shape, precision: str
-) -> dict[str, Any]:
+def _plan(config: PredictConfig, found: list[Checkpoint], shape: Shape) -> dict[str, Any]:
     """What the predictions depend on: with another plan, what is there cannot be gone on with."""
     paths = [path for group in config.control for path in group]
     names = [config.chrom_alias, *map(described, table_of(config.chrom_alias))]
@@ -299,7 +313,7 @@ def _plan(
         "format": config.format,
         "values": config.values,
         "reverse_complement": config.reverse_complement,
-        "precision": precision,
+        "precision": config.precision,
     }
     return json.loads(json.dumps(plan))
 

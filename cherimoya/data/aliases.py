@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from cherimoya import progress
 from cherimoya.data.places import NO_FIELDS
 from cherimoya.data.sources import Genome, Say, check_exists, opened
 from cherimoya.data.splits import name_mismatch, shown
 from cherimoya.errors import DataError
-from cherimoya.progress import say
 
 CHOICES = ("none", "auto", "add_chr", "strip_chr")
 
@@ -25,7 +25,7 @@ class Aliases:
     hears what `accepted` reads as what
     """
 
-    def __init__(self, choice: str, genome: Genome, say: Say = say) -> None:
+    def __init__(self, choice: str, genome: Genome, say: Say = progress.say) -> None:
         self._choice, self._genome, self._say = choice, genome, say
         self._table = {} if choice in CHOICES else _read_table(choice, genome)
 

@@ -33,7 +33,6 @@ class Journal:
         rows = begun[1:-1] if begun[:1] == [head] else []
         rows = rows[: len(rows) // block * block]
         self._rows = [json.loads(row) for row in rows]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with appearing(self._path) as file:
             file.write("\n".join([head, *rows, ""]).encode())
 

@@ -323,6 +323,30 @@ def test_the_other_strand_has_the_same_effect(toy: Toy, asked, lengths):
     assert abs(float(alone["ref_log_counts_0"]) - float(one["ref_log_counts_0"])) > 1e-4
 
 
+def test_an_indel_has_no_percentile_of_its_distance(toy: Toy, asked):
+    """It shifts bases, and single-base changes do not."""
+    bases = toy.bases["chrA"]
+    ref, pair = bases[999], bases[1999:2001]
+    vcf(
+        toy,
+        ("chrA", 1000, "both", ref, f"{ref}GATTACA,{changed(ref)}", ".", ".", "."),
+        ("chrA", 1500, "del", bases[1499:1502], bases[1499], ".", ".", "."),
+        ("chrA", 2000, "mnv", pair, "".join(map(changed, pair)), ".", ".", "."),
+    )
+    app.variants(asked(random_variants=40))
+    rows = table(asked().output)
+    assert [row["jsd_percentile_0"] == "" for row in rows] == [True, False, True, False]
+    for row in rows:
+        assert 0 <= float(row["log2_fold_change_percentile_0"]) <= 100
+        assert float(row["jsd_0"]) > 0
+    lines = Path(asked().output).with_suffix(".vcf").read_text().splitlines()
+    assert any("a smaller distance; none of an indel, signal group 0" in line for line in lines)
+    both, deletion, mnv = (line.split("\t")[7] for line in lines[-3:])
+    assert f"CM_JSD_PCT_0=.,{rows[1]['jsd_percentile_0']};" in both
+    assert "CM_JSD_PCT" not in deletion
+    assert f"CM_JSD_PCT_0={rows[3]['jsd_percentile_0']};" in mnv
+
+
 def test_percentiles_are_among_the_random_variants_themselves(toy: Toy, asked, monkeypatch):
     """Scored on their own as a VCF file, the random variants give the percentiles by hand."""
     kept, own = [], app.random_variants

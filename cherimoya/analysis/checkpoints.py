@@ -55,7 +55,18 @@ class Checkpoint:
         if self.run is None:
             return None, None
         noted, data = self.run.summary.get("window", {}), self.run.config.get("data", {})
-        return tuple(noted.get(k, data.get(f"{k}_window")) for k in ("in", "out"))
+        known = [noted.get(k, data.get(f"{k}_window")) for k in ("in", "out")]
+        if known[0] is None and (stored := self._stored()):  # what a run takes that sets none
+            known = [stored.in_window, known[1] or stored.out_window]
+        return known[0], known[1]
+
+    def _stored(self) -> hdf5.Header | None:
+        """What the file says that the run read, if it is there."""
+        try:
+            data = self.data
+            return None if data is None else hdf5.read_header(data_file(data), data.keys)
+        except CherimoyaError:
+            return None
 
     def described(self) -> dict[str, Any]:
         """Where it is and what is in it, as JSON-ready values."""
@@ -93,19 +104,9 @@ def find_checkpoint(named: str) -> Checkpoint:
         ) from None
 
 
-def trained_window(found: Sequence[Checkpoint], key: str = "in_window") -> int | None:
-    """Bases in that the models were trained with; None where no run says.
-
-    Raises ConfigError where runs say several, of which `key` must choose.
-    """
-    said = {one.window[0]: one.path for one in found if one.window[0] is not None}
-    if len(said) > 1:
-        listed = ", ".join(f"{path} with {length:,}" for length, path in said.items())
-        raise ConfigError(
-            f"the models were trained with windows of several lengths: {listed}. Choose one with "
-            f"{key}; their normalisation spans the whole window."
-        )
-    return next(iter(said), None)
+def trained_windows(found: Sequence[Checkpoint]) -> dict[int, Path]:
+    """The lengths of input that the models were trained on, as far as runs say, and one of each."""
+    return {one.window[0]: one.path for one in found if one.window[0] is not None}
 
 
 def load_ensemble(

@@ -12,7 +12,7 @@ import torch
 from cherimoya import progress
 from cherimoya.analysis import baselines
 from cherimoya.analysis.bootstrap import Interval, intervals
-from cherimoya.analysis.checkpoints import find_checkpoint, load_ensemble, trained_window
+from cherimoya.analysis.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.analysis.evaluation_folder import LOCI, SCORES
 from cherimoya.analysis.examples import example_loci
 from cherimoya.analysis.machine import choose_device, provenance
@@ -28,6 +28,7 @@ from cherimoya.analysis.scored_loci import (
     load_scored,
     seen_in_training,
 )
+from cherimoya.analysis.window import known_window
 from cherimoya.captured import CapturedModel
 from cherimoya.config_evaluate import EvaluateConfig
 from cherimoya.data.dataset import Dataset
@@ -56,13 +57,12 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = progress.say) -> Pat
 
 def _evaluate(config: EvaluateConfig, folder: Path, say: Say) -> None:
     found = [find_checkpoint(named) for named in config.checkpoint]
-    if config.data.in_window is None:
-        trained_window(found, "data.in_window")  # complains where the runs disagree
+    window = known_window(found, "data.in_window", config.data.in_window, say)
     device = choose_device(config.device, "device")
     precision = config.precision
     check_precision(precision, device)
     model = load_ensemble(found, device)
-    dataset, split = load_scored(config, found[0], model.trimming, say)
+    dataset, split = load_scored(config, found[0], window, model.trimming, say)
     check_fits(dataset, model, found[0])
     model = load_ensemble(
         found, device, config.reverse_complement, dataset.loci.control_groups or None

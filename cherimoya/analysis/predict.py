@@ -29,6 +29,7 @@ from cherimoya.analysis.genome_inputs import (
 from cherimoya.analysis.machine import choose_device, git_commit, versions
 from cherimoya.analysis.predictions_written import write_outputs
 from cherimoya.analysis.run_folder import is_run
+from cherimoya.analysis.window import input_window
 from cherimoya.captured import CapturedModel
 from cherimoya.config_evaluate import PredictConfig
 from cherimoya.data import hdf5
@@ -75,7 +76,7 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
     control_groups = [len(group) for group in config.control]
     _check_inputs(config, found, device, control_groups)
     model = load_ensemble(found, device, config.reverse_complement, control_groups or None)
-    shape = _shape(config, found[0], model)
+    shape = _shape(config, found, model, say)
     folder = Path(config.output)
     plan = _plan(config, found, shape)
     with owned(folder / DONE):
@@ -236,20 +237,10 @@ def _windows(
     return tiles(lengths, chroms, shape.out_window)
 
 
-def _shape(config: PredictConfig, first: Checkpoint, model: Ensemble) -> Shape:
-    in_window = config.in_window or first.window[0]
-    if in_window is None:
-        raise ConfigError(
-            f"in_window has no value, and {first.path} lies in no run folder that tells. Set it "
-            "to the length that the model was trained on, such as in_window=2114: its "
-            "normalisation spans the whole window."
-        )
+def _shape(config: PredictConfig, found: list[Checkpoint], model: Ensemble, say: Say) -> Shape:
+    first = found[0]
+    in_window = input_window(found, model.trimming, "in_window", config.in_window, say=say)
     out_window = in_window - 2 * model.trimming
-    if out_window < 1:
-        raise ConfigError(
-            f"in_window={in_window}: {first.path} cuts {model.trimming} bases from each side. Set "
-            f"in_window to more than {2 * model.trimming}."
-        )
     names = config.track_names or _track_names(first, sum(model.signal_groups))
     if len(names) != sum(model.signal_groups):
         raise ConfigError(

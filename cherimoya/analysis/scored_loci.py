@@ -19,9 +19,13 @@ SCORED, REFERENCE = "scored", "train"
 
 
 def load_scored(
-    config: EvaluateConfig, first: Checkpoint, trimming: int, say: Callable[[str], None]
+    config: EvaluateConfig,
+    first: Checkpoint,
+    window: int | None,
+    trimming: int,
+    say: Callable[[str], None],
 ) -> tuple[Dataset, str]:
-    """The loci, and what those that are scored are called.
+    """The loci in windows of `window` bases (None: as needed), and what the scored are called.
 
     The rows "scored" are those of the split or chromosomes that `config` asks for. The rows
     "train" are those that baselines may look at: of the run's own training loci, else of every
@@ -35,7 +39,7 @@ def load_scored(
                 "splits. Name chromosomes that it was not trained on: 'chroms=[chr1,chr3]', or "
                 "split=all for every locus."
             )
-        return _of_split(config, first, say)
+        return _of_split(config, first, window, say)
     if config.data.path is None and own is None:
         raise ConfigError("data.path has no value. Set it: data.path=<file made by prepare>")
     if config.data.path is None:
@@ -44,7 +48,7 @@ def load_scored(
     else:
         path = Path(config.data.path)
         loci, digest = hdf5.read(path, keys=config.data.keys), hdf5.fingerprint(path)
-    loci = fitted(loci, config, first, trimming, str(path), say)
+    loci = fitted(loci, config, first, window, trimming, str(path), say)
     rows = np.arange(len(loci))
     if config.chroms is not None:
         _check_known(config.chroms, loci.chrom, str(path))
@@ -59,21 +63,23 @@ def fitted(
     loci: Loci,
     config: EvaluateConfig,
     first: Checkpoint,
+    window: int | None,
     trimming: int,
     where: str,
     say: Callable[[str], None] = print,
 ) -> Loci:
-    """`loci` in the windows that were asked for, else those of the run, else that the model needs.
+    """`loci` in windows of `window` bases, and of signal as asked for, else as in the run, else as
+    the model needs.
 
     Raises ConfigError for windows that differ by something else than twice the trimming.
     """
-    asked_in = config.data.in_window or first.window[0]
-    asked_out = config.data.out_window or first.window[1]
+    asked_in, asked_out = window, config.data.out_window or first.window[1]
     if asked_in is None and asked_out is None:
         asked_out = min(loci.out_window, loci.in_window + 2 * loci.max_jitter - 2 * trimming)
     if asked_in is None:
         assert asked_out is not None
         asked_in = asked_out + 2 * trimming
+        say(f"data.in_window {asked_in:,} bases: no run says what the model was trained on")
     if asked_out is None:
         asked_out = asked_in - 2 * trimming
     _check_windows(asked_in, asked_out, trimming, first)
@@ -133,7 +139,7 @@ def seen_in_training(
 
 
 def _of_split(
-    config: EvaluateConfig, first: Checkpoint, say: Callable[[str], None]
+    config: EvaluateConfig, first: Checkpoint, window: int | None, say: Callable[[str], None]
 ) -> tuple[Dataset, str]:
     """The loci of a split of the run, in its own file or, chosen alike, in another one."""
     data = first.data
@@ -142,7 +148,7 @@ def _of_split(
         data = replace(data, source="hdf5", path=config.data.path, keys=config.data.keys)
     data = replace(
         data,
-        in_window=config.data.in_window or data.in_window or first.window[0],
+        in_window=window or data.in_window,
         out_window=config.data.out_window or data.out_window or first.window[1],
     )
     dataset = load_dataset(data)

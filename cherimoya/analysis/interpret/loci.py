@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from cherimoya.analysis.checkpoints import find_checkpoint
-from cherimoya.config_interpret import LociConfig, SequencesConfig
+from cherimoya.analysis.window import USUAL_OUTPUT, input_window
+from cherimoya.config_interpret import LociConfig
 from cherimoya.data import hdf5
 from cherimoya.data.aliases import Aliases, table_of
 from cherimoya.data.dataset import data_file
@@ -17,8 +18,6 @@ from cherimoya.data.splits import shown
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.network import Cherimoya
 from cherimoya.progress import say
-
-DEFAULT_OUTPUT = 1000  # bases predicted, where nothing else says how long the input is
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,19 +77,12 @@ def _with_data_of_run(config: LociConfig) -> LociConfig:
         return config
     path = data_file(first.data)
     say(f"loci are those of {path}, which the run of {first.path} read")
-    in_window = config.data.in_window or first.window[0]
-    return replace(config, data=SequencesConfig(path=str(path), in_window=in_window))
+    return replace(config, data=replace(config.data, path=str(path)))
 
 
-def input_window(config: LociConfig, model: Cherimoya, stored: int | None) -> int:
-    """Bases of input: as asked, as stored, or what gives DEFAULT_OUTPUT bases of output."""
-    window = config.data.in_window or stored or 2 * model.trimming + DEFAULT_OUTPUT
-    if window <= 2 * model.trimming:
-        raise ConfigError(
-            f"data.in_window={window}: the model trims {model.trimming} bases from each side. "
-            f"Set data.in_window above {2 * model.trimming}, to what it was trained with."
-        )
-    return window
+def _window(config: LociConfig, model: Cherimoya, otherwise: tuple[int, str]) -> int:
+    found = [find_checkpoint(name) for name in config.checkpoint]
+    return input_window(found, model.trimming, "data.in_window", config.data.in_window, otherwise)
 
 
 def _of_file(config: LociConfig, model: Cherimoya) -> Sequences:
@@ -99,11 +91,16 @@ def _of_file(config: LociConfig, model: Cherimoya) -> Sequences:
     rows = np.flatnonzero(header.label == 1) if config.peaks_only else np.arange(header.n)
     if not len(rows):
         raise DataError(f"{path}: no peaks in it. Set peaks_only=false for every locus.")
-    window = input_window(config, model, header.in_window)
-    loci = hdf5.read(path, rows)
-    stored = loci.sequence.shape[1]
+    window = _window(config, model, (header.in_window, f"as stored in {path}"))
+    stored = header.in_window + 2 * header.max_jitter
     if window > stored:
-        raise ConfigError(f"data.in_window={window}: {path} stores {stored} bases. Ask for fewer.")
+        raise ConfigError(
+            f"data.in_window={window}: {path} stores {stored:,} bases. Prepare its loci with "
+            f"in_window={window}, or set data.in_window={stored} or less."
+        )
+    if window != header.in_window:
+        say(f"windows are the middle {window:,} of the {stored:,} bases stored in {path}")
+    loci = hdf5.read(path, rows)
     tracks = 0 if loci.control is None else loci.control.shape[1]
     if model.n_control_tracks != tracks:
         raise DataError(
@@ -134,7 +131,8 @@ def _of_genome(config: LociConfig, model: Cherimoya) -> Sequences:
 
 
 def _around(places: Places, genome: Genome, config: LociConfig, model: Cherimoya) -> Sequences:
-    window = input_window(config, model, None)
+    usual = 2 * model.trimming + USUAL_OUTPUT
+    window = _window(config, model, (usual, f"for {USUAL_OUTPUT:,} predicted"))
     aliases = Aliases(config.chrom_alias, genome)
     places = places.renamed(aliases.accepted(places.chrom.tolist(), f"loci={config.loci}"))
     start = places.center - window // 2

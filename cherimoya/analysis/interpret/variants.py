@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cherimoya import progress
-from cherimoya.analysis.checkpoints import find_checkpoint, trained_window
+from cherimoya.analysis.checkpoints import find_checkpoint
 from cherimoya.analysis.interpret.ism import default_batch
 from cherimoya.analysis.interpret.journal import Journal, journal_path
 from cherimoya.analysis.interpret.models import (
@@ -30,6 +30,7 @@ from cherimoya.analysis.interpret.variants_windows import (
 )
 from cherimoya.analysis.interpret.variants_write import Effects, write_table, write_vcf
 from cherimoya.analysis.machine import choose_device
+from cherimoya.analysis.window import USUAL_OUTPUT, input_window
 from cherimoya.config import to_dict
 from cherimoya.config_interpret import VariantsConfig
 from cherimoya.data.aliases import table_of
@@ -43,7 +44,6 @@ from cherimoya.metrics import profile_jsd
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "vcf")
 BATCHES_AT_ONCE = 8  # between two writes
-USUAL_OUTPUT = 1000  # bases, where nothing tells what the model was trained with
 
 
 def variants(config: VariantsConfig) -> Path:
@@ -64,7 +64,12 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
     device = choose_device(config.device, "device")
     check_effects_precision(config.precision, device)
     models = load_models(config.checkpoint, device)
-    length = _input_length(config, models[0].trimming)
+    found_models = [find_checkpoint(name) for name in config.checkpoint]
+    usual = 2 * models[0].trimming + USUAL_OUTPUT
+    length = input_window(
+        found_models, models[0].trimming, "in_window", config.in_window,
+        (usual, f"for {USUAL_OUTPUT:,} predicted"),
+    )  # fmt: skip
     if models[0].n_control_tracks:
         progress.say("the model's control tracks are set to zero")
     asked_for = read_variants(config.variants)
@@ -93,7 +98,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         with progress.resumable():
             _score(found, asked, random, genome, length, predict, journal, step)
     effects = Effects(
-        asked_for, status, *_columns(journal.rows, asked, len(found), predict), origin, settings
+        asked_for, status, *_columns(journal.rows, asked, found, predict), origin, settings
     )
     vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
     write_table(output, effects)  # the last: what is there is whole
@@ -176,10 +181,15 @@ def _windows(
 
 
 def _columns(
-    scored: np.ndarray, asked: np.ndarray, n: int, predict: Averaged
+    scored: np.ndarray, asked: np.ndarray, variants: Variants, predict: Averaged
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Columns (n,) by name, NaN for what was not scored; and the number of random variants."""
+    """Columns (n,) by name, NaN for what was not scored; and the number of random variants.
+
+    An indel has no percentile of its distance: it shifts bases, and random variants do not.
+    """
     columns: dict[str, np.ndarray] = {}
+    sizes = [np.array([len(a) for a in alleles[asked]]) for alleles in (variants.ref, variants.alt)]
+    is_indel = sizes[0] != sizes[1]
     groups = len(predict.signal_groups)
     own, random = scored[: len(asked)], scored[len(asked) :]
     for g in range(groups):
@@ -190,9 +200,10 @@ def _columns(
         if len(random):
             others = np.abs(random[:, groups + g] - random[:, g]) / math.log(2)
             values["log2_fold_change_percentile"] = percentile(np.abs(fold), others)
-            values["jsd_percentile"] = percentile(distance, random[:, 2 * groups + g])
+            ranks = percentile(distance, random[:, 2 * groups + g])
+            values["jsd_percentile"] = np.where(is_indel, np.nan, ranks)
         for name, value in values.items():
-            column = np.full(n, np.nan)
+            column = np.full(len(variants), np.nan)
             column[asked] = value
             columns[f"{name}_{g}" if groups > 1 else name] = column
     return columns, len(random)
@@ -203,20 +214,6 @@ def percentile(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     ordered = np.sort(among)
     below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
     return 50 * (below + up_to) / len(among)
-
-
-def _input_length(config: VariantsConfig, trimming: int) -> int:
-    trained = trained_window([find_checkpoint(name) for name in config.checkpoint])
-    length = config.in_window or trained or 2 * trimming + USUAL_OUTPUT
-    if config.in_window is None:
-        why = "as in training" if trained else f"for {USUAL_OUTPUT:,} predicted: no run says"
-        progress.say(f"in_window    {length:,} bases, {why}")
-    if length <= 2 * trimming:
-        raise ConfigError(
-            f"in_window={length}: the model trims {trimming} bases from each side. Set in_window "
-            f"above {2 * trimming}, to what it was trained with."
-        )
-    return length
 
 
 def _check_outputs(output: Path, config: VariantsConfig) -> None:

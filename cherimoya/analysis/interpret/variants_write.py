@@ -16,7 +16,10 @@ IN_VCF = {  # column: INFO key, description
     "log2_fold_change": ("CM_LFC", "log2 fold change of predicted counts, ALT against REF"),
     "jsd": ("CM_JSD", "Jensen-Shannon distance of predicted profiles, 0 to 0.83"),
     "log2_fold_change_percentile": ("CM_LFC_PCT", "per cent of random variants with less change"),
-    "jsd_percentile": ("CM_JSD_PCT", "per cent of random variants with a smaller distance"),
+    "jsd_percentile": (
+        "CM_JSD_PCT",
+        "per cent of random variants with a smaller distance; none of an indel",
+    ),
 }
 HEADER = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 ALT, INFO = HEADER.index("ALT"), HEADER.index("INFO")

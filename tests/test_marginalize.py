@@ -114,7 +114,6 @@ def test_shuffles_keep_dinucleotides(small_data):
 
 
 def test_motifs_are_read_and_put_in_the_middle(tmp_path):
-    pytest.importorskip("tangermeme")
     (tmp_path / "m.meme").write_text(MEME)
     motifs = read_motifs(["acgt", "pair:RYN"], str(tmp_path / "m.meme"))
     assert motifs == [
@@ -171,13 +170,3 @@ def test_the_plot_is_drawn(asked, tmp_path):
 def test_what_cannot_be_is_refused(asked, values, message):
     with pytest.raises(CherimoyaError, match=message):
         app.marginalize(asked(**values))
-
-
-def test_a_file_that_is_no_meme_file(asked, tmp_path):
-    pytest.importorskip("tangermeme")
-    (tmp_path / "x.meme").write_text(MEME.replace("0.0 0.0 0.0 1.0", "0.0 zero"))
-    with pytest.raises(CherimoyaError, match=r"x\.meme: not a MEME file"):
-        app.marginalize(asked(motif_file=str(tmp_path / "x.meme")))
-    (tmp_path / "x.meme").write_text("MEME version 4\n")
-    with pytest.raises(CherimoyaError, match=r"x\.meme: no motif in it"):
-        app.marginalize(asked(motif_file=str(tmp_path / "x.meme")))

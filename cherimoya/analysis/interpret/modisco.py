@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from cherimoya import progress
-from cherimoya.analysis.interpret.motifs import read_meme
 from cherimoya.data.attributions import Attributions, read_attributions
+from cherimoya.data.meme import read_meme
 from cherimoya.errors import ConfigError
 from cherimoya.extras import needed
 from cherimoya.files import appearing
@@ -183,7 +183,8 @@ def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
         file = None
         if known is not None:
             file = str(Path(scratch) / "known.meme")
-            needed("memelite.io").write_meme(file, {_word(name): m for name, m in known.items()})
+            named = dict(zip(_words(list(known)), known.values(), strict=True))
+            needed("memelite.io").write_meme(file, named)
         with _quiet():
             report(
                 str(folder / "modisco.h5"), scratch, meme_motif_db=file, ttl=True,
@@ -193,9 +194,10 @@ def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
         shutil.copyfile(Path(scratch) / "report.html", folder / "report.html")
 
 
-def _word(name: str) -> str:
-    """The name of a motif, as the report can write it: one word that is no path."""
-    return name.replace(" ", "_").replace("/", "_")
+def _words(names: list[str]) -> list[str]:
+    """Names of motifs as the report can write them: one word each, no path, none twice."""
+    words = [name.replace(" ", "_").replace("/", "_") for name in names]
+    return [f"{w}_{i}" if words.count(w) > 1 else w for i, w in enumerate(words)]
 
 
 def _tell(target: str, patterns: list[Pattern], matches: list[Match]) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cherimoya.errors import ConfigError, DataError
-from cherimoya.extras import needed
+from cherimoya.data.meme import read_meme
+from cherimoya.errors import ConfigError
 
 IUPAC = {
     "A": "A", "C": "C", "G": "G", "T": "T", "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT",
     "M": "AC", "B": "CGT", "D": "AGT", "H": "ACT", "V": "ACG", "N": "",
 }  # fmt: skip
+_LETTER_OF = {bases: letter for letter, bases in IUPAC.items()}
 
 
 @dataclass(frozen=True)
@@ -32,37 +33,46 @@ class Motif:
 
 
 def read_motifs(named: Sequence[str], file: str | None) -> list[Motif]:
-    """The motifs of `motifs`, each letters or name:letters, and the consensus of each of a file.
+    """The motifs of `motifs`, each letters or name:letters, and the `consensus` of each of a file.
 
     Raises ConfigError or DataError for letters that are none, none at all, or two of one name.
     """
-    motifs = [_named(text) for text in named]
+    sources = [(_named(text), f"motifs={text}") for text in named]
     if file is not None:
-        motifs += [
-            Motif(name, "".join("ACGT"[base] for base in matrix.argmax(axis=0)))
-            for name, matrix in read_meme(Path(file)).items()
-        ]
-    if not motifs:
+        matrices = read_meme(Path(file)).items()
+        sources += [(Motif(n, consensus(m)), f"motif_file={file}") for n, m in matrices]
+    if not sources:
         raise ConfigError("no motifs are named. Set motifs=[TCCGGGTAA], or motif_file=<MEME file>.")
-    names = [motif.name for motif in motifs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"two motifs are named {twice[0]}. Give each a name: motifs=[a:ACGT].")
-    return motifs
+    known: dict[str, str] = {}
+    for motif, source in sources:
+        if motif.name in known:
+            raise ConfigError(
+                f"two motifs are named {motif.name}: of {known[motif.name]} and of {source}. Give "
+                "each a name: motifs=[a:ACGT]."
+            )
+        known[motif.name] = source
+    return [motif for motif, _ in sources]
 
 
-def read_meme(path: Path) -> dict[str, np.ndarray]:
-    """The matrices (4, width) of a MEME file, by name. Raises DataError if it is none."""
-    if not path.is_file():
-        raise DataError(f"motif_file={path}: no such file. Relative paths start at {Path.cwd()}.")
-    read = needed("tangermeme.io").read_meme
-    try:
-        matrices = {name: np.asarray(matrix) for name, matrix in read(str(path)).items()}
-    except (ValueError, AttributeError, IndexError) as error:
-        raise DataError(f"motif_file={path}: not a MEME file ({error}).") from None
-    if not matrices:
-        raise DataError(f"motif_file={path}: no motif in it. Give a file in MEME's format.")
-    return matrices
+def consensus(matrix: np.ndarray) -> str:
+    """Letters of probabilities (4, width), after Cavener (Nucleic Acids Res. 15, 1987).
+
+    One base where it has over half and more than twice the next one; two (R Y S W K M) where they
+    have over three quarters together; three (B D H V) where the fourth never occurs; else N.
+    """
+    return "".join(_letter(column) for column in matrix.T.astype(np.float64))
+
+
+def _letter(column: np.ndarray) -> str:
+    order = np.argsort(-column, kind="stable")
+    p = column[order]
+    if p[0] > 0.5 and p[0] > 2 * p[1]:
+        return "ACGT"[order[0]]
+    if p[0] + p[1] > 0.75 and p[1] > p[2]:
+        return _LETTER_OF["".join(sorted("ACGT"[base] for base in order[:2]))]
+    if p[3] == 0 and p[2] > 0:
+        return _LETTER_OF["".join(sorted("ACGT"[base] for base in order[:3]))]
+    return "N"
 
 
 def insert(background: np.ndarray, instances: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,10 @@ class LossWeights:
     count: Tensor  # (n_groups,)
     learned: bool
     penalty: bool
+
+    def __post_init__(self) -> None:
+        if self.penalty and not self.learned:
+            raise ValueError("a penalty is on learned weights only")
 
 
 def profile_and_count_losses(
@@ -70,18 +74,46 @@ def profile_and_count_losses(
 
 
 class Loss(Protocol):
-    """Combines the two losses; may learn its weights from the model's lw0 and lw1."""
+    """Combines the two losses of a batch into the objective; may change between epochs."""
 
     frozen: bool
 
-    def weights(self, model: Cherimoya) -> LossWeights: ...
+    def __call__(self, model: Cherimoya, profile: Tensor, count: Tensor) -> Tensor:
+        """The objective () of both losses, (n_groups,) each."""
+        ...
 
-    def __call__(self, model: Cherimoya, profile: Tensor, count: Tensor) -> Tensor: ...
+    def end_epoch(self, model: Cherimoya) -> bool:
+        """Look at an epoch's last gradients; returns whether the loss froze its weights now."""
+        ...
 
-    def end_epoch(self, model: Cherimoya) -> bool: ...
+
+class WeightedLoss:
+    """A loss that is its `weights` times both losses, which the fused kernels can compute too.
+
+    A subclass says other weights. One with a `__call__` of its own is called, on every device.
+    """
+
+    frozen = True
+
+    def weights(self, model: Cherimoya) -> LossWeights:
+        """How the losses of each signal group are weighed."""
+        raise NotImplementedError
+
+    def __call__(self, model: Cherimoya, profile: Tensor, count: Tensor) -> Tensor:
+        """sum(v0 profile) + sum(v1 count), and the penalty of learned weights if there is one."""
+        w = self.weights(model)
+        v0, v1 = (0.5 / v.square() if w.learned else v for v in (w.profile, w.count))
+        total = (v0 * profile).sum() + (v1 * count).sum()
+        if not w.penalty:
+            return total
+        return total + w.profile.log().square().sum() + w.count.log().square().sum()
+
+    def end_epoch(self, model: Cherimoya) -> bool:
+        """Never freezes anything."""
+        return False
 
 
-class KendallLoss:
+class KendallLoss(WeightedLoss):
     """sum(w0 profile) + sum(w1 count) + sum(log(lw0)^2) + sum(log(lw1)^2), w = 1 / (2 lw^2).
 
     Learned weights after Kendall, Gal and Cipolla (2018), one pair a signal group. When the mean
@@ -92,13 +124,6 @@ class KendallLoss:
     def __init__(self, freeze_below: float) -> None:
         self.freeze_below = freeze_below
         self.frozen = False
-
-    def __call__(self, model: Cherimoya, profile: Tensor, count: Tensor) -> Tensor:
-        w0, w1 = 0.5 / model.lw0.square(), 0.5 / model.lw1.square()
-        total = (w0 * profile).sum() + (w1 * count).sum()
-        if self.frozen:
-            return total
-        return total + model.lw0.log().square().sum() + model.lw1.log().square().sum()
 
     def weights(self, model: Cherimoya) -> LossWeights:
         """The model's lw0 and lw1."""
@@ -121,17 +146,12 @@ class KendallLoss:
             weight.grad = None
 
 
-class FixedLoss:
+class FixedLoss(WeightedLoss):
     """sum(profile_weight * profile) + sum(count_weight * count); lw0 and lw1 stay untouched."""
-
-    frozen = True
 
     def __init__(self, profile_weight: float, count_weight: float) -> None:
         self.profile_weight = profile_weight
         self.count_weight = count_weight
-
-    def __call__(self, model: Cherimoya, profile: Tensor, count: Tensor) -> Tensor:
-        return self.profile_weight * profile.sum() + self.count_weight * count.sum()
 
     def weights(self, model: Cherimoya) -> LossWeights:
         """The two constants, for every group."""
@@ -140,19 +160,15 @@ class FixedLoss:
             profile, torch.full_like(profile, self.count_weight), learned=False, penalty=False
         )
 
-    def end_epoch(self, model: Cherimoya) -> bool:
-        """Never freezes anything."""
-        return False
-
 
 def training_loss(
     loss: Loss, model: Cherimoya, logits: Tensor, log_counts: Tensor, signal: Tensor
 ) -> LossTerms:
     """The objective of a batch and its parts; shapes as in `profile_and_count_losses`.
 
-    On a GPU by a few fused kernels, elsewhere as `loss` composes it.
+    On a GPU by a few fused kernels where they compute what `loss` does, else as it composes it.
     """
-    if route(logits.device, torch.float32).conv_norm:
+    if route(logits.device, torch.float32).conv_norm and _is_weighted(loss):
         w = loss.weights(model)
         total, profile, count = fused_training_loss(
             logits, log_counts, signal, w.profile, w.count, model.signal_groups, w.learned,
@@ -162,6 +178,11 @@ def training_loss(
         profile, count = profile_and_count_losses(logits, log_counts, signal, model.signal_groups)
         total = loss(model, profile, count)
     return LossTerms(total, profile.detach(), count.detach())
+
+
+def _is_weighted(loss: Loss) -> TypeGuard[WeightedLoss]:
+    """Whether the weights say all that the loss does."""
+    return type(loss).__call__ is WeightedLoss.__call__
 
 
 def build_loss(config: LossConfig, model: Cherimoya) -> Loss:

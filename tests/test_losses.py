@@ -1,5 +1,7 @@
 """The losses against scipy and against formulas written out."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,14 @@ from scipy.stats import multinomial
 
 from cherimoya import Cherimoya
 from cherimoya.config import LossConfig
-from cherimoya.losses import FixedLoss, KendallLoss, build_loss, profile_and_count_losses
+from cherimoya.losses import (
+    FixedLoss,
+    KendallLoss,
+    LossWeights,
+    build_loss,
+    profile_and_count_losses,
+    training_loss,
+)
 
 
 @pytest.fixture
@@ -61,3 +70,46 @@ def test_fixed_weights_leave_the_learned_ones_out():
     assert not model.lw0.requires_grad
     assert loss(model, torch.tensor([3.0]), torch.tensor([0.5])).item() == 11.0
     assert not loss.end_epoch(model)
+
+
+class OnlyProfile(KendallLoss):
+    """Says its objective itself."""
+
+    def __call__(self, model, profile, count):
+        return 3 * profile.sum()
+
+
+class CountsTwice(FixedLoss):
+    """Says other weights."""
+
+    def weights(self, model):
+        w = super().weights(model)
+        return LossWeights(w.profile, 2 * w.count, learned=False, penalty=False)
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch):
+    """The loss kernels serve every device; what they are called with."""
+    calls = []
+
+    def fused(logits, log_counts, signal, w0, w1, groups, learned, penalty):
+        calls.append((w0.tolist(), w1.tolist()))
+        profile, count = profile_and_count_losses(logits, log_counts, signal, groups)
+        return (w0 * profile).sum() + (w1 * count).sum(), profile, count
+
+    monkeypatch.setattr("cherimoya.losses.route", lambda *_: SimpleNamespace(conv_norm=True))
+    monkeypatch.setattr("cherimoya.losses.fused_training_loss", fused)
+    return calls
+
+
+def test_a_loss_of_ones_own_decides_where_kernels_run_too(batch, kernel_calls):
+    model = Cherimoya(n_filters=8, n_layers=1, signal_groups=[1, 2])
+    profile, count = profile_and_count_losses(*batch, [1, 2])
+    total = training_loss(OnlyProfile(freeze_below=1.0), model, *batch).total
+    assert total.item() == pytest.approx(3 * profile.sum().item(), rel=1e-6)
+    assert kernel_calls == []
+    total = training_loss(CountsTwice(1.5, 0.25), model, *batch).total
+    expected = 1.5 * profile.sum() + 0.5 * count.sum()
+    assert total.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert CountsTwice(1.5, 0.25)(model, profile, count).item() == pytest.approx(expected.item())
+    assert kernel_calls == [([1.5, 1.5], [0.5, 0.5])]

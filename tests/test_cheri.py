@@ -28,6 +28,22 @@ def test_the_promised_names_are_there():
         assert hasattr(public, name)
 
 
+def test_the_function_computes_on_the_cpu_too():
+    torch.manual_seed(0)
+    x = torch.randn(2, 30, 8, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
+    dy = torch.randn(2, 30, 8, dtype=torch.float64)
+    found, expected = (
+        [y.detach(), *torch.autograd.grad(y, (x, weight), dy)]
+        for y in (
+            public.FusedDilatedConvNormFunc.apply(x, weight, 4),
+            public.fused_dilated_conv_norm(x, weight, 4),
+        )
+    )
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("trim", [0, 5])
 def test_piece_by_piece_it_computes_the_same(trim):
     block, x = block_and_input()

@@ -50,21 +50,32 @@ def _(dy, x, weight, mean, rstd, dilation):  # type: ignore[no-untyped-def]
 
 
 class FusedDilatedConvNormFunc(Function):
-    """`fused_dilated_conv_norm` by the kernels: .apply(x, weight, dilation, eps=1e-3) -> y."""
+    """`fused_dilated_conv_norm`: .apply(x, weight, dilation, eps=1e-3) -> y.
+
+    By the kernels, or by PyTorch where they do not serve x, such as on the CPU.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int, eps: float = EPS) -> Tensor:
         check(x, weight, dilation)
+        ctx.dilation, ctx.eps = dilation, eps
+        if not route(x.device, x.dtype).conv_norm:
+            ctx.save_for_backward(x, weight)
+            return reference.dilated_conv_norm(x, weight, dilation, eps)
         y, mean, rstd = conv_norm(x, weight, dilation, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
-        ctx.dilation = dilation
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        dx, dweight = conv_norm_backward(dy, *ctx.saved_tensors, ctx.dilation)
-        return dx, dweight, None, None
+        x, weight, *statistics = ctx.saved_tensors
+        if statistics:
+            return *conv_norm_backward(dy, x, weight, *statistics, ctx.dilation), None, None
+        with torch.enable_grad():
+            x, weight = (v.detach().requires_grad_() for v in (x, weight))
+            y = reference.dilated_conv_norm(x, weight, ctx.dilation, ctx.eps)
+        return *torch.autograd.grad(y, (x, weight), dy), None, None
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

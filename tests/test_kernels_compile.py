@@ -14,7 +14,7 @@ if torch.version.hip:
 
 # Run by itself: this process may have imported Triton for its interpreter.
 COMPILE = '''
-import json, sys
+import json, re, sys
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -201,6 +201,36 @@ def hopper(C, widths):
                 "ROLLED": bool(config["rolled"]), "REGISTERS": kept}, entry)
 
 
+EVENTS = (r"cp\\.async\\.wait_(?:group|all)|fence\\.proxy\\.async|wgmma\\.mma_async"
+          r"|mbarrier\\.try_wait|mbarrier\\.arrive\\.shared")
+
+
+def missing_fences(ptx):
+    """Places where shared memory goes from ordinary accesses to the asynchronous proxy's, unfenced.
+
+    What cp.async copied, to wgmma; what a consumer has read, to the copy engine.
+    """
+    missing, copied, fenced = 0, False, False
+    for event in re.findall(EVENTS, ptx):
+        if "fence" in event:
+            copied, fenced = False, True
+        elif "try_wait" in event:
+            fenced = False
+        elif "arrive" in event:
+            missing += not fenced
+        elif "wgmma" in event:
+            missing, copied = missing + copied, False
+        else:
+            copied = True
+    return missing
+
+
+def report(kernel, done):
+    ptx = done.asm["ptx"]
+    facts = [kernel.__name__, done.metadata.shared, "wgmma" in ptx, missing_fences(ptx)]
+    print(json.dumps(facts))
+
+
 def main():
     kind, *arguments = json.loads(sys.argv[1])
     if kind == "hopper":
@@ -209,13 +239,13 @@ def main():
         for kernel, pointers, constants, registers in hopper(*arguments):
             done = compiled(kernel, GluonASTSource, pointers, constants, 90,
                             num_warps=4, maxnreg=registers)
-            print(json.dumps([kernel.__name__, done.metadata.shared, "wgmma" in done.asm["ptx"]]))
+            report(kernel, done)
     else:
         capability, *arguments = arguments
         kernels = {"plain": plain, "around": around}[kind]
         for kernel, pointers, constants in kernels(capability, *arguments):
             done = compiled(kernel, ASTSource, pointers, constants, capability, num_warps=4)
-            print(json.dumps([kernel.__name__, done.metadata.shared, "wgmma" in done.asm["ptx"]]))
+            report(kernel, done)
 
 
 main()
@@ -225,7 +255,10 @@ SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}  # that one progr
 
 
 def compile_all(*request: object) -> list[tuple[str, int, bool]]:
-    """Name, bytes of shared memory and use of wgmma of each kernel that was compiled."""
+    """Name, bytes of shared memory and use of wgmma of each kernel that was compiled.
+
+    No kernel lacks a fence, see `missing_fences`.
+    """
     done = subprocess.run(
         [sys.executable, "-c", COMPILE, json.dumps(request)],
         env=clean_environment(),
@@ -233,7 +266,9 @@ def compile_all(*request: object) -> list[tuple[str, int, bool]]:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [name for name, _, _, missing in found if missing] == []
+    return [(name, shared, wgmma) for name, shared, wgmma, _ in found]
 
 
 @pytest.mark.slow

@@ -17,7 +17,10 @@ normalisation's backward needs, equals that of d pre * pre over the hidden units
 import triton
 import triton.language as tl
 
+from cherimoya.ops import proxy_fence
 from cherimoya.ops.conv_norm_kernels import conv_stats, sum_rows, wait_for_previous_kernel
+
+proxy_fence.install()  # for every kernel whose products read what is copied in a pipeline
 
 SCALE = tl.constexpr(0.7978845608028654)  # sqrt(2 / pi), Hendrycks and Gimpel (2016)
 CUBIC = tl.constexpr(0.7978845608028654 * 0.044715)

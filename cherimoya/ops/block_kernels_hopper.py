@@ -32,6 +32,7 @@ from cherimoya.ops.hopper_kernels import (
     multiply_down,
     multiply_up,
     produce,
+    release,
     store_tile,
     sync_threads,
     tanh,
@@ -106,8 +107,7 @@ def fwd_consume(
         if CB > 0:
             vb, here = convolve(x_b, stage, taps_b, rstd, shift, OPERAND)
             acc_b = gl.convert_layout(widen(here), mma_layout(CB))
-        sync_threads()
-        mbarrier.arrive(empty.index(stage), count=1)
+        release(empty.index(stage))
         if KEEP:
             store_tile(xhat, n, first, window, va, C, 0, CA)
             if CB > 0:
@@ -252,8 +252,7 @@ def bwd_consume(
             dpre = gl.convert_layout(dpre.to(v_a.dtype), OPERAND)
             ga, gb = multiply_down(dpre, w1_a.index(c), w1_b.index(c), ga, gb, CB)
             ga, gb = wait_down(ga, gb, CB)
-        sync_threads()
-        mbarrier.arrive(empty.index(stage), count=1)
+        release(empty.index(stage))
         # rows past the window have dout = 0 and add nothing
         row_g = gl.sum(ga, 1)
         if CB > 0:

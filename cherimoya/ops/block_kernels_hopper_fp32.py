@@ -20,6 +20,7 @@ from cherimoya.ops.hopper_kernels import (
     make_ring,
     mma_layout,
     multiply_down,
+    release,
     store_tile,
     sync_threads,
     twice_gelu_half,
@@ -128,8 +129,7 @@ def consume_fp32(
             v = after * gl.expand_dims(taps.index(3 * j + 2).load(SLICE), 0) + v
             vs = vs + ((v * rstd).to(gl.float16),)
             xs = xs + (here,)
-            sync_threads()
-            mbarrier.arrive(empty.index(stage), count=1)
+            release(empty.index(stage))
         if KEEP:
             for j in gl.static_range(GROUPS):
                 store_tile(xhat, n, first, window, vs[j], C, j * WIDTH, WIDTH)

@@ -4,6 +4,7 @@ import triton.language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
     mbarrier,
     tma,
     warpgroup_mma,
@@ -189,6 +190,18 @@ def make_ring(count: gl.constexpr):
     for i in gl.static_range(count):
         mbarrier.init(bars.index(i), count=1)
     return bars
+
+
+@gluon.jit
+def release(empty):
+    """Give a stage of the ring back to the copy engine; all warps of a consumer call it.
+
+    A barrier orders ordinary accesses to shared memory alone. The fence holds the copy engine,
+    which writes through another proxy, until the reads before it are done.
+    """
+    fence_async_shared()
+    sync_threads()
+    mbarrier.arrive(empty, count=1)
 
 
 @gluon.jit

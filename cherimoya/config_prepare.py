@@ -39,6 +39,7 @@ class PrepareConfig:
     chrom_alias: str
     signal: list[list[str]]
     control: list[list[str]]
+    are_strands: bool
     bam: BamConfig
     fragments: FragmentsConfig
     output: str | None

@@ -35,8 +35,11 @@ def test_other_names_are_applied_when_accepted(toy: Toy, kind: str) -> None:
     toy.bed("A\t100\t201", "chrB\t500\t601")
     toy.bed("B\t0\t9", name="exclude.bed")
     loci = toy.run(
-        signal=[files], chrom_alias=alias(toy, kind), exclude=f"{toy.folder}/exclude.bed"
-    )
+        signal=[files],
+        are_strands=True,
+        chrom_alias=alias(toy, kind),
+        exclude=f"{toy.folder}/exclude.bed",
+    )  # fmt: skip
     np.testing.assert_array_equal(loci.signal, wanted.signal)
     assert list(loci.chrom) == ["chrA", "chrB"]
     assert toy.said.count("short.bw: A is chrA, B is chrB, C is chrC") == 1
@@ -45,7 +48,7 @@ def test_other_names_are_applied_when_accepted(toy: Toy, kind: str) -> None:
 
 def refused_names(toy: Toy, files: list[str]) -> str:
     with pytest.raises(DataError, match=r"short.bw and fasta=.* name chromosomes diff") as raised:
-        toy.run(signal=[files])
+        toy.run(signal=[files], are_strands=True)
     return str(raised.value)
 
 

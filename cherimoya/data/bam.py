@@ -13,6 +13,7 @@ from cherimoya.data.track import Cuts, Track, stem
 from cherimoya.errors import DataError
 from cherimoya.extras import needed
 
+KIND = "BAM"
 MAGIC = b"BAM\1"
 PROPER, REVERSE, SECOND, DUPLICATE = 0x2, 0x10, 0x80, 0x400
 NEVER = 0x4 | 0x100 | 0x200 | 0x800  # unmapped, secondary, failed, supplementary
@@ -71,7 +72,7 @@ class Reads:
 class Strand(Track):
     """One strand of the reads, or both together."""
 
-    kind = "BAM"
+    kind = KIND
 
     def __init__(self, reads: Reads, name: str, which: int) -> None:
         super().__init__(reads.path, name, reads.lengths)

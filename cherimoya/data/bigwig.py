@@ -11,13 +11,14 @@ from cherimoya.data.track import Track, stem
 from cherimoya.errors import DataError
 from cherimoya.extras import needed
 
+KIND = "bigWig"
 MAGIC = (b"\x26\xfc\x8f\x88", b"\x88\x8f\xfc\x26")
 
 
 class BigWig(Track):
     """The values of a bigWig file."""
 
-    kind = "bigWig"
+    kind = KIND
 
     def __init__(self, path: Path, bigwig: Any) -> None:
         super().__init__(path, stem(path), dict(bigwig.chroms()))

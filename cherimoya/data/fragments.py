@@ -19,6 +19,7 @@ from cherimoya.data.track import Cuts, Track, stem
 from cherimoya.errors import DataError
 from cherimoya.files import write_json
 
+KIND = "fragments"
 BLOCK = 1 << 24
 NOTED = "fragments.json"
 COLUMNS = "chrom, start, end, and with counts also barcode and count, separated by tabs"
@@ -31,7 +32,7 @@ class Fragments(Track):
     is a folder for the cuts of each chromosome, as the file need not have an index.
     """
 
-    kind = "fragments"
+    kind = KIND
 
     def __init__(
         self, path: Path, key: str, config: FragmentsConfig, spool: Path, tell: sources.Say

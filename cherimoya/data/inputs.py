@@ -13,6 +13,7 @@ from cherimoya.data.gather import PART, Sources, flat
 from cherimoya.data.partial import spooled_genome
 from cherimoya.data.places import Places, joined, read_places
 from cherimoya.data.sources import Genome, Say, read_genome
+from cherimoya.data.strands import check_unlike, strand_table
 from cherimoya.data.tracks import matched, open_tracks
 from cherimoya.data.workers import Workers, core_count
 from cherimoya.errors import DataError
@@ -61,6 +62,11 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
         ]
         for line in dict.fromkeys(lines):  # two strands of a file say the same
             say(line)
+        if not config.are_strands:
+            known = places.take(np.isin(places.chrom, list(genome.lengths)))
+            for key, groups in (("signal", signal), ("control", control)):
+                check_unlike(groups, known, config.out_window, key)
+        say(strand_table(signal, control))
         windows = Windows(config.in_window, config.out_window, config.max_jitter)
         yield Sources(
             config, genome, places, excluded, signal, control, windows, folder, workers, say

@@ -118,6 +118,12 @@ def check_groups(groups: list[int], names: list[str], tracks: int, key: str, whe
             f"{where}: {key}={groups} adds up to {sum(groups)} tracks, but there are {tracks}. "
             "Each group is its number of channels, such as [2] for a stranded pair."
         )
+    if max(groups, default=0) > 2:
+        raise DataError(
+            f"{where}: {key}={groups} has a group of {max(groups)} tracks. A group is one "
+            "track, or the two strands of one sample, which a reverse complement exchanges: give "
+            "each sample a group of its own."
+        )
     if len(names) != tracks:
         raise DataError(f"{where}: {len(names)} track names {names} for {tracks} tracks.")
 

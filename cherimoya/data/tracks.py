@@ -13,6 +13,7 @@ from cherimoya.data import bam, bigwig, fragments
 from cherimoya.data.aliases import Aliases, check_names, named
 from cherimoya.data.sources import Genome, Say, check_exists, opened
 from cherimoya.data.splits import shown
+from cherimoya.data.strands import check_groups
 from cherimoya.data.track import Track
 from cherimoya.errors import DataError
 
@@ -32,37 +33,63 @@ def open_tracks(
     scratch: a folder in which what was read of a file is kept; None: a temporary one.
     tell: hears how far reading is
     """
+    paths = [[Path(path) for path in group] for group in groups]
+    kinds = {path: kind_of(path, key) for group in paths for path in group}
+    channels = [
+        [2 if kinds[path] == bam.KIND and config.bam.stranded else 1 for path in group]
+        for group in paths
+    ]
+    check_groups(paths, channels, key, config.are_strands)
     number = count(1)
     with ExitStack() as stack:
         yield [
             [
                 track
-                for path in map(Path, group)
+                for path in group
                 for track in stack.enter_context(
-                    _opened(path, key, config, scratch and scratch / f"{key}-{next(number)}", tell)
+                    _opened(
+                        path,
+                        kinds[path],
+                        key,
+                        config,
+                        scratch and scratch / f"{key}-{next(number)}",
+                        tell,
+                    )
                 )
             ]
-            for group in groups
+            for group in paths
         ]
 
 
 def _opened(
-    path: Path, key: str, config: PrepareConfig, spool: Path | None, tell: Say
+    path: Path, kind: str, key: str, config: PrepareConfig, spool: Path | None, tell: Say
 ) -> AbstractContextManager[list[Track]]:
+    if kind == bigwig.KIND:
+        return bigwig.opened(path, key)
+    if kind == bam.KIND:
+        return bam.opened(path, key, config.bam)
+    return fragments.opened(path, key, config.fragments, spool, tell)
+
+
+def kind_of(path: Path, key: str) -> str:
+    """What the file at `path` is, by what it holds: the KIND of one of the readers.
+
+    Raises DataError, naming the configuration's `key`, for a file that is none of them.
+    """
     check_exists(path, key)
     with open(path, "rb") as file:
         raw = file.read(4)
     if raw in bigwig.MAGIC:
-        return bigwig.opened(path, key)
+        return bigwig.KIND
     try:
         with opened(path, "rb") as file:
             head = file.read(1 << 12)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{key}={path}: truncated or damaged ({error}). Copy it again.") from None
     if head.startswith(bam.MAGIC):
-        return bam.opened(path, key, config.bam)
+        return bam.KIND
     _check_fragments(head, f"{key}={path}")
-    return fragments.opened(path, key, config.fragments, spool, tell)
+    return fragments.KIND
 
 
 def _check_fragments(head: bytes, where: str) -> None:

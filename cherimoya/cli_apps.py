@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from cherimoya.changes import at, changes
 from cherimoya.cli import main, plain_values, process_wide_switches
 from cherimoya.config import DashboardConfig, resolve
 from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
@@ -80,7 +83,11 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
 
 
 def _prepare(values: DictConfig) -> None:
-    config = resolve(plain_values(values), PrepareConfig)
+    plain = plain_values(values)
+    config = resolve(plain, PrepareConfig)
+    from cherimoya.data.tracks import check_used
+
+    check_used(config, _asked(plain, "prepare"))
     if config.check:
         from cherimoya.data.inspection import inspect
 
@@ -91,6 +98,13 @@ def _prepare(values: DictConfig) -> None:
     path = prepare(config)
     if config.plots and config.background_ratio > 0:
         _plot_gc(path)
+
+
+def _asked(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """The dotted keys that differ from conf/<name>.yaml or were typed, and their values."""
+    differ = changes(values, plain_values(hydra.compose(name)))
+    typed = [o.lstrip("+").partition("=")[0] for o in HydraConfig.get().overrides.task]
+    return {key: at(values, key) for key in dict.fromkeys([*differ, *typed])}
 
 
 def _plot_gc(path: Path) -> None:

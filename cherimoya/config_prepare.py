@@ -22,11 +22,19 @@ class BamConfig:
 
 @dataclass(frozen=True)
 class FragmentsConfig:
-    """What is counted of a fragment file."""
+    """What is counted of a fragment file, and what its lines are."""
 
+    kind: str = checked(choices=("auto", "fragments", "reads"))
     shift_plus: int = checked()
     shift_minus: int = checked()
     counts: bool = checked()
+
+    def __post_init__(self) -> None:
+        if self.counts and self.kind == "reads":
+            raise ConfigError(
+                "fragments.counts=true with fragments.kind=reads: column 5 of reads is their "
+                "mapping quality, not a count. Leave fragments.counts out."
+            )
 
 
 @dataclass(frozen=True)

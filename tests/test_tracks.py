@@ -2,6 +2,8 @@
 
 import gzip
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 from test_prepare_errors import refused
 from toy import LENGTHS, Toy, configure
 
-from cherimoya.data.tracks import open_tracks
+from cherimoya.data.tracks import check_used, open_tracks
+from cherimoya.errors import ConfigError
 
 pysam = pytest.importorskip("pysam")
 
@@ -23,7 +26,7 @@ FRAGMENTS = (
 )
 BAM = {"shift_plus": 0, "shift_minus": 0, "min_mapq": 0, "duplicates": "drop", "mates": "both"}
 BAM |= {"proper_pairs": False, "stranded": False}
-ENDS = {"shift_plus": 0, "shift_minus": 0, "counts": False}
+ENDS = {"kind": "auto", "shift_plus": 0, "shift_minus": 0, "counts": False}
 
 
 def bam(toy: Toy, *reads: tuple, name: str = "reads.bam", index: bool = True, **hd: str) -> Path:
@@ -171,8 +174,11 @@ def test_a_missing_pysam_names_the_extra(toy: Toy, monkeypatch) -> None:
     [
         ("chrA\t100", False),
         ("chrA\tstart\tend", False),
-        ("chrA\t20\t20", False),
-        ("chrA\t-1\t20", False),
+        ("chrA\t21\t20", False),
+        ("chrA\t-1001\t20", False),
+        ("chrA\t1\t20\tA\t1\t+", False),
+        ("chrA\t1\t99999999999999999999", False),
+        ("chrA\t1_0\t20", False),
         ("chrA\t1\t20\tA", True),
         ("chrA\t1\t20\tA\t0", True),
         ("chrA 1 20", False),
@@ -195,8 +201,10 @@ def test_fragment_files_that_cannot_be_read(toy: Toy) -> None:
     refused(toy, "x.bedGraph: a bedGraph.*bedGraphToBigWig", signal=[[str(graph)]])
     wiggle = toy.write("x.wig", "track type=wiggle_0\nfixedStep chrom=chrA start=1 step=1\n1\n")
     refused(toy, "x.wig: a wiggle text file.*wigToBigWig", signal=[[str(wiggle)]])
-    far = toy.write("far.tsv", "chrA\t100\t4001\tA\t1\n")
-    refused(toy, "far.tsv: chrA has 4,001 bases or more, but 4,000", signal=[[str(far)]])
+    far = toy.write("far.tsv", "chrA\t100\t5001\tA\t1\nchrA\t1\t9\n")
+    refused(
+        toy, "far.tsv: 1 of 2 fragments on chrA reach past its 4,000 bases", signal=[[str(far)]]
+    )
     other = toy.write("none.tsv", "# chrom start end\n")
     refused(toy, "none.tsv: not a bigWig, BAM or fragment file", signal=[[str(other)]])
 
@@ -207,3 +215,39 @@ def test_tn5_cuts_of_reads_and_of_their_fragments_are_the_same(toy: Toy) -> None
     cuts = counted(fragment, fragments=ENDS | {"shift_plus": 4, "shift_minus": -5})
     reads = BAM | {"shift_plus": 4, "shift_minus": -4, "proper_pairs": True}
     assert counted(path, bam=reads) == cuts == [{104: 1, 195: 1}]
+
+
+def cherimoya_prepare(toy: Toy, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """cherimoya-prepare on the toy, as a user types it."""
+    return subprocess.run(
+        [sys.executable, "-c", "from cherimoya.cli_apps import prepare; prepare()",
+         "fasta=toy.fa", "loci=loci.bed", "output=o.h5", "in_window=40", "out_window=20",
+         "max_jitter=5", "background_ratio=0", *arguments],
+        cwd=toy.folder, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_keys_that_do_nothing_are_refused(toy: Toy) -> None:
+    toy.bed("chrA\t100\t200")
+    bam(toy, ("chrA", 100, 0, 9))
+    toy.write("x.tsv", "chrA\t100\t150\tA\t1\nchrA\t120\t170\tA\t1\n")
+    used = {"plus.bw": (), "reads.bam": ("bam.min_mapq=3",), "x.tsv": ("fragments.kind=fragments",)}
+    every = {"bam.min_mapq=3", "bam.stranded=False", "fragments.kind=fragments", "are_strands=True"}
+    values = {a.partition("=")[0]: a.partition("=")[2] for a in every}
+    for name, own in used.items():
+        group = own[0].partition(".")[0] if own else "none"
+        for key, value in values.items():
+            config = toy.config(signal=[[f"{toy.folder}/{name}"]], are_strands=key == "are_strands")
+            if key.startswith(f"{group}."):
+                check_used(config, {key: value})
+                continue
+            with pytest.raises(ConfigError, match=f"{key}=.*: does nothing.*Leave it out"):
+                check_used(config, {key: value})
+    check_used(toy.config(are_strands=True), {"are_strands": True})
+    for typed in ("bam.min_mapq=3", "fragments.counts=true", "bam.stranded=false"):
+        done = cherimoya_prepare(toy, "signal=[[plus.bw]]", typed)
+        assert done.returncode == 1, done.stdout
+        assert f"error: {typed.partition('=')[0]}=" in done.stdout + done.stderr
+        assert "does nothing, as no file" in done.stdout + done.stderr
+    done = cherimoya_prepare(toy, "signal=[[plus.bw]]", "control=[[reads.bam]]", "bam.min_mapq=3")
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data.places import Places
 from cherimoya.data.track import Track
 from cherimoya.errors import DataError
@@ -133,11 +132,6 @@ def _strands(group: Sequence[Track]) -> Sequence[str]:
     return (strands_of(first, second) or ("plus", "minus")) if first != second else (
         "plus", "minus"
     )  # fmt: skip
-
-
-def used(config: PrepareConfig) -> bool:
-    """Whether there is a pair of files that are_strands=true can speak of."""
-    return any(len(group) == 2 for group in (*config.signal, *config.control))
 
 
 def _written(key: str, groups: Sequence[Sequence[Path]]) -> str:

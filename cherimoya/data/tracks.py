@@ -2,22 +2,26 @@
 
 import gzip
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from cherimoya import progress
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import bam, bigwig, fragments
 from cherimoya.data.aliases import Aliases, check_names, named
+from cherimoya.data.formats import INTERVALS, data_lines, what_else
 from cherimoya.data.sources import Genome, Say, check_exists, opened
 from cherimoya.data.splits import shown
 from cherimoya.data.strands import check_groups
 from cherimoya.data.track import Track
-from cherimoya.errors import DataError
+from cherimoya.errors import ConfigError, DataError
 
-KINDS = "Give a bigWig, a BAM or a fragment file (chrom, start, end, barcode, count)."
+HEAD = 1 << 16  # bytes by which a file is recognised
+ASSEMBLIES = "They are different assemblies: give the FASTA that the reads were aligned to."
+USUAL_OVERHANGS = (10, 0.01)  # fragments past an end, and their share, that are no other assembly
 
 
 @contextmanager
@@ -34,7 +38,8 @@ def open_tracks(
     tell: hears how far reading is
     """
     paths = [[Path(path) for path in group] for group in groups]
-    kinds = {path: kind_of(path, key) for group in paths for path in group}
+    _check_no_loci([path for group in paths for path in group], key, config)
+    kinds = {path: kind_of(path, key, config.fragments.kind) for group in paths for path in group}
     channels = [
         [2 if kinds[path] == bam.KIND and config.bam.stranded else 1 for path in group]
         for group in paths
@@ -61,6 +66,38 @@ def open_tracks(
         ]
 
 
+def check_used(config: PrepareConfig, asked: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a key of one kind of file that was set, while there is no such file.
+
+    asked: the value of each dotted key that was set
+    """
+    groups = {"signal": config.signal, "control": config.control}
+    paths = {
+        Path(path): key for key, listed in groups.items() for group in listed for path in group
+    }
+    kinds = {kind_of(path, key, config.fragments.kind) for path, key in paths.items()}
+    for prefix, kind in (("bam.", bam.KIND), ("fragments.", fragments.KIND)):
+        idle = [f"{key}={value}" for key, value in asked.items() if key.startswith(prefix)]
+        if idle and kind not in kinds:
+            raise ConfigError(
+                f"{', '.join(idle)}: does nothing, as no file of signal or control is "
+                f"{'a BAM' if kind == bam.KIND else 'a fragment file'} (they are "
+                f"{', '.join(sorted(kinds))}). Leave it out."
+            )
+    if config.are_strands and all(len(group) < 2 for listed in groups.values() for group in listed):
+        raise ConfigError(
+            "are_strands=true: does nothing, as no group has two files. Leave it out."
+        )
+
+
+def _check_no_loci(paths: Iterable[Path], key: str, config: PrepareConfig) -> None:
+    """Raise DataError for a track that is a file of loci, too."""
+    for path in paths:
+        if any(Path(loci).is_file() and path.is_file() and path.samefile(loci)
+               for loci in config.loci_files):  # fmt: skip
+            raise DataError(f"{key}={path}: is the file of the loci, too. {INTERVALS}")
+
+
 def _opened(
     path: Path, kind: str, key: str, config: PrepareConfig, spool: Path | None, tell: Say
 ) -> AbstractContextManager[list[Track]]:
@@ -71,8 +108,10 @@ def _opened(
     return fragments.opened(path, key, config.fragments, spool, tell)
 
 
-def kind_of(path: Path, key: str) -> str:
+def kind_of(path: Path, key: str, kind: str) -> str:
     """What the file at `path` is, by what it holds: the KIND of one of the readers.
+
+    kind: fragments.kind, what lines of intervals are.
 
     Raises DataError, naming the configuration's `key`, for a file that is none of them.
     """
@@ -83,40 +122,15 @@ def kind_of(path: Path, key: str) -> str:
         return bigwig.KIND
     try:
         with opened(path, "rb") as file:
-            head = file.read(1 << 12)
+            head = file.read(HEAD)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{key}={path}: truncated or damaged ({error}). Copy it again.") from None
     if head.startswith(bam.MAGIC):
         return bam.KIND
-    _check_fragments(head, f"{key}={path}")
+    if said := what_else(head, kind):
+        columns = len((data_lines(head) or [[]])[0])
+        raise DataError(f"{key}={path}: {said.format(path=path, n=columns)}")
     return fragments.KIND
-
-
-def _check_fragments(head: bytes, where: str) -> None:
-    """Raise DataError when a file that starts with `head` cannot be a fragment file."""
-    if head.startswith((b"@HD\t", b"@SQ\t", b"CRAM")):
-        raise DataError(
-            f"{where}: SAM or CRAM. Turn it into a sorted BAM: samtools sort -o reads.bam, "
-            "samtools index reads.bam"
-        )
-    if any(word in head for word in (b"type=wiggle", b"fixedStep", b"variableStep")):
-        raise DataError(f"{where}: a wiggle text file. Turn it into a bigWig: wigToBigWig")
-    lines = [x for x in head.split(b"\n") if not x.startswith((b"#", b"track", b"browser"))]
-    columns = lines[0].split(b"\t") if lines else []
-    if b"\0" in head or len(columns) < 3:
-        raise DataError(f"{where}: not a bigWig, BAM or fragment file. {KINDS}")
-    if len(columns) == 4 and _is_number(columns[3]):
-        raise DataError(
-            f"{where}: a bedGraph by its 4 columns. Turn it into a bigWig: bedGraphToBigWig"
-        )
-
-
-def _is_number(text: bytes) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def matched(track: Track, chroms: Collection[str], aliases: Aliases, genome: Genome) -> list[str]:
@@ -127,21 +141,37 @@ def matched(track: Track, chroms: Collection[str], aliases: Aliases, genome: Gen
     changed = aliases.of(track.lengths, str(track.path))
     track.rename(changed)
     check_names(track.lengths, chroms, str(track.path), genome)
-    check_lengths(track, genome, chroms)
+    over = check_lengths(track, genome, chroms)
     missing = [chrom for chrom in chroms if chrom not in track.lengths]
     said = [f"{track.path.name}: {named(changed)}"] if changed else []
-    return said + [f"{track.path.name} has no {shown(missing)}: zeros there"] * bool(missing)
+    said += [f"{track.path.name} has no {shown(missing)}: zeros there"] * bool(missing)
+    return said + over
 
 
-def check_lengths(track: Track, genome: Genome, chroms: Iterable[str]) -> None:
-    """Raise DataError when a track is for another assembly, judged by the lengths of `chroms`."""
+def check_lengths(track: Track, genome: Genome, chroms: Iterable[str]) -> list[str]:
+    """Raise DataError when a track is for another assembly, judged by the lengths of `chroms`.
+
+    Returns what there is to say about fragments that reach a little past an end.
+    """
+    said = []
     for chrom in chroms:
-        length = track.lengths.get(chrom) or genome.lengths[chrom]
-        end = track.ends.get(chrom, 0) if isinstance(track, fragments.Fragments) else 0
-        if length != genome.lengths[chrom] or end > length:
+        length = genome.lengths[chrom]
+        if isinstance(track, fragments.Fragments) and chrom in track.lengths:
+            count, over, bases = track.overhang(chrom, length)
+            few = max(USUAL_OVERHANGS[0], USUAL_OVERHANGS[1] * count)
+            if bases > fragments.OVERHANG or over > few:
+                raise DataError(
+                    f"{track.path}: {over:,} of {count:,} fragments on {chrom} reach past its "
+                    f"{length:,} bases in fasta={genome.path}. {ASSEMBLIES}"
+                )
+            if over:
+                said.append(
+                    f"{track.path.name}: {over:,} of {count:,} fragments on {chrom} reach past "
+                    f"its ends, by {bases:,} bases at most: what lies outside is not counted"
+                )
+        elif (own := track.lengths.get(chrom)) is not None and own != length:
             raise DataError(
-                f"{track.path}: {chrom} has {max(length, end):,} bases"
-                f"{' or more' if end else ''}, but {genome.lengths[chrom]:,} in "
-                f"fasta={genome.path}. They are different assemblies: give the FASTA that the "
-                "reads were aligned to."
+                f"{track.path}: {chrom} has {own:,} bases, but {length:,} in "
+                f"fasta={genome.path}. {ASSEMBLIES}"
             )
+    return said

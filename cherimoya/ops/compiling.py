@@ -46,7 +46,13 @@ def compiled_together(device: torch.device) -> Iterator[None]:
     asked: dict[tuple[Any, Any], Callable[[], Any]] = {}
 
     def note(kernel: Any, key: Any, *arguments: Any, **more: Any) -> None:
-        """In the place of Triton's `_do_compile`: a launch that gets no kernel from it returns."""
+        """In the place of Triton's `_do_compile`: a launch that gets no kernel from it returns.
+
+        A launch would have made the GPU's context current in this thread, which may be autograd's,
+        where cuBLAS would be the first to miss it, with a warning.
+        """
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         asked[id(kernel), key] = partial(build, kernel, key, *arguments, **more)
 
     _rehearsal.set()

@@ -19,7 +19,8 @@ from cherimoya.ops.gpu import (
 )
 from cherimoya.ops.tuning import Config, Run
 
-# Launch options to choose from; the first is the default.
+# Launch options to choose from; the first is the default. A program holds rows x columns positions
+# and channels at once, and loads them `ahead` steps early, in the place of a pipeline's stages.
 MARCH = ("columns", "rows", "steps", "ahead", "num_warps")
 
 
@@ -29,13 +30,15 @@ def _march(*choices: tuple[int, int, int, int, int]) -> list[Config]:
 
 STATS = _march(
     (32, 16, 17, 4, 4), (32, 32, 17, 2, 8), (32, 8, 33, 6, 2), (32, 16, 9, 4, 4), (64, 8, 33, 6, 4),
+    (32, 64, 9, 2, 16), (32, 32, 9, 4, 8), (32, 128, 5, 2, 16),
 )  # fmt: skip
 FORWARD = _march(
     (32, 32, 5, 4, 4), (32, 32, 9, 2, 4), (32, 16, 9, 4, 4), (32, 16, 17, 4, 4), (64, 16, 9, 4, 4),
+    (32, 64, 5, 3, 8), (32, 128, 3, 2, 16), (64, 32, 5, 5, 8),
 )  # fmt: skip
 BACKWARD = _march(
     (32, 16, 9, 4, 4), (32, 16, 5, 4, 4), (32, 8, 9, 3, 2), (64, 16, 9, 2, 4), (32, 16, 17, 3, 4),
-    (64, 32, 9, 2, 16),
+    (64, 32, 9, 2, 16), (32, 32, 5, 3, 8),
 )  # fmt: skip
 MANY_TILES = 512
 

@@ -1,0 +1,186 @@
+"""The fused operations on a GPU at the size that users run: accurate in every row, equal bits.
+
+A program of the kernels owns many tiles here, and its rings of buffers are filled again and again:
+a race stays hidden where each program has one tile.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from kernel_cases import (
+    NAMES,
+    Case,
+    Results,
+    different,
+    errors,
+    exact,
+    fused,
+    inputs,
+    launched_with,
+    of_examples,
+    results,
+)
+from test_kernels_gpu import DEVICE, MODES, Mode, poison_cached_memory
+from torch import Tensor
+
+from cherimoya import Cherimoya
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
+]
+
+LENGTH, DILATION = 2114, 16
+EXAMPLES = (64, 512)
+CHANNELS = (32, 64, 96, 128, 192, 256)
+HOPPER_CHANNELS = (32, 64, 96, 128)  # that have kernels of one generation of GPUs alone
+CALLS = 100
+TILE = 64
+CHUNK = 32  # examples in float64 at once
+WORST_ROW = 10  # times the limit of the whole tensor's error: a wrong row is off by 100 times that
+LAUNCH_OPTIONS = range(1, 8)  # the first is the default; no kernel has more than eight
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_tuned(monkeypatch, tmp_path):
+    """The default launch options, the default kernels; memory goes back at the end."""
+    monkeypatch.setenv("CHERIMOYA_AUTOTUNE", "0")
+    monkeypatch.setenv("CHERIMOYA_CACHE", str(tmp_path))
+    monkeypatch.delenv("CHERIMOYA_KERNELS", raising=False)
+    yield
+    torch.cuda.empty_cache()
+
+
+@pytest.fixture
+def mode(request, monkeypatch):
+    """One of MODES, set in torch."""
+    mode = MODES[request.param]
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", mode.tf32)
+    return mode
+
+
+@pytest.fixture
+def kernels(request, monkeypatch):
+    """A value of CHERIMOYA_KERNELS."""
+    monkeypatch.setenv("CHERIMOYA_KERNELS", request.param)
+    return request.param
+
+
+# Kernels, mode and channels of every block that differs from the others.
+BLOCKS = [
+    *(("triton", mode, c) for mode in MODES for c in CHANNELS),
+    *(("portable", mode, c) for mode in ("bf16", "fp16", "tf32") for c in HOPPER_CHANNELS),
+]
+CONVOLUTIONS = [("triton", mode, c) for mode in ("fp32", "bf16", "fp16") for c in CHANNELS]
+CASES = [
+    *(("cheri_block", *block) for block in BLOCKS),
+    *(("conv_norm", *convolution) for convolution in CONVOLUTIONS),
+]
+
+
+def full_size(case: Case) -> tuple[list[Tensor], Tensor]:
+    """Inputs with gradients, and a gradient of the output, made on the GPU."""
+    generator = torch.Generator(DEVICE).manual_seed(case.channels)
+    dtype = getattr(torch, case.dtype)
+    size = (case.n, case.length, case.channels)
+    x, dout = (torch.randn(size, generator=generator, device=DEVICE).to(dtype) for _ in range(2))
+    return [x.requires_grad_(), *inputs(replace(case, n=1), DEVICE)[1:]], dout
+
+
+def exact_in_chunks(case: Case, values: list[Tensor], dout: Tensor) -> Results:
+    """`exact`, CHUNK examples at a time; of examples in fp32."""
+    x, *weights = values
+    parts = [
+        exact(case, [x[i : i + CHUNK], *weights], dout[i : i + CHUNK])
+        for i in range(0, case.n, CHUNK)
+    ]
+    rows = {
+        name: torch.cat([part[name].float() for part in parts]) for name in of_examples(parts[0])
+    }
+    sums = {name: sum(part[name] for part in parts) for name in parts[0] if name not in rows}
+    return {**rows, **sums}
+
+
+def worst_rows(actual: Tensor, expected: Tensor) -> Tensor:
+    """Largest error of a row (C,) at each position of a tile, over the RMS of all rows: (TILE,)."""
+    off = torch.stack([
+        (a.float() - e.float()).square().sum(1) for a, e in zip(actual, expected, strict=True)
+    ])  # fmt: skip
+    mean = expected.double().square().sum() / (expected.shape[0] * expected.shape[1])
+    off = torch.nn.functional.pad(off, (0, -off.shape[1] % TILE)).view(-1, TILE)
+    return (off.amax(0).double() / mean).sqrt()
+
+
+def assert_exact_in_every_row(case: Case, mode: Mode, found: Results, expected: Results) -> None:
+    """The whole tensors within the mode's limit, and no row far beyond it."""
+    off = errors(found, {name: expected[name] for name in found})
+    assert all(off[name] <= mode.limit for name in off), f"{case}: {off}"
+    for name in set(found) & set(of_examples(expected)):
+        rows = worst_rows(found[name], expected[name])
+        bad = (~(rows <= WORST_ROW * mode.limit)).nonzero().flatten().tolist()
+        assert bad == [], f"{case}: {name} is wrong in rows {bad} of a tile, by {rows.max():.2g}"
+
+
+def assert_repeats(call: Callable[[], Results], what: str) -> Results:
+    """The result of CALLS calls that agree to the bit, uninitialised memory or not."""
+    poison_cached_memory()
+    first = call()
+    changed = [i for i in range(1, CALLS) if different(first, call())]
+    assert changed == [], f"{what}: {len(changed)} of {CALLS} calls give other bits"
+    return first
+
+
+def assert_right_and_repeatable(case: Case, mode: Mode) -> None:
+    """Training and inference."""
+    case = replace(case, dtype=mode.dtype)
+    values, dout = full_size(case)
+    expected = exact_in_chunks(case, values, dout)
+    found = assert_repeats(partial(results, partial(fused, case), values, dout), f"{case}")
+    assert_exact_in_every_row(case, mode, found, expected)
+    with torch.no_grad():
+        found = assert_repeats(lambda: {NAMES[0]: fused(case, *values)}, f"{case} inference")
+    assert_exact_in_every_row(case, mode, found, expected)
+
+
+@pytest.mark.parametrize("n", EXAMPLES)
+@pytest.mark.parametrize(("op", "kernels", "mode", "channels"), CASES, indirect=["kernels", "mode"])
+def test_every_row_is_right_and_every_call_the_same(op, kernels, mode, channels, n):
+    assert_right_and_repeatable(Case(op, n, LENGTH, channels, DILATION), mode)
+
+
+@pytest.mark.parametrize("choice", LAUNCH_OPTIONS)
+@pytest.mark.parametrize(("op", "kernels", "mode", "channels"), CASES, indirect=["kernels", "mode"])
+def test_so_with_every_launch_option(op, kernels, mode, channels, choice):
+    out_of_resources = pytest.importorskip("triton.runtime.errors").OutOfResources
+    for n in EXAMPLES:
+        try:
+            with launched_with(choice):
+                assert_right_and_repeatable(Case(op, n, LENGTH, channels, DILATION), mode)
+        except out_of_resources as error:  # the tuner passes such a choice over
+            pytest.skip(f"no launch option of this GPU: {error}")
+
+
+@pytest.mark.parametrize("taps", [1, 75])
+@pytest.mark.parametrize("n", EXAMPLES)
+@pytest.mark.parametrize("mode", MODES, indirect=True)
+def test_a_whole_network_repeats_every_bit(mode, n, taps):
+    """Stem, nine blocks and heads, forward and backward, as training calls them."""
+    torch.manual_seed(0)
+    model = Cherimoya(signal_groups=[1, 2], profile_kernel_size=taps).to(DEVICE)
+    X = torch.nn.functional.one_hot(torch.randint(4, (n, LENGTH), device=DEVICE), 4).mT.float()
+    parameters = dict(model.named_parameters())
+    trained = [p for name, p in parameters.items() if not name.startswith("lw")]
+
+    def call() -> Results:
+        with torch.autocast(DEVICE, getattr(torch, mode.dtype), enabled=mode.half):
+            logits, counts = model(X)
+        loss = logits.float().square().mean() + counts.float().square().mean()
+        found = torch.autograd.grad(loss, trained)
+        outputs = {"logits": logits.detach(), "counts": counts.detach()}
+        return outputs | {f"d{i}": g for i, g in enumerate(found)}
+
+    assert_repeats(call, f"{n} sequences, {taps} taps")

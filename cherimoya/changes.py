@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,33 @@ PLAIN = re.compile(r"[A-Za-z_/][\w/.-]*", re.ASCII)
 WORDS = {"null", "true", "false", "nan", "inf"}  # that mean something else than text
 
 
-def note_changes(folder: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Keep in `folder` which keys of `config` differ from the defaults, and those defaults."""
-    (folder / CHANGED).write_text(json.dumps(changes(config, defaults), indent=2) + "\n")
+@dataclass(frozen=True)
+class Changes:
+    """What a run changed: options of groups, and keys of the groups that were chosen.
+
+    groups: group -> its option and the default one; keys: dotted key -> its default
+    """
+
+    groups: Mapping[str, tuple[str, str | None]]
+    keys: Mapping[str, Any]
+
+
+def write_changes(folder: Path, made: Changes) -> None:
+    """Keep in `folder` what a run changed."""
+    (folder / CHANGED).write_text(json.dumps(asdict(made), indent=2) + "\n")
+
+
+def read_changes(folder: Path) -> Changes | None:
+    """What the run in `folder` changed; None if it did not note that."""
+    path = folder / CHANGED
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    if set(content) != {"groups", "keys"}:  # as earlier releases noted it
+        return Changes({}, content)
+    return Changes(
+        {group: tuple(pair) for group, pair in content["groups"].items()}, content["keys"]
+    )
 
 
 def changes(
@@ -40,10 +65,11 @@ def at(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def command(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    """The command for `config`, given the defaults of what it changes."""
-    values = {key: at(config, key) for key in defaults if key not in LEFT_OUT}
-    words = [shlex.quote(f"{key}={hydra_value(value)}") for key, value in values.items()]
+def command(config: Mapping[str, Any], made: Changes) -> str:
+    """The command for `config`, given what it changes."""
+    words = [f"{group}={option}" for group, (option, _) in made.groups.items()]
+    values = {key: at(config, key) for key in made.keys if key not in LEFT_OUT}
+    words += [shlex.quote(f"{key}={hydra_value(value)}") for key, value in values.items()]
     return " ".join(["cherimoya-train", *words])
 
 

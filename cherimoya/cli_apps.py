@@ -12,8 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cherimoya.changes import at, changes
-from cherimoya.cli import main, plain_values, process_wide_switches
-from cherimoya.config import DashboardConfig, resolve
+from cherimoya.cli import process_wide_switches
+from cherimoya.cli_main import main, plain_values
+from cherimoya.config import resolve
 from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
 from cherimoya.config_interpret import (
     AttributeConfig,
@@ -22,6 +23,7 @@ from cherimoya.config_interpret import (
 )
 from cherimoya.config_models import ModelsConfig
 from cherimoya.config_prepare import PrepareConfig
+from cherimoya.config_tools import DashboardConfig
 from cherimoya.errors import CherimoyaError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -160,10 +162,6 @@ def _dashboard(values: DictConfig) -> None:
 
 
 def _resolved(values: DictConfig, cls: type[T]) -> T:
-    """The checked configuration, in which one checkpoint need not be written as a list."""
-    plain: dict[str, Any] = plain_values(values)
-    if isinstance(plain["checkpoint"], str) and plain["checkpoint"] != "???":
-        plain["checkpoint"] = [plain["checkpoint"]]
-    config = resolve(plain, cls)
+    config = resolve(plain_values(values), cls)
     process_wide_switches(config.precision, config.autotune)
     return config

@@ -5,6 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ from cherimoya import launch, status
 from cherimoya.cli_sweep import Sweep
 from cherimoya.errors import WARNINGS, CherimoyaError, Interrupted, InUse, LocalError, OtherRun
 
+InWords = Callable[[Exception], CherimoyaError | None]  # None for what nobody has foreseen
+
 
 class Job:
     """What Hydra calls with each configuration, here or in a process that a launcher starts."""
 
     sweep: Sweep | None = None
 
-    def __init__(self, work: Callable[[DictConfig], None], command: Any = None) -> None:
-        self.work, self.command = work, command
+    def __init__(
+        self, work: Callable[[DictConfig], None], in_words: InWords, command: Any = None
+    ) -> None:
+        self.work, self.in_words, self.command = work, in_words, command
         self.problems: list[tuple[str, str]] = []  # of this process's jobs: name and error
         self._command = sys.argv
 
@@ -44,23 +49,40 @@ class Job:
         except Interrupted as error:
             _hand_on(error.signum)
             raise SystemExit(error.exit_code) from None
-        except Exception as error:
-            if isinstance(error, CherimoyaError):
-                complain(error)
+        except Exception as raised:
+            _remove_empty(folder)
+            found = self.in_words(raised) or raised
+            if isinstance(found, CherimoyaError):
+                complain(found)
             else:
                 traceback.print_exc()
-            self.problems.append((label, str(error) or repr(error)))
-            if self.sweep and not isinstance(error, OtherRun):
-                _record(folder, before, began, error)
+            self.problems.append((label, str(found) or repr(found)))
+            if self.sweep and not isinstance(found, OtherRun):
+                _record(folder, before, began, found)
 
     def _alone(self, values: DictConfig) -> None:
         try:
             self.work(values)
-        except CherimoyaError as error:
-            complain(error)
-            raise SystemExit(1) from None
         except Interrupted as error:
             raise SystemExit(error.exit_code) from None
+        except Exception as error:
+            _remove_empty(Path(HydraConfig.get().runtime.output_dir))
+            said = self.in_words(error)
+            if said is None:
+                raise
+            complain(said)
+            raise SystemExit(1) from None
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder of a run that never was, and those above that were made for it alone."""
+    if launch.rank() or folder == Path.cwd():
+        return
+    with suppress(OSError):  # not empty, or not there
+        folder.rmdir()
+        if folder.parent.parent.name == "outputs":
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()
 
 
 def _record(folder: Path, before: dict[str, Any], began: float, error: Exception) -> None:

@@ -16,8 +16,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cherimoya import cli_sweep, logged, sweeps
-from cherimoya.cli_sweep import GROUP, Sweep
-from cherimoya.config import SearchConfig, TrainConfig
+from cherimoya.cli_sweep import GROUP, Judge, Sweep
+from cherimoya.cli_words import flag
+from cherimoya.cli_words import overrides as overrides_in
+from cherimoya.config import TrainConfig
+from cherimoya.config_tools import SearchConfig
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.files import locked
 from cherimoya.schema import build, known_keys, type_of, unknown_key
@@ -67,14 +70,14 @@ def plan(
     conf: Path,
     name: str,
     resolve: Callable[[DictConfig], Mapping[str, Any]],
+    judge: Judge | None = None,
 ) -> SearchSweep | None:
     """The search that the command line asks for, its corners checked; None for anything else.
 
     `resolve` checks a composed configuration. Raises ConfigError for a key, a range or a setting
     that cannot be, and CherimoyaError without Optuna.
     """
-    words = [a for a in arguments if "=" in a and not a.startswith("-")]
-    given = OverridesParser.create().parse_overrides(words)
+    given = OverridesParser.create().parse_overrides(overrides_in(arguments))
     single = [o.input_line or "" for o in given if not o.is_sweep_override()]
     whole = _hydra_of(single, conf, name) if _may_be_one(given) else None
     if whole is None or whole.sweeper._target_ != TARGET:
@@ -84,7 +87,7 @@ def plan(
                     f"{o.input_line} is an interval. Add {SWEEPER}=optuna to search it."
                 )
         return None
-    if not {"-m", "--multirun"} & set(arguments) and whole.mode != RunMode.MULTIRUN:
+    if flag(arguments, "--multirun") is None and whole.mode != RunMode.MULTIRUN:
         raise ConfigError(f"{SWEEPER}=optuna runs several trials. Add -m.")
     optuna()
     own = [o for o in given if not o.key_or_group.startswith("hydra")]
@@ -94,7 +97,8 @@ def plan(
     planned = cli_sweep.plan(arguments, conf)
     assert planned is not None
     for members in corners(space, fixed):
-        cli_sweep.check(replace(planned, swept=list(space), members=members), conf, name, resolve)
+        each = replace(planned, swept=list(space), members=members)
+        cli_sweep.check(each, conf, name, resolve, judge=judge)
     if config.storage:
         open_storage(planned.folder, config.storage)
     return SearchSweep(

@@ -1,7 +1,8 @@
 """The sweep part of the command line: its members, whether each can begin, and how all ended."""
 
 import importlib.util
-import shlex
+import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,18 @@ from typing import Any
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from cherimoya import logged, sweeps
+from cherimoya.changes import hydra_value
+from cherimoya.cli_groups import compose
+from cherimoya.cli_words import flag, quotable
+from cherimoya.cli_words import overrides as overrides_in
+from cherimoya.config import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError, OtherRun
 from cherimoya.files import locked
+from cherimoya.schema import type_of
 from cherimoya.sweeps import Member
 
 GROUP = "sweep"
@@ -26,7 +33,14 @@ NEEDS = {  # launcher: the plug-in it comes with, and how to get that
     "submitit_local": ("hydra_submitit_launcher", "'cherimoya-train[slurm]'"),
     "submitit_slurm": ("hydra_submitit_launcher", "'cherimoya-train[slurm]'"),
 }
+SLURM = ("sbatch", "srun")  # programs that submitit calls
 PATIENCE_SECONDS = 15  # for a process that was just told to stop, to leave its folder
+
+
+# of a composed member, its words and its options: typed keys without effect, with why, and notes
+Judge = Callable[
+    [DictConfig, Sequence[str], Mapping[str, str]], tuple[dict[str, str], Sequence[str]]
+]
 
 
 @dataclass(frozen=True)
@@ -65,24 +79,25 @@ def plan(arguments: Sequence[str], conf: Path) -> Sweep | None:
 
     Raises ConfigError when values are swept over without -m, and for a launcher that is not there.
     """
-    words = [a for a in arguments if "=" in a and not a.startswith("-")]
     parser = OverridesParser.create()
-    parsed = parser.parse_overrides(words)
+    parsed = parser.parse_overrides(overrides_in(arguments))
     given = [o for o in parsed if not o.key_or_group.startswith("hydra")]
     settings = {o.key_or_group: str(o.input_line) for o in parsed if o not in given}
     chosen = next((str(o.value()) for o in given if o.key_or_group == GROUP), None)
-    asked = {"-m", "--multirun"} & set(arguments) or "=MULTIRUN" in settings.get("hydra.mode", "")
-    several = [o.input_line for o in given if o.is_sweep_override()]
+    in_mode = "=MULTIRUN" in settings.get("hydra.mode", "")
+    asked = in_mode or flag(arguments, "--multirun") is not None
+    several = [o for o in given if o.is_sweep_override()]
     if several and not asked and chosen is None:
-        raise ConfigError(f"{several[0]} names several values. Add -m for a run each.")
+        raise ConfigError(_several(several[0]))
     if not asked and chosen is None:
         return None
-    _check_launcher(settings.get("hydra/launcher", ""))
     fixed = [str(o.input_line) for o in given if not o.is_sweep_override()]
-    found = _config_dir(arguments, settings.get("hydra.searchpath"))
+    found = search_folders(arguments)
+    _check_plugin(settings.get("hydra/launcher", ""))
     with hydra.initialize_config_dir(str(conf), version_base="1.3"):
         extra = [v for k, v in settings.items() if k not in ("hydra.searchpath", "hydra.mode")]
         composed = hydra.compose("train", [*found, *extra, *fixed], return_hydra_config=True).hydra
+    _check_slurm(composed.launcher, composed.runtime.choices["hydra/launcher"])
     params = [f"{key}={value}" for key, value in (composed.sweeper.get("params") or {}).items()]
     overrides = [*parser.parse_overrides(params), *given]
     swept = list(dict.fromkeys(o.key_or_group for o in overrides if o.is_sweep_override()))
@@ -126,25 +141,41 @@ def for_hydra(arguments: Sequence[str], sweep: Sweep | None) -> list[str]:
     """The arguments with the folder of the sweep as planned, or of its member, which is one run."""
     if sweep is None:
         return list(arguments)
-    words = [a for a in arguments if "=" in a and not a.startswith(("-", "hydra.sweep.dir="))]
+    words = [a for a in overrides_in(arguments) if not a.startswith("hydra.sweep.dir=")]
     others = [a for a in arguments if a not in words and not a.startswith("hydra.sweep.dir=")]
     if sweep.is_member:
-        words += [f"hydra.run.dir={quoted(sweep.folder_of(arguments))}", "hydra.mode=RUN"]
+        words += [f"hydra.run.dir={hydra_value(str(sweep.folder_of(arguments)))}", "hydra.mode=RUN"]
     else:
-        words.append(f"hydra.sweep.dir={quoted(sweep.folder)}")
+        words.append(f"hydra.sweep.dir={hydra_value(str(sweep.folder))}")
     return [*others, *words]  # Hydra's parser wants all overrides together
 
 
-def quoted(path: Path) -> str:
-    """`path` as a value that Hydra reads."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
+def _several(override: Override) -> str:
+    """What to say of several values where one is wanted; of text, that it may have a comma."""
+    word, key = override.input_line or "", override.key_or_group
+    advice = f"{word} names several values. Add -m for a run each."
+    if not isinstance(override.value(), ChoiceSweep) or type_of(TrainConfig, key) is not str:
+        return advice
+    text = ",".join(str(value) for value in override.sweep_iterator())
+    return f"{advice} For one name that has a comma: {quotable(key, text)}"
 
 
-def _check_launcher(word: str) -> None:
+def _check_plugin(word: str) -> None:
     module, package = NEEDS.get(word.rpartition("=")[2], ("", ""))
     if module and not _is_there(f"hydra_plugins.{module}"):
         raise ConfigError(f"{word} needs a plug-in. Install it with: pip install {package}")
+
+
+def _check_slurm(launcher: DictConfig, name: str) -> None:
+    """Raise ConfigError where runs are to be submitted to SLURM from a machine without it."""
+    submits = name == "submitit_slurm" or (name == "slurm" and launcher.cluster == "slurm")
+    absent = [program for program in SLURM if submits and shutil.which(program) is None]
+    if absent:
+        raise ConfigError(
+            f"hydra/launcher={name}: there is no {absent[0]} here. Start this on a login node of "
+            "the cluster, run it on this machine with hydra/launcher=processes, or write a script "
+            "to submit later with: cherimoya-sweep slurm -m ... > sweep.sbatch"
+        )
 
 
 def _is_there(module: str) -> bool:
@@ -154,14 +185,12 @@ def _is_there(module: str) -> bool:
         return False
 
 
-def _config_dir(arguments: Sequence[str], searchpath: str | None) -> list[str]:
+def search_folders(arguments: Sequence[str]) -> list[str]:
     """Hydra's --config-dir and hydra.searchpath, as an override that composes like them."""
-    given = [searchpath] if searchpath else []
-    for i, word in enumerate(arguments):
-        flag, _, value = word.partition("=")
-        if flag in ("--config-dir", "-cd"):
-            folder = Path(value or arguments[i + 1]).absolute()
-            given.append(f"hydra.searchpath=[{shlex.quote(f'file://{folder}')}]")
+    given = [word for word in overrides_in(arguments) if word.startswith("hydra.searchpath=")]
+    folder = flag(arguments, "--config-dir")
+    if folder:
+        given.append(f"hydra.searchpath=[{hydra_value(f'file://{Path(folder).absolute()}')}]")
     return given[-1:]
 
 
@@ -177,14 +206,20 @@ def check(
     name: str,
     resolve: Callable[[DictConfig], Mapping[str, Any]],
     free: tuple[str, ...] = (),
+    judge: Judge | None = None,
 ) -> None:
     """Compose and check every member before the first begins; `resolve` gives dictionaries.
 
+    judge: says which typed keys have no effect in a member, and what else is to be said of it
+
     Raises ConfigError that lists those that cannot be: also those that share a folder, or whose
     folder holds a run with another configuration, though keys that begin with `free` may differ.
+    A key that is not swept may be without effect in some members, as long as it has one in others.
     """
     problems: dict[str, str] = {}
     folders: set[Path] = set()
+    idle: list[dict[str, str]] = []
+    notes: dict[str, None] = {}
     with hydra.initialize_config_dir(str(conf), version_base="1.3"):
         for words in sweep.members:
             folder = sweep.folder_of(words)
@@ -193,8 +228,14 @@ def check(
                 if folder in folders:
                     raise ConfigError(f"another run has the folder {folder.name} too")
                 folders.add(folder)
-                values = resolve(hydra.compose(name, [*sweep.settings, *words]))
-                check_same(folder, flat(values), free)
+                values, choices = compose(name, [*sweep.settings, *words])
+                check_same(folder, flat(resolve(values)), free)
+                if judge:
+                    found, said = judge(values, words, choices)
+                    notes |= dict.fromkeys(said)
+                    idle.append({k: m for k, m in found.items() if k not in sweep.swept})
+                    for key in found.keys() & set(sweep.swept):
+                        raise ConfigError(found[key])
             except CherimoyaError as error:
                 problems[label] = str(error)
     if problems:
@@ -202,6 +243,10 @@ def check(
         raise ConfigError(
             f"{len(problems)} of {len(sweep.members)} runs cannot be, so none has begun:\n{listed}"
         )
+    for key in [key for key in (idle[0] if idle else ()) if all(key in each for each in idle)]:
+        raise ConfigError(idle[0][key])
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def check_same(folder: Path, wanted: Mapping[str, Any], free: tuple[str, ...]) -> None:

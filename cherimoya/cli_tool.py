@@ -12,9 +12,10 @@ from typing import NoReturn
 from hydra.errors import HydraException
 
 from cherimoya import sweep_status, sweeps
-from cherimoya.cli import checked_arguments, plan_sweep
+from cherimoya.cli import plan_sweep
 from cherimoya.cli_job import complain
 from cherimoya.cli_slurm import script
+from cherimoya.cli_words import checked_arguments, one_word_each
 from cherimoya.config import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError
 
@@ -123,7 +124,7 @@ def _slurm(arguments: Sequence[str]) -> None:
         near = difflib.get_close_matches(word.split("=")[0], known, n=1, cutoff=0.7)
         if word.startswith("--") and near:
             raise ConfigError(f"unknown option {word}. Did you mean {near[0]}?")
-    rest = list(checked_arguments(rest, TrainConfig))
+    rest = list(checked_arguments(one_word_each(rest), TrainConfig, several=True))
     sweep = plan_sweep(rest)
     if sweep is None:
         raise ConfigError("these arguments are one run. Add -m and several values, or sweep=...")

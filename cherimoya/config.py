@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from cherimoya.errors import ConfigError
-from cherimoya.schema import build, checked
+from cherimoya.schema import MissingValue, Used, build, checked
 
 T = TypeVar("T")
 
@@ -40,14 +40,18 @@ class ModelConfig:
             )
 
 
+LEARNED = Used(lambda loss: loss.name == "kendall", "loss=fixed learns no weights", "loss=kendall")
+FIXED = Used(lambda loss: loss.name == "fixed", "loss=kendall learns its weights", "loss=fixed")
+
+
 @dataclass(frozen=True)
 class LossConfig:
     """Learned (kendall) or fixed weights of the profile and count losses."""
 
     name: str = checked(choices=("kendall", "fixed"))
-    freeze_below: float = checked(at_least=0)
-    profile_weight: float = checked(above=0)
-    count_weight: float = checked(above=0)
+    freeze_below: float = checked(at_least=0, used=LEARNED)
+    profile_weight: float = checked(above=0, used=FIXED)
+    count_weight: float = checked(above=0, used=FIXED)
 
 
 @dataclass(frozen=True)
@@ -87,19 +91,38 @@ class RouteConfig:
     optimizer: str = checked(choices=("muon", "adamw", "sgd"))
 
 
+def _routed(optimizer: str, instead: str) -> Used:
+    """An optimizer's settings have an effect where a route leads to it."""
+    return Used(
+        lambda optim: any(route.optimizer == optimizer for route in optim.routing),
+        f"optim.routing sends no parameter to {optimizer}",
+        instead,
+    )
+
+
+WARMED_UP = Used(
+    lambda optim: optim.warmup_epochs > 0,
+    "optim.warmup_epochs=0 is no warm-up",
+    "optim.warmup_epochs=1",
+)
+AVERAGED = Used(
+    lambda optim: optim.ema_decay > 0, "optim.ema_decay=0 averages nothing", "optim.ema_decay=0.999"
+)
+
+
 @dataclass(frozen=True)
 class OptimConfig:
     """Optimizers, which parameter goes to which, the schedule and the EMA."""
 
     routing: list[RouteConfig]
-    muon: MuonConfig | None
-    adamw: AdamWConfig | None
-    sgd: SGDConfig | None
+    muon: MuonConfig | None = checked(used=_routed("muon", "optim=muon_adamw"))
+    adamw: AdamWConfig | None = checked(used=_routed("adamw", "optim=muon_adamw"))
+    sgd: SGDConfig | None = checked(used=_routed("sgd", "optim=muon_adamw_sgd"))
     warmup_epochs: float = checked(at_least=0)
-    warmup_start: float = checked(above=0, at_most=1)
+    warmup_start: float = checked(above=0, at_most=1, used=WARMED_UP)
     min_lr: float = checked(at_least=0)
     ema_decay: float = checked(at_least=0, below=1)
-    ema_warmup: bool = checked()
+    ema_warmup: bool = checked(used=AVERAGED)
 
     def __post_init__(self) -> None:
         for route in self.routing:
@@ -139,16 +162,24 @@ class SyntheticConfig:
     mean_count: float = checked(above=0)
 
 
+FROM_A_FILE = Used(
+    lambda data: data.source == "hdf5", "data=synthetic simulates its data", "data=hdf5"
+)
+SIMULATED = Used(
+    lambda data: data.source == "synthetic", "data=hdf5 reads a file", "data=synthetic"
+)
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the loci come from, their windows, and which chromosomes go to which split."""
 
     source: str = checked(choices=("synthetic", "hdf5"))
     placement: str = checked(choices=("auto", "resident", "stream"))
-    path: str | None = checked()
-    keys: KeysConfig | None = checked()
-    synthetic: SyntheticConfig | None = checked()
-    cache_dir: str | None = checked()
+    path: str | None = checked(used=FROM_A_FILE)
+    keys: KeysConfig | None = checked(used=FROM_A_FILE)
+    synthetic: SyntheticConfig | None = checked(used=SIMULATED)
+    cache_dir: str | None = checked(used=SIMULATED)
     in_window: int | None = checked(at_least=1)
     out_window: int | None = checked(at_least=1)
     max_jitter: int | None = checked(at_least=0)
@@ -189,7 +220,7 @@ class DataConfig:
             if named == []:
                 raise ConfigError(f"{key}=[] is empty. Name at least one chromosome.")
         if self.source == "hdf5" and self.path is None:
-            raise ConfigError("data.path has no value. Set it: data.path=<file made by prepare>")
+            raise MissingValue("data.path has no value. Set it: data.path=<file made by prepare>")
         if self.source == "synthetic" and self.synthetic is None:
             raise ConfigError(
                 "data.synthetic is null. Use data=synthetic, or data=hdf5 data.path=..."
@@ -205,7 +236,7 @@ class DataConfig:
             raise ConfigError(f"{said}: these are two ways to split. Keep one, with {drop}")
         for key in ("validation_chroms", "test_chroms"):
             if not other and not self._has(key):
-                raise ConfigError(
+                raise MissingValue(
                     f"data.{key} has no value. Set it on the command line: data.{key}=[<chromosome>"
                     f"]. Or leave the choice to data.fold, from 0 to {FOLDS - 1}."
                 )
@@ -250,17 +281,20 @@ class TrainerConfig:
             )
 
 
+AT_WANDB = Used(lambda logger: logger.name == "wandb", "logger=none logs nowhere", "logger=wandb")
+
+
 @dataclass(frozen=True)
 class LoggerConfig:
     """Where metrics go besides the run folder."""
 
     name: str = checked(choices=("wandb", "none"))
-    project: str = checked()
-    mode: str = checked(choices=("auto", "online", "offline"))
-    run_name: str | None = checked()
-    group: str | None = checked()
-    tags: list[str] = checked()
-    log_model: str = checked(choices=("none", "best", "final"))
+    project: str = checked(used=AT_WANDB)
+    mode: str = checked(choices=("auto", "online", "offline"), used=AT_WANDB)
+    run_name: str | None = checked(used=AT_WANDB)
+    group: str | None = checked(used=AT_WANDB)
+    tags: list[str] = checked(used=AT_WANDB)
+    log_model: str = checked(choices=("none", "best", "final"), used=AT_WANDB)
 
 
 @dataclass(frozen=True)
@@ -316,31 +350,3 @@ def check_windows(in_window: int | None, out_window: int | None, prefix: str = "
             f"{prefix}in_window={in_window} and {prefix}out_window={out_window}: the input must be "
             "at least as long as the output and exceed it by an even number of bases."
         )
-
-
-@dataclass(frozen=True)
-class DashboardConfig:
-    """Which W&B project `cherimoya-dashboard` lays out. None: the default entity; whether there
-    is an API key."""
-
-    project: str
-    entity: str | None
-    name: str
-    dry_run: bool | None
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """How hydra/sweeper=optuna searches."""
-
-    n_trials: int = checked(at_least=1)
-    n_jobs: int = checked(at_least=1)
-    sampler: str = checked(choices=("tpe", "random"))
-    startup_trials: int = checked(at_least=1)
-    seed: int = checked(at_least=0)
-    pruner: str = checked(choices=("median", "hyperband", "none"))
-    prune_after_trials: int = checked(at_least=1)
-    prune_after_epochs: int = checked(at_least=0)
-    metric: str = checked()
-    direction: str | None = checked(choices=("minimize", "maximize"))
-    storage: str | None = checked()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cherimoya.config import check_windows
 from cherimoya.errors import ConfigError
-from cherimoya.schema import checked
+from cherimoya.schema import MissingValue, checked
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class PrepareConfig:
         if not self.loci_files:
             raise ConfigError("loci=[] names no file. Give one: loci=peaks.bed")
         if self.output is None and not self.check:
-            raise ConfigError("output has no value. Set it on the command line: output=<value>")
+            raise MissingValue("output has no value. Set it on the command line: output=<value>")
         check_windows(self.in_window, self.out_window, prefix="")
         for key, groups in (("signal", self.signal), ("control", self.control)):
             if [] in groups or (key == "signal" and not groups):

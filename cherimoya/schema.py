@@ -2,8 +2,8 @@
 
 import difflib
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cherimoya.errors import ConfigError
@@ -11,6 +11,23 @@ from cherimoya.errors import ConfigError
 T = TypeVar("T")
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+class MissingValue(ConfigError):  # noqa: N818 - not wrong yet
+    """A key that needs a value and has none."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """When a key has an effect: where `when` is true of its group.
+
+    Elsewhere it does nothing, for the reason `why`, and `instead` is a word of the command line
+    with which it would.
+    """
+
+    when: Callable[[Any], bool]
+    why: str
+    instead: str
 
 
 def checked(
@@ -22,14 +39,17 @@ def checked(
     choices: tuple[Any, ...] | None = None,
     hint: str = "",
     default: Any = MISSING,
+    used: Used | None = None,
 ) -> Any:
     """A dataclass field whose value must lie in a range or among `choices`.
 
     The check applies to every element of a list, and never to None. `hint` ends the message. A
-    `default` is for keys that configurations saved by earlier releases lack.
+    `default` is for keys that configurations saved by earlier releases lack. `used` says when the
+    key has an effect, for those that do not always.
     """
     limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
-    return field(default=default, metadata={"limits": limits, "choices": choices, "hint": hint})
+    metadata = {"limits": limits, "choices": choices, "hint": hint, "used": used}
+    return field(default=default, metadata=metadata)
 
 
 def build(cls: type[T], values: Any, prefix: str = "") -> T:
@@ -47,18 +67,40 @@ def build(cls: type[T], values: Any, prefix: str = "") -> T:
             raise ConfigError(
                 unknown_key(_join(prefix, str(key)), [_join(prefix, n) for n in names])
             )
-    hints = get_type_hints(cls)
-    arguments = {}
+    hints, arguments = get_type_hints(cls), {}
+    missing: MissingValue | None = None  # which the others are checked before
     for f in fields(cls):  # type: ignore[arg-type]
-        key = _join(prefix, f.name)
-        if f.name not in values or values[f.name] == "???":
-            if f.name not in values and (f.default, f.default_factory) != (MISSING, MISSING):
-                continue
-            raise ConfigError(f"{key} has no value. Set it on the command line: {key}=<value>")
-        value = _convert(hints[f.name], values[f.name], key)
-        _check(value, f.metadata, key)
-        arguments[f.name] = value
+        try:
+            if f.name in values or (f.default, f.default_factory) == (MISSING, MISSING):
+                arguments[f.name] = _value(hints[f.name], values, f, _join(prefix, f.name))
+        except MissingValue as error:
+            missing = missing or error
+    if missing:
+        raise missing
     return cls(**arguments)
+
+
+def _value(hint: Any, values: Mapping[str, Any], f: Any, key: str) -> Any:
+    """The checked value of a field."""
+    if values.get(f.name, "???") == "???":
+        raise MissingValue(f"{key} has no value. Set it on the command line: {key}=<value>")
+    value = _convert(hint, values[f.name], key)
+    _check(value, f.metadata, key)
+    return value
+
+
+def check_complete(cls: type, values: Mapping[Any, Any], name: str, base: str) -> None:
+    """Raise ConfigError where `name`, in the place of our `base`, lacks keys of the dataclass."""
+    if name == base:
+        return
+    usual = [f.name for f in fields(cls) if f.default is MISSING]
+    absent = [key for key in usual if key not in values]
+    if absent:
+        listed = ", ".join(absent[:3]) + (" and more" if len(absent) > 3 else "")
+        raise ConfigError(
+            f"{name}.yaml lacks {listed}. Let it begin with defaults: [{base}, _self_], and set "
+            "below that what is to differ."
+        )
 
 
 def known_keys(cls: type, prefix: str = "") -> Iterator[str]:
@@ -72,6 +114,19 @@ def known_keys(cls: type, prefix: str = "") -> Iterator[str]:
                 yield from known_keys(option, key)  # type: ignore[arg-type]
 
 
+def unused_keys(config: Any, prefix: str = "") -> dict[str, Used]:
+    """The dotted keys of the dataclass `config` that have no effect as it is, groups as one key."""
+    found: dict[str, Used] = {}
+    for f in fields(config):
+        key, value = _join(prefix, f.name), getattr(config, f.name)
+        used = f.metadata.get("used")
+        if used is not None and not used.when(config):
+            found[key] = used
+        elif is_dataclass(value):
+            found |= unused_keys(value, key)
+    return found
+
+
 def type_of(cls: type, key: str) -> type | None:
     """The type of the dotted `key` of the dataclass `cls`, less None; None for no plain one."""
     for part in key.split("."):
@@ -81,6 +136,32 @@ def type_of(cls: type, key: str) -> type | None:
             return None
         cls = options[0]
     return cls
+
+
+def text_depth(cls: type, key: str) -> tuple[int, bool] | None:
+    """How deep lists of text go in the dotted `key` of `cls`, and whether text alone will do.
+
+    None for a key that holds something else.
+    """
+    *groups, name = key.split(".")
+    for group in groups:
+        hint = get_type_hints(cls).get(group) if is_dataclass(cls) else None
+        inside = [o for o in (*get_args(hint), hint) if isinstance(o, type) and is_dataclass(o)]
+        cls = inside[0] if inside else type(None)
+    hint = get_type_hints(cls).get(name) if is_dataclass(cls) else None
+    options = [a for a in get_args(hint) if a is not type(None)]
+    options = options if get_origin(hint) in (Union, types.UnionType) else [hint]
+    depths = [_list_depth(option) for option in options]
+    known = [depth for depth in depths if depth is not None]
+    return (max(known), 0 in known or depths == [1]) if known else None
+
+
+def _list_depth(hint: Any) -> int | None:
+    """0 for text, 1 for a list of text, and so on; None for anything else."""
+    if hint is str:
+        return 0
+    inner = _list_depth(get_args(hint)[0]) if get_origin(hint) is list else None
+    return None if inner is None else inner + 1
 
 
 def unknown_key(key: str, candidates: list[str]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cherimoya import sweeps
-from cherimoya.config import SearchConfig
+from cherimoya.config_tools import SearchConfig
 from cherimoya.errors import CherimoyaError, ConfigError
 
 if TYPE_CHECKING:

@@ -3,10 +3,15 @@
 import shlex
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from test_house import composed
 
-from cherimoya.changes import changes, command, hydra_value
+from cherimoya.changes import Changes, command, hydra_value, read_changes, write_changes
+from cherimoya.cli import conf_dir
+from cherimoya.cli_groups import Composition, compose, composition
 from cherimoya.config import TrainConfig, resolve, to_dict
 
 
@@ -29,7 +34,7 @@ def test_values_survive_hydras_command_line(value):
     [
         [],
         ["model=tiny", "trainer.max_epochs=3", "seed=4"],
-        ["optim=muon_adamw_sgd", "loss=fixed", "logger=none", "logger.tags=[a b]"],
+        ["optim=muon_adamw_sgd", "loss=fixed", "logger.tags=[a b]"],
         ["optim=adamw", "data=hdf5", "data.path=/x y/z.h5", "data.validation_chroms=['1']",
          "data.test_chroms=[]"],
         ["experiment=yeast_atac", "data.keys={sequence: X, signal: y, control: null, label: null, "
@@ -39,8 +44,40 @@ def test_values_survive_hydras_command_line(value):
 )  # fmt: skip
 def test_the_command_composes_to_the_configuration(overrides):
     wanted = to_dict(resolve(composed("train", overrides), TrainConfig))
-    defaults = to_dict(resolve(composed("train", []), TrainConfig))
-    program, *words = shlex.split(command(wanted, changes(wanted, defaults)))
+    made = made_of(overrides)
+    program, *words = shlex.split(command(wanted, made.changes()))
     assert program == "cherimoya-train"
     assert to_dict(resolve(composed("train", words), TrainConfig)) == wanted
-    assert len(words) >= len(overrides) - 1
+    again = made_of(words)  # the command is one that is accepted, and changes the same
+    assert not again.without_effect()
+    assert again.changes() == made.changes()
+
+
+def test_defaults_are_those_of_the_chosen_options():
+    made = made_of(["data=hdf5", "data.path=/x.h5", "data.validation_chroms=[a]", "model=tiny",
+                    "data.test_chroms=[b]", "model.n_layers=6"])  # fmt: skip
+    assert made.changes().groups == {
+        "data": ("hdf5", "synthetic"), "model": ("tiny", "cherimoya"),
+    }  # fmt: skip
+    assert made.changes().keys == {
+        "model.n_layers": 4, "data.path": "???", "data.validation_chroms": None,
+        "data.test_chroms": None,
+    }  # fmt: skip
+
+
+def test_changes_survive_their_file_and_those_of_earlier_releases_are_read(tmp_path):
+    made = Changes({"model": ("tiny", "cherimoya")}, {"seed": 0})
+    write_changes(tmp_path, made)
+    assert read_changes(tmp_path) == made
+    (tmp_path / "changed.json").write_text('{"model.n_layers": 9, "seed": 0}')
+    assert read_changes(tmp_path) == Changes({}, {"model.n_layers": 9, "seed": 0})
+
+
+def made_of(overrides: list[str]) -> Composition:
+    """What these words of cherimoya-train compose to."""
+    GlobalHydra.instance().clear()
+    OmegaConf.register_new_resolver("run_id", lambda: "test", replace=True)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        values, choices = compose("train", overrides)
+        plain = OmegaConf.to_container(values, resolve=True)
+        return composition(resolve(plain, TrainConfig), plain, overrides, choices)

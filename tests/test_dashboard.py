@@ -11,7 +11,7 @@ from conftest import clean_environment
 from wandb_files import read_wandb
 
 from cherimoya import logged
-from cherimoya.config import DashboardConfig
+from cherimoya.config_tools import DashboardConfig
 from cherimoya.errors import CherimoyaError
 
 views = pytest.importorskip("cherimoya.analysis.dashboard.views")

@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 
 from cherimoya import Cherimoya
 from cherimoya.cli import conf_dir
-from cherimoya.config import DashboardConfig, TrainConfig, resolve
+from cherimoya.config import TrainConfig, resolve
 from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
 from cherimoya.config_interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 from cherimoya.config_prepare import PrepareConfig
+from cherimoya.config_tools import DashboardConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cherimoya"
@@ -33,6 +34,7 @@ LEVELS = [
         "config_interpret",
         "config_models",
         "config_prepare",
+        "config_tools",
         "launch",
         "logged",
         "metric_names",
@@ -50,13 +52,17 @@ LEVELS = [
     {
         "cli",
         "cli_apps",
+        "cli_errors",
+        "cli_groups",
         "cli_job",
         "cli_launchers",
+        "cli_main",
         "cli_report",
         "cli_search",
         "cli_slurm",
         "cli_sweep",
         "cli_tool",
+        "cli_words",
     },
 ]
 ONLY_IN = {  # third-party package: the only places that may import it

@@ -18,7 +18,7 @@ from cherimoya.analysis.per_locus import (
     read_examples,
     read_scored_loci,
 )
-from cherimoya.changes import CHANGED, command
+from cherimoya.changes import Changes, command, read_changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class RunFolder:
     path: Path
     state: str  # as of sweeps.Member
     config: dict[str, Any]
-    defaults: dict[str, Any] | None  # of the keys whose values differ from them
+    changes: Changes | None  # of the defaults, if the run noted them
     rows: list[dict[str, Any]]  # of metrics.jsonl
     status: dict[str, Any]
     summary: Mapping[str, Any]  # of a finished run
@@ -65,9 +65,7 @@ class RunFolder:
     @property
     def new_command(self) -> str | None:
         """The command that makes the run anew; None for a run that did not note its changes."""
-        if self.defaults is None:
-            return None
-        return command(self.config, self.defaults)
+        return None if self.changes is None else command(self.config, self.changes)
 
 
 def is_run(folder: Path) -> bool:
@@ -78,12 +76,12 @@ def is_run(folder: Path) -> bool:
 def read_run(folder: Path) -> RunFolder:
     """The run in `folder`."""
     member = sweeps.read_member(folder)
-    config, changed, status = (folder / n for n in ("config.yaml", CHANGED, "status.json"))
+    config, status = (folder / n for n in ("config.yaml", "status.json"))
     return RunFolder(
         path=folder,
         state=member.state,
         config=yaml.safe_load(config.read_text()) if config.is_file() else {},
-        defaults=json.loads(changed.read_text()) if changed.is_file() else None,
+        changes=read_changes(folder),
         rows=read_rows(folder / "metrics.jsonl"),
         status=json.loads(status.read_text()) if status.is_file() else {},
         summary=member.summary,

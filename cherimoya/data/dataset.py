@@ -7,7 +7,7 @@ import numpy as np
 
 from cherimoya.config import DataConfig
 from cherimoya.data import hdf5, synthetic
-from cherimoya.data.loci import Loci, crop
+from cherimoya.data.loci import Loci, crop, crop_sizes
 from cherimoya.data.splits import split_rows
 from cherimoya.errors import DataError
 
@@ -25,6 +25,15 @@ class Dataset:
         """The rows of the peaks of a split."""
         rows = self.rows[split]
         return rows[self.loci.label[rows] == 1]
+
+
+def check_file(config: DataConfig) -> None:
+    """Raise what `load_dataset` would, as far as a file's header tells; it holds no sequences."""
+    if config.source == "hdf5":
+        path = data_file(config)
+        header = hdf5.read_header(path, config.keys)
+        split_rows(config, header.chrom, header.label, str(path))
+        crop_sizes(header, config.in_window, config.out_window, config.max_jitter, str(path))
 
 
 def load_dataset(config: DataConfig) -> Dataset:

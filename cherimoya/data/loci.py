@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -62,6 +62,19 @@ class Loci:
         return replace(self, **taken, truth=truth)
 
 
+class Stored(Protocol):
+    """What holds loci, in memory or in a file: with how long windows."""
+
+    @property
+    def in_window(self) -> int: ...
+
+    @property
+    def out_window(self) -> int: ...
+
+    @property
+    def max_jitter(self) -> int: ...
+
+
 def crop(
     loci: Loci,
     in_window: int | None = None,
@@ -74,17 +87,7 @@ def crop(
     Jitter may grow where the windows shrink, since only window + 2 x jitter must fit.
     Raises DataError naming the data.* keys and `where` when more is asked than is stored.
     """
-    wanted_in = loci.in_window if in_window is None else in_window
-    wanted_out = loci.out_window if out_window is None else out_window
-    jitter = loci.max_jitter if max_jitter is None else max_jitter
-    if wanted_out > wanted_in or (wanted_in - wanted_out) % 2:
-        raise DataError(
-            f"data.in_window={wanted_in} and data.out_window={wanted_out}: the input must be at "
-            f"least as long as the output and exceed it by an even number of bases. {where} "
-            f"stores {loci.in_window} and {loci.out_window}: set both keys."
-        )
-    _check_fits(loci, "in_window", wanted_in, jitter, where)
-    _check_fits(loci, "out_window", wanted_out, jitter, where)
+    wanted_in, wanted_out, jitter = crop_sizes(loci, in_window, out_window, max_jitter, where)
     length, stored = wanted_in + 2 * jitter, loci.sequence.shape[1]
     left = stored // 2 - length // 2  # keeps base stored // 2 at the centre
     cut_in = slice(left, left + length)
@@ -103,6 +106,24 @@ def crop(
         max_jitter=jitter,
         truth={k: v[..., cut_out] if _is_profile(v, profile) else v for k, v in loci.truth.items()},
     )
+
+
+def crop_sizes(
+    held: Stored, in_window: int | None, out_window: int | None, max_jitter: int | None, where: str
+) -> tuple[int, int, int]:
+    """The windows and jitter that `crop` gives; raises DataError as it does."""
+    wanted_in = held.in_window if in_window is None else in_window
+    wanted_out = held.out_window if out_window is None else out_window
+    jitter = held.max_jitter if max_jitter is None else max_jitter
+    if wanted_out > wanted_in or (wanted_in - wanted_out) % 2:
+        raise DataError(
+            f"data.in_window={wanted_in} and data.out_window={wanted_out}: the input must be at "
+            f"least as long as the output and exceed it by an even number of bases. {where} "
+            f"stores {held.in_window} and {held.out_window}: set both keys."
+        )
+    _check_fits(held, "in_window", wanted_in, jitter, where)
+    _check_fits(held, "out_window", wanted_out, jitter, where)
+    return wanted_in, wanted_out, jitter
 
 
 def check(loci: Loci, where: str) -> None:
@@ -143,15 +164,15 @@ def smallest_integers(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32, copy=False)
 
 
-def _check_fits(loci: Loci, name: str, window: int, jitter: int, where: str) -> None:
-    stored = getattr(loci, name)
-    if window + 2 * jitter > stored + 2 * loci.max_jitter:
-        room = (stored + 2 * loci.max_jitter - window) // 2
+def _check_fits(held: Stored, name: str, window: int, jitter: int, where: str) -> None:
+    stored = getattr(held, name)
+    if window + 2 * jitter > stored + 2 * held.max_jitter:
+        room = (stored + 2 * held.max_jitter - window) // 2
         smaller = f"Set data.max_jitter={room} or less" if room >= 0 else f"Set data.{name} smaller"
         raise DataError(
             f"data.{name}={window} with data.max_jitter={jitter} needs {window + 2 * jitter} bases "
-            f"a locus; {where} stores {stored + 2 * loci.max_jitter} ({name}={stored}, "
-            f"max_jitter={loci.max_jitter}). {smaller}, or prepare the file again with "
+            f"a locus; {where} stores {stored + 2 * held.max_jitter} ({name}={stored}, "
+            f"max_jitter={held.max_jitter}). {smaller}, or prepare the file again with "
             f"{name}={window} max_jitter={jitter}."
         )
 

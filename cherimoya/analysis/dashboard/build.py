@@ -2,7 +2,7 @@
 
 import sys
 
-from cherimoya.config import DashboardConfig
+from cherimoya.config_tools import DashboardConfig
 from cherimoya.errors import CherimoyaError
 from cherimoya.training import wandb_run
 

@@ -13,7 +13,7 @@ from wandb_workspaces.workspaces import internal
 
 from cherimoya import logged
 from cherimoya.analysis.dashboard import panels as panels
-from cherimoya.config import DashboardConfig
+from cherimoya.config_tools import DashboardConfig
 from cherimoya.errors import CherimoyaError
 
 RUNS = "JobType in ['train', 'sweep']"

@@ -86,8 +86,12 @@ def _cards(run: RunFolder) -> Iterator[Card]:
 
 
 def _changed(run: RunFolder) -> list[tuple[str, Any, Any]]:
-    """Key, value and default of what is not as by default."""
-    return [(key, at(run.config, key), default) for key, default in (run.defaults or {}).items()]
+    """Key, value and default of what is not as by default: options of groups, then their keys."""
+    if run.changes is None:
+        return []
+    keys = [(key, at(run.config, key), default) for key, default in run.changes.keys.items()]
+    groups = [(group, *pair) for group, pair in run.changes.groups.items()]
+    return [*groups, *((k, v, "to be set" if d == "???" else d) for k, v, d in keys)]
 
 
 def _curves(run: RunFolder) -> Iterator[Chart]:

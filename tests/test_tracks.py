@@ -133,35 +133,6 @@ def test_kinds_mix_in_groups(toy: Toy) -> None:
     assert loci.control[3, 1].tolist() == [0] * 19 + [1] + [0] * 10
 
 
-def test_bams_that_cannot_be_read(toy: Toy) -> None:
-    toy.bed("chrA\t100\t200")
-    reads = [("chrA", at, 0, 9) for at in range(0, 3000)]
-    none = bam(toy, *reads, name="none.bam", index=False)
-    refused(
-        toy, "none.bam: no index.*samtools index .*none.bam .*sort before", signal=[[str(none)]]
-    )
-    wild = bam(toy, *reads, name="wild.bam", index=False, SO="queryname")
-    refused(toy, "wild.bam: not sorted by coordinate.*samtools sort", signal=[[str(wild)]])
-    whole = bam(toy, *reads).read_bytes()
-    cut = toy.folder / "cut.bam"
-    (toy.folder / "cut.bam.bai").write_bytes((toy.folder / "reads.bam.bai").read_bytes())
-    for size in (len(whole) - 28, len(whole) // 2, 40):
-        cut.write_bytes(whole[:size])
-        refused(toy, "cut.bam: truncated", signal=[[str(cut)]])
-    garbled = bytearray(whole)
-    garbled[len(whole) // 2 : len(whole) // 2 + 200] = bytes(200)
-    cut.write_bytes(garbled)
-    refused(toy, "cut.bam: cannot be read on chrA.*copy it again", signal=[[str(cut)]])
-    void = toy.folder / "void.bam"
-    with pysam.AlignmentFile(str(void), "wb", header={"HD": {"VN": "1.6"}}):
-        pass
-    refused(toy, "void.bam: its header names no chromosomes.*reheader", signal=[[str(void)]])
-    late = bam(toy, ("chrA", 3000, 0, 9), name="late.bam")
-    refused(toy, "late.bam is zero at all 1 loci.*bam.min_mapq", signal=[[str(late)]])
-    sam = toy.write("x.sam", "@HD\tVN:1.6\n@SQ\tSN:chrA\tLN:4000\n")
-    refused(toy, "x.sam: SAM or CRAM.*samtools sort", signal=[[str(sam)]])
-
-
 def test_a_missing_pysam_names_the_extra(toy: Toy, monkeypatch) -> None:
     toy.bed("chrA\t100\t200")
     path = bam(toy, ("chrA", 100, 0, 9))

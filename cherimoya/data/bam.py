@@ -1,14 +1,20 @@
 """BAM files as tracks: the 5' ends of aligned reads."""
 
+import os
+import tempfile
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cherimoya import progress
 from cherimoya.config_prepare import BamConfig
+from cherimoya.data.native import LibraryError, call
+from cherimoya.data.sources import Say, ends_whole
 from cherimoya.data.track import Cuts, Track, stem
 from cherimoya.errors import DataError
 from cherimoya.extras import needed
@@ -17,56 +23,38 @@ KIND = "BAM"
 MAGIC = b"BAM\1"
 PROPER, REVERSE, SECOND, DUPLICATE = 0x2, 0x10, 0x80, 0x400
 NEVER = 0x4 | 0x100 | 0x200 | 0x800  # unmapped, secondary, failed, supplementary
+INDEX = "index.csi"
 
 
 class Reads:
-    """An open BAM file, and the 5' ends of the chromosome that was last asked for."""
+    """A BAM file, and the 5' ends of the chromosome that was last asked for.
 
-    def __init__(self, path: Path, alignments: Any, config: BamConfig) -> None:
-        self.path, self.config = path, config
-        self.lengths = dict(zip(alignments.references, alignments.lengths, strict=True))
-        self._alignments = alignments
+    index: made of the whole file; lengths: of its chromosomes
+    """
+
+    def __init__(self, path: Path, index: Path, lengths: dict[str, int], config: BamConfig) -> None:
+        self.path, self.index, self.lengths, self.config = path, index, lengths, config
         self._chrom = ""
         self._cuts: list[Cuts] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        # another process opens the file itself
-        return self.__dict__ | {"_alignments": None, "_chrom": "", "_cuts": []}
+        # another process reads the file itself
+        return self.__dict__ | {"_chrom": "", "_cuts": []}
 
     def cuts(self, chrom: str) -> list[Cuts]:
         """Where reads start on `chrom`: of the plus and the minus strand, or of both together."""
         if chrom != self._chrom:
             try:
-                ends = self._five_prime(chrom)
-            except (OSError, ValueError) as error:
+                ends = call(_five_prime, self.path, self.index, chrom, self.config)
+            except LibraryError as error:
                 raise DataError(
-                    f"{self.path}: cannot be read on {chrom} ({error}). The file or its index is "
-                    f"damaged: copy it again, then samtools index {self.path}"
+                    f"{self.path}: cannot be read on {chrom} ({error}). It is damaged: copy it "
+                    "again."
                 ) from None
             if not self.config.stranded:
                 ends = [np.concatenate(ends)]
             self._chrom, self._cuts = chrom, [Cuts(positions) for positions in ends]
         return self._cuts
-
-    def _five_prime(self, chrom: str) -> list[np.ndarray]:
-        """0-based shifted 5' ends of the reads on each strand."""
-        config = self.config
-        never = NEVER | (DUPLICATE if config.duplicates == "drop" else 0)
-        plus, minus = array("q"), array("q")
-        self._alignments = self._alignments or needed("pysam").AlignmentFile(str(self.path), "rb")
-        for read in self._alignments.fetch(chrom):
-            flag = read.flag
-            if flag & never or read.mapping_quality < config.min_mapq:
-                continue
-            if config.proper_pairs and not flag & PROPER:
-                continue
-            if config.mates != "both" and (config.mates == "second") != bool(flag & SECOND):
-                continue
-            if flag & REVERSE:
-                minus.append(read.reference_end - 1 + config.shift_minus)
-            else:
-                plus.append(read.reference_start + config.shift_plus)
-        return [np.frombuffer(ends, np.int64) for ends in (plus, minus)]
 
 
 class Strand(Track):
@@ -83,29 +71,55 @@ class Strand(Track):
 
 
 @contextmanager
-def opened(path: Path, key: str, config: BamConfig) -> Iterator[list[Track]]:
-    """The tracks of the BAM file at `path`: plus and minus if stranded, else one."""
-    pysam = needed("pysam")
-    before = pysam.set_verbosity(0)  # what is wrong is said here
-    try:
-        alignments = _alignments(path, key, pysam)
-        try:
-            _check(path, key, alignments)
-            yield _tracks(Reads(path, alignments, config))
-        finally:
-            with suppress(OSError):  # a damaged file cannot even be closed
-                alignments.close()
-    finally:
-        pysam.set_verbosity(before)
+def opened(
+    path: Path, key: str, config: BamConfig, spool: Path | None, tell: Say
+) -> Iterator[list[Track]]:
+    """The tracks of the BAM file at `path`: plus and minus if stranded, else one.
 
-
-def _alignments(path: Path, key: str, pysam: Any) -> Any:
-    try:
-        return pysam.AlignmentFile(str(path), "rb", check_sq=False)
-    except (OSError, ValueError) as error:
+    The file is read whole and indexed in the folder `spool`, or in one of the system's; an index
+    that lies beside it may be older or damaged, and is not used.
+    """
+    needed("pysam")
+    if not ends_whole(path):
         raise DataError(
-            f"{key}={path}: truncated or damaged ({error}). Make or copy it again."
+            f"{key}={path}: truncated (the end-of-file block is missing). Copy it again."
+        )
+    if spool is not None:
+        spool.mkdir(exist_ok=True)
+        yield _tracks(_indexed(path, key, config, spool, tell))
+        return
+    with tempfile.TemporaryDirectory(prefix="bam-") as folder:
+        yield _tracks(_indexed(path, key, config, Path(folder), tell))
+
+
+def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) -> Reads:
+    index = spool / INDEX
+    try:
+        lengths = call(_lengths, path)
+        if not lengths:
+            raise DataError(
+                f"{key}={path}: its header names no chromosomes (@SQ). Add the header of the "
+                "reference: samtools reheader, or align again."
+            )
+        if not index.is_file():  # else an interrupted run has made it
+            with progress.going_on(f"indexing {path.name}"):
+                call(_make_index, path, index, key)
+    except LibraryError as error:
+        said = " ".join(str(error).split())
+        raise DataError(
+            f"{key}={path}: truncated or damaged ({said}). Make or copy it again."
         ) from None
+    if older := _older_index(path):
+        tell(f"{older.name} is older than {path.name}: not used, the BAM was indexed afresh")
+    return Reads(path, index, lengths, config)
+
+
+def _older_index(path: Path) -> Path | None:
+    """An index beside the file that was made before it, if there is one."""
+    beside = [path.with_name(path.name + suffix) for suffix in (".bai", ".csi")]
+    beside += [path.with_suffix(suffix) for suffix in (".bai", ".csi")]
+    made = path.stat().st_mtime
+    return next((p for p in beside if p.is_file() and p.stat().st_mtime < made), None)
 
 
 def _tracks(reads: Reads) -> list[Track]:
@@ -114,26 +128,85 @@ def _tracks(reads: Reads) -> list[Track]:
     return [Strand(reads, name, which) for which, name in enumerate(names)]
 
 
-def _check(path: Path, key: str, alignments: Any) -> None:
-    if not alignments.references:
+# What follows runs in the libraries' own process.
+
+
+def _lengths(path: Path) -> dict[str, int]:
+    """Chromosome to length, by the header."""
+    with needed("pysam").AlignmentFile(str(path), "rb", check_sq=False) as file:
+        return dict(zip(file.references, file.lengths, strict=True))
+
+
+def _make_index(path: Path, index: Path, key: str) -> None:
+    """Index the file, which reads all of it and checks each block's checksum.
+
+    In one thread: htslib's threads wait for each other forever over some damaged blocks.
+    """
+    made = index.with_name(f".{os.getpid()}.{index.name}")
+    pysam = needed("pysam")
+    try:
+        pysam.index("-c", "-o", str(made), str(path))
+    except pysam.SamtoolsError:
+        made.unlink(missing_ok=True)
+        if _is_sorted(path):
+            raise
         raise DataError(
-            f"{key}={path}: its header names no chromosomes (@SQ). Add the header of the "
-            "reference: samtools reheader, or align again."
-        )
-    order = alignments.header.to_dict().get("HD", {}).get("SO")
-    if order in ("unsorted", "queryname"):
-        raise DataError(
-            f"{key}={path}: not sorted by coordinate (SO:{order}). Sort it: "
+            f"{key}={path}: not sorted by coordinate. Sort it: "
             f"samtools sort -o sorted.bam {path} && samtools index sorted.bam"
-        )
-    if not alignments.has_index():
+        ) from None
+    os.replace(made, index)
+
+
+def _is_sorted(path: Path) -> bool:
+    """Whether the reads lie by coordinate. Raises OSError where they cannot be read."""
+    last = (0, -1)
+    with needed("pysam").AlignmentFile(str(path), "rb") as file:
+        for read in file.fetch(until_eof=True):
+            at = (read.reference_id % 2**32, read.reference_start)  # those without a place go last
+            if at < last:
+                return False
+            last = at
+    return True
+
+
+@lru_cache(maxsize=1)
+def _alignments(path: Path, index: Path, _size: int, _time: int) -> Any:
+    return needed("pysam").AlignmentFile(str(path), "rb", index_filename=str(index))
+
+
+def _five_prime(path: Path, index: Path, chrom: str, config: BamConfig) -> list[np.ndarray]:
+    """0-based shifted 5' ends of the reads on each strand, int64."""
+    never = NEVER | (DUPLICATE if config.duplicates == "drop" else 0)
+    plus, minus, seen = array("q"), array("q"), 0
+    stat = path.stat()
+    alignments = _alignments(path, index, stat.st_size, stat.st_mtime_ns)
+    for read in alignments.fetch(chrom):
+        seen += 1
+        flag = read.flag
+        if flag & never or read.mapping_quality < config.min_mapq:
+            continue
+        if config.proper_pairs and not flag & PROPER:
+            continue
+        if config.mates != "both" and (config.mates == "second") != bool(flag & SECOND):
+            continue
+        if not read.cigartuples:
+            raise DataError(_no_cigar(path, chrom, read))
+        if flag & REVERSE:
+            minus.append(read.reference_end - 1 + config.shift_minus)
+        else:
+            plus.append(read.reference_start + config.shift_plus)
+    held = next(one.total for one in alignments.get_index_statistics() if one.contig == chrom)
+    if seen != held:
         raise DataError(
-            f"{key}={path}: no index beside it. Make one: samtools index {path} (if it is not "
-            "sorted, samtools sort before)"
+            f"{path}: {seen:,} reads were read on {chrom}, which has {held:,}. It has changed "
+            "meanwhile: start again."
         )
-    with open(path, "rb") as file:
-        file.seek(-min(28, path.stat().st_size), 2)
-        if b"BC\2\0\x1b\0\3\0" not in file.read():
-            raise DataError(
-                f"{key}={path}: truncated (the end-of-file block is missing). Copy it again."
-            )
+    return [np.frombuffer(ends, np.int64) for ends in (plus, minus)]
+
+
+def _no_cigar(path: Path, chrom: str, read: Any) -> str:
+    return (
+        f"{path}: read {read.query_name} at {chrom}:{read.reference_start:,} (0-based) is mapped "
+        "but has no CIGAR (*), so where it ends is unknown. Leave such reads out: "
+        f"samtools view -b -e 'ncigar > 0' -o whole.bam {path}"
+    )

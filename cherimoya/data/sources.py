@@ -21,6 +21,7 @@ from cherimoya.errors import DataError
 Say = Callable[[str], None]
 
 GZIP_MAGIC = b"\x1f\x8b"
+BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 FASTA_BLOCK = 1 << 22  # larger ones are handed back to the system each time
 
 
@@ -87,9 +88,26 @@ def genome_on_disk(path: str | Path, tell: Say = progress.say) -> Iterator[Genom
 
 
 def opened(path: Path, mode: str, encoding: str | None = None) -> IO[Any]:
-    """The file at `path`, uncompressed on the way if it is gzip or BGZF."""
+    """The file at `path`, uncompressed on the way if it is gzip or BGZF.
+
+    Raises EOFError for a BGZF file that was cut between two of its blocks.
+    """
+    if not ends_whole(path):
+        raise EOFError("the end-of-file block of BGZF is missing")
     opener: Any = gzip.open if _head(path, 2) == GZIP_MAGIC else open
     return opener(path, mode, encoding=encoding)
+
+
+def ends_whole(path: Path) -> bool:
+    """Whether a BGZF file ends with the block that says so; true for other files."""
+    head = _head(path, 18)
+    if not (head.startswith(GZIP_MAGIC) and len(head) == 18 and head[3] & 4):
+        return True
+    if head[12:14] != b"BC":
+        return True
+    with open(path, "rb") as file:
+        file.seek(-min(len(BGZF_END), path.stat().st_size), os.SEEK_END)
+        return file.read() == BGZF_END
 
 
 def check_exists(path: Path, key: str) -> None:

@@ -104,7 +104,7 @@ def _opened(
     if kind == bigwig.KIND:
         return bigwig.opened(path, key)
     if kind == bam.KIND:
-        return bam.opened(path, key, config.bam)
+        return bam.opened(path, key, config.bam, spool, tell)
     return fragments.opened(path, key, config.fragments, spool, tell)
 
 

@@ -5,13 +5,20 @@ import re
 import signal
 import subprocess
 import time
+import warnings
 
 import pytest
 import torch
 from conftest import clean_environment
+from test_house import composed
 from test_training import TRAIN, assert_same_run, wait_until
 
 from cherimoya import Cherimoya
+from cherimoya.config import TrainConfig, resolve
+from cherimoya.data.batches import Batch
+from cherimoya.training.processes import Processes
+from cherimoya.training.runner import Runner
+from cherimoya.training.step import TrainingStep
 
 pytestmark = [
     pytest.mark.gpu,
@@ -64,6 +71,48 @@ def test_captured_eager_streamed_and_repeated_runs_are_equal_to_the_bit(runs, pr
     assert "one CUDA graph a step" in (first / "printed").read_text()
     for other in others:
         assert_same_run(first, other)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [[], ["trainer.cuda_graph=false"], ["trainer.accumulate=2"],
+     ["-m", "seed=0,1", "hydra/launcher=packed"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_no_warning_of_torchs_own_reaches_the_user(how, cherimoya_train, train_arguments, tmp_path):
+    cold = {"TRITON_CACHE_DIR": str(tmp_path / "triton"), "PYTHONWARNINGS": "default"}
+    done = cherimoya_train(*train_arguments, "trainer=gpu", *how, **cold)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stdout + done.stderr
+
+
+@pytest.fixture
+def one_of_two(tmp_path):
+    """A process that takes itself for one of two that share a model."""
+    where = f"file://{tmp_path / 'rendezvous'}"
+    torch.distributed.init_process_group("nccl", init_method=where, rank=0, world_size=1)
+    yield Processes(rank=0, world=2)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("graph", [True, False])
+def test_gradients_are_shared_on_the_stream_that_made_them(graph, one_of_two):
+    config = resolve(composed("train", ["model=tiny"]), TrainConfig)
+    torch.manual_seed(0)
+    model = Cherimoya(8, 2, signal_groups=[1], trimming=20).cuda()
+    step = TrainingStep(model, config.loss, config.optim, 10, 9, "bf16", processes=one_of_two)
+    X = torch.nn.functional.one_hot(torch.randint(4, (4, 200)), 4).mT.float().cuda()
+    batch = Batch(X, torch.ones(4, 1, 160).cuda(), None)
+    said = []
+    runner = Runner(step, lambda: step([batch]), graph, said.append)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            runner()
+        torch.cuda.synchronize()
+    assert [str(w.message) for w in seen] == []
+    assert said == []
+    assert int(step.count) == 4
 
 
 def test_packed_runs_are_those_alone_to_the_bit(cherimoya_train, train_arguments, tmp_path):

@@ -29,15 +29,17 @@ class Processes:
         return self.rank == 0
 
     def shared(self, model: nn.Module) -> nn.Module:
-        """The model, with gradients averaged over the processes while the backward goes on."""
+        """The model, with gradients averaged over the processes while the backward goes on.
+
+        To be called on the stream that steps run on.
+        """
         if self.world == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
         device = next(model.parameters()).device
         on_gpu = [device.index] if device.type == "cuda" else None
-        with side_stream(device):  # so that steps can be captured
-            return DistributedDataParallel(model, device_ids=on_gpu, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, device_ids=on_gpu, gradient_as_bucket_view=True)
 
     def gradients_shared(self, network: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Where a backward averages gradients: that of the last piece of a batch."""
@@ -75,12 +77,12 @@ class Processes:
 
 
 @contextmanager
-def side_stream(device: torch.device) -> Iterator[None]:
-    """On a GPU, a stream beside the current one, which waits for it and is waited for."""
-    if device.type != "cuda":
+def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """On `stream`, which waits for the current one and is waited for; as it is without one."""
+    if stream is None:
         yield
         return
-    here, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    here = torch.cuda.current_stream(stream.device)
     stream.wait_stream(here)
     with torch.cuda.stream(stream):
         yield

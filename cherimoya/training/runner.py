@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from cherimoya.ops.compiling import compiled_together
-from cherimoya.training.processes import side_stream
+from cherimoya.training.processes import on_stream
 from cherimoya.training.step import TrainingStep
 
 WARMUP_STEPS = 3  # compile, choose launch options and fill caches before a capture
@@ -16,7 +16,9 @@ class Runner:
     """Calls `work`, one whole training step; on a GPU it is captured once and then replayed.
 
     A captured step reads and writes the same memory each time. What it does not see, such as
-    loss weights that are frozen between epochs, asks for `forget`.
+    loss weights that are frozen between epochs, asks for `forget`. What is captured, and what
+    several processes share, always runs on one stream of its own: DistributedDataParallel keeps
+    the nodes that add up gradients, and those stay on the stream that they were made on.
     """
 
     def __init__(
@@ -26,6 +28,9 @@ class Runner:
         self._capture = graph and step.device.type == "cuda"
         self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._shared = step.processes.world > 1
+        own = step.device.type == "cuda" and (graph or self._shared)
+        self._stream = torch.cuda.Stream(step.device) if own else None
 
     @property
     def in_words(self) -> str:
@@ -36,12 +41,13 @@ class Runner:
         """Make one step."""
         if self._graph is None and self._capture:
             self._try_to_capture()
-        elif not self._warm and self._step.processes.world > 1:
+        elif not self._warm and self._shared:
             self._warm_up()  # DistributedDataParallel sums in another order after its first step
-        if self._graph is None:
-            self._work()
-        else:
+        if self._graph is not None:
             self._graph.replay()
+        else:
+            with on_stream(self._stream if self._shared else None):
+                self._work()
 
     def forget(self) -> None:
         """Capture the step anew before the next one."""
@@ -52,7 +58,7 @@ class Runner:
         graph = torch.cuda.CUDAGraph()
         try:
             # Threads that read ahead or watch other processes may go on meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._work()
         except torch.OutOfMemoryError:
             raise
@@ -69,11 +75,10 @@ class Runner:
         failed = self._step.failed
         before = failed.clone()
         failed.fill_(1.0)
-        shared = self._step.processes.world > 1
-        with side_stream(self._step.device):
+        with on_stream(self._stream):
             with compiled_together(self._step.device):
                 self._work()
-            for _ in range(SHARED_WARMUP_STEPS if shared else WARMUP_STEPS):
+            for _ in range(SHARED_WARMUP_STEPS if self._shared else WARMUP_STEPS):
                 self._work()
         failed.copy_(before)
         self._warm = True

@@ -294,8 +294,8 @@ def test_smallest_integers(values: list[float], dtype: type) -> None:
     np.testing.assert_array_equal(smallest_integers(np.array(values)), np.array(values))
 
 
-def plain_file(path: Path, **datasets: np.ndarray) -> Path:
-    loci = make_loci()
+def plain_file(path: Path, loci: hdf5.Loci | None = None, **datasets: np.ndarray) -> Path:
+    loci = loci or make_loci()
     one_hot = (loci.sequence[:, None] == np.arange(4)[:, None]).astype(np.float32)
     with h5py.File(path, "w") as file:
         for name, values in ({"X": one_hot, "y": loci.signal[:, :2]} | datasets).items():

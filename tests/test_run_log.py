@@ -86,6 +86,39 @@ def test_no_logger_never_imports_wandb(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("mode", ["disabled", " Disabled "])
+def test_w_and_b_is_as_no_logger_where_it_is_disabled(tmp_path, mode):
+    code = (
+        "import sys\n"
+        "from cherimoya.config import LoggerConfig\n"
+        "from cherimoya.training.run_log import RunLog\n"
+        "from pathlib import Path\n"
+        "config = LoggerConfig('wandb', 'p', 'auto', None, None, [], 'none')\n"
+        "with RunLog(Path('.'), config) as log:\n"
+        "    log.check_wandb()\n"
+        "    log.start_wandb({}, None)\n"
+        "    log.row({'step': 1})\n"
+        "    assert log.where == 'the run folder only (W&B is disabled)', log.where\n"
+        "    assert log.sync_command is None\n"
+        "assert 'wandb' not in sys.modules\n"
+    )
+    given = clean_environment() | {"WANDB_MODE": mode, "WANDB_API_KEY": "0" * 40}
+    subprocess.run([sys.executable, "-c", code], check=True, env=given, cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "status.json"]
+
+
+def test_what_wandb_disabled_leaves_in_the_folder_counts(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nmode = disabled\n")
+    code = "from cherimoya.training.wandb_run import switched; print(switched(True))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, env=clean_environment(), cwd=tmp_path,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["disabled"]
+
+
 SETTINGS = {
     "seed": 7,
     "gpu": None,

@@ -231,7 +231,7 @@ def _header(file: h5py.File, path: str | Path) -> Header:
         signal_dtype=str(file["signal"].dtype),
         truth_names=sorted(file["truth"]) if "truth" in file else [],
         chrom=plain.as_text(file["chrom"][:]),
-        label=file["label"][:].astype(np.uint8),
+        label=plain.as_labels(file["label"], f"{path}: dataset 'label'", "Prepare it again."),
     )
 
 

@@ -26,7 +26,10 @@ def header(file: h5py.File, path: str | Path, keys: KeysConfig) -> dict[str, Any
     signal = file[keys.signal]
     n, tracks, length = signal.shape
     controls = file[keys.control].shape[1] if keys.control else 0
-    label = np.ones(n, np.uint8) if keys.label is None else file[keys.label][:].astype(np.uint8)
+    label = np.ones(n, np.uint8)
+    if keys.label is not None:
+        fix = "Write those, or leave labels out of data.keys (label: null), and all are peaks."
+        label = as_labels(file[keys.label], f"{path}: dataset {keys.label!r}", fix)
     return {
         "n": n,
         "in_window": file[keys.sequence].shape[2],
@@ -82,6 +85,29 @@ def read_rows(dataset: h5py.Dataset, rows: np.ndarray | None) -> np.ndarray:
             start, stop = ascending[first], ascending[last - 1] + 1
             found[order[first:last]] = dataset[start:stop][ascending[first:last] - start]
     return found
+
+
+def as_labels(dataset: h5py.Dataset, where: str, fix: str) -> np.ndarray:
+    """(n,) uint8 of the 0 and 1, or false and true, in `dataset`. Raises DataError for others."""
+    values, rule = dataset[:], f"A label is 1 for a peak and 0 for background. {fix}"
+    if values.ndim != 1 or values.dtype.kind not in "buif":
+        raise DataError(
+            f"{where} is {values.dtype} of shape {values.shape}, such as {_first(values)}. {rule}"
+        )
+    wrong = (values != 0) & (values != 1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"{where} holds {values[row]} at locus {row} ({int(wrong.sum())} such values). {rule}"
+        )
+    return values.astype(np.uint8)
+
+
+def _first(values: np.ndarray) -> str:
+    """The first of some values, for a message."""
+    first = values.flat[0] if values.size else None
+    first = first.item() if isinstance(first, np.generic) else first
+    return repr(first.decode(errors="replace") if isinstance(first, bytes) else first)
 
 
 def as_text(values: np.ndarray) -> np.ndarray:

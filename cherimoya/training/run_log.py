@@ -61,7 +61,7 @@ class RunLog:
                 self._wandb.finish(state, exit_code)
 
     def check_wandb(self) -> None:
-        """Decide between online and offline before any work starts; see `wandb_mode`."""
+        """Decide between online, offline and none before any work starts; see `wandb_mode`."""
         if self._config.name == "wandb":
             self._mode, self._why = wandb_mode(self._config)
 
@@ -81,7 +81,7 @@ class RunLog:
     def where(self) -> str:
         """One line on where the metrics go."""
         if self._wandb is None:
-            return "the run folder only"
+            return f"the run folder only{f' ({self._why})' if self._why else ''}"
         if self._mode == "online":
             return f"W&B, {self._wandb.url}"
         return f"W&B, offline ({self._why})"

@@ -37,11 +37,17 @@ OWN_FOLDER = r"\d\d-\d\d-\d\d_[0-9a-f]{6}"  # of a run that was not given a fold
 
 
 def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
-    """ "online" or "offline", and why. Only asks; nothing is started.
+    """ "online", "offline" or "none", and why. Only asks; nothing is started.
+
+    W&B's own switches count: the variable WANDB_MODE always, and with logger.mode=auto what
+    `wandb disabled` and `wandb offline` leave in the working folder.
 
     Raises CherimoyaError within seconds when online is wanted and cannot be.
     """
-    if config.mode == "offline" or os.environ.get("WANDB_MODE") == "offline":
+    switch = switched(config.mode == "auto")
+    if switch == "disabled":
+        return "none", "W&B is disabled"
+    if config.mode == "offline" or switch == "offline":
         return "offline", "as asked"
     url, has_key = server()
     if not has_key:
@@ -58,6 +64,18 @@ def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
             "logger.mode=offline to sync later, or logger=none."
         )
     return "online", url
+
+
+def switched(also_here: bool) -> str | None:
+    """What WANDB_MODE says, or `also_here` W&B's settings: online, offline, disabled, or None."""
+    mode = os.environ.get("WANDB_MODE", "").strip().lower()
+    if mode:
+        return {"dryrun": "offline"}.get(mode, mode)
+    if not also_here:
+        return None
+    import wandb
+
+    return str(wandb.setup().settings.mode or "") or None
 
 
 def server() -> tuple[str, bool]:

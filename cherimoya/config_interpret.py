@@ -49,8 +49,18 @@ class LociConfig(AskedModels):
                 f"chrom_alias={self.chrom_alias} is for loci=<BED file>: a prepared file has the "
                 "genome's names. Leave it out."
             )
+        if self.fasta is not None and self.loci is None and not self.needs_lengths:
+            raise ConfigError(
+                f"fasta={self.fasta} is read for loci=<BED file>: a prepared file has its own "
+                "sequences. Leave it out, or set loci too."
+            )
         if self.chroms == []:
             raise ConfigError("chroms=[] is empty. Name chromosomes, or null for all.")
+
+    @property
+    def needs_lengths(self) -> bool:
+        """Whether the lengths of chromosomes are needed, which a prepared file does not have."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +95,10 @@ class AttributeConfig(LociConfig):
             raise ConfigError(
                 "bigwig=true needs the lengths of the chromosomes. Set fasta=<genome> too."
             )
+
+    @property
+    def needs_lengths(self) -> bool:
+        return self.bigwig
 
 
 @dataclass(frozen=True, kw_only=True)

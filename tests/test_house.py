@@ -26,7 +26,7 @@ PACKAGE = ROOT / "cherimoya"
 
 # A module may import only what stands on its own level or below.
 LEVELS = [
-    {"errors", "extras", "files", "schema", "progress", "__init__"},
+    {"errors", "extras", "files", "marks", "schema", "progress", "__init__"},
     {
         "changes",
         "config",

@@ -129,7 +129,8 @@ def test_kinds_of_fasta(toy: Toy, kind: str, monkeypatch, tmp_path_factory) -> N
     toy.bed("chrC\t1900\t1950")
     before = sorted(toy.folder.iterdir())
     assert toy.run(fasta=str(path)).genome == "toy"
-    assert sorted(toy.folder.iterdir()) == sorted([*before, toy.folder / "out.h5"])  # no index
+    made = [toy.folder / name for name in ("out.h5", "out.h5.done.json")]
+    assert sorted(toy.folder.iterdir()) == sorted([*before, *made])  # no index
 
 
 def test_bed_dialects(toy: Toy) -> None:

@@ -9,6 +9,11 @@ from cherimoya.data.attributions import Attributions, read_attributions
 from cherimoya.data.bigwig_writer import Piece, write_bigwig
 
 
+def track_path(path: Path, target: str) -> Path:
+    """Where the track of a target of the file at `path` goes."""
+    return path.with_name(f"{path.stem}.{target}.bw")
+
+
 def write_tracks(path: Path, lengths: Mapping[str, int]) -> list[Path]:
     """A bigWig of the contributions of each target in the file at `path`, beside it.
 
@@ -16,8 +21,7 @@ def write_tracks(path: Path, lengths: Mapping[str, int]) -> list[Path]:
     """
     found, written = read_attributions(path), []
     for name in found.contributions:
-        track = path.with_name(f"{path.stem}.{name}.bw")
-        written.append(write_bigwig(track, lengths, _pieces(found, name)))
+        written.append(write_bigwig(track_path(path, name), lengths, _pieces(found, name)))
     return written
 
 

@@ -1,7 +1,5 @@
 """Windows of sequence and signal, cut out of opened files and kept on disk part by part."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from cherimoya.data.places import Places
 from cherimoya.data.sources import Genome
 from cherimoya.data.track import Track
 from cherimoya.errors import DataError
+from cherimoya.marks import marked_folder
 
 BLOCK = 512  # loci whose values are held as float32 at a time
 TYPES = (np.uint8, np.int16, np.int32, np.float32)  # of counts; torch cannot index uint16
@@ -80,27 +79,15 @@ class Cutter:
 def keep(cutter: Cutter, job: tuple[Places, Path]) -> None:
     """Cut the job's places and write what comes out to its folder, which appears whole.
 
-    sequence, signal and control become files of their own, the rest is in KNOWN. A folder that
-    is there already is left as it is.
+    sequence, signal and control become files of their own, the rest is in KNOWN.
     """
     places, folder = job
-    if folder.is_dir():
-        return
     arrays = cutter(places)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for name in ("sequence", "signal", "control"):
-        if name in arrays:
-            with open(temporary / f"{name}.npy", "wb") as file:
-                np.save(file, arrays.pop(name))
-                file.flush()
-                os.fsync(file.fileno())
-    with open(temporary / KNOWN, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder)
+    with marked_folder(folder) as made:
+        for name in ("sequence", "signal", "control"):
+            if name in arrays:
+                np.save(made / f"{name}.npy", arrays.pop(name))
+        np.savez(made / KNOWN, **arrays)  # type: ignore[arg-type]
 
 
 def smallest_types(values: np.ndarray) -> np.ndarray:

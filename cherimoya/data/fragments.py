@@ -1,7 +1,6 @@
 """Fragment files as tracks: both ends of each fragment are cuts; of reads, their 5' ends."""
 
 import gzip
-import json
 import os
 import tempfile
 import zlib
@@ -19,7 +18,7 @@ from cherimoya.data import sources
 from cherimoya.data.formats import NAMED_COLUMNS, PEAKS, WHOLE, is_comment
 from cherimoya.data.track import Cuts, Track, stem
 from cherimoya.errors import DataError
-from cherimoya.files import write_json
+from cherimoya.marks import not_as_written, read_mark, write_mark
 
 KIND = "fragments"
 BLOCK = 1 << 24
@@ -53,14 +52,16 @@ class Fragments(Track):
         self._where = f"{key}={path}"
         self._shape = _Shape()
         noted = spool / NOTED
-        if noted.is_file():  # an interrupted run has read it
-            found = json.loads(noted.read_text())
-            self._files = {name: spool / cuts for name, cuts in found["files"].items()}
-            self._empty = found["empty"]
+        mark = read_mark(noted)
+        if mark is not None and not mark.damaged():  # an interrupted run has read it
+            self._files = {name: spool / cuts for name, cuts in mark.facts["cuts"].items()}
+            self._empty = mark.facts["empty"]
         else:
+            if noted.is_file():
+                tell(f"{spool}: {not_as_written(mark)}, so {path.name} is read again")
             self._read_all(path, tell)
-            files = {name: cuts.name for name, cuts in self._files.items()}
-            write_json(noted, {"files": files, "empty": self._empty})
+            cuts = {name: spooled.name for name, spooled in self._files.items()}
+            write_mark(noted, {"cuts": cuts, "empty": self._empty}, self._files.values())
         if self._empty[0]:
             tell(
                 f"{path.name}: {self._empty[0]:,} fragments without a base (start = end) are left "

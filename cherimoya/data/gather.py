@@ -15,6 +15,7 @@ from cherimoya.data.places import Places
 from cherimoya.data.sources import Genome, Say
 from cherimoya.data.track import Track
 from cherimoya.data.workers import Workers
+from cherimoya.marks import is_whole
 
 PART = (1024, 8192)  # loci cut at once: more than the first, if they can be, up to the second
 AT_ONCE = 256  # parts that may be open for reading at a time
@@ -122,7 +123,7 @@ def cut(places: Places, what: str, sources: Sources) -> Cut:
     cutter = Cutter(
         sources.genome, sources.windows, signal, control, [len(group) for group in sources.signal]
     )
-    missing = [i for i, part in enumerate(parts) if not part.is_dir()]
+    missing = [i for i, part in enumerate(parts) if not is_whole(part, sources.say)]
     missing.sort(key=lambda i: -len(orders[i]))  # a long one last would leave the others idle
     done = workers.map(keep, cutter, [(places.take(orders[i]), parts[i]) for i in missing])
     label = f"reading {len(signal) + len(control)} tracks at {what}"

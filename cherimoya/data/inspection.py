@@ -77,7 +77,11 @@ def _fate(output: Path, config: PrepareConfig) -> str:
             return f"would be written, with what is in {left} if that is of the same inputs"
         return "would be written"
     try:
-        origin.check_unchanged(output, config)
+        damage = origin.check_unchanged(output, config)
     except DataError as error:
         return "would be replaced" if config.overwrite else f"would be refused ({error})"
-    return "would be replaced" if config.overwrite else "is up to date and would be left as it is"
+    if config.overwrite:
+        return "would be replaced"
+    if damage is not None:
+        return f"{damage}: would be prepared again"
+    return "is up to date and would be left as it is"

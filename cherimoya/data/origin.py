@@ -1,10 +1,12 @@
 """What a prepared file was made from, and whether that is still the same."""
 
 import hashlib
+import json
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from cherimoya.data import hdf5
 from cherimoya.data.aliases import table_of
 from cherimoya.data.sources import check_exists
 from cherimoya.errors import DataError
+from cherimoya.marks import mark_of, not_as_written, read_mark, write_mark
 
 FILES = ("fasta", "loci", "exclude", "signal", "control")  # named in full by `sources`
 FREE = ("output", "overwrite", "check", "plots", "processes")  # that do not change the loci
@@ -61,18 +64,30 @@ def begun_with(config: PrepareConfig) -> dict[str, Any]:
     return facts | {"version": __version__}
 
 
-def check_unchanged(output: Path, config: PrepareConfig) -> None:
-    """Raise DataError, saying what differs, unless the file `output` is what `config` makes."""
+def check_unchanged(output: Path, config: PrepareConfig) -> str | None:
+    """None where the file `output` is what `config` makes, and else what has damaged it since.
+
+    Raises DataError, saying what differs, where it was made of other things.
+    """
     fix = "Choose another name, or set overwrite=true to prepare it again."
-    now = _facts(provenance(config))
-    try:
+    now, before = _facts(provenance(config)), None
+    with suppress(DataError, KeyError, TypeError, AttributeError):
         before = _facts(hdf5.read_header(output).provenance)
-    except (DataError, KeyError, TypeError):
-        raise DataError(f"output={output}: exists already, made by something else. {fix}") from None
+    mark = read_mark(mark_of(output))
+    if mark is not None and mark.damaged() and mark.facts["made"] == now and before in (None, now):
+        return not_as_written(mark)
+    if before is None:
+        raise DataError(f"output={output}: exists already, made by something else. {fix}")
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         said = "; ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed)
         raise DataError(f"output={output}: exists already, made otherwise: {said}. {fix}")
+    return None
+
+
+def mark_prepared(output: Path, made: Mapping[str, Any]) -> None:
+    """Leave the mark by which damage to the prepared file `output` of provenance `made` is seen."""
+    write_mark(mark_of(output), {"made": _facts(made)}, [output])
 
 
 def _facts(made: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +98,8 @@ def _facts(made: Mapping[str, Any]) -> dict[str, Any]:
         facts[f"files in {key}"] = [len(group) for group in config[key]]
     for i, source in enumerate(made["sources"]):
         facts[f"{source['key']} {i + 1}"] = f"{source['name']} ({source['sha256'][:12]})"
-    return facts | {"version": made["version"]}
+    plain: dict[str, Any] = json.loads(json.dumps(facts | {"version": made["version"]}))
+    return plain
 
 
 def _files(config: PrepareConfig) -> list[tuple[str, str | Path]]:

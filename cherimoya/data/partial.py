@@ -1,7 +1,6 @@
 """What is done of a preparation, beside its output, so that it goes on after any end."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,8 @@ from typing import Any
 
 from cherimoya.data.sources import Genome, Say, read_genome
 from cherimoya.errors import DataError, DiskError, PackageError
-from cherimoya.files import locked, write_json
+from cherimoya.files import locked
+from cherimoya.marks import not_as_written, read_mark, write_mark
 
 MADE_FROM, GENOME = "made_from.json", "genome.json"
 LOCK = ".lock"
@@ -49,14 +49,15 @@ def continued(output: Path, made_from: Mapping[str, Any], say: Say) -> Iterator[
 def spooled_genome(path: str | Path, folder: Path, say: Say) -> Genome:
     """The FASTA file at `path`; its codes are kept in `folder`, and not read twice."""
     spool, noted = folder / "genome", folder / GENOME
-    if not noted.is_file():
+    mark = read_mark(noted)
+    if mark is None or mark.damaged():
+        if noted.exists():
+            say(f"{folder}: {not_as_written(mark)}, so the genome is read again")
         genome = read_genome(path, spool, say)
-        with open(spool, "rb") as written:
-            os.fsync(written.fileno())
-        write_json(noted, {"lengths": genome.lengths, "letters": genome.letters})
-    found = json.loads(noted.read_text())
-    letters = {name: Counter(counts) for name, counts in found["letters"].items()}
-    return Genome(Path(path), found["lengths"], letters, spool)
+        write_mark(noted, {"lengths": genome.lengths, "letters": genome.letters}, [spool])
+        return genome
+    letters = {name: Counter(counts) for name, counts in mark.facts["letters"].items()}
+    return Genome(Path(path), mark.facts["lengths"], letters, spool)
 
 
 def _begin(folder: Path, made_from: Mapping[str, Any], say: Say) -> None:
@@ -75,17 +76,15 @@ def _begin(folder: Path, made_from: Mapping[str, Any], say: Say) -> None:
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
-    write_json(noted, made_from)
+    write_mark(noted, {"made_from": made_from}, [])
 
 
 def _noted(path: Path) -> Any:
-    """What is noted, None if nothing is; something else than before if it cannot be read."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        return {}
+    """What is noted, None if nothing is; something else than before if it cannot be believed."""
+    mark = read_mark(path)
+    if mark is None:
+        return {} if path.is_file() else None
+    return mark.facts["made_from"]
 
 
 def _done(folder: Path) -> str:

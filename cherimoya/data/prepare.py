@@ -20,6 +20,7 @@ from cherimoya.data.places import Places, apart, joined, overlapping
 from cherimoya.data.sources import Say
 from cherimoya.data.track import stem
 from cherimoya.errors import DataError
+from cherimoya.marks import mark_of
 
 OUTLIER_PERCENTILE = 99
 GC_BINS = 50  # of the histogram that is recorded
@@ -40,9 +41,13 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
     began, output = time.monotonic(), Path(config.output)
     folder = origin.check_output(output)
     if output.exists() and not config.overwrite:
-        origin.check_unchanged(output, config)
-        say(f"{output}: up to date, made from these files and this configuration already")
-        return output
+        damage = origin.check_unchanged(output, config)
+        if damage is None:
+            say(f"{output}: up to date, made from these files and this configuration already")
+            if not mark_of(output).exists():
+                say(f"{mark_of(output)} is missing: whether the file is whole cannot be checked")
+            return output
+        say(f"{output}: {damage}, so it is prepared again")
     begun_with = origin.begun_with(config)
     try:
         with (
@@ -52,7 +57,9 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
             peaks, background, described = _loci(sources)
             if origin.begun_with(config) != begun_with:
                 raise DataError("an input file has changed while it was read. Start again.")
+            mark_of(output).unlink(missing_ok=True)  # of a file that was there before
             said = _write(output, peaks, background, described, sources)
+            origin.mark_prepared(output, described["provenance"])
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -11,7 +11,14 @@ import torch
 from cherimoya import progress
 from cherimoya.analysis.interpret.gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
 from cherimoya.analysis.interpret.ism import Mutagenesis, centred, default_batch
-from cherimoya.analysis.interpret.loci import Sequences, central, file_list, read_sequences
+from cherimoya.analysis.interpret.journal import Journal
+from cherimoya.analysis.interpret.loci import (
+    Sequences,
+    central,
+    chromosome_lengths,
+    file_list,
+    read_sequences,
+)
 from cherimoya.analysis.interpret.models import (
     check_effects_precision,
     check_new,
@@ -25,12 +32,14 @@ from cherimoya.analysis.interpret.target import Target, targets_of
 from cherimoya.analysis.machine import choose_device
 from cherimoya.config import to_dict
 from cherimoya.config_interpret import LEAST_WINDOW, AttributeConfig
-from cherimoya.data.attributions import attribution_writer, read_attributions
+from cherimoya.data.attribution_tracks import track_path, write_tracks
+from cherimoya.data.attributions import read_attributions, write_attributions
 from cherimoya.data.loci import N_CODE
 from cherimoya.data.origin import check_output
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.extras import needed
 from cherimoya.files import owned
+from cherimoya.marks import mark_of, not_as_written, read_mark, write_mark
 from cherimoya.network import Cherimoya
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig", "modisco",
@@ -57,8 +66,8 @@ def attribute(config: AttributeConfig) -> Path:
 
 
 def _attribute(config: AttributeConfig, output: Path) -> None:
-    motifs_alone = config.modisco and output.exists() and not config.overwrite
-    if not motifs_alone:
+    is_there = output.exists() and not config.overwrite
+    if not (config.bigwig or config.modisco):
         check_new(output, config.overwrite)
     device = choose_device(config.device, "device")
     if config.method == "mutagenesis":
@@ -71,6 +80,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     if config.modisco and width < LEAST_WINDOW:
         raise ConfigError(f"modisco=true: {width} bases are too few, {LEAST_WINDOW} the least.")
     loci = _without_n(loci) if config.method == "deep_lift_shap" else loci
+    lengths = chromosome_lengths(config, loci) if config.bigwig else {}
     deltas: list[float] = []
     method, at_once = _method(config, models, targets, width, deltas)
     files = provenance(file_list(loci, checkpoint_files(config.checkpoint)))
@@ -80,9 +90,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
         "targets": [target.name for target in targets],
         "input": loci.codes.shape[1],
     }
-    if motifs_alone:
-        _check_same(output, settings)
-    else:
+    if not (is_there and _is_done(output, config, settings)):
         with progress.resumable():
             _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)
     progress.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
@@ -90,7 +98,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
         progress.say(
             f"contributions add up to the change of the prediction within {max(deltas):.1g}"
         )
-    _add(config, loci.lengths)
+    _add(config, lengths)
 
 
 def _add(config: AttributeConfig, lengths: dict[str, int]) -> None:
@@ -99,23 +107,36 @@ def _add(config: AttributeConfig, lengths: dict[str, int]) -> None:
     if config.logos:
         _offer_logos(output, config.logos)
     if config.bigwig:
-        from cherimoya.data.attribution_tracks import write_tracks
-
         for path in write_tracks(output, lengths):
             progress.say(f"{path}: contributions")
     if config.modisco:
         find_motifs(output, config.max_seqlets, config.motif_file)
 
 
-def _check_same(output: Path, settings: dict[str, Any]) -> None:
-    """Raise DataError unless `output` holds these attributions, and no motifs of them yet."""
-    there = read_attributions(output).settings
+def _is_done(output: Path, config: AttributeConfig, settings: dict[str, Any]) -> bool:
+    """Whether `output` holds these attributions and is as it was written, so that what is to be
+    beside it can be made. Raises DataError where it holds others, or nothing is missing."""
+    mark = read_mark(mark_of(output))
+    there: dict[str, Any] | None
+    try:
+        there = read_attributions(output).settings
+    except DataError:
+        there = None if mark is None else mark.facts["settings"]
     if there != json.loads(json.dumps(settings)):
         check_new(output, overwrite=False)
-    for target in settings["targets"]:
-        if (folder := folder_of(output, target)).exists():
+    folders = [folder_of(output, target) for target in settings["targets"] if config.modisco]
+    for folder in folders:
+        if folder.exists():
             raise DataError(f"{folder}: exists already. Remove it, or set overwrite=true.")
+    if mark is not None and mark.damaged():
+        progress.say(f"{output}: {not_as_written(mark)}, so it is made again")
+        return False
+    if not folders and all(track_path(output, name).exists() for name in settings["targets"]):
+        check_new(output, overwrite=False)
     progress.say(f"{output}: attributed before, with the same settings")
+    if mark is None:
+        progress.say(f"{output}: {not_as_written(mark)}; overwrite=true makes it anew")
+    return True
 
 
 def _attribute_all(
@@ -129,26 +150,30 @@ def _attribute_all(
     settings: dict[str, Any],
     files: dict[str, Any],
 ) -> None:
-    """Go through the loci that are still to do, `at_once` at a time."""
-    turn = strand_channels(loci.control_groups)
-    start = np.where(loci.start < 0, -1, loci.start + window.start)
+    """Go through the loci that are still to do, `at_once` at a time, and write the file."""
+    output, turn = Path(config.output), strand_channels(loci.control_groups)
     names = [target.name for target in targets]
-    with attribution_writer(
-        Path(config.output), loci.codes[:, window], loci.chrom, start, names, settings, files
-    ) as writer:
-        if writer.done:
-            progress.say(f"{writer.done:,} of {len(loci):,} loci were done before")
-        blocks = range(writer.done, len(loci), at_once)
-        total = -(-len(loci) // at_once)
-        done = total - len(blocks)
-        for first in progress.shown(blocks, config.method, total, "block", done=done):
-            rows = slice(first, first + at_once)
-            codes = torch.from_numpy(loci.codes[rows])
-            controls = None if loci.controls is None else loci.controls[rows]
-            found = _mean([method(model, codes, window, controls) for model in models])
-            if config.reverse_complement:
-                found = _mean([found, _other_strand(method, models, codes, window, controls, turn)])
-            writer.append(dict(zip(names, found, strict=True)))
+    shape = (len(names), 4, window.stop - window.start)
+    journal = Journal(output, settings, shape, at_once, np.float32)
+    if len(journal):
+        progress.say(f"{len(journal):,} of {len(loci):,} loci were done before")
+    blocks = range(len(journal), len(loci), at_once)
+    total = -(-len(loci) // at_once)
+    for first in progress.shown(blocks, config.method, total, "block", done=total - len(blocks)):
+        rows = slice(first, first + at_once)
+        codes = torch.from_numpy(loci.codes[rows])
+        controls = None if loci.controls is None else loci.controls[rows]
+        found = _mean([method(model, codes, window, controls) for model in models])
+        if config.reverse_complement:
+            found = _mean([found, _other_strand(method, models, codes, window, controls, turn)])
+        journal.append(found.swapaxes(0, 1))
+    start = np.where(loci.start < 0, -1, loci.start + window.start)
+    hypothetical = {name: journal.rows[:, t] for t, name in enumerate(names)}
+    codes_shown = loci.codes[:, window]
+    mark_of(output).unlink(missing_ok=True)  # of a file that was there before
+    write_attributions(output, codes_shown, loci.chrom, start, hypothetical, settings, files)
+    write_mark(mark_of(output), {"settings": settings}, [output])
+    journal.discard()
 
 
 def _other_strand(

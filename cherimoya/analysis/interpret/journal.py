@@ -1,13 +1,16 @@
 """Rows of numbers that are kept as they are made, so that an interrupted command goes on."""
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cherimoya.files import appearing
+from cherimoya import progress
+from cherimoya.marks import DIGEST, mark_of, measured, read_mark, write_sizes
 
 
 def journal_path(output: Path) -> Path:
@@ -18,38 +21,72 @@ def journal_path(output: Path) -> Path:
 class Journal:
     """The rows of an `output` that are done, begun with `settings`; those of others are dropped.
 
-    Each row is a line, so that one cut short by a kill is seen and made again. Rows are made
-    `block` at a time: those of a block that is not whole are dropped, so that what follows is
-    made in the same blocks as without the interruption. Who makes one owns the output
-    (`files.owned`).
+    A mark beside the file says how many bytes of it are whole, and their SHA-256: what a kill left
+    behind them is dropped, and all of it where they have changed. Rows are made `block` at a time:
+    those of a block that is not whole are dropped, so that what follows is made in the same blocks
+    as without the interruption. Who makes one owns the output (`files.owned`).
     """
 
     def __init__(
-        self, output: Path, settings: Mapping[str, Any], columns: int, block: int = 1
+        self,
+        output: Path,
+        settings: Mapping[str, Any],
+        shape: tuple[int, ...],
+        block: int = 1,
+        dtype: type = np.float64,
     ) -> None:
-        self._path, self._columns = journal_path(output), columns
-        head = json.dumps(dict(settings), sort_keys=True)
-        begun = self._path.read_text().split("\n") if self._path.is_file() else []
-        rows = begun[1:-1] if begun[:1] == [head] else []
-        rows = rows[: len(rows) // block * block]
-        self._rows = [json.loads(row) for row in rows]
-        with appearing(self._path) as file:
-            file.write("\n".join([head, *rows, ""]).encode())
+        self._path, self._shape, self._dtype = journal_path(output), shape, np.dtype(dtype)
+        self._mark, self._settings = mark_of(self._path), {"settings": dict(settings)}
+        row = self._dtype.itemsize * int(np.prod(shape))
+        self._count = self._whole_bytes() // (row * block) * block
+        with open(self._path, "ab") as file:
+            file.truncate(self._count * row)
+        self._digest = hashlib.sha256()
+        with open(self._path, "rb") as file:
+            while read := file.read(1 << 20):
+                self._digest.update(read)
+        self._note(self._count * row)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._count
 
     def append(self, rows: np.ndarray) -> None:
-        """Keep `rows` (k, columns)."""
-        self._rows += rows.tolist()
-        with open(self._path, "a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows.tolist())
+        """Keep `rows` (k, *shape)."""
+        content = np.ascontiguousarray(rows, self._dtype).tobytes()
+        with open(self._path, "ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        self._count += len(rows)
+        self._digest.update(content)
+        self._note(size)
 
     @property
     def rows(self) -> np.ndarray:
-        """All of them, (n, columns) float64."""
-        return np.array(self._rows, np.float64).reshape(-1, self._columns)
+        """All of them, (n, *shape), on the disk."""
+        if not self._count:
+            return np.zeros((0, *self._shape), self._dtype)
+        return np.memmap(self._path, self._dtype, "r", shape=(self._count, *self._shape))
 
     def discard(self) -> None:
         """Remove the file: what it was for is done."""
+        self._mark.unlink(missing_ok=True)
         self._path.unlink(missing_ok=True)
+
+    def _note(self, size: int) -> None:
+        sizes = {self._path.name: {"size": size, DIGEST: self._digest.hexdigest()}}
+        write_sizes(self._mark, self._settings, sizes)
+
+    def _whole_bytes(self) -> int:
+        """How much of what is there can be gone on with."""
+        if not self._path.is_file() or not self._path.stat().st_size:
+            return 0
+        mark = read_mark(self._mark)
+        if mark is not None and mark.facts != json.loads(json.dumps(self._settings)):
+            return 0
+        said = {} if mark is None else mark.files[self._path.name]
+        if mark is None or measured(self._path, said["size"]) != said:
+            progress.say(f"{self._path}: changed since it was written, so all of it is made again")
+            return 0
+        return int(said["size"])

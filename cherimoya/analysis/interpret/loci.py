@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 from cherimoya.analysis.checkpoints import find_checkpoint
+from cherimoya.analysis.genome_inputs import check_chroms
 from cherimoya.analysis.window import USUAL_OUTPUT, input_window
 from cherimoya.config_interpret import LociConfig
 from cherimoya.data import hdf5
 from cherimoya.data.aliases import Aliases, table_of
 from cherimoya.data.dataset import data_file
 from cherimoya.data.places import Places, read_places
-from cherimoya.data.sources import Genome, genome_on_disk
+from cherimoya.data.sources import Genome, genome_on_disk, read_genome
 from cherimoya.data.splits import shown
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.network import Cherimoya
@@ -70,7 +71,7 @@ def read_sequences(config: LociConfig, model: Cherimoya) -> Sequences:
 
 def _with_data_of_run(config: LociConfig) -> LociConfig:
     """`config` with the file that the first checkpoint's run read, where nothing else is named."""
-    if config.data.path or config.loci or config.fasta:
+    if config.data.path or config.loci:
         return config
     first = find_checkpoint(config.checkpoint[0])
     if first.data is None:
@@ -162,6 +163,28 @@ def _around(places: Places, genome: Genome, config: LociConfig, model: Cherimoya
     ones = [1] * model.n_control_tracks
     chrom = places.chrom[inside]
     return Sequences(codes, chrom, start[inside], controls, ones, files, genome.lengths)
+
+
+def chromosome_lengths(config: LociConfig, found: Sequences) -> dict[str, int]:
+    """Bases of the chromosomes in fasta, on which each of the loci lies. Raises CherimoyaError."""
+    if found.lengths:
+        return found.lengths
+    path = ", ".join(found.files["data.path"])
+    if (found.start < 0).any():
+        raise DataError(
+            f"bigwig=true: {path} does not say where its loci are on the genome. Leave it out."
+        )
+    lengths = read_genome(str(config.fasta), None).lengths
+    check_chroms(dict.fromkeys(found.chrom.tolist()), lengths, path)
+    ends = found.start + found.codes.shape[1]
+    beyond = np.flatnonzero(ends > [lengths[chrom] for chrom in found.chrom.tolist()])
+    if len(beyond):
+        chrom, end = str(found.chrom[beyond[0]]), int(ends[beyond[0]])
+        raise DataError(
+            f"fasta={config.fasta}: {chrom} has {lengths[chrom]:,} bases, but a locus of {path} "
+            f"ends at {end:,}. Give the FASTA that the file was prepared with."
+        )
+    return lengths
 
 
 def central(length: int, window: int | None) -> slice:

@@ -84,7 +84,7 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
         after = _predicted(rival, background, predict, config.seed)
         compared = fold_changes(before, after)
     names = STATISTICS if rival is None else STATISTICS + PAIRED
-    journal = Journal(output, settings, len(names) * len(predict.signal_groups))
+    journal = Journal(output, settings, (len(names) * len(predict.signal_groups),))
     with progress.resumable():
         _effects(motifs, background, before, compared, predict, journal, config.seed)
     shape = (len(motifs), len(names), -1)

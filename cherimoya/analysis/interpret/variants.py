@@ -94,7 +94,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
             out = length - 2 * models[0].trimming
             random = random_variants(found, asked, genome, length, out, config)
         step = BATCHES_AT_ONCE * predict.batch_size // 2
-        journal = Journal(output, settings, 3 * len(predict.signal_groups), step)
+        journal = Journal(output, settings, (3 * len(predict.signal_groups),), step)
         with progress.resumable():
             _score(found, asked, random, genome, length, predict, journal, step)
     effects = Effects(

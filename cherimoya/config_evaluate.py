@@ -1,5 +1,6 @@
 """What `cherimoya-evaluate` and `cherimoya-predict` can be told. Values live in conf/*.yaml."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from cherimoya.config import KeysConfig
@@ -62,6 +63,9 @@ class PredictConfig(ModelsConfig):
         super().__post_init__()
         if self.chroms == []:
             raise ConfigError("chroms=[] is empty. Name chromosomes, or leave it out for all.")
+        twice = [name for name, n in Counter(self.chroms or ()).items() if n > 1]
+        if twice:
+            raise ConfigError(f"chroms names {twice[0]} twice. Name each chromosome once.")
         if self.loci is not None and self.chroms is not None:
             raise ConfigError(
                 "loci and chroms are both set. loci is for places, chroms for tiling."

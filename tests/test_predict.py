@@ -132,7 +132,7 @@ def test_a_stopped_prediction_goes_on(genome, predicted, monkeypatch):
     calls.extend([()] * 100)
     folder, said = predicted()
     assert "1 of 3 chromosomes are done already" in said
-    assert len(calls) - 100 == 8 + 5
+    assert len(calls) - 100 == 12  # of seven windows each, on both of the small ones
     for path in whole.glob("*.bw"):
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert not (folder / "parts").exists()
@@ -251,6 +251,7 @@ def test_controls_are_read_along(genome, predicted):
         (["track_names=[a,a,b]"], "unlike the others"),
         (["control=[[x.bw]]"], "has no control tracks"),
         (["chroms=[]"], "is empty"),
+        (["chroms=[chrA,chrB,chrA]"], "chroms names chrA twice"),
         (["chroms=[chrA]", "loci={tmp}/loci.bed"], "both set"),
         (["loci={tmp}/loci.bed"], "lies beyond the end of chrC"),
         (["output={tmp}/toy.fa"], "a file. Name a folder"),

@@ -5,13 +5,16 @@ import subprocess
 import sys
 import time
 
+import h5py
+import numpy as np
 import pytest
 from conftest import clean_environment
 from interpreted import configured
 from test_wrappers import model
 from toy import Toy
 
-from cherimoya.analysis.predict import predict_genome
+import cherimoya
+from cherimoya.analysis import predict
 from cherimoya.config_evaluate import PredictConfig
 from cherimoya.errors import CherimoyaError
 
@@ -64,8 +67,9 @@ def predicted(toy: Toy):
             "checkpoint": [str(toy.folder / "model.pt")], "fasta": str(toy.folder / "toy.fa"),
             "output": str(toy.folder / "out"), "in_window": 100, "loci": f"{toy.folder}/loci.bed",
         }  # fmt: skip
-        return predict_genome(configured("predict", PredictConfig, **(given | values)))
+        return predict.predict_genome(configured("predict", PredictConfig, **(given | values)))
 
+    run.folder = toy.folder / "out"
     return run
 
 
@@ -94,3 +98,101 @@ def test_a_run_is_no_place_for_predictions(toy: Toy, predicted):
     with pytest.raises(CherimoyaError, match="a run is there"):
         predicted(output=str(run))
     assert [path.name for path in run.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+@pytest.mark.parametrize("kind", ["bigwig", "hdf5"])
+def test_a_file_that_is_not_as_it_was_written_is_made_again(predicted, capsys, damage, kind):
+    folder = predicted(format=kind)
+    path = next(p for p in folder.iterdir() if p.suffix in (".bw", ".h5"))
+    before = path.read_bytes()
+    predicted(format=kind)
+    assert f"done already: {folder}\n" in capsys.readouterr().out
+    if damage == "remove":
+        path.unlink()
+    else:
+        changed = bytearray(before[:1000] if damage == "cut" else before)
+        changed[700] ^= 1
+        path.write_bytes(changed)
+    predicted(format=kind)
+    assert f"{path.name} cut short or changed since it was written, so it is made again" in (
+        capsys.readouterr().out
+    )
+    assert path.read_bytes() == before
+
+
+def test_a_record_that_is_damaged_or_old(predicted, capsys):
+    folder = predicted()
+    record, before = folder / "predictions.json", (folder / "predictions.h5").read_bytes()
+    whole = json.loads(record.read_text())
+    record.write_text(json.dumps(whole | {"windows": 3}))
+    predicted()
+    assert "nothing valid says that it is whole" in capsys.readouterr().out
+    assert (folder / "predictions.h5").read_bytes() == before
+    old = {k: v for k, v in whole.items() if k != "sha256"} | {"files": ["predictions.h5"]}
+    record.write_text(json.dumps(old))
+    predicted()
+    assert "before predictions.json had digests: whether it is whole is not known" in (
+        capsys.readouterr().out
+    )
+    record.write_text("{")
+    with pytest.raises(CherimoyaError, match=r"predictions\.json, which is damaged\. Choose an"):
+        predicted()
+    assert (folder / "predictions.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["logits.npy", "log_counts.npy", "done.json", "../plan.json"])
+def test_a_damaged_part_is_predicted_again(predicted, monkeypatch, capsys, name):
+    before = (predicted() / "predictions.h5").read_bytes()
+    real, writer = predict.write_outputs, []
+
+    def interrupted(*_):
+        writer.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "write_outputs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predicted(overwrite=True)
+    monkeypatch.setattr(predict, "write_outputs", real)
+    capsys.readouterr()
+    path = next((predicted.folder / "parts").glob("0*")) / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert (predicted() / "predictions.h5").read_bytes() == before
+    said = capsys.readouterr().out
+    if name == "../plan.json":
+        assert "plan.json: nothing valid says that it is whole (done.json), so all begins" in said
+    elif name == "done.json":
+        assert "nothing valid says that it is whole (done.json), so it is made again" in said
+    else:
+        assert f"{name} cut short or changed since it was written, so it is made again" in said
+
+
+def test_small_chromosomes_share_batches(toy: Toy, predicted, monkeypatch):
+    rng = np.random.default_rng(0)
+    toy.bases = {f"s{i}": "".join(rng.choice(list("ACGT"), 30 + i)) for i in range(300)}
+    toy.fasta()
+    real, sizes = predict.predict_batch, []
+
+    def counted(run, X, *arguments, **more):
+        sizes.append(len(X))
+        return real(run, X, *arguments, **more)
+
+    monkeypatch.setattr(predict, "predict_batch", counted)
+    folder = predicted(loci=None, format="hdf5", batch_size=64, track_names=["a", "b", "c"])
+    windows = sum(-(-(30 + i) // 60) for i in range(300))
+    assert sum(sizes) == windows
+    assert len(sizes) <= 1.2 * windows / 64
+    net = model()
+    with h5py.File(folder / "predictions.h5") as file:
+        chroms = [name.decode() for name in file["chrom"]]
+        for row in range(0, windows, 41):
+            padded = "N" * 20 + toy.bases[chroms[row]] + "N" * 200
+            start = int(file["start"][row])
+            found = cherimoya.predict(net, padded[start : start + 100])
+            np.testing.assert_allclose(file["logits"][row], found.logits[0], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                file["log_counts"][row], found.log_counts[0], rtol=1e-4, atol=1e-5
+            )
+    predicted(loci=None, format="bigwig", batch_size=64, overwrite=True)

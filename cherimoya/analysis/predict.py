@@ -1,23 +1,19 @@
 """Predictions along a genome, chromosome by chromosome, that go on where they were stopped."""
 
 import json
-import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cherimoya import progress
 from cherimoya.analysis.checkpoints import Checkpoint, find_checkpoint, load_ensemble
 from cherimoya.analysis.genome_inputs import (
-    Values,
     Windows,
     around,
     check_chroms,
@@ -27,6 +23,14 @@ from cherimoya.analysis.genome_inputs import (
     tiles,
 )
 from cherimoya.analysis.machine import choose_device, git_commit, versions
+from cherimoya.analysis.predict_parts import (
+    BATCHES,
+    Part,
+    Shape,
+    chromosomes,
+    in_parts,
+    predict_missing,
+)
 from cherimoya.analysis.predictions_written import write_outputs
 from cherimoya.analysis.run_folder import is_run
 from cherimoya.analysis.window import input_window
@@ -34,34 +38,18 @@ from cherimoya.captured import CapturedModel
 from cherimoya.config_evaluate import PredictConfig
 from cherimoya.data import hdf5
 from cherimoya.data.aliases import Aliases, table_of
-from cherimoya.data.loci import N_CODE
-from cherimoya.data.sources import Genome, check_exists, genome_on_disk
+from cherimoya.data.sources import check_exists, genome_on_disk
 from cherimoya.ensemble import Ensemble
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.extras import needed
-from cherimoya.files import owned, write_json
-from cherimoya.ops import gather
+from cherimoya.files import owned
+from cherimoya.marks import not_as_written, read_mark, write_mark
 from cherimoya.prediction import predict_batch
 from cherimoya.training.precision import check_precision
 
 Say = Callable[[str], None]
 
 DONE, PLAN, PARTS = "predictions.json", "plan.json", "parts"
-
-
-@dataclass(frozen=True, eq=False)
-class Shape:
-    """Windows and heads of the model."""
-
-    in_window: int
-    out_window: int
-    signal_groups: list[int]
-    track_names: list[str]
-
-    @property
-    def cut(self) -> int:
-        """Bases that are read beyond the output window, on each side."""
-        return (self.in_window - self.out_window) // 2
 
 
 def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
@@ -80,24 +68,20 @@ def predict_genome(config: PredictConfig, say: Say = progress.say) -> Path:
     folder = Path(config.output)
     plan = _plan(config, found, shape)
     with owned(folder / DONE):
-        stale = _stale(folder, plan, config.overwrite)
+        stale = _stale(folder, plan, config.overwrite, say)
         if stale is None:
-            say(f"done already: {folder}")
             return folder
-        windows, lengths = _predict_all(config, model, shape, plan, stale, device, folder, say)
+        parts, lengths = _predict_all(config, model, shape, plan, stale, device, folder, say)
         say("writing ...")
-        files = write_outputs(config, windows, shape, lengths, folder, folder / PARTS, plan)
-        write_json(
-            folder / DONE,
-            {
-                "plan": plan,
-                "files": [path.name for path in files],
-                "windows": sum(len(w.start) for w in windows),
-                "command": shlex.join(sys.argv),
-                "git_commit": git_commit(),
-                "versions": versions(),
-            },
-        )
+        files = write_outputs(config, parts, shape, lengths, folder, plan)
+        facts = {
+            "plan": plan,
+            "windows": sum(len(part) for part in parts),
+            "command": shlex.join(sys.argv),
+            "git_commit": git_commit(),
+            "versions": versions(),
+        }
+        write_mark(folder / DONE, facts, files)
         shutil.rmtree(folder / PARTS)
         for path in files:
             say(f"written      {path}")
@@ -113,8 +97,8 @@ def _predict_all(
     device: torch.device,
     folder: Path,
     say: Say,
-) -> tuple[list[Windows], dict[str, int]]:
-    """Leave a folder of predictions for every chromosome; the windows, and the genome's lengths.
+) -> tuple[list[Part], dict[str, int]]:
+    """Predict every chromosome; the parts in which they are, and the genome's lengths.
 
     `stale` is removed once the inputs are known to be good.
     """
@@ -128,103 +112,24 @@ def _predict_all(
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-            (folder / PARTS).mkdir(exist_ok=True)
-            write_json(folder / PARTS / PLAN, plan)
+            least = _begin(folder / PARTS, plan, BATCHES * config.batch_size)
+            parts = in_parts(windows, lengths, least, folder / PARTS)
             say(_what(config, windows, shape, lengths, f"{config.precision} on {device.type}"))
             run, size = CapturedModel(model), config.batch_size
             predict = partial(predict_batch, run, batch_size=size, precision=config.precision)
             with progress.resumable("the chromosomes that are done", say):
-                _predict_missing(
-                    config, predict, windows, shape, genome, controls, device, folder, say
-                )
-    return windows, lengths
+                predict_missing(parts, predict, shape, genome, controls, size, device, say)
+    return parts, lengths
 
 
-def _predict_missing(
-    config: PredictConfig,
-    predict: Callable[..., tuple[torch.Tensor, torch.Tensor]],
-    windows: Sequence[Windows],
-    shape: Shape,
-    genome: Genome,
-    controls: Values | None,
-    device: torch.device,
-    folder: Path,
-    say: Say,
-) -> None:
-    """Leave a folder of predictions for every chromosome that has none yet."""
-    missing = [(i, w) for i, w in enumerate(windows) if not part(folder, i).is_dir()]
-    total = sum(-(-len(w.start) // config.batch_size) for w in windows)
-    todo = sum(-(-len(w.start) // config.batch_size) for _, w in missing)
-    if len(missing) < len(windows):
-        say(f"{len(windows) - len(missing)} of {_chromosomes(len(windows))} are done already")
-    bar = iter(progress.shown(range(todo), "predicting", total, "batch", total - todo, say))
-    for i, w in missing:
-        codes = genome.codes(w.chrom)
-        control = controls(w.chrom, len(codes)) if controls else None
-        batches = _batches(w.start, codes, control, shape, config.batch_size, device)
-        predicted = (predict(*batch) for batch in batches)
-        _keep(part(folder, i), predicted, len(w.start), shape, bar)
-    next(bar, None)
-
-
-def _batches(
-    start: np.ndarray,
-    codes: np.ndarray,
-    control: np.ndarray | None,
-    shape: Shape,
-    size: int,
-    device: torch.device,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """X and control of the windows at `start`, cut on the device out of a padded chromosome."""
-    pad = shape.in_window
-    sequence = torch.from_numpy(np.pad(codes, pad, constant_values=N_CODE)).to(device)[None]
-    table = None
-    if control is not None:
-        table = torch.from_numpy(np.pad(control, ((0, 0), (pad, pad)))).to(device)[None]
-        channels = torch.arange(len(control), device=device).expand(2, -1).contiguous()
-    first = torch.from_numpy(start - shape.cut + pad).to(device)
-    for shift in first.split(size):
-        zeros = torch.zeros_like(shift)
-        X = gather.one_hot(sequence, zeros, shift, zeros, shape.in_window)
-        X_ctl = None
-        if table is not None:
-            X_ctl = gather.counts(table, channels, zeros, shift, zeros, shape.in_window)
-        yield X, X_ctl
-
-
-def _keep(
-    folder: Path,
-    predicted: Iterator[tuple[torch.Tensor, torch.Tensor]],
-    n: int,
-    shape: Shape,
-    bar: Iterator[int],
-) -> None:
-    """Write logits.npy and log_counts.npy of `n` windows to `folder`, which appears whole."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    sizes = {
-        "logits": (n, sum(shape.signal_groups), shape.out_window),
-        "log_counts": (n, len(shape.signal_groups)),
-    }
-    files = [
-        np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", np.float32, size)
-        for name, size in sizes.items()
-    ]
-    done = 0
-    for values in predicted:
-        next(bar, None)
-        for file, some in zip(files, values, strict=True):
-            file[done : done + len(some)] = some.numpy()
-        done += len(values[0])
-    for file in files:
-        file.flush()
-    os.replace(temporary, folder)
-
-
-def part(folder: Path, i: int) -> Path:
-    """Where the predictions of the `i`-th chromosome are kept until all are done."""
-    return folder / PARTS / f"{i:05d}"
+def _begin(folder: Path, plan: Mapping[str, Any], least: int) -> int:
+    """How many windows a part has at least: as it was begun, else `least`."""
+    begun = read_mark(folder / PLAN)
+    if begun is not None:
+        return int(begun.facts["least"])
+    folder.mkdir(exist_ok=True)
+    write_mark(folder / PLAN, {"plan": plan, "least": least}, [])
+    return least
 
 
 def _windows(
@@ -309,28 +214,48 @@ def _plan(config: PredictConfig, found: list[Checkpoint], shape: Shape) -> dict[
     return json.loads(json.dumps(plan))
 
 
-def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> list[Path] | None:
+def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool, say: Say) -> list[Path] | None:
     """What of another prediction has to go from `folder` first; None where the plan is done.
 
     Raises ConfigError where another plan has been at work, unless that may be overwritten.
     """
     done, noted = folder / DONE, folder / PARTS / PLAN
-    before, files = None, []
-    if done.is_file():
-        record = json.loads(done.read_text())
-        before, files = record["plan"], [folder / name for name in record["files"]]
-    elif noted.is_file():
-        before = json.loads(noted.read_text())
-    if before == plan and not overwrite:
-        whole = done.is_file() and all(path.is_file() for path in files)
-        return None if whole else []
-    if before is not None and not overwrite:
-        differ = ", ".join(sorted(k for k in plan if before.get(k) != plan[k]))
+    record = done if done.is_file() else noted
+    mark, old = read_mark(record), _old_record(record)
+    before = old.get("plan") if mark is None else mark.facts["plan"]
+    files = [folder / name for name in (old.get("files", ()) if mark is None else mark.files)]
+    present = [path for path in (folder / PARTS, done, *files) if path.exists()]
+    if overwrite or not record.is_file():
+        return present
+    if record == noted and mark is None:
+        say(f"{noted}: {not_as_written(mark)}, so all begins anew")
+        return present
+    if before != plan:
+        differ = ", ".join(sorted(k for k in plan if (before or {}).get(k) != plan[k]))
+        what = f"a prediction with another {differ}" if before else f"{record}, which is damaged"
         raise ConfigError(
-            f"output={folder} holds a prediction with another {differ}. Choose another "
-            "folder, or set overwrite=true to begin anew."
+            f"output={folder} holds {what}. Choose another folder, or set overwrite=true to begin "
+            "anew."
         )
-    return [path for path in (folder / PARTS, done, *files) if path.exists()]
+    if record == noted:
+        return []
+    if mark is not None and not mark.damaged():
+        say(f"done already: {folder}")
+        return None
+    if isinstance(old.get("files"), list) and all(path.is_file() for path in files):
+        say(f"done already: {folder}, before {DONE} had digests: whether it is whole is not known")
+        return None
+    say(f"{folder}: {not_as_written(mark)}, so it is made again")
+    return present
+
+
+def _old_record(path: Path) -> dict[str, Any]:
+    """What is in a record without a valid mark; nothing where it cannot be read."""
+    try:
+        values = json.loads(path.read_bytes())
+        return values if isinstance(values, dict) else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def _what(
@@ -346,9 +271,5 @@ def _what(
     padded = f"; {beyond:,} reach beyond an end of it, where all is N" if beyond else ""
     return (
         f"predicting {n:,} windows of {shape.out_window:,} bp from {shape.in_window:,} bp, {where} "
-        f"on {_chromosomes(len(windows))}, in {how}{padded}"
+        f"on {chromosomes(len(windows))}, in {how}{padded}"
     )
-
-
-def _chromosomes(n: int) -> str:
-    return f"{n} chromosome{'' if n == 1 else 's'}"

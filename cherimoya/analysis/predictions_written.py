@@ -2,22 +2,20 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cherimoya import progress
-from cherimoya.analysis.genome_inputs import Windows, own_bases
+from cherimoya.analysis.genome_inputs import own_bases
+from cherimoya.analysis.predict_parts import Kept, Part, Shape
 from cherimoya.config_evaluate import PredictConfig
 from cherimoya.data.bigwig_writer import Piece, write_bigwig
 from cherimoya.data.predictions import Rows, write_predictions
 from cherimoya.metrics import group_softmax
 from cherimoya.wrappers import expected_counts
-
-if TYPE_CHECKING:
-    from cherimoya.analysis.predict import Shape
 
 AT_ONCE = 1024  # windows in memory
 
@@ -26,27 +24,27 @@ Tracks = Callable[[Tensor, Tensor], Tensor]  # logits and log counts to values (
 
 def write_outputs(
     config: PredictConfig,
-    windows: Sequence[Windows],
-    shape: "Shape",
+    parts: Sequence[Part],
+    shape: Shape,
     lengths: Mapping[str, int],
     folder: Path,
-    parts: Path,
     plan: Mapping[str, Any],
 ) -> list[Path]:
     """Write what `config` asks for out of the kept predictions; returns the files."""
     if config.kind == "hdf5":
-        return [_hdf5(windows, shape, folder / "predictions.h5", parts, plan)]
+        return [_hdf5(parts, shape, folder / "predictions.h5", plan)]
     files = []
+    windows = [w for part in parts for w in part.windows]
     total = sum(-(-len(w.start) // AT_ONCE) for w in windows)
     for name, values in _bigwigs(config.values, shape).items():
-        found = _pieces(windows, shape, lengths, parts, values)
+        found = _pieces(parts, shape, lengths, values)
         pieces = progress.shown(found, f"writing {name}.bw", total, "piece")
         held = {w.chrom: lengths[w.chrom] for w in windows}
         files.append(write_bigwig(folder / f"{name}.bw", dict(sorted(held.items())), pieces))
     return files
 
 
-def _bigwigs(values: str, shape: "Shape") -> dict[str, Tracks]:
+def _bigwigs(values: str, shape: Shape) -> dict[str, Tracks]:
     """The files by name, and what is in them."""
     groups, names = shape.signal_groups, shape.track_names
 
@@ -68,18 +66,18 @@ def _bigwigs(values: str, shape: "Shape") -> dict[str, Tracks]:
 
 
 def _pieces(
-    windows: Sequence[Windows],
-    shape: "Shape",
+    parts: Sequence[Part],
+    shape: Shape,
     lengths: Mapping[str, int],
-    parts: Path,
     values: Tracks,
 ) -> Iterator[Piece]:
     """Positions and values of one track, base by base, chromosomes sorted."""
-    for i, w in sorted(enumerate(windows), key=lambda item: item[1].chrom):
+    kept, windows = Kept(parts), [w for part in parts for w in part.windows]
+    for w in sorted(windows, key=lambda w: w.chrom):
         order = np.argsort(w.start, kind="stable")
         start = w.start[order]
         bases = own_bases(start, shape.out_window, lengths[w.chrom])
-        logits, counts = (_kept(parts, i, name) for name in ("logits", "log_counts"))
+        logits, counts = kept.of(w.chrom)
         for begin in range(0, len(order), AT_ONCE):
             some = slice(begin, begin + AT_ONCE)
             chosen = order[some]
@@ -89,17 +87,16 @@ def _pieces(
             yield w.chrom, at[own], found.numpy()[own]
 
 
-def _hdf5(
-    windows: Sequence[Windows], shape: "Shape", path: Path, parts: Path, plan: Mapping[str, Any]
-) -> Path:
+def _hdf5(parts: Sequence[Part], shape: Shape, path: Path, plan: Mapping[str, Any]) -> Path:
+    kept, windows = Kept(parts), [w for part in parts for w in part.windows]
     n = sum(len(w.start) for w in windows)
     chrom, start = np.empty(n, dtype=object), np.empty(n, np.int64)
     for w in windows:
         chrom[w.row], start[w.row] = w.chrom, w.start
 
     def rows() -> Iterator[Rows]:
-        for i, w in enumerate(windows):
-            logits, counts = (_kept(parts, i, name) for name in ("logits", "log_counts"))
+        for w in windows:
+            logits, counts = kept.of(w.chrom)
             for begin in range(0, len(w.row), AT_ONCE):
                 some = slice(begin, begin + AT_ONCE)
                 yield w.row[some], logits[some], counts[some]
@@ -111,7 +108,3 @@ def _hdf5(
     }  # fmt: skip
     sizes = (len(names), len(groups), shape.out_window)
     return write_predictions(path, chrom, start, sizes, rows(), attributes)
-
-
-def _kept(parts: Path, i: int, name: str) -> np.ndarray:
-    return np.load(parts / f"{i:05d}" / f"{name}.npy", mmap_mode="r")

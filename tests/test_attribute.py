@@ -233,6 +233,63 @@ def test_models_must_fit_each_other_and_the_controls(asked, model, tmp_path):
         app.attribute(asked(checkpoint=[str(other)]))
 
 
+def genome_of(small_data: Path, path: Path, shorter: int = 0, rename: str = "sim") -> Path:
+    """A FASTA with the chromosomes of the small data, as long as its loci need."""
+    loci = hdf5.read(small_data)
+    with open(path, "w") as file:
+        for chrom in dict.fromkeys(loci.chrom.tolist()):
+            length = int(loci.end[loci.chrom == chrom].max()) - shorter
+            file.write(f">{chrom.replace('sim', rename)}\n{'A' * length}\n")
+    return path
+
+
+def test_tracks_of_a_prepared_file_take_their_lengths_from_the_genome(asked, small_data, tmp_path):
+    pybigtools = pytest.importorskip("pybigtools")
+    fasta = str(genome_of(small_data, tmp_path / "g.fa"))
+    app.attribute(asked(bigwig=True, fasta=fasta))
+    found = read_attributions(asked().output)
+    track = pybigtools.open(str(tmp_path / "out.counts_0.bw"))
+    at = int(found.start[1])
+    values = track.values(str(found.chrom[1]), at, at + 20, fillna=None)
+    np.testing.assert_allclose(values, found.contributions["counts_0"][1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("genome", "message"),
+    [
+        ({"shorter": 5000}, r"g\.fa: sim\d has .* bases, but a locus of .*small\.h5 ends at"),
+        ({"rename": "chr"}, r"small\.h5 names sim1, sim2, sim3, sim4, which the FASTA does not"),
+    ],
+)
+def test_a_genome_that_does_not_fit_is_refused_before_the_work(
+    asked, small_data, tmp_path, monkeypatch, genome, message
+):
+    monkeypatch.setattr(app, "_attribute_all", lambda *_: pytest.fail("the work was begun"))
+    fasta = str(genome_of(small_data, tmp_path / "g.fa", **genome))
+    with pytest.raises(CherimoyaError, match=message):
+        app.attribute(asked(bigwig=True, fasta=fasta, max_loci=None))
+    with pytest.raises(CherimoyaError, match=r"fasta=.*g\.fa is read for loci=<BED file>"):
+        app.attribute(asked(fasta=fasta))
+
+
+def test_tracks_can_be_made_after(asked, small_data, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pybigtools")
+    fasta = str(genome_of(small_data, tmp_path / "g.fa"))
+    real = app.write_tracks
+    monkeypatch.setattr(app, "write_tracks", lambda *_: (_ for _ in ()).throw(DataError("full")))
+    with pytest.raises(DataError, match="full"):
+        app.attribute(asked(bigwig=True, fasta=fasta))
+    assert not (tmp_path / "out.counts_0.bw").exists()
+    app.attribute(asked(overwrite=True))  # without tracks at first
+    monkeypatch.setattr(app, "write_tracks", real)
+    monkeypatch.setattr(app, "_attribute_all", lambda *_: pytest.fail("made again"))
+    app.attribute(asked(bigwig=True, fasta=fasta))
+    assert "attributed before, with the same settings" in capsys.readouterr().out
+    assert (tmp_path / "out.counts_0.bw").is_file()
+    with pytest.raises(CherimoyaError, match="exists already"):
+        app.attribute(asked(bigwig=True, fasta=fasta))
+
+
 def test_an_output_is_not_overwritten_unasked(asked, tmp_path):
     Path(asked().output).write_text("mine")
     with pytest.raises(CherimoyaError, match=r"exists already\. Choose another name"):

@@ -41,10 +41,19 @@ class Genome:
 
     def codes(self, chrom: str) -> np.ndarray:
         """(length,) uint8 of one sequence: 0-3 for A C G T in either case, 4 for other letters."""
-        assert self.spool is not None
-        if not self.lengths[chrom]:
+        first = self._offsets[chrom]
+        return self._all[first : first + self.lengths[chrom]]
+
+    @cached_property
+    def _all(self) -> np.ndarray:
+        """The codes of all sequences: one file, open once, however many parts of it are kept."""
+        if not any(self.lengths.values()):
             return np.zeros(0, np.uint8)
-        return np.memmap(self.spool, np.uint8, "r", self._offsets[chrom], self.lengths[chrom])
+        assert self.spool is not None
+        return np.memmap(self.spool, np.uint8, "r")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_all"}  # the codes stay on disk
 
     @cached_property
     def _offsets(self) -> dict[str, int]:

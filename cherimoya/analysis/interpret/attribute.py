@@ -90,6 +90,8 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
         "targets": [target.name for target in targets],
         "input": loci.codes.shape[1],
     }
+    if config.loci is None:
+        del settings["fasta"]  # read for the lengths of chromosomes alone
     if not (is_there and _is_done(output, config, settings)):
         with progress.resumable():
             _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)

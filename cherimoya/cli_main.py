@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from string import Template
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cherimoya import cli_errors, cli_groups, cli_search, cli_sweep, cli_words, launch
+from cherimoya import cli_errors, cli_groups, cli_search, cli_sweep, cli_words, launch, sweeps
 from cherimoya.cli_groups import Composition, composition
 from cherimoya.cli_job import Job, complain
 from cherimoya.cli_sweep import Sweep
@@ -71,7 +71,9 @@ def main(
             arguments = cli_sweep.for_hydra(arguments, job.sweep)
         sys.argv[1:] = arguments
         decorated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
-        decorated(job)()
+        leads = job.sweep if job.sweep and not job.sweep.is_member else None
+        with sweeps.at_work(leads.folder) if leads else nullcontext():
+            decorated(job)()
     except (CherimoyaError, *cli_errors.COMPOSING, OSError) as error:
         said = in_words(error)
         if said is None:

@@ -46,7 +46,7 @@ def read(folder: Path) -> dict[str, Any]:
     A run whose process is gone from this machine without a word is interrupted, not running.
     """
     status = read_json(folder / NAME)
-    if status.get("state") == "running" and _has_ended(status):
+    if status.get("state") == "running" and has_ended(status):
         status["state"] = "interrupted"
     return status
 
@@ -60,8 +60,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _has_ended(status: Mapping[str, Any]) -> bool:
-    """Whether the process was one of this machine, and is gone."""
+def has_ended(status: Mapping[str, Any]) -> bool:
+    """Whether the process that `status` is of was one of this machine, and is gone."""
     if status["host"] != socket.gethostname():
         return False
     try:

@@ -3,6 +3,7 @@
 import math
 import os
 import shlex
+import socket
 import statistics
 import time
 from collections import Counter
@@ -30,16 +31,30 @@ def describe(folder: Path, height: int | None = None) -> str:
         head.append(f"best       {best.folder.name}, valid loss {_loss(best):.4g}")
     head += [f"time left  {words}" for words in [time_left(members)] if words]
     if not any(m.state == "running" for m in members) and not all(m.finished for m in members):
-        plan = sweeps.read_plan(folder)
-        command = f": {shlex.join(plan.command)}" if plan else ""
-        head.append(f"nothing runs; the same command goes on with what is not done{command}")
+        head.append(_who_goes_on(folder))
     room = None if height is None else max(height - len(head) - 4, 1)  # blank, table's head, cut
     return "\n".join([*head, "", _table(members, best, room)])
 
 
+def _who_goes_on(folder: Path) -> str:
+    """What to expect where no member is being trained."""
+    plan = sweeps.read_plan(folder)
+    command = f": {shlex.join(plan.command)}" if plan else ""
+    again = f"the same command goes on with what is not done{command}"
+    at_work = sweeps.processes(folder)
+    here = [p for p in at_work if p["host"] == socket.gethostname()]
+    if here:
+        return f"the next run is about to begin, by process {here[0]['pid']}"
+    if at_work:
+        other = at_work[0]
+        return f"process {other['pid']} on {other['host']} is at it; should it be gone, {again}"
+    return f"nothing runs; {again}"
+
+
 def anything_runs(folder: Path) -> bool:
-    """Whether a member of the sweep in `folder` is being trained."""
-    return any(m.state == "running" for m in sweeps.read_sweep(folder))
+    """Whether a member of the sweep in `folder` is being trained, or about to be."""
+    running = any(m.state == "running" for m in sweeps.read_sweep(folder))
+    return running or bool(sweeps.processes(folder))
 
 
 def anything_left(folder: Path) -> bool:

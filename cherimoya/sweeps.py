@@ -3,9 +3,13 @@
 import hashlib
 import json
 import math
+import os
+import socket
 import statistics
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from cherimoya.status import read_json
 
 PLAN = "sweep.json"
 MEMBER = "member.json"
+AT_WORK = ".running"  # how the note of a process ends
 LONGEST = 120  # characters of a folder's name
 METRICS = {  # column: where summary.json has it
     "valid loss": ("best_valid_loss",),
@@ -112,6 +117,24 @@ def read_plan(folder: Path) -> Plan | None:
         return None
     members = [member["overrides"] for member in content["members"]]
     return Plan(content["name"], content["command"], content["swept"], members)
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Note in the folder of a sweep, while the block runs, that this process is at it."""
+    own = {"pid": os.getpid(), "host": socket.gethostname()}
+    path = folder / f".{own['host']}.{own['pid']}{AT_WORK}"
+    _write_json(path, own | {"started": time.strftime(status.TIME)})
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def processes(folder: Path) -> list[dict[str, Any]]:
+    """Those at work on a sweep, with pid, host and since when; one elsewhere may be gone."""
+    noted = [read_json(path) for path in sorted(folder.glob(f".*{AT_WORK}"))]
+    return [process for process in noted if process and not status.has_ended(process)]
 
 
 def note_member(folder: Path, overrides: Mapping[str, str]) -> None:

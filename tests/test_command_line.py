@@ -6,12 +6,14 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import clean_environment
 from test_changes import made_of
 from test_cli import fails
 
+from cherimoya import sweep_status, sweeps
 from cherimoya.cli_words import flag, one_word_each, parse, quotable, readable
 from cherimoya.config import TrainConfig
 from cherimoya.config_evaluate import PredictConfig
@@ -305,6 +307,26 @@ def test_a_typo_leaves_no_folder(cherimoya_train, train_arguments, tmp_path):
         fails(done)
         assert not done.stdout, word
         assert list(tmp_path.iterdir()) == [], word
+
+
+@pytest.mark.slow
+def test_a_sweep_is_known_to_be_at_work_from_its_first_run_to_its_last(tmp_path, train_arguments):
+    program = [sys.executable, "-c", "from cherimoya.cli import train; train()"]
+    words = ["-m", *train_arguments, "seed=0,1", "trainer.max_epochs=1", "hydra.sweep.dir=s"]
+    sweep = subprocess.Popen(
+        [*program, *words], cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL
+    )
+    between = 0
+    while not list(tmp_path.glob("s/*/status.json")) and sweep.poll() is None:
+        time.sleep(0.01)
+    while (tmp_path / "s" / "seed=1" / "summary.json").exists() is False and sweep.poll() is None:
+        states = [member.state for member in sweeps.read_sweep(tmp_path / "s")]
+        between += "running" not in states
+        assert sweep_status.anything_runs(tmp_path / "s"), states
+        time.sleep(0.01)
+    assert between
+    assert sweep.wait(60) == 0
+    assert sweeps.processes(tmp_path / "s") == []
 
 
 def test_errors_of_the_program_itself_are_not_hidden():

@@ -46,6 +46,28 @@ def folder(tmp_path):
     return sweep
 
 
+def test_between_two_runs_a_sweep_that_is_alive_goes_on(folder):
+    status.write(folder / "seed=1", "interrupted", time.time(), epoch=5, epochs=10)
+    assert "nothing runs; the same command goes on" in sweep_status.describe(folder)
+    assert not sweep_status.anything_runs(folder)
+    with sweeps.at_work(folder):
+        said = sweep_status.describe(folder)
+        assert f"the next run is about to begin, by process {os.getpid()}" in said
+        assert "nothing runs" not in said
+        assert sweep_status.anything_runs(folder)
+        (note,) = folder.glob(".*.running")
+        content = json.loads(note.read_text())
+    assert not note.exists()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    note.write_text(json.dumps(content | {"pid": gone.pid}))  # killed, with no time to clean up
+    assert "nothing runs" in sweep_status.describe(folder)
+    note.write_text(json.dumps(content | {"host": "node7", "pid": 12}))
+    said = sweep_status.describe(folder)
+    assert "process 12 on node7 is at it; should it be gone, the same command goes on" in said
+    assert len(sweeps.read_sweep(folder)) == 5
+
+
 def change(member, **values):
     path = member / "status.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))

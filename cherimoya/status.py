@@ -51,6 +51,11 @@ def read(folder: Path) -> dict[str, Any]:
     return status
 
 
+def total_seconds(status: Mapping[str, Any]) -> float:
+    """Seconds of all processes of a run, one after another where it was interrupted."""
+    return float(status.get("seconds", 0) + status.get("seconds_before", 0))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """What `path` holds; empty where there is no such file, or it was cut off."""
     try:

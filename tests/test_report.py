@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from run_files import SCORES, add_loci, add_member, make_run
+from run_files import CONFIG, SCORES, add_loci, add_member, make_run
 
 from cherimoya.analysis.plots import theme as plots_theme
 from cherimoya.analysis.report.pages import offer_report, write_report
@@ -189,6 +189,30 @@ def test_a_run_that_goes_on_shows_what_is_there(tmp_path):
     assert "On the validation, epoch 1" in page.text()
     assert "0.5111" in page.text()  # of epoch 1, the best
     assert f"trainer.resume={run}" in page.text("pre")
+
+
+def test_the_time_in_all_is_no_shorter_than_the_training(tmp_path):
+    run = make_run(tmp_path / "run")  # 9 s by status.json, as of an earlier release's resumed run
+    assert "1 min 30 s in all" in Page(write_report(run)).text()
+    status = json.loads((run / "status.json").read_text())
+    more = {"seconds_before": 100.0, "first_started": "2025-12-31T03:04:05+0000"}
+    (run / "status.json").write_text(json.dumps(status | more))
+    text = Page(write_report(run)).text()
+    assert "1 min 49 s in all" in text
+    assert "started 2025-12-31 03:04:05" in text
+
+
+def test_the_page_shows_the_defaults_of_the_chosen_options(tmp_path):
+    made = {"groups": {"data": ["hdf5", "synthetic"]}, "keys": {
+        "data.path": "???", "model.n_layers": 9}}  # fmt: skip
+    config = CONFIG | {"data": {"path": "/x.h5", "in_window": None}}
+    for state in ("done", "failed"):
+        run = make_run(tmp_path / state, state, config=config, changed=made)
+        page = Page(write_report(run))
+        assert page.row("data") == ["data", "hdf5", "synthetic"]
+        assert page.row("data.path") == ["data.path", "/x.h5", "to be set"]
+        assert page.row("model.n_layers") == ["model.n_layers", "4", "9"]
+        assert "cherimoya-train data=hdf5 data.path=/x.h5 model.n_layers=4" in page.text("pre")
 
 
 @pytest.mark.parametrize("kept", ["config.yaml", "status.json"])

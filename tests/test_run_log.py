@@ -17,6 +17,7 @@ from wandb_server import wandb_server
 from cherimoya import logged, sweeps
 from cherimoya.config import LoggerConfig
 from cherimoya.errors import Interrupted
+from cherimoya.status import total_seconds
 from cherimoya.training import wandb_run
 from cherimoya.training.run_log import RunLog
 from cherimoya.training.wandb_run import FLUSH_SECONDS, numbers_on_disk, read_table, run_name
@@ -52,6 +53,24 @@ def test_a_rewound_log_forgets_rows_and_half_rows(tmp_path):
         log.rewind(position)
         log.row({"step": 2})
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_the_time_of_a_run_is_that_of_all_its_processes(tmp_path):
+    with RunLog(tmp_path, logger()) as log:
+        log.row({"step": 1})
+        position = log.position
+    first = status(tmp_path)
+    (tmp_path / "status.json").write_text(json.dumps(first | {"seconds": 500.0}))
+    with RunLog(tmp_path, logger()) as log:
+        log.rewind(position, trained=400.0)
+    assert status(tmp_path)["seconds_before"] == 500
+    with RunLog(tmp_path, logger()) as log:  # the last sign of life was before the checkpoint
+        log.rewind(position, trained=900.04)
+    assert 900 <= total_seconds(status(tmp_path)) < 910
+    assert status(tmp_path)["first_started"] == first["started"]
+    with RunLog(tmp_path, logger()):  # a new run
+        pass
+    assert total_seconds(status(tmp_path)) < 10
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from cherimoya.analysis.per_locus import (
     read_scored_loci,
 )
 from cherimoya.changes import Changes, command, read_changes
+from cherimoya.status import total_seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,17 @@ class RunFolder:
         """A few loci with their profiles."""
         path = self.path / EXAMPLES
         return read_examples(path) if self.state == "done" and path.is_file() else None
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took in all, without the time that it stood still."""
+        trained = float(self.summary.get("train_seconds") or self.status.get("train_seconds") or 0)
+        return max(total_seconds(self.status), trained)
+
+    @property
+    def first_started(self) -> str | None:
+        """When the first of its processes began."""
+        return self.status.get("first_started", self.status.get("started"))
 
     @property
     def best_row(self) -> dict[str, Any] | None:

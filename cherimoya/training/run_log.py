@@ -33,9 +33,12 @@ class RunLog:
         self._wandb: WandbRun | None = None
         self._rows_path = folder / "metrics.jsonl"
         self._started = time.time()
+        self._earlier: Mapping[str, Any] = {}  # status.json of the process before this one
+        self._facts: dict[str, Any] = {}  # of all processes together, where a run goes on
         self._progress: dict[str, Any] = {}
 
     def __enter__(self) -> "RunLog":
+        self._earlier = status.read(self.folder)
         self._write_status("running")
         self._rows = open(self._rows_path, "ab")
         return self
@@ -99,8 +102,11 @@ class RunLog:
         """Bytes of metrics.jsonl so far."""
         return self._rows.tell()
 
-    def rewind(self, position: int) -> None:
+    def rewind(self, position: int, trained: float = 0) -> None:
         """Forget the rows after `position`: the run goes on from before them.
+
+        trained: seconds of training that the run goes on after; those of its earlier processes
+        are no fewer, and count in status.json from now on.
 
         Raises CherimoyaError when the file is shorter than that.
         """
@@ -111,6 +117,11 @@ class RunLog:
             )
         self._rows.truncate(position)
         self._rows.seek(position)
+        self._facts = {
+            "seconds_before": max(status.total_seconds(self._earlier), round(trained, 1)),
+            "first_started": self._earlier.get("first_started", self._earlier.get("started")),
+        }
+        self._write_status("running")
 
     def row(self, values: Mapping[str, Any]) -> None:
         """Append a row; it needs a "step". NaN becomes null, which JSON can say."""
@@ -148,4 +159,5 @@ class RunLog:
             self._wandb.model(path, jsonable(dict(metadata)))
 
     def _write_status(self, state: str, error: BaseException | None = None) -> None:
-        status.write(self.folder, state, self._started, error, **self._progress)
+        facts = self._facts | self._progress
+        status.write(self.folder, state, self._started, error, **facts)

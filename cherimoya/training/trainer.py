@@ -237,7 +237,7 @@ class Trainer:
         self.step.load_state_dict(saved["step"])
         torch.set_rng_state(saved["rng"])
         if self.log:
-            self.log.rewind(saved["log_position"])
+            self.log.rewind(saved["log_position"], self.state.seconds)
 
     def _plan(self, epoch: int) -> EpochPlan:
         data = self.config.data

@@ -80,6 +80,11 @@ class AttributeConfig(LociConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.output.lower().endswith((".bw", ".bigwig", ".png", ".tsv", ".txt")):
+            raise ConfigError(
+                f"output={self.output}: the HDF5 file of attributions, such as attributions.h5. "
+                "Logos, and tracks with bigwig=true, go beside it."
+            )
         if not self.targets or self.groups == []:
             raise ConfigError("targets and groups must not be empty. targets=[counts] is usual.")
         if self.modisco and self.window is not None and self.window < LEAST_WINDOW:
@@ -130,3 +135,10 @@ class MarginalizeConfig(LociConfig):
     against: str | None = checked()
     shuffle: bool
     profiles: int = checked(at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output.lower().endswith((".png", ".h5", ".hdf5")):
+            raise ConfigError(
+                f"output={self.output}: the table, such as motifs.tsv. A plot is drawn beside it."
+            )

@@ -6,6 +6,12 @@ WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # a scheduler's, before it takes th
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *WARNINGS)  # that a run answers by saving
 
 
+def printable(text: str, most: int = 60) -> str:
+    """What a file holds, for a message: on one line, without control characters, not too long."""
+    plain = "".join(c if c.isprintable() else "?" for c in text[: most + 1])
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
 class CherimoyaError(Exception):
     """A problem the user can fix: printed as one message, without a traceback."""
 

@@ -206,6 +206,7 @@ def test_a_bed_file_and_a_genome(toy: Toy, model, tmp_path, capsys):
     ("values", "message"),
     [
         ({"data__path": None}, r"no sequences are named. Set data\.path=<file made by"),
+        ({"output": "out.bw"}, r"output=out\.bw: the HDF5 file of attributions, such as"),
         ({"chrom_alias": "auto"}, r"chrom_alias=auto is for loci=<BED file>"),
         ({"loci": "a.bed"}, r"data\.path=.*small\.h5 and loci=a\.bed both name loci"),
         ({"chroms": ["chr9"]}, r"chroms=chr9: no locus there. There are sim1, sim2"),

@@ -406,6 +406,7 @@ def test_a_damaged_run_is_one_message(trained, score, tmp_path):
         (["checkpoint={run}", "chroms=[chrsim3]"], "chroms=\\[sim3\\]"),
         (["checkpoint={run}", "split=tests"], "must be one of .* Did you mean test"),
         (["checkpoint={run}", "data.in_window=150"], "Set data.in_window=200"),
+        (["checkpoint={run}", "output=scores.json"], r"a folder is made.*: output=scores$"),
         (["checkpoint={run}", "data.path=absent.h5"], "absent.h5"),
         (["checkpoint=[{run},{tmp}/lone.pt]"], "differ in signal_groups"),
         (

@@ -159,6 +159,7 @@ def test_the_plot_is_drawn(asked, tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"output": "out.png"}, r"output=out\.png: the table, such as motifs\.tsv"),
         ({"motifs": []}, r"no motifs are named. Set motifs=\[TCCGGGTAA\], or motif_file"),
         ({"motifs": ["x:ACQ"]}, r"motifs=x:ACQ: Q is no letter of a motif"),
         ({"motifs": ["x:"]}, r"motifs=x:: nothing is no letter"),

@@ -250,6 +250,7 @@ def test_controls_are_read_along(genome, predicted):
         (["track_names=[a]"], "predicts 3 tracks"),
         (["track_names=[a,a,b]"], "unlike the others"),
         (["control=[[x.bw]]"], "has no control tracks"),
+        (["output=chrM.bw"], r"output=chrM\.bw: the name of a file, but a folder .*: output=chrM$"),
         (["chroms=[]"], "is empty"),
         (["chroms=[chrA,chrB,chrA]"], "chroms names chrA twice"),
         (["chroms=[chrA]", "loci={tmp}/loci.bed"], "both set"),

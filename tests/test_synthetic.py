@@ -185,6 +185,17 @@ def test_a_file_cut_short_is_made_again(tmp_path):
     assert synthetic.cached(SMALL, *SMALL_WINDOWS, tmp_path).read_bytes() == whole
 
 
+def test_a_file_with_a_changed_bit_is_made_again(tmp_path):
+    path = synthetic.cached(SMALL, *SMALL_WINDOWS, tmp_path)
+    whole, said = path.read_bytes(), []
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    path.write_bytes(changed)
+    again = synthetic.cached(SMALL, *SMALL_WINDOWS, tmp_path, said.append)
+    assert again.read_bytes() == whole
+    assert said[0].endswith("h5 cut short or changed since it was written, so it is made again")
+
+
 def test_the_cache_folder_follows_xdg(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert synthetic.cached(SMALL, *SMALL_WINDOWS).parent == tmp_path / "cherimoya"
@@ -213,4 +224,4 @@ def test_two_processes_may_make_the_cache_at_once(tmp_path):
     paths = {maker.communicate(timeout=60)[0].strip() for maker in makers}
     assert len(paths) == 1
     assert len(hdf5.read(Path(paths.pop()))) == 42
-    assert len(list(tmp_path.iterdir())) == 1  # nothing temporary is left
+    assert len(list(tmp_path.iterdir())) == 2  # the file and its mark: nothing temporary is left

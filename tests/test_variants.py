@@ -125,7 +125,7 @@ def test_what_cannot_be_scored_is_said(toy: Toy, asked, capsys):
     assert rows["bad"]["jsd_0"] == ""
     assert rows["end"]["status"] == "too near an end of the chromosome"
     assert rows["away"]["status"] == "chromosome not in the genome"
-    assert rows["long"]["status"] == "longer than the input window"
+    assert rows["long"]["status"] == "longer than half the input window (100 bases)"
     said = capsys.readouterr().out
     assert (
         f"1 variant not scored, reference differs: chrA:1,000 {changed(bases[999])}>{bases[999]} "

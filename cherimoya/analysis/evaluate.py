@@ -20,7 +20,7 @@ from cherimoya.analysis.per_locus import EXAMPLES, write_examples, write_scored_
 from cherimoya.analysis.replicates import replicate_scores
 from cherimoya.analysis.report.pages import offer_report
 from cherimoya.analysis.report.words import score
-from cherimoya.analysis.run_folder import is_run
+from cherimoya.analysis.run_folder import check_folder_name, is_run
 from cherimoya.analysis.scored_loci import (
     REFERENCE,
     SCORED,
@@ -228,6 +228,7 @@ def _what(
 def _check_output(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output={folder}: a file. Name a folder.")
+    check_folder_name(folder, f"{SCORES}, {LOCI} and a report")
     if is_run(folder):
         raise ConfigError(f"output={folder}: a run is there. Choose another folder.")
     if (folder / SCORES).exists() and not overwrite:

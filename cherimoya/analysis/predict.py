@@ -32,7 +32,7 @@ from cherimoya.analysis.predict_parts import (
     predict_missing,
 )
 from cherimoya.analysis.predictions_written import write_outputs
-from cherimoya.analysis.run_folder import is_run
+from cherimoya.analysis.run_folder import check_folder_name, is_run
 from cherimoya.analysis.window import input_window
 from cherimoya.captured import CapturedModel
 from cherimoya.config_evaluate import PredictConfig
@@ -179,6 +179,8 @@ def _check_inputs(
         check_exists(Path(config.loci), "loci")
     if Path(config.output).exists() and not Path(config.output).is_dir():
         raise ConfigError(f"output={config.output}: a file. Name a folder.")
+    holds = "predictions.h5" if config.kind == "hdf5" else "a bigWig file for each track"
+    check_folder_name(Path(config.output), holds)
     if is_run(Path(config.output)):
         raise ConfigError(f"output={config.output}: a run is there. Choose another folder.")
     controls = load_ensemble(found, device).n_control_tracks

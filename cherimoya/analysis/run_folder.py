@@ -19,7 +19,13 @@ from cherimoya.analysis.per_locus import (
     read_scored_loci,
 )
 from cherimoya.changes import Changes, command, read_changes
+from cherimoya.errors import ConfigError
 from cherimoya.status import total_seconds
+
+FILE_ENDINGS = (
+    ".bw", ".bigwig", ".bedgraph", ".bg", ".wig", ".h5", ".hdf5", ".npz", ".tsv", ".csv", ".txt",
+    ".json", ".html", ".gz",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +89,15 @@ class RunFolder:
 def is_run(folder: Path) -> bool:
     """Whether `folder` holds a run, or what is left of one."""
     return any((folder / name).is_file() for name in ("config.yaml", "status.json"))
+
+
+def check_folder_name(output: Path, holds: str) -> None:
+    """Raise ConfigError where `output`, a folder to be made that `holds` files, is named as one."""
+    if output.suffix.lower() in FILE_ENDINGS and not output.is_dir():
+        raise ConfigError(
+            f"output={output}: the name of a file, but a folder is made, which holds {holds}. Name "
+            f"it without the ending: output={output.with_suffix('')}"
+        )
 
 
 def read_run(folder: Path) -> RunFolder:

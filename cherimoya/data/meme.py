@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.data.sources import check_exists, opened
-from cherimoya.errors import DataError
+from cherimoya.errors import DataError, printable
 
 KEY = "motif_file"
 MATRIX = "letter-probability"  # the first word of a matrix's header
@@ -43,8 +43,8 @@ def read_meme(path: Path) -> dict[str, np.ndarray]:
     for motif in _motifs(path):
         if (first := found.get(motif.name)) is not None:
             raise DataError(
-                f"{KEY}={path}: two motifs are named {_shown(motif.name)}, in lines {first.line:,} "
-                f"and {motif.line:,}. Give each its own name."
+                f"{KEY}={path}: two motifs are named {printable(motif.name)}, in lines "
+                f"{first.line:,} and {motif.line:,}. Give each its own name."
             )
         _check(motif, path)
         found[motif.name] = motif
@@ -102,14 +102,14 @@ def _begin_matrix(motif: _Motif | None, line: str, number: int, where: str) -> N
         raise DataError(f"{where}: a matrix before any motif. Add a line MOTIF <name> above it.")
     if motif.matrix_line is not None:
         raise DataError(
-            f"{where}: motif {_shown(motif.name)} has a second matrix. Give each motif one, below "
-            "a line MOTIF <name> of its own."
+            f"{where}: motif {printable(motif.name)} has a second matrix. Give each motif one, "
+            "below a line MOTIF <name> of its own."
         )
     said = dict(re.findall(r"\b(alength|w)\s*=\s*(\S*)", line))
     if said.get("alength", "4") != "4":
         raise DataError(
-            f"{where}: alength= {_shown(said['alength'])}, but DNA has 4 letters. Give motifs of "
-            "DNA, with columns A C G T."
+            f"{where}: alength= {printable(said['alength'])}, but DNA has 4 letters. Give motifs "
+            "of DNA, with columns A C G T."
         )
     motif.matrix_line, motif.width = number, said.get("w")
 
@@ -122,12 +122,12 @@ def _add_row(motif: _Motif, words: list[str], where: str) -> bool:
     row = [n for n in numbers if n is not None]
     if len(numbers) != 4 or len(row) != 4 or not all(0 <= n <= 1 for n in row):
         raise DataError(
-            f"{where}: {_shown(' '.join(words))} in motif {_shown(motif.name)} is not four "
+            f"{where}: {printable(' '.join(words))} in motif {printable(motif.name)} is not four "
             "probabilities, of A C G T. Correct the row."
         )
     if abs(sum(row) - 1) > SUM_TOLERANCE:
         raise DataError(
-            f"{where}: the row of motif {_shown(motif.name)} adds up to {sum(row):.3g}, not 1. "
+            f"{where}: the row of motif {printable(motif.name)} adds up to {sum(row):.3g}, not 1. "
             "Give probabilities of A C G T."
         )
     motif.rows.append(row)
@@ -145,12 +145,12 @@ def _check(motif: _Motif, path: Path) -> None:
     where = f"{KEY}={path}, line {motif.matrix_line or motif.line:,}"
     if not motif.rows:
         raise DataError(
-            f"{where}: motif {_shown(motif.name)} has no letter-probability matrix. Add it, or "
+            f"{where}: motif {printable(motif.name)} has no letter-probability matrix. Add it, or "
             "leave the motif out."
         )
     if motif.width is not None and motif.width != str(len(motif.rows)):
         raise DataError(
-            f"{where}: motif {_shown(motif.name)} has w= {_shown(motif.width)}, but "
+            f"{where}: motif {printable(motif.name)} has w= {printable(motif.width)}, but "
             f"{len(motif.rows)} rows follow. Write w= {len(motif.rows)} if these are all of it."
         )
 
@@ -159,11 +159,5 @@ def _check_alphabet(line: str, where: str) -> None:
     said = line.strip()[len("ALPHABET") :].lstrip("= ").strip()
     if said.upper() not in ("ACGT", "DNA") and "DNA" not in re.findall(r"[A-Z]+", said.upper()):
         raise DataError(
-            f"{where}: the alphabet is {_shown(said)}, not ACGT. Give a file of DNA motifs."
+            f"{where}: the alphabet is {printable(said)}, not ACGT. Give a file of DNA motifs."
         )
-
-
-def _shown(text: str) -> str:
-    """`text` on one line, and not much of it."""
-    printable = "".join(c if c.isprintable() else "?" for c in text)
-    return printable if len(printable) <= 60 else f"{printable[:57]}..."

@@ -21,6 +21,7 @@ from cherimoya.data import grammar, hdf5
 from cherimoya.data.grammar import MOTIFS
 from cherimoya.data.loci import Loci, smallest_integers
 from cherimoya.errors import ConfigError, DataError
+from cherimoya.marks import mark_of, not_as_written, read_mark, write_mark
 
 GENERATOR_VERSION = 1  # part of the cache key: raise it whenever the same seed gives other data
 NOISE = 0.1  # standard deviation of log counts among loci of the same sequence
@@ -108,15 +109,15 @@ def cached(
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache()
     path = folder / f"synthetic-{key}.h5"
-    if _is_whole(path):
+    if _is_whole(path, say):
         return path
     loci = simulate(config, in_window, out_window, max_jitter)
     try:
-        return hdf5.write(path, loci)
+        return _written(path, loci)
     except (DataError, OSError) as error:
         fallback = Path(tempfile.gettempdir()) / f"cherimoya-{os.getuid()}"
         say(f"{error} Until then the simulated data go to {fallback}")
-    return hdf5.write(fallback / path.name, loci)
+    return _written(fallback / path.name, loci)
 
 
 def _parameters(
@@ -138,13 +139,20 @@ def _default_cache() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "cherimoya"
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether `path` is a readable file of loci; one that was cut short is made again."""
-    try:
-        hdf5.read_header(path)
-    except (DataError, OSError):
-        return False
-    return True
+def _written(path: Path, loci: Loci) -> Path:
+    hdf5.write(path, loci)
+    write_mark(mark_of(path), {}, [path])
+    return path
+
+
+def _is_whole(path: Path, say: Callable[[str], None]) -> bool:
+    """Whether `path` is as it was written; one that is not, or has no mark, is made again."""
+    mark = read_mark(mark_of(path))
+    if mark is not None and not mark.damaged():
+        return True
+    if path.exists() and mark is not None:
+        say(f"{path}: {not_as_written(mark)}, so it is made again")
+    return False
 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:

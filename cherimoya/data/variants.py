@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.data.sources import check_exists, opened
-from cherimoya.errors import DataError
+from cherimoya.errors import DataError, printable
 
 NEEDED = ("chrom", "pos", "ref", "alt")
+BCF = b"BCF"  # the first bytes, of which the whole may be BGZF
 VCF_COLUMNS = ("chrom", "pos", "id", "ref", "alt")  # the first ones
 LETTERS = frozenset("ACGTN")
+SHOWN_LETTERS = 20  # of an allele in a message, or fewer
+MOST_DIGITS = 15  # of a position: no chromosome is longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +40,14 @@ class Variants:
         return len(self.pos)
 
     def words(self, row: int) -> str:
-        """One variant as people write it."""
-        return f"{self.chrom[row]}:{self.pos[row] + 1:,} {self.ref[row]}>{self.alt[row]}"
+        """One variant as people write it, without most letters of a long allele."""
+        alleles = ">".join(shortened(str(allele)) for allele in (self.ref[row], self.alt[row]))
+        return f"{printable(str(self.chrom[row]))}:{self.pos[row] + 1:,} {alleles}"
+
+
+def shortened(allele: str) -> str:
+    """An allele; of a long one the first letters, and how many it has."""
+    return allele if len(allele) <= SHOWN_LETTERS else f"{allele[:4]}...({len(allele):,})"
 
 
 def read_variants(path: str | Path) -> Variants:
@@ -50,6 +59,7 @@ def read_variants(path: str | Path) -> Variants:
     """
     path = Path(path)
     check_exists(path, "variants")
+    _check_text(path)
     rows: list[tuple[str, int, str, str, str, int]] = []
     skipped: dict[str, list[int]] = {}
     columns: dict[str, int] = {}
@@ -99,6 +109,21 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from None
 
 
+def _check_text(path: Path) -> None:
+    """Raise DataError for a BCF file."""
+    try:
+        with opened(path, "rb") as file:
+            is_bcf = file.read(len(BCF)) == BCF
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return  # said where it is read
+    if is_bcf:
+        made = path.with_suffix(".vcf.gz").name
+        raise DataError(
+            f"variants={path}: a BCF file, which is binary. Make a VCF file of it: bcftools view "
+            f"-Oz -o {made} {path}"
+        )
+
+
 def _columns(cells: list[str], is_vcf: bool, where: str) -> tuple[dict[str, int], bool]:
     """Which column is which, from the header; whether it is a VCF's."""
     names = [cell.lstrip("#").strip().lower() for cell in cells]
@@ -112,7 +137,8 @@ def _columns(cells: list[str], is_vcf: bool, where: str) -> tuple[dict[str, int]
     missing = [name for name in NEEDED if name not in names]
     if missing:
         raise DataError(
-            f"{where}: no column {', '.join(missing)} among {', '.join(names[:8])}. Give a VCF "
+            f"{where}: no column {', '.join(missing)} among {printable(', '.join(names[:8]))}. "
+            "Give a VCF "
             "file, or a tab-separated table whose first line names chrom, pos (from 1), ref and "
             "alt; id may be there too."
         )
@@ -132,8 +158,8 @@ def _variant(
 ) -> tuple[str, int, str, str, str] | str:
     """chrom, 0-based pos, name, ref, alt; or why it is left out."""
     ref, text = cells[columns["ref"]].upper(), cells[columns["pos"]]
-    if not text.isdecimal() or int(text) < 1:
-        raise DataError(f"{where}: pos {text!r} must be a whole number from 1.")
+    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
+        raise DataError(f"{where}: pos '{printable(text)}' must be a whole number from 1.")
     if alt in (".", "*", "") or set(alt) & set("<>[]"):
         return "with a symbolic or no ALT allele"
     if not ref:

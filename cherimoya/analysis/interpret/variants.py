@@ -87,7 +87,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
     with genome_on_disk(config.fasta) as genome:
         found = renamed(asked_for, genome, config.chrom_alias, config.variants)
         status = check_variants(found, genome, length, config.variants)
-        for words in (*left_out(found.skipped), *not_scored(found, status)):
+        for words in (*left_out(found.skipped), *not_scored(found, status, genome.lengths)):
             progress.say(words)
         asked, random = np.flatnonzero(status == OK), None
         if config.random_variants:

@@ -11,13 +11,14 @@ from cherimoya import progress
 from cherimoya.analysis.interpret.sequences import decode, encode
 from cherimoya.data.aliases import Aliases
 from cherimoya.data.sources import Genome
-from cherimoya.data.variants import Variants
+from cherimoya.data.variants import Variants, shortened
 from cherimoya.errors import DataError
 
 OK = "ok"
 NO_CHROMOSOME = "chromosome not in the genome"
 PAST_END = "too near an end of the chromosome"
-TOO_LONG = "longer than the input window"
+BEYOND = "beyond the end of the chromosome"
+TOO_LONG = "longer than half the input window ({:,} bases)"
 MISMATCH = "reference differs"
 OTHER_ASSEMBLY = 0.1  # part of the reference alleles that differ, from which on nothing is scored
 FEW = 10  # of which so many must differ, or all
@@ -67,26 +68,32 @@ def check_variants(variants: Variants, genome: Genome, length: int, path: str) -
     """
     codes, n = cache(genome.codes), len(variants)
     rows = progress.shown(range(n), "comparing with the genome", n, "variant")
-    status = np.array([_status(variants, i, codes, genome.lengths, length) for i in rows], "U40")
-    differ = np.flatnonzero(status == MISMATCH)
+    found = [_status(variants, i, codes, genome.lengths, length) for i in rows]
+    status = np.array(found, dtype=object)
+    differ = np.flatnonzero((status == MISMATCH) | (status == BEYOND))
     compared = len(differ) + int((status == OK).sum())
-    if len(differ) > OTHER_ASSEMBLY * compared and len(differ) >= min(FEW, compared):
+    some = (status[differ] == MISMATCH).any() or len(differ) >= FEW
+    if some and len(differ) > OTHER_ASSEMBLY * compared and len(differ) >= min(FEW, compared):
         raise DataError(_another_assembly(variants, differ, compared, genome, path))
     if not (status == OK).any():
         raise DataError(
-            f"variants={path}: none can be scored. {'. '.join(not_scored(variants, status))}. "
+            f"variants={path}: none can be scored. "
+            f"{'. '.join(not_scored(variants, status, genome.lengths))}. "
             f"A window is {length:,} bases (in_window) with the variant in its middle, all of them "
             f"in fasta={genome.path}."
         )
     return status
 
 
-def not_scored(variants: Variants, status: np.ndarray) -> Iterator[str]:
+def not_scored(variants: Variants, status: np.ndarray, lengths: Mapping[str, int]) -> Iterator[str]:
     """How many variants have which `status` other than "ok", in words."""
     for reason in sorted(set(status.tolist()) - {OK}):
         rows = np.flatnonzero(status == reason)
         first = f"{variants.words(rows[0])} in line {variants.line[rows[0]]:,}"
         many = f"{len(rows):,} variants" if len(rows) > 1 else "1 variant"
+        if reason == BEYOND:
+            chrom = str(variants.chrom[rows[0]])
+            first += f", where {chrom} has {lengths[chrom]:,} bases"
         yield f"{many} not scored, {reason}: {'such as ' if len(rows) > 1 else ''}{first}"
 
 
@@ -101,10 +108,11 @@ def _status(
     ref, alt = str(variants.ref[row]), str(variants.alt[row])
     if chrom not in lengths:
         return NO_CHROMOSOME
+    if pos + len(ref) > lengths[chrom]:
+        return BEYOND
     if max(len(ref), len(alt)) > length // 2:
-        return TOO_LONG
-    held = codes(chrom)[pos : pos + len(ref)]
-    if len(held) < len(ref) or (held != encode(ref)).any():
+        return TOO_LONG.format(length // 2)
+    if (codes(chrom)[pos : pos + len(ref)] != encode(ref)).any():
         return MISMATCH
     for allele in (ref, alt):
         placed = Placed(pos, len(allele), length)
@@ -117,8 +125,12 @@ def _another_assembly(
     variants: Variants, differ: np.ndarray, compared: int, genome: Genome, path: str
 ) -> str:
     row = int(differ[0])
-    pos, ref = int(variants.pos[row]), str(variants.ref[row])
-    held = decode(genome.codes(str(variants.chrom[row]))[pos : pos + len(ref)])
+    chrom, pos, ref = str(variants.chrom[row]), int(variants.pos[row]), str(variants.ref[row])
+    held = shortened(decode(genome.codes(chrom)[pos : pos + len(ref)]))
+    if pos + len(ref) > genome.lengths[chrom]:
+        there = f"but {chrom} has {genome.lengths[chrom]:,} bases"
+    else:
+        there = f"where the genome has {held}"
     exchanged = sum(
         decode(genome.codes(str(variants.chrom[i]))[variants.pos[i] :][: len(variants.alt[i])])
         == variants.alt[i]
@@ -129,7 +141,7 @@ def _another_assembly(
         what = f"in {exchanged:,} of them ALT is what the genome has: REF and ALT are exchanged"
     return (
         f"variants={path}: {len(differ):,} of {compared:,} reference alleles differ from "
-        f"fasta={genome.path}. The first is {variants.words(row)} in line {variants.line[row]}, "
-        f"where the genome has {held or 'no more bases'}. Probably {what}. Give the FASTA that "
+        f"fasta={genome.path}, or lie beyond its ends. The first is {variants.words(row)} in line "
+        f"{variants.line[row]}, {there}. Probably {what}. Give the FASTA that "
         "the variants were called with, or correct the file."
     )

@@ -6,7 +6,7 @@ from typing import Any
 from cherimoya.errors import PackageError
 
 EXTRAS = {
-    "pybigtools": "prepare", "pysam": "prepare", "figwig": "prepare",
+    "pysam": "prepare", "figwig": "prepare",
     "tangermeme": "interpret", "memelite": "interpret", "modiscolite": "interpret",
 }  # fmt: skip
 

@@ -75,7 +75,6 @@ ONLY_IN = {  # third-party package: the only places that may import it
     "matplotlib": {"analysis.plots"},
     "jinja2": {"analysis.report"},
     "optuna": {"search"},
-    "pybigtools": {"data.bigwig"},
     "figwig": {"data.bigwig_writer"},
     "pysam": {"data.bam"},
 }

@@ -13,9 +13,11 @@ class Track:
     path: the file they come from, which may give several tracks
     name: of the channel
     lengths: chromosome to length in bases, None where the file does not say
+    note: what is to be said of it, if anything
     """
 
     kind = "track"
+    note = ""
 
     def __init__(self, path: Path, name: str, lengths: Mapping[str, int | None]) -> None:
         self.path, self.name = path, name

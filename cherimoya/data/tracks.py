@@ -140,12 +140,27 @@ def matched(track: Track, chroms: Collection[str], aliases: Aliases, genome: Gen
     """
     changed = aliases.of(track.lengths, str(track.path))
     track.rename(changed)
-    check_names(track.lengths, chroms, str(track.path), genome)
+    if track.lengths:
+        check_names(track.lengths, chroms, str(track.path), genome)
     over = check_lengths(track, genome, chroms)
     missing = [chrom for chrom in chroms if chrom not in track.lengths]
+    _check_renamed(track, missing, genome)
     said = [f"{track.path.name}: {named(changed)}"] if changed else []
+    said += [track.note] * bool(track.note)
     said += [f"{track.path.name} has no {shown(missing)}: zeros there"] * bool(missing)
     return said + over
+
+
+def _check_renamed(track: Track, missing: Iterable[str], genome: Genome) -> None:
+    """Raise DataError when a chromosome that the track lacks may be there under another name."""
+    strangers = {n: name for name, n in track.lengths.items() if name not in genome.lengths}
+    for chrom in missing:
+        if name := strangers.get(genome.lengths[chrom]):
+            raise DataError(
+                f"{track.path} has no {chrom}, but {name!r} of the same {genome.lengths[chrom]:,} "
+                f"bases, which fasta={genome.path} lacks. If it is {chrom}, say so in a table of "
+                "names, chrom_alias=names.tsv; if the file is damaged, copy it again."
+            )
 
 
 def check_lengths(track: Track, genome: Genome, chroms: Iterable[str]) -> list[str]:

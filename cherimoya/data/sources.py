@@ -22,6 +22,7 @@ Say = Callable[[str], None]
 
 GZIP_MAGIC = b"\x1f\x8b"
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+MOST_HEADER = 1 << 20  # bytes of a header line of a FASTA file
 FASTA_BLOCK = 1 << 22  # larger ones are handed back to the system each time
 
 
@@ -131,27 +132,48 @@ def check_exists(path: Path, key: str) -> None:
 
 
 def _fasta_pieces(file: IO[bytes], path: Path) -> Iterator[tuple[bytes | None, bytes]]:
-    """(header, lines of letters) in order; header None where the sequence before goes on."""
-    rest, first = b"", True
+    """(header, no letters), then (None, some letters of that sequence) in order, however long
+    lines are."""
+    header: bytes | None = None  # one that has begun
+    before = b""
     while block := file.read(FASTA_BLOCK):
-        if first and not block.startswith(b">"):
-            raise DataError(f"fasta={path}: not a FASTA file, which starts with '>'.")
-        first = False
-        whole, newline, rest = (rest + block).rpartition(b"\n")
-        yield from _split_headers(whole + newline)
-    yield from _split_headers(rest)
+        if not before and not block.startswith(b">"):
+            break
+        at, before = 0, before or b"\n"
+        while at < len(block):
+            if header is not None:
+                end = block.find(b"\n", at)
+                header += block[at:] if end < 0 else block[at:end]
+                _check_header(header, path)
+                if end < 0:
+                    break
+                yield header, b""
+                header, at = None, end + 1
+            elif block[at] == ord(">") and (block[at - 1 : at] if at else before) == b"\n":
+                header, at = b"", at + 1
+            else:
+                end = block.find(b"\n>", at)
+                stop = len(block) if end < 0 else end + 1
+                yield None, block[at:stop]
+                at = stop
+        before = block[-1:]
+    if not before:
+        raise DataError(f"fasta={path}: not a FASTA file, which starts with '>'.")
+    if header is not None:
+        yield header, b""
 
 
-def _split_headers(lines: bytes) -> Iterator[tuple[bytes | None, bytes]]:
-    """The same for whole lines."""
-    at = 0 if lines.startswith(b">") else lines.find(b"\n>") + 1 or len(lines)
-    if at:
-        yield None, lines[:at]
-    while at < len(lines):
-        end = lines.find(b"\n>", at) + 1 or len(lines)
-        header, _, letters = lines[at + 1 : end].partition(b"\n")
-        yield header, letters
-        at = end
+def _check_header(header: bytes, path: Path) -> None:
+    if len(header) > MOST_HEADER:
+        raise DataError(
+            f"fasta={path}: a header line of more than {MOST_HEADER:,} letters. It is no FASTA "
+            "file, or its line ends are missing."
+        )
+    if b"\r" in header[:-1]:
+        raise DataError(
+            f"fasta={path}: lines end in carriage returns alone. Write new ones: "
+            f"tr '\\r' '\\n' < {path} > new.fa"
+        )
 
 
 def _upper(counts: Counter[int]) -> Counter[str]:

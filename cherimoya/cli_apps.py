@@ -77,9 +77,8 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
             if error.filename is None and error.errno not in DISK_FULL:
                 raise
             where = "" if error.filename is None else f"{error.filename}: "
-            raise CherimoyaError(
-                f"{where}{error.strerror}. Free space there, or choose another output."
-            ) from None
+            advice = "Free space there, or choose" if error.errno in DISK_FULL else "Choose"
+            raise CherimoyaError(f"{where}{error.strerror}. {advice} another output.") from None
 
     main(name, schema, guarded)
 

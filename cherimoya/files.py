@@ -10,9 +10,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from cherimoya.errors import InUse
+from cherimoya.errors import DataError, InUse
 
 LOOK_SECONDS = 0.1  # between two tries to own a folder
+
+
+def check_readable(path: Path, key: str) -> None:
+    """Raise DataError naming the configuration's `key` for a file that this user may not read."""
+    try:
+        if path.is_file():
+            with open(path, "rb"):
+                return
+    except PermissionError:
+        raise DataError(f"{key}={path} may not be read: ask its owner (chmod)") from None
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Chromosomes that a file names otherwise than the genome: chr1 and 1, chrM and MT."""
 
+import gzip
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -35,8 +37,7 @@ class Aliases:
         `where` is said in the DataError for two names that would become one.
         """
         listed = list(names)
-        found = {name: self._one(name) for name in listed if name not in self._genome.lengths}
-        aliases = {old: new for old, new in found.items() if new in self._genome.lengths}
+        aliases = self._aliases(listed)
         taken = [name for name in listed if name not in aliases]
         for old, new in aliases.items():
             if new in taken:
@@ -50,17 +51,21 @@ class Aliases:
         return aliases
 
     def accepted(self, names: Iterable[str], where: str) -> dict[str, str]:
-        """`of` for names that must then be the genome's, and a word about it.
+        """`of` for the names of places, which must then be the genome's, and a word about it.
 
-        Raises DataError, see `check_names`.
+        Places may lie on one chromosome under two names. Raises DataError, see `check_names`.
         """
         listed = list(dict.fromkeys(names))
-        aliases = self.of(listed, where)
+        aliases = self._aliases(listed)
         if aliases:
             self._say(f"{where}: {named(aliases)}")
         found = [aliases.get(name, name) for name in listed]
         check_names(found, self._genome.lengths, where, self._genome)
         return aliases
+
+    def _aliases(self, names: list[str]) -> dict[str, str]:
+        found = {name: self._one(name) for name in names if name not in self._genome.lengths}
+        return {old: new for old, new in found.items() if new in self._genome.lengths}
 
     def _one(self, name: str) -> str:
         if self._choice == "auto":
@@ -72,17 +77,21 @@ class Aliases:
         return self._table.get(name, name)
 
 
-def check_names(names: Iterable[str], chroms: Iterable[str], where: str, genome: Genome) -> None:
+def check_names(
+    names: Iterable[str], chroms: Iterable[str], where: str, genome: Genome, once: bool = False
+) -> None:
     """Raise DataError, with a proposal, when `names` and the genome's are not the same naming.
 
-    `chroms` are the genome's names that matter: others may be called anything.
+    `chroms` are the genome's names that matter: others may be called anything. `once`: none can
+    stand for a chromosome that another names rightly.
     """
     asked = list(dict.fromkeys(names))
     strangers = not set(asked) & set(genome.lengths)
     proposal = name_mismatch(asked, chroms)
     if strangers and not proposal:
         proposal = name_mismatch(asked, genome.lengths)
-    proposal = {old: new for old, new in proposal.items() if new not in asked}
+    if once:
+        proposal = {old: new for old, new in proposal.items() if new not in asked}
     if not proposal and not strangers:
         return
     fix = (
@@ -111,10 +120,17 @@ def _read_table(choice: str, genome: Genome) -> dict[str, str]:
         )
     check_exists(path, "chrom_alias")
     table: dict[str, str] = {}
-    with opened(path, "rt", encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip() and not line.startswith(NO_FIELDS):
-                table |= _read_line(line, genome, f"chrom_alias={path}, line {number}")
+    try:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip() and not line.startswith(NO_FIELDS):
+                    table |= _read_line(line, genome, f"chrom_alias={path}, line {number}")
+    except UnicodeDecodeError as error:
+        raise DataError(f"chrom_alias={path}: not a text file in UTF-8 ({error}).") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"chrom_alias={path}: truncated or damaged ({error}). Copy it again."
+        ) from None
     if not table:
         raise DataError(
             f"chrom_alias={path}: no line holds one of the genome's names "

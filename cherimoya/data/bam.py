@@ -18,12 +18,13 @@ from cherimoya.data.sources import Say, ends_whole
 from cherimoya.data.track import Cuts, Track, stem
 from cherimoya.errors import DataError
 from cherimoya.extras import needed
+from cherimoya.marks import read_mark, write_mark
 
 KIND = "BAM"
 MAGIC = b"BAM\1"
 PROPER, REVERSE, SECOND, DUPLICATE = 0x2, 0x10, 0x80, 0x400
 NEVER = 0x4 | 0x100 | 0x200 | 0x800  # unmapped, secondary, failed, supplementary
-INDEX = "index.csi"
+INDEX, MARK = "index.csi", "index.json"
 
 
 class Reads:
@@ -101,9 +102,11 @@ def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) ->
                 f"{key}={path}: its header names no chromosomes (@SQ). Add the header of the "
                 "reference: samtools reheader, or align again."
             )
-        if not index.is_file():  # else an interrupted run has made it
+        mark = read_mark(spool / MARK)
+        if mark is None or mark.damaged():  # else an interrupted run has made it
             with progress.going_on(f"indexing {path.name}"):
                 call(_make_index, path, index, key)
+            write_mark(spool / MARK, {}, [index])
     except LibraryError as error:
         said = " ".join(str(error).split())
         raise DataError(

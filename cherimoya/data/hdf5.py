@@ -20,6 +20,7 @@ from cherimoya.data import plain
 from cherimoya.data.loci import Loci, check, crop
 from cherimoya.data.splits import select_splits
 from cherimoya.errors import DataError, DiskError
+from cherimoya.files import check_readable
 
 __all__ = [
     "FORMAT",
@@ -274,6 +275,7 @@ def _is_plain(file: h5py.File, path: str | Path, keys: KeysConfig | None) -> boo
 def _opened(path: str | Path) -> Iterator[h5py.File]:
     """The file open for reading; what h5py says about damage becomes a DataError."""
     path = Path(path)
+    check_readable(path, "data.path")
     if not path.is_file():
         raise DataError(
             f"data.path={path}: {'is a folder' if path.is_dir() else 'no such file'}. Make one "

@@ -1,6 +1,7 @@
 """Loci and regions on the genome, out of BED and narrowPeak files."""
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from cherimoya.data.sources import check_exists, opened
 from cherimoya.errors import DataError
 
 NO_FIELDS = ("track", "browser", "#")
+WHOLE = re.compile(r"\s*-?[0-9]{1,15}\s*\Z")  # of at most so many digits as 64 bits hold
 SUMMIT_COLUMN = 9  # narrowPeak column 10, an offset from the start
 
 
@@ -111,13 +113,12 @@ def _place(line: str, center: str, where: str) -> tuple[str, int, int, int]:
             f"{where}: {line.strip()!r} has {len(columns)} columns. BED needs chrom, start, end, "
             "separated by tabs or spaces."
         )
-    try:
-        start, end = int(columns[1]), int(columns[2])
-    except ValueError:
+    if not (WHOLE.match(columns[1]) and WHOLE.match(columns[2])):
         raise DataError(
             f"{where}: start {columns[1]!r} and end {columns[2]!r} must be whole numbers, "
             "as in BED: chrom, start, end. If this line is a header, start it with #."
-        ) from None
+        )
+    start, end = int(columns[1]), int(columns[2])
     if not 0 <= start < end:
         raise DataError(
             f"{where}: start {start} and end {end}: BED intervals start at 0 or later and end "
@@ -132,7 +133,7 @@ def _summit(columns: list[str], length: int, where: str) -> int:
     if len(columns) <= SUMMIT_COLUMN:
         raise DataError(f"{where}: {len(columns)} columns, so no summit. {fix}")
     text = columns[SUMMIT_COLUMN].strip()
-    if not text.isdigit() or int(text) >= length:
+    if not WHOLE.match(text) or not 0 <= int(text) < length:
         raise DataError(
             f"{where}: summit offset {text} must lie in the peak of {length} bases. {fix}"
         )

@@ -185,6 +185,9 @@ def _background(
     asked = round(config.background_ratio * len(peaks))
     rows = match_gc(peaks.gc, pool_gc, asked, config.gc_bin, rng)
     fix = "Lower background_ratio or min_distance, or widen gc_bin, to get what is asked."
+    if not len(pool):
+        say(_no_room(asked, sources))
+        return None, {}
     if not len(rows):
         say(f"background: none of {asked:,} asked: {len(pool):,} windows away from peaks. {fix}")
         return None, {}
@@ -203,6 +206,22 @@ def _background(
     return loci, {
         name: np.histogram(values, GC_BINS, (0, 1))[0].tolist() for name, values in shares.items()
     }
+
+
+def _no_room(asked: int, sources: Sources) -> str:
+    """What to say where no window can be background."""
+    config, windows = sources.config, sources.windows
+    keys = ["a smaller out_window"]
+    keys += ["a smaller in_window or max_jitter"]
+    keys += [f"a smaller min_distance than {config.min_distance:,}"] * (config.min_distance > 0)
+    keys += ["fewer regions in exclude"] * bool(config.exclude_files)
+    keys += ["fewer or shorter loci"]
+    return (
+        f"background: none of {asked:,} asked: on the chromosomes of the peaks no window of "
+        f"{windows.out_window:,} bases lies between the loci, with {windows.stored:,} bases of "
+        f"known sequence around it. What makes room: {', '.join(keys)}. To do without: "
+        "background_ratio=0"
+    )
 
 
 def _write(

@@ -17,6 +17,7 @@ import numpy as np
 from cherimoya import progress
 from cherimoya.data.loci import N_CODE
 from cherimoya.errors import DataError
+from cherimoya.files import check_readable
 
 Say = Callable[[str], None]
 
@@ -121,7 +122,9 @@ def ends_whole(path: Path) -> bool:
 
 
 def check_exists(path: Path, key: str) -> None:
-    """Raise DataError naming the configuration's `key` unless `path` is a file with content."""
+    """Raise DataError naming the configuration's `key` unless `path` is a file with content that
+    may be read."""
+    check_readable(path, key)
     if not path.is_file():
         raise DataError(
             f"{key}={path}: {'a folder, not a file' if path.is_dir() else 'no such file'}. "

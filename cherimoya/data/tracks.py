@@ -141,7 +141,7 @@ def matched(track: Track, chroms: Collection[str], aliases: Aliases, genome: Gen
     changed = aliases.of(track.lengths, str(track.path))
     track.rename(changed)
     if track.lengths:
-        check_names(track.lengths, chroms, str(track.path), genome)
+        check_names(track.lengths, chroms, str(track.path), genome, once=True)
     over = check_lengths(track, genome, chroms)
     missing = [chrom for chrom in chroms if chrom not in track.lengths]
     _check_renamed(track, missing, genome)

@@ -1,8 +1,9 @@
 """How the metrics are called, in what unit, and which way is better."""
 
+import math
 from dataclasses import dataclass
 
-from cherimoya.logged import LOWER_IS_BETTER
+from cherimoya.logged import LOWER_IS_BETTER, RANKING_METRICS
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,22 @@ IN_WORDS = {
 def higher_is_better(name: str) -> bool:
     """Whether more of the metric is better."""
     return name not in LOWER_IS_BETTER
+
+
+def share_of_ceiling(
+    name: str, value: float | None, ceiling: float | None, constant: float | None
+) -> float | None:
+    """The way from chance to the ceiling that was gone, in percent.
+
+    constant: the score of one prediction for all loci, which is chance for a ranking (0.5 for
+    AUROC); for a correlation chance is 0
+
+    None for an error, which has no scale, for a score no better than chance, and where a score
+    is not known.
+    """
+    chance = constant if name in RANKING_METRICS else 0.0
+    known = [v for v in (value, ceiling, chance) if v is not None and not math.isnan(v)]
+    if not higher_is_better(name) or len(known) < 3:
+        return None
+    value, ceiling, chance = known
+    return 100 * (value - chance) / (ceiling - chance) if min(value, ceiling) > chance else None

@@ -21,7 +21,7 @@ from cherimoya.captured import CapturedModel
 from cherimoya.config import TrainConfig, to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.logged import METRICS
-from cherimoya.metric_names import higher_is_better
+from cherimoya.metric_names import share_of_ceiling
 from cherimoya.network import Cherimoya
 from cherimoya.ops import tuning
 from cherimoya.training.checkpoint import BEST
@@ -114,7 +114,7 @@ def _beside(scores: Scores, dataset: Dataset, split: str) -> dict[str, dict[str,
 
 
 def score_table(columns: dict[str, dict[str, float]]) -> str:
-    """Metrics by column; beside a ceiling also the share of it that was reached."""
+    """Metrics by column; beside a ceiling also how far the model came to it, from chance."""
     header = ["metric", *columns]
     first = next(iter(columns.values()))
     if "ceiling" in columns:
@@ -123,9 +123,9 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
     for name in METRICS:
         row = [name, *(_number(values[name]) for values in columns.values())]
         if "ceiling" in columns:
-            share = 100 * first[name] / columns["ceiling"][name]  # NaN without background loci
-            comparable = higher_is_better(name) and share == share
-            row.append(f"{share:.0f} %" if comparable else "")
+            constant = columns.get("average profile", {}).get(name)
+            share = share_of_ceiling(name, first[name], columns["ceiling"][name], constant)
+            row.append("" if share is None else f"{share:.0f} %")
         rows.append(row)
     return progress.table(header, rows)
 

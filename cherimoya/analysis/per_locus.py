@@ -105,7 +105,7 @@ class Examples:
     """A few loci with what was observed and what the model expects there, in counts a base.
 
     observed, expected: (n, tracks, L); chrom, start, end: (n,), -1 where unknown;
-    sign: (tracks,), -1 for the second of a stranded pair, which is drawn downwards.
+    sign: (tracks,), -1 for the second of a stranded pair.
     """
 
     chrom: np.ndarray

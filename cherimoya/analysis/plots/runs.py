@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
@@ -151,29 +150,27 @@ def by_part(
     axis.set_xlabel(label)
 
 
-def example(axis: Axes, examples: Examples, i: int) -> None:
-    """Observed and predicted counts of one locus; the second of a stranded pair points down."""
+def example(axes: Sequence[Axes], examples: Examples, i: int) -> None:
+    """Counts of one locus, axes for each track: observed ones point up, predicted ones down.
+
+    Both halves have the same scale.
+    """
     known = examples.start[i] >= 0
     x = max(int(examples.start[i]), 0) + np.arange(examples.observed.shape[2])
-    for track, sign in enumerate(examples.sign):
-        seen, expected = sign * examples.observed[i, track], sign * examples.expected[i, track]
-        axis.fill_between(x, 0, seen, step="mid", color=OBSERVED, linewidth=0.4)
-        axis.plot(x, expected, color=PREDICTED, linewidth=1.1)
-    axis.axhline(0, color=INK, linewidth=0.6)
-    where = f"{examples.chrom[i]}:{x[0]:,}-{x[-1] + 1:,}" if known else f"locus {i}"
-    axis.set_title(where)
-    axis.set_xlabel("position (bp)" if known else "position in the window (bp)")
-    axis.set_ylabel("counts a base")
-    axis.margins(x=0)
-    axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axis.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-
-
-def strands(examples: Examples) -> str:
-    """Which track is drawn which way."""
-    up, down = (", ".join(examples.track_names[examples.sign == s]) for s in (1, -1))
-    return f"{up} up, {down} down" if down else up
+    for track, axis in enumerate(axes):
+        for values, colour in (
+            (examples.observed[i, track], OBSERVED), (-examples.expected[i, track], PREDICTED),
+        ):  # fmt: skip
+            axis.fill_between(x, 0, values, step="mid", color=colour, linewidth=0.4)
+        axis.axhline(0, color=INK, linewidth=0.6)
+        axis.set_ylabel(f"{examples.track_names[track]}\n(counts a base)")
+        axis.margins(x=0)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+        axis.set_xlabel("position (bp)" if known else "position in the window (bp)")
+    axes[0].set_title(f"{examples.chrom[i]}:{x[0]:,}-{x[-1] + 1:,}" if known else f"locus {i}")
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
@@ -191,20 +188,20 @@ def count_scatter(
     n_groups = predicted.shape[1]
     with figure(1, n_groups, height=4.2) as (made, axes):
         for g, axis in enumerate(axes[0]):
-            counts(axis, observed[:, g], predicted[:, g], label)
             axis.set_title(f"signal group {g}" if n_groups > 1 else "test loci")
+            counts(axis, observed[:, g], predicted[:, g], label)
         return save_png(made, path)
 
 
 def example_profiles(examples: Examples, path: Path) -> Path:
-    """An image of the example loci."""
-    n = len(examples.start)
-    with figure(n, 1, width=10, height=2.2) as (made, axes):
-        for i, axis in enumerate(axes[:, 0]):
-            example(axis, examples, i)
+    """An image of the example loci, with a row for each of their tracks."""
+    n, tracks = examples.observed.shape[:2]
+    with figure(n * tracks, 1, width=10, height=1.9) as (made, axes):
+        for i in range(n):
+            example(axes[i * tracks : (i + 1) * tracks, 0], examples, i)
         made.legend(
-            handles=[Patch(color=OBSERVED, label="observed"),
-                     Line2D([], [], color=PREDICTED, label="predicted")],
-            loc="outside upper right", ncols=2, title=strands(examples),
+            handles=[Patch(color=OBSERVED, label="observed, up"),
+                     Patch(color=PREDICTED, label="predicted, down")],
+            loc="outside upper right", ncols=2,
         )  # fmt: skip
         return save_png(made, path)

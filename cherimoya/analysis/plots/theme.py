@@ -34,6 +34,7 @@ MARKERS = ("o", "^", "s", "D", "v", "P")
 HEAT = "cividis"
 
 WIDTH, HEIGHT = 4.3, 3.1  # inches of a chart, 310 x 223 units of its SVG: a phone's width
+LEGEND_LINE = 13  # points
 LEGEND_LETTERS = 42  # that fit beside each other above a chart
 DPI = 130
 STYLE: Any = {
@@ -89,13 +90,16 @@ def save_png(made: Figure, path: Path) -> Path:
 
 
 def legend(axis: Axes) -> None:
-    """Name what is drawn above the axes, where it hides nothing."""
+    """Name what is drawn above the axes, where it hides nothing, and below their title."""
     _, names = axis.get_legend_handles_labels()
     fits = sum(map(len, names)) + 4 * len(names) <= LEGEND_LETTERS
+    columns = len(names) if fits else 2
     axis.legend(
         loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, columnspacing=1.2,
-        ncols=len(names) if fits else 2,
+        ncols=columns,
     )  # fmt: skip
+    if title := axis.get_title(loc="left"):
+        axis.set_title(title, pad=LEGEND_LINE * -(-len(names) // columns) + 6)
 
 
 def chart(
@@ -105,6 +109,15 @@ def chart(
     with figure(width=width, height=height) as (made, axes):
         axis: Axes = axes[0, 0]
         draw(axis, *args)
+        return svg(made)
+
+
+def chart_in_rows(
+    draw: Callable[..., None], rows: int, *args: Any, width: float, height: float
+) -> str:
+    """As `chart`, where `draw` is given `rows` axes below each other, each so high."""
+    with figure(rows, width=width, height=height) as (made, axes):
+        draw(axes[:, 0], *args)
         return svg(made)
 
 

@@ -71,7 +71,6 @@ def contents(folder: Path) -> dict[str, Any]:
         "count_charts": list(count_charts(found)),
         "profile_charts": list(profile_charts(found)),
         "example_charts": list(example_charts(found)),
-        "strands": plots.strands(found.examples) if found.examples else "",
         "origin": _origin(summary),
     }
 

@@ -24,7 +24,7 @@ from cherimoya.analysis.report.words import Chart, frame
 from cherimoya.analysis.run_folder import RunFolder, read_run
 from cherimoya.changes import at
 from cherimoya.logged import METRICS
-from cherimoya.metric_names import IN_WORDS, higher_is_better
+from cherimoya.metric_names import IN_WORDS, higher_is_better, share_of_ceiling
 
 CURVES = (
     "train/loss", "valid/loss", "valid/profile_mnll", "valid/profile_pearson",
@@ -52,7 +52,6 @@ def contents(folder: Path) -> dict[str, Any]:
         "count_charts": list(count_charts(run)),
         "profile_charts": list(profile_charts(run)),
         "example_charts": list(example_charts(run)),
-        "strands": plots.strands(run.examples) if run.examples else "",
         "speed": _speed(run),
         "origin": _origin(run),
         "kernel_options": json.dumps(at(run.summary, "provenance.kernel_options") or {}, indent=1),
@@ -118,7 +117,7 @@ class MetricRow:
     meaning: str
     higher: bool
     scored: list[float | None]  # the model, the average profile, and the ceiling if there is one
-    share: float | None  # of the ceiling, in percent
+    share: float | None  # of the way from chance to the ceiling, in percent
     valid: float | None  # of the best epoch
 
 
@@ -130,8 +129,10 @@ def _metrics(run: RunFolder) -> Iterator[MetricRow]:
     for name in METRICS:
         words, higher = IN_WORDS[name], higher_is_better(name)
         scored = [column.get(name) for column in columns]
-        ceiling = run.summary.get("ceiling", {}).get(name)
-        share = 100 * scored[0] / ceiling if higher and ceiling and scored[0] is not None else None
+        beside = (
+            run.summary.get(column, {}).get(name) for column in ("ceiling", "average_profile")
+        )
+        share = share_of_ceiling(name, scored[0] if scored else None, *beside)
         valid = (run.best_row or {}).get(f"valid/{name}")
         yield MetricRow(words.label, words.unit, words.meaning, higher, scored, share, valid)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cherimoya.analysis.per_locus import Examples, ScoredLoci
 from cherimoya.analysis.plots import runs as plots
-from cherimoya.analysis.plots.theme import chart
+from cherimoya.analysis.plots.theme import chart, chart_in_rows
 from cherimoya.analysis.report.words import Chart
 from cherimoya.metric_names import IN_WORDS, higher_is_better
 
@@ -130,4 +130,8 @@ def example_charts(run: Scored) -> Iterator[Chart]:
     for i in range(len(run.examples.start)):
         totals = [values[i].sum() for values in (run.examples.observed, run.examples.expected)]
         caption = f"{totals[0]:,.0f} counts observed, {totals[1]:,.0f} predicted"
-        yield Chart(chart(plots.example, run.examples, i, width=5.6, height=2.7), caption)
+        tracks = run.examples.observed.shape[1]
+        drawn = chart_in_rows(
+            plots.example, tracks, run.examples, i, width=5.6, height=2.7 if tracks == 1 else 1.9
+        )
+        yield Chart(drawn, caption)

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cherimoya.files import write_json
+
 CHANGED = "changed.json"
 LEFT_OUT = ("trainer.resume", "logger.group")  # of the command that makes a run anew
 PLAIN = re.compile(r"[A-Za-z_/][\w/.-]*", re.ASCII)
@@ -27,7 +29,7 @@ class Changes:
 
 def write_changes(folder: Path, made: Changes) -> None:
     """Keep in `folder` what a run changed."""
-    (folder / CHANGED).write_text(json.dumps(asdict(made), indent=2) + "\n")
+    write_json(folder / CHANGED, asdict(made))
 
 
 def read_changes(folder: Path) -> Changes | None:
@@ -55,6 +57,36 @@ def changes(
         elif value != default:
             found[f"{prefix}{key}"] = default
     return found
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: tuple[str, ...] = ()
+) -> list[str]:
+    """What the configuration `now` changes of the one `before`, in words; not what is `free`.
+
+    A key that `before` does not know, such as a newer version's, is no difference.
+
+    free: beginnings of dotted keys that may differ
+    """
+    was, new = flat(before), flat(now)
+    return [
+        f"{key} was {was.get(key)}, now {new.get(key)}"
+        for key in dict.fromkeys([*new, *was])
+        if not key.startswith(free)
+        and was.get(key) != new.get(key)
+        and any(key == known or key.startswith(f"{known}.") for known in was)
+    ]
 
 
 def at(config: Mapping[str, Any], key: str) -> Any:

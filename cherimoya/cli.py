@@ -27,29 +27,18 @@ from cherimoya import (
     search,
     sweeps,
 )
-from cherimoya.changes import write_changes
+from cherimoya.changes import Changes, flat
 from cherimoya.cli_groups import Composition, composition
 from cherimoya.cli_job import complain
 from cherimoya.cli_main import check_effects, main, plain_values
 from cherimoya.cli_sweep import Sweep
-from cherimoya.cli_words import RESUME, conf_dir
-from cherimoya.config import TrainConfig, resolve, to_dict
+from cherimoya.cli_words import conf_dir
+from cherimoya.config import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, resolve, to_dict
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 
 __all__ = ["conf_dir", "main", "plan_sweep", "process_wide_switches", "train", "worker"]
 
 SPEAK_SECONDS = 3.0
-FREE_ON_RESUME = (
-    RESUME,
-    "trainer.device",
-    "trainer.devices",
-    "trainer.checkpoint_minutes",
-    "trainer.plots",
-    "trainer.profile",
-    "trainer.autotune",
-    "data.placement",
-    "logger.",
-)
 
 
 def train() -> None:
@@ -73,7 +62,7 @@ class _Train:
     def __init__(self) -> None:
         self.sweep: Sweep | None = None
         self.at_once = 1  # members that train at once in this process
-        self.waiting: list[tuple[TrainConfig, Path]] = []  # for the others, to do so
+        self.waiting: list[tuple[TrainConfig, Path, Changes]] = []  # for the others, to do so
 
     def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None."""
@@ -118,15 +107,13 @@ class _Train:
         if launch.rank() == 0 and not self.sweep:
             check_effects(made)
             _check_data(config)
-        if config.trainer.resume is None and launch.rank() == 0:
-            OmegaConf.save(OmegaConf.create(to_dict(config)), folder / "config.yaml")
-            write_changes(folder, made.changes())
+        member = (config, folder, made.changes())
         if self.at_once > 1:
-            self.waiting.append((config, folder))
+            self.waiting.append(member)
         elif config.trainer.devices > launch.world():
-            launch.start(config, folder)
+            launch.start(*member)
         else:
-            _run(config, folder)
+            _run(*member)
 
     def train_waiting(self) -> list[tuple[str, str]]:
         """Train the members that wait, `at_once` in turn; the names and errors of failed ones.
@@ -134,7 +121,7 @@ class _Train:
         Raises ConfigError when they cannot share a process, and SystemExit after a signal.
         """
         for key in ("devices", "device", "precision", "threads", "autotune"):
-            values = sorted({str(getattr(c.trainer, key)) for c, _ in self.waiting})
+            values = sorted({str(getattr(c.trainer, key)) for c, *_ in self.waiting})
             if len(values) > 1 or (key == "devices" and values not in ([], ["1"])):
                 raise ConfigError(
                     f"trainer.{key} is {' or '.join(values)}, but members that train at once in "
@@ -143,7 +130,7 @@ class _Train:
         problems = []
         while self.waiting:
             chosen = [self.waiting.pop(0) for _ in self.waiting[: self.at_once]]
-            names = ", ".join(folder.name for _, folder in chosen)
+            names = ", ".join(folder.name for _, folder, _ in chosen)
             print(f"\n=== {len(chosen)} at once: {names}", flush=True)
             try:
                 failed = _run_packed(chosen)
@@ -158,9 +145,15 @@ class _Train:
 
 
 def _check_data(config: TrainConfig) -> None:
-    """Raise what is wrong with the data, before there is a run."""
+    """Raise what is wrong with the data, before there is a run, or before it goes on."""
     from cherimoya.data.dataset import check_file
 
+    resume, path = config.trainer.resume, config.data.path
+    if resume is not None and path is not None and not Path(path).is_file():
+        raise ConfigError(
+            f"cannot resume: data.path={path}, which the run began with, is not there. If it has "
+            f"moved, say where it is now: cherimoya-train trainer.resume={resume} data.path=..."
+        )
     check_file(config.data)
 
 
@@ -186,9 +179,9 @@ def _judged(
 
 def worker() -> None:
     """One of the processes that `launch.start` began: the configuration and folder as JSON."""
-    values, folder = json.loads(sys.argv[1])
+    values, folder, changes = json.loads(sys.argv[1])
     try:
-        _run(resolve(values, TrainConfig), Path(folder))
+        _run(resolve(values, TrainConfig), Path(folder), Changes(**changes))
     except CherimoyaError as error:
         complain(error)
         if launch.rank():  # the first process is ended with this one: let it speak before
@@ -198,14 +191,14 @@ def worker() -> None:
         raise SystemExit(error.exit_code) from None
 
 
-def _run(config: TrainConfig, folder: Path) -> None:
+def _run(config: TrainConfig, folder: Path, changes: Changes) -> None:
     process_wide_switches(config.trainer.precision, config.trainer.autotune)
     from cherimoya.analysis.run import run
 
-    run(config, folder, search.watch(folder))
+    run(config, folder, search.watch(folder), changes)
 
 
-def _run_packed(members: list[tuple[TrainConfig, Path]]) -> dict[Path, Exception]:
+def _run_packed(members: list[tuple[TrainConfig, Path, Changes]]) -> dict[Path, Exception]:
     trainer = members[0][0].trainer
     process_wide_switches(trainer.precision, trainer.autotune)
     from cherimoya.analysis.pack import run_packed
@@ -226,11 +219,11 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     saved: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
         OmegaConf.load(folder / "config.yaml")
     )
-    asked, began = cli_sweep.flat(values), cli_sweep.flat(saved)
-    plain = cli_sweep.flat(plain_values(hydra.compose("train")))
+    asked, began = flat(values), flat(saved)
+    plain = flat(plain_values(hydra.compose("train")))
     typed = {cli_words.parse(o).key_or_group for o in HydraConfig.get().overrides.task}
     chosen = {k for k in asked if asked[k] != plain.get(k) or k in typed}
-    free = {k for k in chosen if k.startswith(FREE_ON_RESUME)}
+    free = {k for k in chosen if k.startswith((*FREE_ON_RESUME, *WHERE_DATA_IS))}
     changed = [k for k in sorted(chosen - free) if asked[k] != began.get(k)]
     if changed:
         listed = "; ".join(f"{k} was {began.get(k)}, now {asked[k]}" for k in changed)

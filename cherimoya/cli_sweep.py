@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from cherimoya import logged, sweeps
-from cherimoya.changes import hydra_value
+from cherimoya.changes import differences, hydra_value
 from cherimoya.cli_groups import compose
 from cherimoya.cli_words import flag, quotable
 from cherimoya.cli_words import overrides as overrides_in
@@ -229,7 +229,7 @@ def check(
                     raise ConfigError(f"another run has the folder {folder.name} too")
                 folders.add(folder)
                 values, choices = compose(name, [*sweep.settings, *words])
-                check_same(folder, flat(resolve(values)), free)
+                check_same(folder, resolve(values), free)
                 if judge:
                     found, said = judge(values, words, choices)
                     notes |= dict.fromkeys(said)
@@ -250,16 +250,12 @@ def check(
 
 
 def check_same(folder: Path, wanted: Mapping[str, Any], free: tuple[str, ...]) -> None:
-    """Raise OtherRun when `folder` holds a run that is not configured as `wanted` (flat)."""
+    """Raise OtherRun when `folder` holds a run that is not configured as `wanted`."""
     config = folder / "config.yaml"
     if not config.is_file():
         return
-    saved = flat(OmegaConf.to_container(OmegaConf.load(config)))
-    changed = [
-        f"{k} was {saved.get(k)}, now {v}"
-        for k, v in wanted.items()
-        if not k.startswith(free) and saved.get(k) != v
-    ]
+    saved: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(config))  # type: ignore[assignment]
+    changed = differences(saved, wanted, free)
     if changed:
         raise OtherRun(
             f"{folder} holds a run with another configuration: {'; '.join(changed)}. Move it "
@@ -280,7 +276,7 @@ def begin(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, PATIENCE_SECONDS):
-        check_same(folder, flat(wanted), free)
+        check_same(folder, wanted, free)
         member = sweeps.read_member(folder)
         sweeps.note_member(folder, overrides)
         if member.finished:
@@ -288,7 +284,8 @@ def begin(
         saved = ("last.pt", "last.pt.new", "previous.pt")
         if any((folder / "checkpoints" / name).is_file() for name in saved):
             return "resume"
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        for left in ("metrics.jsonl", "checkpoints/best.pt"):
+            (folder / left).unlink(missing_ok=True)
         return "new"
 
 
@@ -324,14 +321,3 @@ def _why(member: Member) -> str:
     if member.state == "interrupted" and "traceback" not in status:
         return ": its process was killed, perhaps for want of memory"
     return ""
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

@@ -297,6 +297,21 @@ class LoggerConfig:
     log_model: str = checked(choices=("none", "best", "final"), used=AT_WANDB)
 
 
+# Beginnings of the keys that may be others where a run goes on: they change no result.
+FREE_ON_RESUME = (
+    "trainer.resume",
+    "trainer.device",
+    "trainer.devices",
+    "trainer.checkpoint_minutes",
+    "trainer.plots",
+    "trainer.profile",
+    "trainer.autotune",
+    "data.placement",
+    "logger.",
+)
+WHERE_DATA_IS = ("data.path", "data.cache_dir")  # a fingerprint tells whether it is the same
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything `cherimoya-train` composes."""

@@ -11,9 +11,11 @@ import signal
 import sys
 import uuid
 from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cherimoya.changes import Changes
 from cherimoya.config import TrainConfig, to_dict
 from cherimoya.errors import STOP_SIGNALS, ConfigError, Interrupted, ProcessError
 from cherimoya.progress import resume_command
@@ -74,7 +76,7 @@ def count_devices(trainer: dict[str, Any]) -> None:
         trainer["devices"] = world()
 
 
-def start(config: TrainConfig, folder: Path) -> None:
+def start(config: TrainConfig, folder: Path, changes: Changes) -> None:
     """Run `config` in `config.trainer.devices` processes, and wait for them.
 
     Raises Interrupted after Ctrl-C or SIGTERM, and ProcessError if a process failed.
@@ -94,7 +96,7 @@ def start(config: TrainConfig, folder: Path) -> None:
         run_id=uuid.uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
         **{k: v for k, v in newer.items() if k in LaunchConfig.__dataclass_fields__},
     )  # fmt: skip
-    values = json.dumps([to_dict(config), str(folder)])
+    values = json.dumps([to_dict(config), str(folder), asdict(changes)])
     before = {s: signal.getsignal(s) or signal.SIG_DFL for s in STOP_SIGNALS}
     try:
         elastic_launch(settings, sys.executable)("-c", WORKER, values)

@@ -15,6 +15,7 @@ from cherimoya.errors import CherimoyaError
 from cherimoya.ops.heads import heads
 from cherimoya.ops.reference import profile_head
 from cherimoya.ops.stem import stem
+from cherimoya.torch_file import read_torch_file
 
 STEM_KERNEL = 21
 SPARE_CONTEXT = 46  # bases that the default trimming keeps beyond the blocks' own reach
@@ -234,13 +235,7 @@ def build_model(
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise CherimoyaError(f"no checkpoint at {path}. A run keeps its own in checkpoints/best.pt")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types for a damaged file
-        raise CherimoyaError(
-            f"{path} is not a checkpoint, or is damaged: PyTorch reads no weights from it. Copy it "
-            "again, or name a file that a run, model.save or upstream has written."
-        ) from error
+    content = read_torch_file(path)
     held = content if isinstance(content, dict) else {}
     config, state = held.get("config"), held.get("state_dict")
     if isinstance(config, dict) and isinstance(state, dict):

@@ -44,7 +44,7 @@ LEVELS = [
         "sweep_status",
         "sweeps",
     },
-    {"cheri", "network", "captured", "losses", "metrics", "data", "optim"},
+    {"cheri", "network", "captured", "losses", "metrics", "data", "optim", "torch_file"},
     {"ensemble", "wrappers"},
     {"training"},
     {"prediction"},

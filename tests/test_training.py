@@ -169,6 +169,97 @@ def test_resuming_with_changed_data_is_refused(
     assert "has changed since the run began" in done.stderr
 
 
+def test_a_run_goes_on_where_its_data_are_now(
+    whole_run, cherimoya_train, train_arguments, small_data, tmp_path
+):
+    whole, _ = whole_run
+    (tmp_path / "before.h5").write_bytes(small_data.read_bytes())
+    arguments = [a.replace(str(small_data), "before.h5") for a in train_arguments]
+    run = interrupted(tmp_path / "run", arguments, tmp_path)
+    (tmp_path / "before.h5").rename(tmp_path / "after.h5")
+    lost = cherimoya_train("trainer.resume=run")
+    assert lost.returncode == 1
+    assert "before.h5, which the run began with, is not there" in lost.stderr
+    assert "trainer.resume=run data.path=..." in lost.stderr
+    resumed = cherimoya_train("trainer.resume=run", "data.path=after.h5")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(whole, run)
+    assert f"path: {tmp_path / 'after.h5'}" in (run / "config.yaml").read_text()
+    (tmp_path / "other.h5").write_bytes(small_data.read_bytes() + b"more")
+    other = cherimoya_train("trainer.resume=run", "data.path=other.h5")
+    assert other.returncode == 1
+    assert "has changed since the run began" in other.stderr
+    assert f"path: {tmp_path / 'after.h5'}" in (run / "config.yaml").read_text()
+
+
+def interrupted(run: Path, arguments: list[str], folder: Path) -> Path:
+    """A run that was killed in its second epoch."""
+    command = [*TRAIN, *arguments, f"hydra.run.dir={run}", "trainer.checkpoint_minutes=1e-4"]
+    process = subprocess.Popen(
+        command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    )
+    rows = run / "metrics.jsonl"
+    wait_until(lambda: rows.exists() and rows.stat().st_size > 0)
+    time.sleep(0.05)
+    process.kill()
+    process.communicate(timeout=60)
+    assert not (run / "summary.json").exists(), "killed too late to test anything"
+    return run
+
+
+def test_a_state_goes_on_under_its_own_configuration_alone(
+    cherimoya_train, train_arguments, tmp_path
+):
+    run = interrupted(tmp_path / "run", train_arguments, tmp_path)
+    config = run / "config.yaml"
+    before = config.read_text()
+    config.write_text(before.replace("seed: 0", "seed: 1"))
+    done = cherimoya_train("trainer.resume=run")
+    assert done.returncode == 1
+    assert "seed was 0, now 1" in done.stderr
+    config.write_text(before)
+    assert cherimoya_train("trainer.resume=run").returncode == 0
+
+
+def test_a_folder_that_a_run_is_going_on_in_is_left_as_it_is(
+    cherimoya_train, train_arguments, tmp_path
+):
+    process = subprocess.Popen(
+        [*TRAIN, *train_arguments, "trainer.max_epochs=500", "hydra.run.dir=run"], cwd=tmp_path,
+        env=clean_environment(), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    files = [tmp_path / "run" / name for name in ("config.yaml", "changed.json")]
+    wait_until(lambda: (tmp_path / "run" / "checkpoints" / "last.pt").exists())
+    before = [file.read_bytes() for file in files]
+    done = cherimoya_train(*train_arguments, "seed=1", "model.n_filters=16", "hydra.run.dir=run")
+    process.kill()
+    process.communicate()
+    assert done.returncode == 1
+    assert f"in use by process {process.pid}" in done.stderr
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_a_folder_that_holds_another_run_is_refused(whole_run, cherimoya_train, train_arguments):
+    run, _ = whole_run
+    files = [p for p in run.rglob("*") if p.is_file() and p.name != ".lock"]
+    before = {path: path.read_bytes() for path in files}
+    done = cherimoya_train(*train_arguments, "seed=1", f"hydra.run.dir={run}")
+    assert done.returncode == 1
+    assert f"{run.name} holds another run" in done.stderr
+    assert "hydra.run.dir" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_a_run_left_before_it_saved_anything_is_replaced(
+    cherimoya_train, train_arguments, tmp_path
+):
+    failed = cherimoya_train(*train_arguments, "trainer.batch_size=5000", "hydra.run.dir=run")
+    assert failed.returncode == 1
+    assert cherimoya_train(*train_arguments, "seed=1", "hydra.run.dir=run").returncode == 0
+    assert "seed: 1" in (tmp_path / "run" / "config.yaml").read_text()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     cherimoya_train, train_arguments, tmp_path
 ):

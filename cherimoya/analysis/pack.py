@@ -12,6 +12,7 @@ import torch
 from cherimoya import progress, search
 from cherimoya.analysis.machine import choose_device
 from cherimoya.analysis.run import Surroundings, run_in_parts
+from cherimoya.changes import Changes
 from cherimoya.config import TrainConfig
 from cherimoya.errors import CherimoyaError, Interrupted, InUse
 from cherimoya.training.interrupt import stop_request
@@ -34,7 +35,7 @@ class _Lane:
         return torch.cuda.stream(self.stream) if self.stream else nullcontext()
 
 
-def run_packed(members: Sequence[tuple[TrainConfig, Path]]) -> dict[Path, Exception]:
+def run_packed(members: Sequence[tuple[TrainConfig, Path, Changes]]) -> dict[Path, Exception]:
     """Train all members, a stride of steps of each in turn; a member is as it would be alone.
 
     On a GPU each has a stream of its own, so that their steps overlap. Loci on the device are held
@@ -45,7 +46,7 @@ def run_packed(members: Sequence[tuple[TrainConfig, Path]]) -> dict[Path, Except
     interrupted: Interrupted | None = None
     with stop_request() as stop:
         common = Surroundings(bar=False, at_once=len(members), stop=stop)
-        going = [_lane(config, folder, common) for config, folder in members]
+        going = [_lane(*member, common) for member in members]
         while going:
             for lane in tuple(going):
                 try:
@@ -68,11 +69,11 @@ def run_packed(members: Sequence[tuple[TrainConfig, Path]]) -> dict[Path, Except
     return failed
 
 
-def _lane(config: TrainConfig, folder: Path, common: Surroundings) -> _Lane:
+def _lane(config: TrainConfig, folder: Path, made: Changes, common: Surroundings) -> _Lane:
     cuda = choose_device(config.trainer.device).type == "cuda"
     around = replace(common, say=partial(_say, folder.name), watch=search.watch(folder))
     stream = torch.cuda.Stream() if cuda else None
-    return _Lane(folder, run_in_parts(config, folder, around), stream)
+    return _Lane(folder, run_in_parts(config, folder, around, made), stream)
 
 
 def _say(name: str, message: str) -> None:

@@ -18,6 +18,8 @@ from cherimoya.analysis.machine import (
 )
 from cherimoya.analysis.pruned import conclude_pruned
 from cherimoya.analysis.report.pages import offer_report
+from cherimoya.analysis.run_folder import begin_run, note_moved_data
+from cherimoya.changes import Changes
 from cherimoya.config import DataConfig, TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
@@ -66,18 +68,27 @@ class Surroundings:
         return placed
 
 
-def run(config: TrainConfig, folder: Path, watch: Watch | None = None) -> None:
+def run(
+    config: TrainConfig,
+    folder: Path,
+    watch: Watch | None = None,
+    changes: Changes | None = None,
+) -> None:
     """Train as `config` says, in `folder`, and leave scores and plots there.
 
     With `config.trainer.resume` the run in `folder` goes on. Of several processes, started by a
     launcher, the first alone writes and speaks. `watch` may end the training early, see Trainer.
-    Raises CherimoyaError for anything the user can mend, Interrupted after Ctrl-C or SIGTERM.
+    `changes` are what `config` changes of the defaults, to be noted in a new run's folder. Raises
+    CherimoyaError for anything the user can mend, also where the folder holds another run, and
+    Interrupted after Ctrl-C or SIGTERM.
     """
-    for _ in run_in_parts(config, folder, Surroundings(watch=watch)):
+    for _ in run_in_parts(config, folder, Surroundings(watch=watch), changes):
         pass
 
 
-def run_in_parts(config: TrainConfig, folder: Path, around: Surroundings) -> Iterator[None]:
+def run_in_parts(
+    config: TrainConfig, folder: Path, around: Surroundings, changes: Changes | None = None
+) -> Iterator[None]:
     """As `run`, but it can do something else between two strides of training steps."""
     device = choose_device(config.trainer.device)
     with ExitStack() as record:
@@ -86,6 +97,8 @@ def run_in_parts(config: TrainConfig, folder: Path, around: Surroundings) -> Ite
             folder = Path(processes.gathered(str(folder))[0])
             if processes.first:
                 record.enter_context(locked(folder))
+                if config.trainer.resume is None:
+                    begin_run(folder, config, changes)
                 if config.trainer.plots:
                     record.enter_context(_reported(folder))
                 log = record.enter_context(RunLog(folder, config.logger))
@@ -123,6 +136,8 @@ def _train(
     )
     if saved:
         trainer.restore(saved)
+        if log:
+            note_moved_data(folder, config)
     origin = provenance(dataset.fingerprint, device, precision) | {"runs_at_once": around.at_once}
     if log:
         log.start_wandb(

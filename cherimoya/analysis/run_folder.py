@@ -18,10 +18,13 @@ from cherimoya.analysis.per_locus import (
     read_examples,
     read_scored_loci,
 )
-from cherimoya.changes import Changes, command, read_changes
+from cherimoya.changes import Changes, command, read_changes, write_changes
+from cherimoya.config import TrainConfig, to_dict
 from cherimoya.errors import ConfigError
+from cherimoya.files import appearing
 from cherimoya.status import total_seconds
 
+CONFIG, ROWS = "config.yaml", "metrics.jsonl"
 FILE_ENDINGS = (
     ".bw", ".bigwig", ".bedgraph", ".bg", ".wig", ".h5", ".hdf5", ".npz", ".tsv", ".csv", ".txt",
     ".json", ".html", ".gz",
@@ -86,9 +89,45 @@ class RunFolder:
         return None if self.changes is None else command(self.config, self.changes)
 
 
+def begin_run(folder: Path, config: TrainConfig, made: Changes | None) -> None:
+    """Make `folder`, which this process has locked, that of a new run, as `config` says.
+
+    What a run left there that ended before it had saved anything goes. Raises ConfigError where
+    there is more of another run.
+    """
+    rows = folder / ROWS
+    held = [p for p in (*folder.glob("checkpoints/*.pt*"), folder / "summary.json") if p.is_file()]
+    if rows.is_file() and rows.stat().st_size:
+        held.append(rows)
+    if held:
+        raise ConfigError(
+            f"{folder} holds another run: {held[0].relative_to(folder)} is there. Go on with it: "
+            f"{progress.resume_command(folder)}. Or name a folder of its own for the new one: "
+            "hydra.run.dir=..."
+        )
+    rows.unlink(missing_ok=True)
+    write_config(folder, to_dict(config))
+    if made:
+        write_changes(folder, made)
+
+
+def write_config(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write config.yaml of the run in `folder`."""
+    with appearing(folder / CONFIG) as file:
+        file.write(yaml.safe_dump(dict(values), sort_keys=False).encode())
+
+
+def note_moved_data(folder: Path, config: TrainConfig) -> None:
+    """Have config.yaml name the file that a run goes on with, which may have another place now."""
+    values = yaml.safe_load((folder / CONFIG).read_text())
+    if values["data"].get("path") != config.data.path:
+        values["data"]["path"] = config.data.path
+        write_config(folder, values)
+
+
 def is_run(folder: Path) -> bool:
     """Whether `folder` holds a run, or what is left of one."""
-    return any((folder / name).is_file() for name in ("config.yaml", "status.json"))
+    return any((folder / name).is_file() for name in (CONFIG, "status.json"))
 
 
 def check_folder_name(output: Path, holds: str) -> None:
@@ -103,13 +142,13 @@ def check_folder_name(output: Path, holds: str) -> None:
 def read_run(folder: Path) -> RunFolder:
     """The run in `folder`."""
     member = sweeps.read_member(folder)
-    config, status = (folder / n for n in ("config.yaml", "status.json"))
+    config, status = (folder / n for n in (CONFIG, "status.json"))
     return RunFolder(
         path=folder,
         state=member.state,
         config=yaml.safe_load(config.read_text()) if config.is_file() else {},
         changes=read_changes(folder),
-        rows=read_rows(folder / "metrics.jsonl"),
+        rows=read_rows(folder / ROWS),
         status=json.loads(status.read_text()) if status.is_file() else {},
         summary=member.summary,
     )

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, DataError
 from cherimoya.files import appearing
 from cherimoya.network import Cherimoya
+from cherimoya.torch_file import read_torch_file
 
 LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
 
@@ -47,11 +48,12 @@ class Checkpoints:
             if not path.exists():
                 continue
             try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-                if reasons:
-                    say(f"{reasons[-1]}; continuing from {name}, the one before")
-                return state
-            except Exception as error:  # torch.load raises many types for a damaged file
-                reasons.append(f"{path} is damaged ({type(error).__name__})")
-        why = "; ".join(reasons) or f"{self.folder} holds no {LAST}"
-        raise CherimoyaError(f"cannot resume: {why}. Start a new run.")
+                state = read_torch_file(path)
+            except DataError as error:
+                reasons.append(str(error))
+                continue
+            if reasons:
+                say(f"{reasons[-1]} Continuing from {name}, the one before")
+            return state
+        why = " ".join(reasons) or f"{self.folder} holds no {LAST}."
+        raise CherimoyaError(f"cannot resume: {why} Or start a new run.")

@@ -11,7 +11,8 @@ import torch
 
 from cherimoya import logged, progress
 from cherimoya.captured import CapturedModel
-from cherimoya.config import TrainConfig
+from cherimoya.changes import differences
+from cherimoya.config import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, to_dict
 from cherimoya.data.batches import EpochPlan, plan_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import Feed, Source
@@ -203,6 +204,7 @@ class Trainer:
             self.checkpoints.save_last(
                 {
                     "format": STATE_FORMAT,
+                    "config": to_dict(self.config),
                     "state": asdict(self.state),
                     "step": self.step.state_dict(),
                     "rng": torch.get_rng_state(),
@@ -219,11 +221,22 @@ class Trainer:
             ) from error
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Continue from what `save` wrote. Raises CherimoyaError if the data changed since."""
+        """Continue from what `save` wrote.
+
+        Raises CherimoyaError if the data or the configuration changed since.
+        """
         if saved.get("format") != STATE_FORMAT:
             raise CherimoyaError(
                 f"cannot resume: the state in {self.checkpoints.folder} was written by another "
                 "version of cherimoya-train. Continue with that version, or start a new run."
+            )
+        free = (*FREE_ON_RESUME, *WHERE_DATA_IS)
+        changed = differences(saved.get("config", {}), to_dict(self.config), free)
+        if changed:
+            folder = self.checkpoints.folder.parent
+            raise CherimoyaError(
+                f"cannot resume: {folder / 'config.yaml'} is not what the run in {folder} saved "
+                f"its state under: {'; '.join(changed)}. Put it back, or start a new run."
             )
         if saved["fingerprint"] != self.dataset.fingerprint:
             raise CherimoyaError(

@@ -1,0 +1,51 @@
+"""What torch.save wrote, believed only where every checksum holds."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cherimoya.errors import DataError
+
+ZIP_START = b"PK\x03\x04"
+
+
+def read_torch_file(path: Path) -> Any:
+    """The content of `path`, on the CPU: tensors, numbers and their containers alone.
+
+    torch.load compares no checksum, so that a flipped bit changes a weight without a word. A file
+    is a zip archive with the CRC-32 of every record, which are compared first; one of PyTorch
+    before 1.6 has none.
+
+    Raises
+    ------
+    DataError
+        If the file may not be read, is damaged, or PyTorch reads nothing from it.
+    """
+    try:
+        damage = _damage(path)
+    except PermissionError:
+        raise DataError(f"{path} may not be read: ask its owner (chmod)") from None
+    if damage:
+        raise DataError(f"{path} is damaged: {damage}. Copy it again from where it came from.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many types
+        raise DataError(
+            f"{path} is not a checkpoint, or is damaged: PyTorch reads no weights from it. Copy it "
+            "again, or name a file that a run, model.save or upstream has written."
+        ) from error
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the records of a zip archive; None for another file."""
+    with open(path, "rb") as file:
+        if file.read(len(ZIP_START)) != ZIP_START:
+            return None
+        try:
+            with zipfile.ZipFile(file) as archive:
+                record = archive.testzip()
+        except Exception as error:  # the zipfile module raises many types for a damaged file
+            return str(error) or type(error).__name__
+        return f"the checksum of {record} is another" if record else None

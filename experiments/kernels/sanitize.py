@@ -5,7 +5,8 @@
 
 One process a tool and a precision trains and asks a small network, whose programs own several
 tiles each, with the kernels of this GPU generation and with the portable ones. What the tools
-said goes to sanitizer.csv, with the kernels that ran; exit code 1 if they found anything.
+said goes to sanitizer.csv, with the kernels that ran; exit code 1 if they found anything but what
+`HAND_OVER` explains.
 """
 
 import argparse
@@ -27,6 +28,11 @@ PRECISIONS = ("bf16", "fp16", "tf32", "fp32")
 EXAMPLES, LENGTH, LAYERS = 12, 2114, 2
 WIDTHS = {"triton": (96, 128, 192), "portable": (96,)}
 RESULT = "SANITIZED "
+ACCESS = re.compile(r"access at (\S+)\+0x\w+ in (\S+):(\d+)")
+# Where a Gluon kernel hands its partitions to their warps, Triton writes a byte for each warp,
+# which that warp reads. Barriers of the whole program (barrier.sync 1 in the PTX) stand between
+# write and read, and between that and the next write; racecheck reports both all the same.
+HAND_OVER = ("def hopper_", "if CONSUMERS == 2:", "gl.warp_specialize([")
 
 
 def work(precision: str) -> None:
@@ -71,6 +77,17 @@ def work(precision: str) -> None:
     print(RESULT + json.dumps(sorted(ran)), flush=True)
 
 
+def hazards(said: str) -> list[str]:
+    """Kernels and lines of the races that were reported, without those that HAND_OVER explains."""
+    found = set()
+    for kernel, name, line in ACCESS.findall(said):
+        source = next((HERE.parents[1] / "cherimoya" / "ops").glob(name), None)
+        text = source.read_text().splitlines()[int(line) - 1] if source else ""
+        explained = text.strip().startswith(HAND_OVER)
+        found.add(f"{kernel} {name}:{line}{' (hand-over)' if explained else ''}")
+    return sorted(found)
+
+
 def sanitize(tool: str, precision: str, sanitizer: str, log: Path) -> dict[str, object]:
     """One process under one tool: what it said, as a row."""
     import torch
@@ -97,6 +114,7 @@ def sanitize(tool: str, precision: str, sanitizer: str, log: Path) -> dict[str, 
         "exit": done.returncode,
         "summary": "; ".join(line.strip("= ") for line in summary) or "no summary",
         "seconds": round(time.monotonic() - began),
+        "hazards": "; ".join(hazards(said)),
         "kernels": " ".join(json.loads(ran[1])) if ran else "did not end",
     }
 
@@ -122,7 +140,9 @@ def main() -> int:
             row = sanitize(tool, precision, sanitizer, log)
             append_row(arguments.out, row)
             print(tool, precision, row["exit"], row["summary"], f"{row['seconds']} s", flush=True)
-            bad += bool(row["exit"]) or not re.search(r"\b0 (errors|hazards)", str(row["summary"]))
+            clean = re.search(r"\b0 (errors|hazards)", str(row["summary"]))
+            unexplained = [h for h in str(row["hazards"]).split("; ") if "hand-over" not in h]
+            bad += bool(row["exit"]) or not (clean or not unexplained)
     return int(bad > 0)
 
 

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzzing import changed
 from test_prepare_errors import refused
 from test_tracks import BAM, READ, bam, counted
 from toy import LENGTHS, Toy
@@ -148,3 +151,15 @@ def test_reads_lie_on_their_chromosomes(toy: Toy) -> None:
     path = bam(toy, *((c, n - READ - 5, 16, 9) for c, n in LENGTHS.items()))
     for chrom, length in LENGTHS.items():
         assert counted(path, chrom) == [{length - 1: 1}]
+
+
+def test_an_index_over_which_the_library_aborts_is_not_read(toy: Toy) -> None:
+    path = bam(
+        toy, ("chrA", 100, 0, 9), ("chrA", 200, 16, 9), ("chrB", 7, 16, 9), ("chrC", 9, 0, 9)
+    )
+    index = Path(f"{path}.bai")
+    insertions = [(234, 3, 128, b""), (112, 3, 147, b""), (99, 1, 177, b""), (60, 1, 109, b"")]
+    index.write_bytes(changed(index.read_bytes(), insertions))
+    assert counted(path) == [{100: 1, 214: 1}]
+    code = f"import pysam; pysam.AlignmentFile({str(path)!r})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode < 0

@@ -24,17 +24,18 @@ KIND = "BAM"
 MAGIC = b"BAM\1"
 PROPER, REVERSE, SECOND, DUPLICATE = 0x2, 0x10, 0x80, 0x400
 NEVER = 0x4 | 0x100 | 0x200 | 0x800  # unmapped, secondary, failed, supplementary
+LINK = "reads.bam"  # to the file, from where there is no index that htslib would load by itself
 INDEX, MARK = "index.csi", "index.json"
 
 
 class Reads:
     """A BAM file, and the 5' ends of the chromosome that was last asked for.
 
-    index: made of the whole file; lengths: of its chromosomes
+    spool: the folder of LINK and INDEX; lengths: of its chromosomes
     """
 
-    def __init__(self, path: Path, index: Path, lengths: dict[str, int], config: BamConfig) -> None:
-        self.path, self.index, self.lengths, self.config = path, index, lengths, config
+    def __init__(self, path: Path, spool: Path, lengths: dict[str, int], config: BamConfig) -> None:
+        self.path, self.spool, self.lengths, self.config = path, spool, lengths, config
         self._chrom = ""
         self._cuts: list[Cuts] = []
 
@@ -46,7 +47,7 @@ class Reads:
         """Where reads start on `chrom`: of the plus and the minus strand, or of both together."""
         if chrom != self._chrom:
             try:
-                ends = call(_five_prime, self.path, self.index, chrom, self.config)
+                ends = call(_five_prime, self.path, self.spool, chrom, self.config)
             except LibraryError as error:
                 raise DataError(
                     f"{self.path}: cannot be read on {chrom} ({error}). It is damaged: copy it "
@@ -94,9 +95,10 @@ def opened(
 
 
 def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) -> Reads:
-    index = spool / INDEX
+    (spool / LINK).unlink(missing_ok=True)
+    (spool / LINK).symlink_to(path.absolute())
     try:
-        lengths = call(_lengths, path)
+        lengths = call(_lengths, path, spool)
         if not lengths:
             raise DataError(
                 f"{key}={path}: its header names no chromosomes (@SQ). Add the header of the "
@@ -105,8 +107,8 @@ def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) ->
         mark = read_mark(spool / MARK)
         if mark is None or mark.damaged():  # else an interrupted run has made it
             with progress.going_on(f"indexing {path.name}"):
-                call(_make_index, path, index, key)
-            write_mark(spool / MARK, {}, [index])
+                call(_make_index, path, spool, key)
+            write_mark(spool / MARK, {}, [spool / INDEX])
     except LibraryError as error:
         said = " ".join(str(error).split())
         raise DataError(
@@ -114,7 +116,7 @@ def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) ->
         ) from None
     if older := _older_index(path):
         tell(f"{older.name} is older than {path.name}: not used, the BAM was indexed afresh")
-    return Reads(path, index, lengths, config)
+    return Reads(path, spool, lengths, config)
 
 
 def _older_index(path: Path) -> Path | None:
@@ -134,30 +136,30 @@ def _tracks(reads: Reads) -> list[Track]:
 # What follows runs in the libraries' own process.
 
 
-def _lengths(path: Path) -> dict[str, int]:
+def _lengths(path: Path, spool: Path) -> dict[str, int]:
     """Chromosome to length, by the header."""
-    with needed("pysam").AlignmentFile(str(path), "rb", check_sq=False) as file:
+    with needed("pysam").AlignmentFile(str(spool / LINK), "rb", check_sq=False) as file:
         return dict(zip(file.references, file.lengths, strict=True))
 
 
-def _make_index(path: Path, index: Path, key: str) -> None:
+def _make_index(path: Path, spool: Path, key: str) -> None:
     """Index the file, which reads all of it and checks each block's checksum.
 
     In one thread: htslib's threads wait for each other forever over some damaged blocks.
     """
-    made = index.with_name(f".{os.getpid()}.{index.name}")
+    made = spool / f".{os.getpid()}.{INDEX}"
     pysam = needed("pysam")
     try:
-        pysam.index("-c", "-o", str(made), str(path))
+        pysam.index("-c", "-o", str(made), str(spool / LINK))
     except pysam.SamtoolsError:
         made.unlink(missing_ok=True)
-        if _is_sorted(path):
+        if _is_sorted(spool / LINK):
             raise
         raise DataError(
             f"{key}={path}: not sorted by coordinate. Sort it: "
             f"samtools sort -o sorted.bam {path} && samtools index sorted.bam"
         ) from None
-    os.replace(made, index)
+    os.replace(made, spool / INDEX)
 
 
 def _is_sorted(path: Path) -> bool:
@@ -173,16 +175,17 @@ def _is_sorted(path: Path) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _alignments(path: Path, index: Path, _size: int, _time: int) -> Any:
-    return needed("pysam").AlignmentFile(str(path), "rb", index_filename=str(index))
+def _alignments(spool: Path, _size: int, _time: int) -> Any:
+    link, index = str(spool / LINK), str(spool / INDEX)
+    return needed("pysam").AlignmentFile(link, "rb", index_filename=index)
 
 
-def _five_prime(path: Path, index: Path, chrom: str, config: BamConfig) -> list[np.ndarray]:
+def _five_prime(path: Path, spool: Path, chrom: str, config: BamConfig) -> list[np.ndarray]:
     """0-based shifted 5' ends of the reads on each strand, int64."""
     never = NEVER | (DUPLICATE if config.duplicates == "drop" else 0)
     plus, minus, seen = array("q"), array("q"), 0
     stat = path.stat()
-    alignments = _alignments(path, index, stat.st_size, stat.st_mtime_ns)
+    alignments = _alignments(spool, stat.st_size, stat.st_mtime_ns)
     for read in alignments.fetch(chrom):
         seen += 1
         flag = read.flag

@@ -5,15 +5,18 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
+from cherimoya.cli_groups import does_nothing, initialized
 from cherimoya.cli_words import flag, nearest, overrides, quotable
 from cherimoya.errors import CherimoyaError, ConfigError, DiskError
-from cherimoya.schema import known_keys
+from cherimoya.schema import build, known_keys, unused_keys
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -87,6 +90,9 @@ def _absent(key: str, name: str, arguments: Sequence[str], schema: type, conf: P
     """A key that only other options of its group have, or a group that is null."""
     words = [w for w in overrides(arguments) if w.partition("=")[0] == key]
     word, parent = (words or [key])[-1], key.rpartition(".")[0]
+    others = [w for w in overrides(arguments) if w != word]
+    if why := _unused(parent, word, name, others, schema, conf):
+        return why
     options = list(_options_with(key, word, name, conf))
     if options:
         return (
@@ -98,6 +104,18 @@ def _absent(key: str, name: str, arguments: Sequence[str], schema: type, conf: P
     ]
     whole = f"{parent}={{{', '.join(f'{k}: ...' for k in inside)}}}"
     return f"{word}: {parent} is null here. Give all of it: {shlex.quote(whole)}"
+
+
+def _unused(
+    parent: str, word: str, name: str, others: Sequence[str], schema: type, conf: Path
+) -> str | None:
+    """Why the group `parent` of a key has no effect beside the `others`; None if it might."""
+    with suppress(CherimoyaError, *COMPOSING), initialized(conf):
+        values = OmegaConf.to_container(hydra.compose(name, list(others)), resolve=True)
+        for key, used in unused_keys(build(schema, values)).items():
+            if key == parent or parent.startswith(f"{key}."):
+                return does_nothing(word, used)
+    return None
 
 
 def _options_with(key: str, word: str, name: str, conf: Path) -> Iterator[str]:

@@ -62,7 +62,7 @@ class Composition:
         for name, used in unused_keys(self.config).items():
             for key, value in self.typed.items():
                 if value is not None and _is_in(key, name):
-                    found[key] = _does_nothing(key, value, used)
+                    found[key] = does_nothing(f"{key}={hydra_value(value)}", used)
         return found
 
     def check_files(self) -> None:
@@ -170,9 +170,10 @@ def typed(words: Sequence[str]) -> dict[str, Any]:
     return {o.key_or_group: o.value() for o in parsed}
 
 
-def _does_nothing(key: str, value: Any, used: Used) -> str:
-    word = shlex.quote(f"{key}={hydra_value(value)}")
-    return f"{word} does nothing: {used.why}. Set {used.instead} {word}, or leave {key} out."
+def does_nothing(word: str, used: Used) -> str:
+    """The message for `word` of a command line, whose key has no effect."""
+    key, shown = word.partition("=")[0], shlex.quote(word)
+    return f"{shown} does nothing: {used.why}. Set {used.instead} {shown}, or leave {key} out."
 
 
 def _is_in(key: str, group: str) -> bool:

@@ -156,7 +156,7 @@ def _several(override: Override) -> str:
     advice = f"{word} names several values. Add -m for a run each."
     if not isinstance(override.value(), ChoiceSweep) or type_of(TrainConfig, key) is not str:
         return advice
-    text = ",".join(str(value) for value in override.sweep_iterator())
+    text = ",".join(str(getattr(v, "text", v)) for v in override.value().list)  # type: ignore
     return f"{advice} For one name that has a comma: {quotable(key, text)}"
 
 

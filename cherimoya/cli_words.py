@@ -78,6 +78,8 @@ def readable(word: str, schema: type, several: bool) -> str:
         depth = (0, True)
     if not equals or depth is None:
         return word
+    if _is_file(text):
+        return f"{key}={_name(text)}"
     try:
         override = OverridesParser.create().parse_override(word)
     except HydraException:
@@ -121,8 +123,13 @@ def _quoted(text: str, depth: int, several: bool) -> str:
     if not depth or not (text.startswith("[") and text.endswith("]")):
         return _name(text)
     inner = text[1:-1].strip()
-    parts = _parts(inner) if inner else []
+    parts = [inner] if _is_file(inner) else _parts(inner) if inner else []
     return "[" + ",".join(_quoted(part.strip(), depth - 1, False) for part in parts) + "]"
+
+
+def _is_file(text: str) -> bool:
+    """Whether there is a file of this very name, which has a comma."""
+    return "," in text and os.path.exists(os.path.expanduser(text))
 
 
 def _name(text: str) -> str:

@@ -83,6 +83,19 @@ def test_a_comma_is_two_values_where_there_can_be_two():
     ]  # fmt: skip
 
 
+def test_a_name_with_a_comma_that_is_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b.h5", "c(1),d.h5"):
+        (tmp_path / name).write_text("")
+        for schema, key, wanted in [
+            (PrepareConfig, "loci", name), (PredictConfig, "checkpoint", name),
+            (TrainConfig, "data.path", name),
+        ]:  # fmt: skip
+            assert parse(readable(f"{key}={name}", schema, several=True)).value() == wanted
+        word = readable(f"loci=[{name}]", PrepareConfig, several=False)
+        assert parse(word).value() == ([name] if "(" in name else ["a", "b.h5"])
+
+
 def test_flags_keep_their_values():
     words = one_word_each(["-cd", "a=b", "-m", "--config-name", "x=y", "-c=job", "seed=1", "-cn"])
     assert words == ["-cd=a=b", "-m", "--config-name=x=y", "-c=job", "seed=1", "-cn"]
@@ -206,9 +219,13 @@ def test_the_note_is_said_once_and_its_word_works(cherimoya_train):
 
 
 DEAD_ENDS = [
-    (["optim.sgd.lr=0.1"], ["Set optim=muon_adamw_sgd too"]),
-    (["optim=adamw", "optim.muon.lr=0.1"], ["optim=muon_adamw or optim=muon_adamw_sgd too"]),
+    (["optim.sgd.lr=0.1"], [
+        "optim.routing sends no parameter to sgd", "Set optim=muon_adamw_sgd optim.sgd.lr=0.1"]),
+    (["optim=adamw", "optim.muon.lr=0.1"], ["Set optim=muon_adamw optim.muon.lr=0.1"]),
+    (["data.keys.sequence=X"], ["data=synthetic simulates its data"]),
+    ([*HDF5, "data.synthetic.seed=1"], ["data=hdf5 reads a file"]),
     (["data=hdf5", "data.synthetic.seed=1"], ["Set data=synthetic too"]),
+    ([*HDF5, "data.keys.sequence=X"], ["'data.keys={sequence: ..., signal: ..., "]),
     (["data=hdf5", "data.keys.sequence=X"], ["'data.keys={sequence: ..., signal: ..., "]),
     (["hydra.launcher.processes=3"], ["Set hydra/launcher=processes too"]),
     (["model=tinny"], ["model=tinny: there is no such option. Did you mean tiny?"]),
@@ -225,6 +242,7 @@ DEAD_ENDS = [
     (["data=hdf5", "trainer.batch_size=0", "--cfg", "job"], ["trainer.batch_size=0"]),
     (["loss.count_weight=9", "--cfg", "job"], ["loss=fixed loss.count_weight=9"]),
     (["data=hdf5", "data.path=a,b.h5"], ["Add -m", "'data.path=\"a,b.h5\"'"]),
+    (["data=hdf5", "data.path=a(1),b.h5"], ["Add -m", "'data.path=\"a(1),b.h5\"'"]),
 ]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ def check_file(config: DataConfig) -> None:
     """Raise what `load_dataset` would, as far as a file's header tells; it holds no sequences."""
     if config.source == "hdf5":
         path = data_file(config)
+        _check_keys(config, path)
         header = hdf5.read_header(path, config.keys)
         split_rows(config, header.chrom, header.label, str(path))
         crop_sizes(header, config.in_window, config.out_window, config.max_jitter, str(path))
@@ -42,6 +43,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     Raises DataError or ConfigError for whatever is wrong with the file or the splits.
     """
     path = data_file(config)
+    _check_keys(config, path)
     header = hdf5.read_header(path, config.keys)
     rows = split_rows(config, header.chrom, header.label, str(path))
     loci = crop(
@@ -52,6 +54,15 @@ def load_dataset(config: DataConfig) -> Dataset:
         where=str(path),
     )
     return Dataset(loci, rows, path, hdf5.fingerprint(path))
+
+
+def _check_keys(config: DataConfig, path: Path) -> None:
+    """Raise DataError where names of datasets are given for a file that has its own."""
+    if config.keys is not None and hdf5.is_prepared(path):
+        raise DataError(
+            f"data.keys names datasets of a plain file, but {path} was made by cherimoya-prepare, "
+            "which names them itself. Leave data.keys out."
+        )
 
 
 def data_file(config: DataConfig) -> Path:

@@ -17,9 +17,10 @@ import numpy as np
 
 from cherimoya.config import KeysConfig
 from cherimoya.data import plain
+from cherimoya.data.hdf5_probe import check_finishes
 from cherimoya.data.loci import Loci, check, crop
 from cherimoya.data.splits import select_splits
-from cherimoya.errors import DataError, DiskError
+from cherimoya.errors import CherimoyaError, DataError, DiskError, printable
 from cherimoya.files import check_readable
 
 __all__ = [
@@ -129,6 +130,12 @@ def read_header(path: str | Path, keys: KeysConfig | None = None) -> Header:
         return _header(file, path)
 
 
+def is_prepared(path: str | Path) -> bool:
+    """Whether the file is in this package's own format. Raises DataError if it cannot be read."""
+    with _opened(path) as file:
+        return bool(file.attrs.get("format") == FORMAT)
+
+
 def read(path: str | Path, rows: np.ndarray | None = None, keys: KeysConfig | None = None) -> Loci:
     """The loci of the file at `path`: all of them, or those at `rows` (n,), in that order.
 
@@ -203,7 +210,14 @@ def _read_own(file: h5py.File, path: str | Path, rows: np.ndarray | None) -> Loc
     names = [name for name in ("sequence", "signal", "control", "start", "end") if name in file]
     arrays: dict[str, Any] = {"control": None}
     arrays |= {name: plain.read_rows(file[name], rows) for name in names}
+    for name in ("signal", "control"):
+        if arrays[name] is not None:
+            arrays[name] = plain.counts(arrays[name], f"{path}: dataset {name!r}")
+    for name in ("start", "end"):
+        arrays[name] = plain.positions(arrays[name], f"{path}: dataset {name!r}")
     truth = {name: plain.read_rows(file[f"truth/{name}"], rows) for name in header.truth_names}
+    if "expected" in truth:
+        truth["expected"] = plain.numbers(truth["expected"], f"{path}: dataset 'truth/expected'")
     every = slice(None) if rows is None else rows
     described = {name: getattr(header, name) for name in (*NUMBERS, *LISTS)}
     return Loci(
@@ -218,30 +232,47 @@ def _read_own(file: h5py.File, path: str | Path, rows: np.ndarray | None) -> Loc
 
 
 def _header(file: h5py.File, path: str | Path) -> Header:
-    try:
-        described: dict[str, Any] = {name: int(file.attrs[name]) for name in NUMBERS}
-        described |= {name: json.loads(file.attrs[name]) for name in (*LISTS, "provenance")}
-        described["genome"] = str(file.attrs["genome"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{path}: its attributes are damaged ({error}). Prepare the file again."
-        ) from None
     return Header(
         n=len(file["sequence"]),
-        **described,
+        **_described(file, path),
         signal_dtype=str(file["signal"].dtype),
         truth_names=sorted(file["truth"]) if "truth" in file else [],
-        chrom=plain.as_text(file["chrom"][:]),
+        chrom=plain.as_text(plain.read_rows(file["chrom"], None)),
         label=plain.as_labels(file["label"], f"{path}: dataset 'label'", "Prepare it again."),
     )
+
+
+def _described(file: h5py.File, path: str | Path) -> dict[str, Any]:
+    """The attributes. Raises DataError for one that is missing, or not what it should be."""
+    try:
+        found: dict[str, Any] = {name: int(file.attrs[name]) for name in NUMBERS}
+        found |= {name: json.loads(file.attrs[name]) for name in (*LISTS, "provenance")}
+        found["genome"] = str(file.attrs["genome"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise _damaged_attribute(path, str(error)) from None
+    for name in NUMBERS:
+        if found[name] < (name != "max_jitter"):
+            raise _damaged_attribute(path, f"{name}={found[name]}")
+    for name in LISTS:
+        kind = int if name.endswith("groups") else str
+        if not (isinstance(found[name], list) and all(type(v) is kind for v in found[name])):
+            raise _damaged_attribute(path, f"{name}={found[name]!r}")
+    if not isinstance(found["provenance"], dict):
+        raise _damaged_attribute(path, f"provenance={found['provenance']!r}")
+    return found
+
+
+def _damaged_attribute(path: str | Path, what: str) -> DataError:
+    said = printable(what, 200)
+    return DataError(f"{path}: its attributes are damaged ({said}). Prepare the file again.")
 
 
 def _check_present(file: h5py.File, path: str | Path) -> None:
     version = file.attrs.get("version")
     if version != VERSION:
         raise DataError(
-            f"{path}: {FORMAT} version {version}, but this program reads version {VERSION}. "
-            "Prepare the file again, or install the release that wrote it."
+            f"{path}: {FORMAT} version {printable(str(version))}, but this program reads version "
+            f"{VERSION}. Prepare the file again, or install the release that wrote it."
         )
     for name in REQUIRED:
         if name not in file:
@@ -249,7 +280,11 @@ def _check_present(file: h5py.File, path: str | Path) -> None:
                 f"{path}: dataset {name!r} is missing. It holds {plain.listing(file)}. "
                 "Prepare the file again."
             )
-        if file[name].shape[:1] != file["sequence"].shape[:1] or not file[name].shape:
+    inside = [f"truth/{name}" for name in file["truth"]] if "truth" in file else []
+    for name in (*REQUIRED, *(["control"] if "control" in file else []), *inside):
+        if not isinstance(file[name], h5py.Dataset) or not file[name].shape:
+            raise DataError(f"{path}: {name!r} is no dataset with rows. Prepare the file again.")
+        if file[name].shape[:1] != file["sequence"].shape[:1]:
             raise DataError(
                 f"{path}: dataset {name!r} has shape {file[name].shape} and 'sequence' has "
                 f"{file['sequence'].shape}: they must agree on the number of loci. Prepare the "
@@ -263,7 +298,7 @@ def _is_plain(file: h5py.File, path: str | Path, keys: KeysConfig | None) -> boo
         return False
     if keys is not None:
         return True
-    said = "no format attribute" if found is None else f"format {found!r}"
+    said = "no format attribute" if found is None else f"format {printable(str(found))!r}"
     raise DataError(
         f"{path}: {said}, expected {FORMAT!r}. It holds {plain.listing(file)}. Make a file with "
         "cherimoya-prepare, or name the datasets of a plain one: "
@@ -283,17 +318,21 @@ def _opened(path: str | Path) -> Iterator[h5py.File]:
         )
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty. Prepare it again, or copy it again.")
+    if not h5py.is_hdf5(path):
+        raise DataError(
+            f"{path}: not an HDF5 file. Set data.path to a file made by cherimoya-prepare."
+        )
+    check_finishes(path)
     try:
-        if not h5py.is_hdf5(path):
-            raise DataError(
-                f"{path}: not an HDF5 file. Set data.path to a file made by cherimoya-prepare."
-            )
         # a finished file never changes, and network file systems often refuse locks
         with h5py.File(path, "r", locking=False) as file:
             yield file
-    except OSError as error:
+    except CherimoyaError:
+        raise
+    except Exception as error:  # of h5py and numpy, which have many kinds for damage
+        said = printable(" ".join(str(error).split()), 200) or type(error).__name__
         raise DataError(
-            f"{path}: truncated or damaged ({error}). Copy it again, or prepare it again."
+            f"{path}: truncated or damaged ({said}). Copy it again, or prepare it again."
         ) from None
 
 

@@ -191,6 +191,8 @@ def _check_shapes(loci: Loci, where: str) -> None:
                 f"{where}: dataset {name!r} has shape {values.shape}, but 'sequence' has {n} "
                 "rows: one row for each locus is needed. Prepare the file again."
             )
+    for name in ("label", "chrom", "start", "end"):
+        _check_shape(name, getattr(loci, name), (n,), where)
     tracks = loci.signal.shape[1] if loci.signal.ndim == 3 else 0
     _check_shape("sequence", loci.sequence, (n, loci.in_window + 2 * loci.max_jitter), where)
     _check_shape("signal", loci.signal, (n, tracks, loci.out_window + 2 * loci.max_jitter), where)
@@ -201,6 +203,11 @@ def _check_shapes(loci: Loci, where: str) -> None:
         length = loci.in_window + 2 * loci.max_jitter
         _check_shape("control", loci.control, (n, controls, length), where)
     check_groups(loci.control_groups, loci.control_names, controls, "control_groups", where)
+    for name, values in loci.truth.items():
+        if values.dtype.kind not in "buif":
+            raise DataError(f"{where}: dataset {f'truth/{name}'!r} is {values.dtype}, not numbers.")
+    if "expected" in loci.truth:
+        _check_shape("truth/expected", loci.truth["expected"], loci.signal.shape, where)
 
 
 def _check_shape(name: str, values: np.ndarray, expected: tuple[int, ...], where: str) -> None:
@@ -212,10 +219,15 @@ def _check_shape(name: str, values: np.ndarray, expected: tuple[int, ...], where
 
 
 def _check_values(loci: Loci, where: str) -> None:
-    if loci.sequence.dtype != np.uint8 or loci.sequence.max() > N_CODE:
+    if loci.sequence.dtype != np.uint8:
+        raise DataError(
+            f"{where}: dataset 'sequence' is {loci.sequence.dtype}. It must be uint8 with codes "
+            "0-3 for A C G T and 4 for N."
+        )
+    if loci.sequence.max(initial=0) > N_CODE:
         row = int(np.argmax((loci.sequence > N_CODE).any(axis=1)))
         raise DataError(
-            f"{where}: dataset 'sequence' ({loci.sequence.dtype}) holds "
+            f"{where}: dataset 'sequence' holds "
             f"{loci.sequence[row].max()} at locus {row}. It must be uint8 with codes 0-3 for "
             "A C G T and 4 for N."
         )

@@ -8,9 +8,12 @@ import numpy as np
 
 from cherimoya.config import KeysConfig
 from cherimoya.data.loci import N_CODE, Loci, smallest_integers
-from cherimoya.errors import DataError
+from cherimoya.errors import DataError, printable
 
 BLOCK = 2048
+MOST_PACKED = 1100  # bytes that one byte of gzip can stand for, a little more than
+MOST_UNWRITTEN = 1 << 26  # bytes of a dataset that need not be in its file
+COUNT_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 PARTS = 10
 
 
@@ -26,7 +29,9 @@ def header(file: h5py.File, path: str | Path, keys: KeysConfig) -> dict[str, Any
     signal = file[keys.signal]
     n, tracks, length = signal.shape
     controls = file[keys.control].shape[1] if keys.control else 0
-    label = np.ones(n, np.uint8)
+    label, chrom = np.ones(n, np.uint8), None
+    if keys.chrom is not None:
+        chrom = as_text(read_rows(file[keys.chrom], None))
     if keys.label is not None:
         fix = "Write those, or leave labels out of data.keys (label: null), and all are peaks."
         label = as_labels(file[keys.label], f"{path}: dataset {keys.label!r}", fix)
@@ -43,7 +48,7 @@ def header(file: h5py.File, path: str | Path, keys: KeysConfig) -> dict[str, Any
         "provenance": {"sources": [{"name": Path(path).name}], "keys": vars(keys)},
         "signal_dtype": str(signal.dtype),
         "truth_names": [],
-        "chrom": _parts(label) if keys.chrom is None else as_text(file[keys.chrom][:]),
+        "chrom": _parts(label) if chrom is None else chrom,
         "label": label,
     }
 
@@ -60,11 +65,11 @@ def loci(
     unknown = np.full(n, -1, np.int64)[every]
     control = None
     if keys.control:
-        control = _counts(file[keys.control], rows)
+        control = _counts(file[keys.control], rows, f"{path}: dataset {keys.control!r}")
     return Loci(
         **fields,
         sequence=_codes(file[keys.sequence], rows, f"{path}: dataset {keys.sequence!r}"),
-        signal=_counts(file[keys.signal], rows),
+        signal=_counts(file[keys.signal], rows, f"{path}: dataset {keys.signal!r}"),
         control=control,
         start=unknown,
         end=unknown.copy(),
@@ -72,7 +77,16 @@ def loci(
 
 
 def read_rows(dataset: h5py.Dataset, rows: np.ndarray | None) -> np.ndarray:
-    """`dataset[rows]` in that order, read in whole blocks: far faster than h5py's own way."""
+    """`dataset[rows]` in that order, read in whole blocks: far faster than h5py's own way.
+
+    Raises DataError where the file is too small for what the dataset is said to hold.
+    """
+    stored, usual = dataset.id.get_storage_size(), dataset.compression in (None, "gzip", "lzf")
+    if usual and dataset.nbytes > max(MOST_UNWRITTEN, MOST_PACKED * stored):
+        raise DataError(
+            f"{dataset.file.filename}: dataset {dataset.name[1:]!r} is said to hold "
+            f"{dataset.nbytes:,} bytes, in {stored:,} of the file. Copy it again, or make it again."
+        )
     if rows is None:
         return dataset[:]
     order = np.argsort(rows, kind="stable")
@@ -89,7 +103,7 @@ def read_rows(dataset: h5py.Dataset, rows: np.ndarray | None) -> np.ndarray:
 
 def as_labels(dataset: h5py.Dataset, where: str, fix: str) -> np.ndarray:
     """(n,) uint8 of the 0 and 1, or false and true, in `dataset`. Raises DataError for others."""
-    values, rule = dataset[:], f"A label is 1 for a peak and 0 for background. {fix}"
+    values, rule = read_rows(dataset, None), f"A label is 1 for a peak and 0 for background. {fix}"
     if values.ndim != 1 or values.dtype.kind not in "buif":
         raise DataError(
             f"{where} is {values.dtype} of shape {values.shape}, such as {_first(values)}. {rule}"
@@ -111,7 +125,9 @@ def _first(values: np.ndarray) -> str:
 
 
 def as_text(values: np.ndarray) -> np.ndarray:
-    """(n,) byte strings, objects or whole numbers as a numpy text array."""
+    """(n,) byte strings, objects or whole numbers as a numpy text array. Raises ValueError."""
+    if values.ndim != 1:
+        raise ValueError(f"names of shape {values.shape}")
     if values.dtype.kind == "S":
         return np.char.decode(values, "utf-8")
     return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()])
@@ -123,7 +139,7 @@ def listing(file: h5py.File) -> str:
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            found.append(f"{name} {item.shape}")
+            found.append(f"{printable(name)} {item.shape}")
 
     file.visititems(visit)
     return ", ".join(found[:12]) or "no datasets"
@@ -136,6 +152,9 @@ def _check_shapes(file: h5py.File, path: str | Path, keys: KeysConfig) -> None:
                 f"{path}: data.keys.{key}={name}: no such dataset. It holds {listing(file)}."
             )
     sequence, signal = file[keys.sequence], file[keys.signal]
+    for name in (keys.sequence, keys.signal, keys.control):
+        if name is not None and file[name].dtype.kind not in "buif":
+            raise DataError(f"{path}: dataset {name!r} is {file[name].dtype}, not numbers.")
     if sequence.ndim != 3 or sequence.shape[1] != 4:
         raise DataError(
             f"{path}: dataset {keys.sequence!r} has shape {sequence.shape}; one-hot sequences "
@@ -186,11 +205,38 @@ def _codes(dataset: h5py.Dataset, rows: np.ndarray | None, where: str) -> np.nda
     return codes
 
 
-def _counts(dataset: h5py.Dataset, rows: np.ndarray | None) -> np.ndarray:
-    values = read_rows(dataset, rows)
-    if values.dtype.kind == "f":
+def _counts(dataset: h5py.Dataset, rows: np.ndarray | None, where: str) -> np.ndarray:
+    values = counts(read_rows(dataset, rows), where)
+    return values if values.dtype.kind == "f" else smallest_integers(values)
+
+
+def counts(values: np.ndarray, where: str) -> np.ndarray:
+    """`values` in a type that training works with, those of other types converted.
+
+    Raises DataError, which names `where`, for what holds no numbers.
+    """
+    if values.dtype in COUNT_TYPES and values.dtype.isnative:
+        return values
+    if values.dtype.kind in "bui":
+        return smallest_integers(values)
+    return numbers(values, where)
+
+
+def numbers(values: np.ndarray, where: str) -> np.ndarray:
+    """`values` as float32. Raises DataError, which names `where`, for what holds no numbers."""
+    if values.dtype.kind not in "buif":
+        raise DataError(f"{where} is {values.dtype}: it must hold numbers.")
+    with np.errstate(over="ignore"):  # what is too large is refused later
         return values.astype(np.float32, copy=False)
-    return smallest_integers(values)
+
+
+def positions(values: np.ndarray, where: str) -> np.ndarray:
+    """(n,) whole numbers as int64. Raises DataError, which names `where`, for anything else."""
+    if values.ndim != 1 or values.dtype.kind not in "ui":
+        raise DataError(
+            f"{where} is {values.dtype} of shape {values.shape}: it must hold positions."
+        )
+    return values.astype(np.int64)
 
 
 def _parts(label: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from cherimoya.config import FOLDS, DataConfig
-from cherimoya.errors import DataError
+from cherimoya.errors import DataError, printable
 
 SHOWN = 12
 
@@ -131,7 +131,7 @@ def name_mismatch(asked: Iterable[str], held: Iterable[str]) -> dict[str, str]:
 
 def shown(names: Iterable[str]) -> str:
     """The first few of `names`, and how many there are in all."""
-    listed = list(names)
+    listed = [printable(name) for name in names]
     more = f", ... ({len(listed)} in all)" if len(listed) > SHOWN else ""
     return ", ".join(listed[:SHOWN]) + more if listed else "none"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cherimoya.data import bigwig_writer
+from cherimoya.data import bigwig, bigwig_writer
 from cherimoya.data.bigwig_writer import write_bigwig
 from cherimoya.errors import DiskError, PackageError
 
@@ -50,6 +50,11 @@ def test_every_value_is_read_back(seed, kinds, piece, far, longest, tmp_path, mo
     assert list(tmp_path.iterdir()) == [path]
     file = pybigtools.open(str(path))
     assert file.chroms() == lengths
+    with bigwig.opened(path, "x") as (ours,):
+        for chrom, (at, values) in tracks.items():
+            wanted = np.zeros(lengths[chrom])
+            wanted[at] = values
+            np.testing.assert_array_equal(ours.values(chrom, 0, lengths[chrom]), wanted)
     for chrom, (at, values) in tracks.items():
         wanted = np.full(lengths[chrom], np.nan)
         wanted[at] = values

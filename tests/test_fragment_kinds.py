@@ -73,6 +73,9 @@ def test_reads_count_by_their_five_prime_ends_as_of_a_bam(toy: Toy) -> None:
     assert counted(path, fragments=ENDS | {"kind": "fragments"}) == [
         {100: 2, 115: 2, 200: 1, 215: 1}
     ]
+    for columns in ("x\t12.5", "x\t0\t.", "x\t0\t.\t5\t60\t255,0,0"):
+        line = toy.write("line.bed", f"chrA\t5\t60\t{columns}\n")
+        assert counted(line, fragments=ENDS | {"kind": "fragments"}) == [{5: 1, 60: 1}]
     toy.bed("chrA\t100\t200")
     bare = toy.write("bare.bed", "chrA\t1\t9\tx\t0\t.\n")
     refused(toy, "line 1.*is not a read.*strand", signal=[[str(bare)]], fragments=reads)

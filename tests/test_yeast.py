@@ -128,7 +128,7 @@ def test_fragments_give_the_cuts_of_the_bigwig(shared: Path) -> None:
     files = [str(folder / name) for name in ("yeast_500k_SRR1822137.frag.gz", "atac_ins.bw")]
     if not folder.is_dir():
         pytest.skip(f"real data are not at {folder}")
-    tn5 = {"shift_plus": 4, "shift_minus": -5, "counts": False}
+    tn5 = {"kind": "auto", "shift_plus": 4, "shift_minus": -5, "counts": False}
     config = configure(fasta="-", loci="-", signal=[files], output="-", fragments=tn5)
     with open_tracks(config.signal, "signal", config) as ((cuts, bigwig),):
         assert set(cuts.lengths) == set(bigwig.lengths)

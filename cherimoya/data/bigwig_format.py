@@ -7,7 +7,8 @@ values are zlib streams, which carry checksums; all else is checked against what
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -57,21 +58,22 @@ def read_contents(file: IO[bytes]) -> Contents:
     tree, data, index, summary, buffer = header[3], header[4], header[5], header[9], header[10]
     names, lengths = _chromosomes(file, order, tree)
     contents = Contents(order, buffer > 0, lengths)
-    leaves = list(_leaves(file, order, index)) if index else []
+    leaves = _leaves(file, order, index) if index else ()
     covered, total, size = 0, 0.0, 0.0
-    rows: list[tuple[int, ...]] = []
+    rows = array("q")
     for offset, length in leaves:
         chrom, start, end, values = read_block(file, contents, offset, length)
         if chrom not in names:
             raise DamageError(f"a block is of chromosome number {chrom}, which it does not name")
-        rows.append((chrom, int(start[0]), int(end[-1]), offset, length))
+        rows.extend((chrom, int(start[0]), int(end[-1]), offset, length))
         span = end - start
         covered += int(span.sum())
         total += float(np.dot(values.astype(np.float64), span))
         size += float(np.dot(np.abs(values, dtype=np.float64), span))
+    table = np.frombuffer(rows, np.int64).reshape(-1, 5)
     count = _unpack(file, data, order, "Q")[0] if data else 0
-    _check_sums(file, contents, summary, (covered, total, size), (len(leaves), count))
-    contents.blocks = _by_chromosome(rows, names)
+    _check_sums(file, contents, summary, (covered, total, size), (len(table), count))
+    contents.blocks = _by_chromosome(table, names)
     return contents
 
 
@@ -187,8 +189,8 @@ def _check_sums(
         raise DamageError(f"its values should add up to {said_total:g}, but do to {total:g}")
 
 
-def _by_chromosome(rows: Sequence[tuple[int, ...]], names: dict[int, str]) -> dict[str, Blocks]:
-    table = np.array(rows, np.int64).reshape(-1, 5)
+def _by_chromosome(table: np.ndarray, names: dict[int, str]) -> dict[str, Blocks]:
+    """The blocks of each chromosome, from rows of its number, start, end, offset and size."""
     table = table[np.lexsort((table[:, 1], table[:, 0]))]
     found = {}
     for part in np.split(table, np.flatnonzero(np.diff(table[:, 0])) + 1) if len(table) else []:

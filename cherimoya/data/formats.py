@@ -7,6 +7,7 @@ PEAKS = (
     "Peaks are loci: loci={path}. As signal give the bigWig, BAM or fragments that they were "
     "called from."
 )
+INSIST = "If each line is a fragment, set fragments.kind=fragments."
 READS = (
     "reads with a strand ({n} columns, as bedtools bamtobed and tagAlign write them), not "
     "fragments. To count the 5' end of each read, set fragments.kind=reads; if each line is a "
@@ -72,19 +73,20 @@ def _by_columns(lines: list[list[bytes]], kind: str) -> str | None:
         return "a bedGraph by its 4 columns. Turn it into a bigWig: bedGraphToBigWig"
     if peaks := _peaks(first):
         return f"peaks ({peaks}), not signal. {PEAKS}"
-    if kind == "reads":
+    if kind in ("reads", "fragments"):
         return None
     if n == 4 and len(lines) > 1 and all(b"peak" in line[-1].lower() for line in lines):
-        return f"peaks by the names in column 4, not signal. {PEAKS}"
+        return f"peaks by the names in column 4, not signal. {PEAKS} {INSIST}"
     if n == 5 and not _whole(first[4:5]):
-        return f"intervals with a score (BED5), not fragments. {PEAKS}"
-    if kind == "fragments" or n <= NAMED_COLUMNS:
+        return f"intervals with a score (BED5), not fragments. {PEAKS} {INSIST}"
+    if n <= NAMED_COLUMNS:
         return None
     if n == 12:
-        return "BED12, transcripts or spliced reads. For reads set fragments.kind=reads."
+        return f"BED12, transcripts or spliced reads. For reads set fragments.kind=reads. {INSIST}"
     if first[5] in (b"+", b"-"):
         return READS
-    return f"intervals with {{n}} columns, not fragments, which have 3 to {NAMED_COLUMNS}. {PEAKS}"
+    said = f"intervals with {{n}} columns, not fragments, which have 3 to {NAMED_COLUMNS}"
+    return f"{said}. {PEAKS} {INSIST}"
 
 
 def _peaks(columns: list[bytes]) -> str:

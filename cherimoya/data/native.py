@@ -45,7 +45,7 @@ class _Library:
     def __init__(self) -> None:
         paths = os.pathsep.join(path for path in sys.path if path)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cherimoya.data.native"],
+            [sys.executable, "-P", "-m", "cherimoya.data.native"],  # nothing of the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what is wrong is said here

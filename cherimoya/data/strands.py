@@ -19,7 +19,7 @@ LONG = (  # what plus and minus strands are called, anywhere in a name
 SHORT = (("f", "r"), ("p", "m"), ("fw", "rv"))  # only between other characters
 ACCESSION = re.compile(r"(gsm|[sed]rr|encff)[0-9a-z]+")  # differ between the files of a pair
 LOCI_COMPARED = 200
-BASES_COMPARED = 100  # with signal on them, below which nothing can be said
+BASES_COMPARED = 50  # with signal on them, below which nothing can be said
 ALIKE = 0.95  # correlation base by base of files that are no two strands
 
 Pair = tuple[str, str]

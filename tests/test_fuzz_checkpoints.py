@@ -1,0 +1,50 @@
+"""A checkpoint with any bytes changed is refused, or is the model that was saved."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from fuzzing import Outcomes, fuzz, mutated
+from hypothesis import given
+
+from cherimoya import Cherimoya
+from cherimoya.training.checkpoint import LAST, Checkpoints
+
+pytestmark = pytest.mark.slow
+
+
+def test_models(tmp_path: Path) -> None:
+    model = Cherimoya(n_filters=4, n_layers=1)
+    path, outcomes = tmp_path / "best.pt", Outcomes("model checkpoint")
+    model.save(path)
+
+    @fuzz()
+    @given(mutated(path.read_bytes(), 3))
+    def any_bytes(content: bytes) -> None:
+        path.write_bytes(content)
+        found = outcomes.of(Cherimoya.load, path)
+        if found is not None:
+            assert found.config == model.config
+            for name, value in model.state_dict().items():
+                assert torch.equal(found.state_dict()[name], value), name
+
+    any_bytes()
+    outcomes.report()
+
+
+def test_training_states(tmp_path: Path) -> None:
+    checkpoints, outcomes = Checkpoints(tmp_path), Outcomes("training state")
+    weights = torch.randn(100)
+    checkpoints.save_last({"step": {"model": weights}, "config": {"seed": 3}})
+
+    @fuzz()
+    @given(mutated((tmp_path / LAST).read_bytes(), 3))
+    def any_bytes(content: bytes) -> None:
+        (tmp_path / LAST).write_bytes(content)
+        found = outcomes.of(checkpoints.load_last, lambda _: None)
+        if found is not None:
+            assert found["config"] == {"seed": 3}
+            assert torch.equal(found["step"]["model"], weights)
+
+    any_bytes()
+    outcomes.report()

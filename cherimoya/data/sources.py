@@ -16,7 +16,7 @@ import numpy as np
 
 from cherimoya import progress
 from cherimoya.data.loci import N_CODE
-from cherimoya.errors import DataError
+from cherimoya.errors import DataError, printable
 from cherimoya.files import check_readable
 
 Say = Callable[[str], None]
@@ -190,7 +190,9 @@ def _upper(counts: Counter[int]) -> Counter[str]:
 def _fasta_name(header: bytes, known: Collection[str], path: Path) -> str:
     words = header.decode("utf-8", "replace").split()
     if not words or words[0] in known:
-        what = f"two sequences are named {words[0]}" if words else "a sequence has no name"
+        what = (
+            f"two sequences are named {printable(words[0])}" if words else "a sequence has no name"
+        )
         raise DataError(f"fasta={path}: {what}. Give each its own name after '>'.")
     return words[0]
 

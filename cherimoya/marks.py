@@ -103,6 +103,13 @@ def is_whole(folder: Path, say: Callable[[str], None]) -> bool:
     return False
 
 
+def set_aside(path: Path, say: Callable[[str], None]) -> None:
+    """Give a file that is not as it was written another name: it may be somebody's."""
+    kept = path.with_name(f"{path.name}.damaged")
+    os.replace(path, kept)
+    say(f"{path}: what was there is kept as {kept.name}")
+
+
 def not_as_written(mark: Mark | None) -> str:
     """Why what a mark stands for is not believed, in words."""
     if mark is None:

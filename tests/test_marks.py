@@ -132,18 +132,24 @@ def test_a_damaged_prepared_file_is_prepared_again(toy: Toy, damage) -> None:
                                  "checked")  # fmt: skip
 
 
-def test_a_file_that_is_another_ones_is_not_replaced(toy: Toy) -> None:
+def test_a_file_that_is_another_ones_is_kept(toy: Toy) -> None:
     """With a mark of what was there before it."""
     toy.bed("chrA\t1000\t1001", "chrB\t1500\t1501")
     other = toy.folder / "other.h5"
     toy.run(**VALUES, seed=1, output=str(other))
+    content = other.read_bytes()
     toy.run(**VALUES)
     output = toy.folder / "out.h5"
     other.replace(output)
-    content = output.read_bytes()
+    mark_of(other).replace(mark_of(output))
     with pytest.raises(CherimoyaError, match="made otherwise: seed was 1, now 0"):
         toy.run(**VALUES)
     assert output.read_bytes() == content
+    toy.run(**VALUES | {"overwrite": True})
+    output.write_bytes(content)  # the mark is of another one
+    toy.run(**VALUES)
+    assert f"{output}: what was there is kept as out.h5.damaged" in toy.said
+    assert (toy.folder / "out.h5.damaged").read_bytes() == content
 
 
 @pytest.mark.parametrize(

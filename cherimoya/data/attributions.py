@@ -11,9 +11,11 @@ import h5py
 import numpy as np
 
 from cherimoya.data.hdf5 import CREATE
+from cherimoya.data.hdf5_probe import check_finishes
 from cherimoya.data.loci import N_CODE
 from cherimoya.data.plain import as_text
 from cherimoya.errors import DataError, DiskError
+from cherimoya.marks import mark_of, not_as_written, read_mark
 
 FORMAT = "cherimoya-attributions"
 VERSION = 1
@@ -100,10 +102,22 @@ def _write_target(file: h5py.File, name: str, values: np.ndarray, sequence: np.n
 
 
 def read_attributions(path: str | Path) -> Attributions:
-    """What cherimoya-attribute wrote to `path`. Raises DataError for other or damaged files."""
+    """What cherimoya-attribute wrote to `path`. Raises DataError for other or damaged files.
+
+    One with a mark beside it is opened only if it is as it was written, and another one only if
+    HDF5, which damage can hang, gets through it.
+    """
     path = Path(path)
+    mark = read_mark(mark_of(path))
+    if path.is_file() and mark is not None and mark.damaged():
+        raise DataError(
+            f"{path}: {not_as_written(mark)}. Copy it again, or attribute again with "
+            "overwrite=true."
+        )
     if not path.is_file() or not h5py.is_hdf5(path):
         raise DataError(f"{path}: no file of attributions. Make one with cherimoya-attribute.")
+    if mark is None:
+        check_finishes(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
             if file.attrs.get("format") != FORMAT:

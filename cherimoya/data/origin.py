@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +69,13 @@ def check_unchanged(output: Path, config: PrepareConfig) -> str | None:
     Raises DataError, saying what differs, where it was made of other things.
     """
     fix = "Choose another name, or set overwrite=true to prepare it again."
-    now, before = _facts(provenance(config)), None
-    with suppress(DataError, KeyError, TypeError, AttributeError):
+    now, mark = _facts(provenance(config)), read_mark(mark_of(output))
+    if mark is not None and mark.facts["made"] == now and mark.damaged():
+        return not_as_written(mark)  # before it is opened: HDF5 may hang over a damaged file
+    try:
         before = _facts(hdf5.read_header(output).provenance)
-    mark = read_mark(mark_of(output))
-    if mark is not None and mark.damaged() and mark.facts["made"] == now and before in (None, now):
-        return not_as_written(mark)
-    if before is None:
-        raise DataError(f"output={output}: exists already, made by something else. {fix}")
+    except (DataError, KeyError, TypeError, AttributeError):
+        raise DataError(f"output={output}: exists already, made by something else. {fix}") from None
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         said = "; ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed)

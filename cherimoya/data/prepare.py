@@ -20,7 +20,7 @@ from cherimoya.data.places import Places, apart, joined, overlapping
 from cherimoya.data.sources import Say
 from cherimoya.data.track import stem
 from cherimoya.errors import DataError
-from cherimoya.marks import mark_of
+from cherimoya.marks import mark_of, set_aside
 
 OUTLIER_PERCENTILE = 99
 GC_BINS = 50  # of the histogram that is recorded
@@ -48,6 +48,7 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
                 say(f"{mark_of(output)} is missing: whether the file is whole cannot be checked")
             return output
         say(f"{output}: {damage}, so it is prepared again")
+        set_aside(output, say)
     begun_with = origin.begun_with(config)
     try:
         with (

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from cherimoya.data.origin import check_output
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.extras import needed
 from cherimoya.files import owned
-from cherimoya.marks import mark_of, not_as_written, read_mark, write_mark
+from cherimoya.marks import mark_of, not_as_written, read_mark, set_aside, write_mark
 from cherimoya.network import Cherimoya
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig", "modisco",
@@ -119,11 +120,12 @@ def _is_done(output: Path, config: AttributeConfig, settings: dict[str, Any]) ->
     """Whether `output` holds these attributions and is as it was written, so that what is to be
     beside it can be made. Raises DataError where it holds others, or nothing is missing."""
     mark = read_mark(mark_of(output))
-    there: dict[str, Any] | None
-    try:
-        there = read_attributions(output).settings
-    except DataError:
-        there = None if mark is None else mark.facts["settings"]
+    there: Any = None
+    if mark is not None:
+        there = mark.facts["settings"]
+    else:
+        with suppress(DataError):  # of somebody else
+            there = read_attributions(output).settings
     if there != json.loads(json.dumps(settings)):
         check_new(output, overwrite=False)
     folders = [folder_of(output, target) for target in settings["targets"] if config.modisco]
@@ -132,6 +134,7 @@ def _is_done(output: Path, config: AttributeConfig, settings: dict[str, Any]) ->
             raise DataError(f"{folder}: exists already. Remove it, or set overwrite=true.")
     if mark is not None and mark.damaged():
         progress.say(f"{output}: {not_as_written(mark)}, so it is made again")
+        set_aside(output, progress.say)
         return False
     if not folders and all(track_path(output, name).exists() for name in settings["targets"]):
         check_new(output, overwrite=False)

@@ -77,7 +77,7 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
         files["motif_file"] = [config.motif_file]
     origin = provenance(files)
     settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
-    settings["sources"] = origin["sources"]
+    settings |= {"sources": origin["sources"], "input": found.codes.shape[1]}
     before = predict(torch.from_numpy(background))
     compared = None
     if rival is not None:

@@ -83,7 +83,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
     }
     origin = provenance(files)
     settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
-    settings["sources"] = origin["sources"]
+    settings |= {"sources": origin["sources"], "input": length}
     with genome_on_disk(config.fasta) as genome:
         found = renamed(asked_for, genome, config.chrom_alias, config.variants)
         status = check_variants(found, genome, length, config.variants)

@@ -74,7 +74,9 @@ def _annotated(source: Path, effects: Effects) -> Iterator[str]:
         if line.startswith("#CHROM"):
             yield from _declared(effects)
             yield "\t".join([*cells, *HEADER[len(cells) :]])
-        elif line.startswith("#") or not line.strip():
+        elif not line.strip():
+            continue  # which a VCF does not have
+        elif line.startswith("#"):
             if not OURS_BEFORE.match(line):
                 yield line
         else:

@@ -129,8 +129,8 @@ def test_fragments_give_the_cuts_of_the_bigwig(shared: Path) -> None:
     if not folder.is_dir():
         pytest.skip(f"real data are not at {folder}")
     tn5 = {"kind": "auto", "shift_plus": 4, "shift_minus": -5, "counts": False}
-    config = configure(fasta="-", loci="-", signal=[files], output="-", fragments=tn5)
-    with open_tracks(config.signal, "signal", config) as ((cuts, bigwig),):
+    config = configure(fasta="-", loci="-", signal=[[f] for f in files], output="-", fragments=tn5)
+    with open_tracks(config.signal, "signal", config) as ((cuts,), (bigwig,)):
         assert set(cuts.lengths) == set(bigwig.lengths)
         for chrom in ("chrI", "chrXVI", "chrM"):
             length = bigwig.lengths[chrom]

@@ -19,7 +19,14 @@ from cherimoya.errors import DataError
 from cherimoya.marks import mark_of, not_as_written, read_mark, write_mark
 
 FILES = ("fasta", "loci", "exclude", "signal", "control")  # named in full by `sources`
-FREE = ("output", "overwrite", "check", "plots", "processes")  # that do not change the loci
+FREE = (
+    "are_strands",
+    "output",
+    "overwrite",
+    "check",
+    "plots",
+    "processes",
+)  # that do not change the loci
 
 
 def provenance(config: PrepareConfig) -> dict[str, Any]:

@@ -159,7 +159,8 @@ def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
     output.unlink(missing_ok=True)
     command = [sys.executable, "-c", "from cherimoya.cli_apps import prepare; prepare()"]
     command += [f"fasta={folder}/genome.fa", f"loci={folder}/peaks.bed", f"output={output}"]
-    command += [f"signal=[{signal}]", f"processes={processes}", "bam.stranded=true", "plots=false"]
+    command += [f"signal=[{signal}]", f"processes={processes}", "plots=false"]
+    command += ["bam.stranded=true"] * ("reads.bam" in signal)
     began, peak, own = time.monotonic(), 0.0, 0.0
     used: dict[int, float] = {}  # by process, and by -1 the first process's main thread
     reached, before = dict[str, float](), 0.0

@@ -163,3 +163,14 @@ def test_an_index_over_which_the_library_aborts_is_not_read(toy: Toy) -> None:
     assert counted(path) == [{100: 1, 214: 1}]
     code = f"import pysam; pysam.AlignmentFile({str(path)!r})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode < 0
+
+
+def test_a_disk_without_links_is_said(toy: Toy, monkeypatch) -> None:
+    toy.bed("chrA\t95\t106")
+    path = bam(toy, ("chrA", 100, 0, 9))
+
+    def none(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", none)
+    refused(toy, "reads.bam cannot be read by way of .*Choose an output on", signal=[[str(path)]])

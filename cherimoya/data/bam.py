@@ -95,8 +95,7 @@ def opened(
 
 
 def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) -> Reads:
-    (spool / LINK).unlink(missing_ok=True)
-    (spool / LINK).symlink_to(path.absolute())
+    _link(path, spool / LINK)
     try:
         lengths = call(_lengths, path, spool)
         if not lengths:
@@ -117,6 +116,18 @@ def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) ->
     if older := _older_index(path):
         tell(f"{older.name} is older than {path.name}: not used, the BAM was indexed afresh")
     return Reads(path, spool, lengths, config)
+
+
+def _link(path: Path, link: Path) -> None:
+    """Make the file at `path` known as `link`. Raises DataError where the disk allows no links."""
+    link.unlink(missing_ok=True)
+    try:
+        link.symlink_to(path.absolute())
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read by way of {link.parent}, which allows no links "
+            f"({error.strerror}). Choose an output on another disk, or make a bigWig of the reads."
+        ) from None
 
 
 def _older_index(path: Path) -> Path | None:

@@ -69,8 +69,8 @@ def _by_columns(lines: list[list[bytes]], kind: str) -> str | None:
         return f"an annotation (GFF or GTF), not signal. {INTERVALS}"
     if n >= 6 and _whole(first[4:6]) and not _number(first[3]):
         return BEDPE
-    if n == 4 and _number(first[3]):
-        return "a bedGraph by its 4 columns. Turn it into a bigWig: bedGraphToBigWig"
+    if n == 4 and _number(first[3]) and kind != "fragments":
+        return f"a bedGraph by its 4 columns. Turn it into a bigWig: bedGraphToBigWig. {INSIST}"
     if peaks := _peaks(first):
         return f"peaks ({peaks}), not signal. {PEAKS}"
     if kind in ("reads", "fragments"):

@@ -108,7 +108,7 @@ def read_block(
     end = numbers[:, 1].astype(np.int64) if kind == BEDGRAPH else start + span
     if (start >= end).any() or (start[1:] < end[:-1]).any():
         raise DamageError("values of a block overlap, or are of no base")
-    if start[0] < first or end[-1] > last:
+    if not contents.compressed and (start[0] < first or end[-1] > last):
         raise DamageError("values of a block lie outside of it")
     return chrom, start, end, values
 

@@ -113,6 +113,13 @@ def test_uninformative_columns_keep_what_is_there(meme):
     assert set(drawn[:, 3]) == {0, 3}
 
 
+def test_a_motif_without_a_base_is_said(meme, capsys):
+    path = meme(f"{HEAD}MOTIF flat\nletter-probability matrix:\n.25 .25 .25 .25\n")
+    (motif,) = read_motifs([], str(path))
+    assert motif.letters == "N"
+    assert capsys.readouterr().out == "of flat no column names a base: they change nothing\n"
+
+
 ONE = "MOTIF A\nletter-probability matrix: w= 1\n1 0 0 0\n"
 
 

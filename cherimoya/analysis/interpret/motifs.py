@@ -8,6 +8,7 @@ import numpy as np
 
 from cherimoya.data.meme import read_meme
 from cherimoya.errors import ConfigError
+from cherimoya.progress import say
 
 IUPAC = {
     "A": "A", "C": "C", "G": "G", "T": "T", "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT",
@@ -51,6 +52,9 @@ def read_motifs(named: Sequence[str], file: str | None) -> list[Motif]:
                 "each a name: motifs=[a:ACGT]."
             )
         known[motif.name] = source
+    empty = [motif.name for motif, _ in sources if set(motif.letters) == {"N"}]
+    if empty:
+        say(f"of {', '.join(empty)} no column names a base: they change nothing")
     return [motif for motif, _ in sources]
 
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from cherimoya.errors import DataError, InUse
 
+LOCK = ".lock"  # of a run's folder
 LOOK_SECONDS = 0.1  # between two tries to own a folder
 
 
@@ -60,7 +61,7 @@ def jsonable(value: Any) -> Any:
 @contextmanager
 def locked(folder: Path, patience: float = 0) -> Iterator[None]:
     """Own the run folder; raises InUse if another process does, and still after `patience` s."""
-    with open(folder / ".lock", "a+") as lock:
+    with open(folder / LOCK, "a+") as lock:
         end = time.monotonic() + patience
         while not _taken(lock):
             if time.monotonic() >= end:

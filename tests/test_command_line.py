@@ -316,15 +316,29 @@ def test_a_folder_that_may_not_be_written(tmp_path, train_arguments, words):
     fails(done, "cannot be written", "hydra.run.dir=<folder>")
 
 
-def test_a_typo_leaves_no_folder(cherimoya_train, train_arguments, tmp_path):
-    for word in (
-        "data.path=absent.h5", "data.test_chroms=[sim7]", "loss.count_weight=2",
-        "data.in_window=900",
-    ):  # fmt: skip
-        done = cherimoya_train(*train_arguments, word)
-        fails(done)
-        assert not done.stdout, word
-        assert list(tmp_path.iterdir()) == [], word
+@pytest.mark.parametrize("word", [
+    "data.path=absent.h5", "data.test_chroms=[sim7]", "loss.count_weight=2", "data.in_window=900",
+    *(pytest.param(word, marks=pytest.mark.slow) for word in (
+        "trainer.batch_size=4000", "model.signal_groups=[1]", "trainer.device=cuda",
+        "model.trimming=3")),
+])  # fmt: skip
+def test_a_typo_leaves_no_folder(cherimoya_train, train_arguments, tmp_path, word):
+    done = cherimoya_train(*train_arguments, word)
+    fails(done)
+    assert not done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_else_is_in_the_folder_of_a_run_that_cannot_be_stays(
+    cherimoya_train, train_arguments, tmp_path
+):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "notes.txt").write_text("mine")
+    done = cherimoya_train(*train_arguments, "trainer.batch_size=4000", "hydra.run.dir=r")
+    fails(done, "only full batches")
+    assert "report" not in done.stdout
+    assert [path.name for path in (tmp_path / "r").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.slow

@@ -18,15 +18,16 @@ from cherimoya.analysis.machine import (
 )
 from cherimoya.analysis.pruned import conclude_pruned
 from cherimoya.analysis.report.pages import offer_report
-from cherimoya.analysis.run_folder import begin_run, note_moved_data
+from cherimoya.analysis.run_folder import begin_run, forget_run, note_moved_data
 from cherimoya.changes import Changes
 from cherimoya.config import DataConfig, TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
 from cherimoya.data.feed import Resident, Source, place
-from cherimoya.errors import ConfigError, Interrupted, LocalError
+from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
 from cherimoya.files import locked
 from cherimoya.network import Cherimoya, build_model
+from cherimoya.sweeps import MEMBER
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.interrupt import StopRequest, stop_request
 from cherimoya.training.precision import choose_precision
@@ -99,9 +100,9 @@ def run_in_parts(
                 record.enter_context(locked(folder))
                 if config.trainer.resume is None:
                     begin_run(folder, config, changes)
-                if config.trainer.plots:
-                    record.enter_context(_reported(folder))
-                log = record.enter_context(RunLog(folder, config.logger))
+                log = RunLog(folder, config.logger)
+                record.enter_context(_left_behind(config, log))
+                record.enter_context(log)
                 log.check_wandb()
             trainer, origin = yield from _train(config, folder, device, processes, log, around)
         if log and trainer.state.stopped:
@@ -154,6 +155,11 @@ def _train(
         say(banner(config, folder, facts, step, dataset))
     if saved:
         say(f"resumed after {trainer.state.step:,} steps, in epoch {trainer.state.epoch}")
+    if log:  # from here on it is a run that has begun
+        log.progress(
+            epoch=trainer.state.epoch, epochs=settings.max_epochs,
+            train_seconds=trainer.state.seconds, ms_per_step=None,
+        )  # fmt: skip
     try:
         with nullcontext(around.stop) if around.stop else stop_request() as stop:
             yield from trainer.train(stop)
@@ -169,16 +175,25 @@ def _train(
 
 
 @contextmanager
-def _reported(folder: Path) -> Iterator[None]:
-    """Leave the page of a run that is done or has failed; one that was stopped goes on some day."""
+def _left_behind(config: TrainConfig, log: RunLog) -> Iterator[None]:
+    """Leave the page of a run that is done or has failed; one that was stopped goes on some day.
+
+    Of a new run that could not begin, for a reason that the user can mend, nothing is left, unless
+    it is one of a sweep, which tells of it.
+    """
     try:
         yield
     except (Interrupted, KeyboardInterrupt):
         raise
-    except BaseException:
-        offer_report(folder)
+    except BaseException as error:
+        new = config.trainer.resume is None and not (log.folder / MEMBER).is_file()
+        if new and not log.begun and isinstance(error, CherimoyaError):
+            forget_run(log.folder)
+        elif config.trainer.plots:
+            offer_report(log.folder)
         raise
-    offer_report(folder)
+    if config.trainer.plots:
+        offer_report(log.folder)
 
 
 def _say_nothing(message: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from cherimoya import progress, sweeps
+from cherimoya import progress, status, sweeps
 from cherimoya.analysis.per_locus import (
     EXAMPLES,
     SCORED_LOCI,
@@ -18,10 +19,10 @@ from cherimoya.analysis.per_locus import (
     read_examples,
     read_scored_loci,
 )
-from cherimoya.changes import Changes, command, read_changes, write_changes
+from cherimoya.changes import CHANGED, Changes, command, read_changes, write_changes
 from cherimoya.config import TrainConfig, to_dict
 from cherimoya.errors import ConfigError
-from cherimoya.files import appearing
+from cherimoya.files import LOCK, appearing
 from cherimoya.status import total_seconds
 
 CONFIG, ROWS = "config.yaml", "metrics.jsonl"
@@ -109,6 +110,14 @@ def begin_run(folder: Path, config: TrainConfig, made: Changes | None) -> None:
     write_config(folder, to_dict(config))
     if made:
         write_changes(folder, made)
+
+
+def forget_run(folder: Path) -> None:
+    """Remove what a run wrote into `folder` that could not begin; anything else there stays."""
+    for name in (CONFIG, CHANGED, status.NAME, ROWS, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or not empty
+        (folder / "checkpoints").rmdir()
 
 
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:

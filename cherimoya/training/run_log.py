@@ -27,6 +27,7 @@ class RunLog:
 
     def __init__(self, folder: Path, config: LoggerConfig) -> None:
         self.folder = folder
+        self.begun = False  # whether it has come to its training
         self.outcome = "done"  # of a run that ends by itself: done, or pruned
         self._config = config
         self._mode, self._why = "none", ""
@@ -133,6 +134,7 @@ class RunLog:
 
     def progress(self, **values: Any) -> None:
         """Say in status.json how far the run is; it stays there when the run ends."""
+        self.begun = True
         self._progress = jsonable(values)
         self._write_status("running")
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_hdf5 import KEYS, make_loci, plain_file
 from test_prepare_errors import refused
 from test_tracks import BAM, bam
 from toy import Toy
 
-from cherimoya.data import loci
+from cherimoya.data import hdf5, loci
 from cherimoya.data.strands import strands_of
 from cherimoya.errors import DataError
 
@@ -103,3 +104,11 @@ def test_the_table_says_which_file_is_which_strand(toy: Toy) -> None:
         ["signal", "2", "plus", "plus", "plus.bw"],
         ["control", "1", "both", "plus", "plus.bw"],
     ]
+
+
+def test_three_tracks_of_a_plain_file_are_refused(tmp_path: Path) -> None:
+    path = plain_file(tmp_path / "plain.h5", y=make_loci().signal)
+    with pytest.raises(
+        DataError, match=r"signal_groups=\[3\] .*tracks of a plain file are one group"
+    ):
+        hdf5.read(path, keys=KEYS)

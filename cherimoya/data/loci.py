@@ -142,8 +142,9 @@ def check_groups(groups: list[int], names: list[str], tracks: int, key: str, whe
     if max(groups, default=0) > 2:
         raise DataError(
             f"{where}: {key}={groups} has a group of {max(groups)} tracks. A group is one "
-            "track, or the two strands of one sample, which a reverse complement exchanges: give "
-            "each sample a group of its own."
+            "track, or the two strands of one sample, which a reverse complement exchanges. All "
+            "tracks of a plain file are one group: give each sample a group of its own with "
+            "cherimoya-prepare, 'signal=[[a.bw],[b.bw]]', or a file of its own."
         )
     if len(names) != tracks:
         raise DataError(f"{where}: {len(names)} track names {names} for {tracks} tracks.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya import progress
+from cherimoya.changes import hydra_value
 from cherimoya.config_prepare import PrepareConfig
 from cherimoya.data import bam, bigwig, fragments
 from cherimoya.data.aliases import Aliases, check_names, named
@@ -77,7 +78,9 @@ def check_used(config: PrepareConfig, asked: Mapping[str, Any]) -> None:
     }
     kinds = {kind_of(path, key, config.fragments.kind) for path, key in paths.items()}
     for prefix, kind in (("bam.", bam.KIND), ("fragments.", fragments.KIND)):
-        idle = [f"{key}={value}" for key, value in asked.items() if key.startswith(prefix)]
+        idle = [
+            f"{key}={hydra_value(value)}" for key, value in asked.items() if key.startswith(prefix)
+        ]
         if idle and kind not in kinds:
             raise ConfigError(
                 f"{', '.join(idle)}: does nothing, as no file of signal or control is "

@@ -1,6 +1,7 @@
 """What cherimoya-prepare says where a file may not be read, or nothing can be done."""
 
 import gzip
+import json
 import os
 import re
 import shutil
@@ -33,24 +34,48 @@ def as_others(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("key", INPUTS)
-def test_inputs_that_may_not_be_read(toy: Toy, key: str) -> None:
+EACH_IN_TURN = f"""
+import json, pathlib, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from toy import SMALL, configure
+from cherimoya.data.inspection import inspect
+from cherimoya.data.prepare import prepare
+from cherimoya.errors import DataError
+given = json.loads(sys.argv[1])
+for key, value in given.items():
+    path = pathlib.Path(value if isinstance(value, str) else value[0][0])
+    path.chmod(0)
+    for work in (prepare, inspect):
+        try:
+            work(configure(**given, **SMALL, output="o.h5"), lambda _: None)
+        except DataError as error:
+            print(error)
+    path.chmod(0o644)
+"""
+
+
+def test_inputs_that_may_not_be_read(toy: Toy) -> None:
     toy.bed("chrA\t95\t106")
     toy.bed("chrB\t5\t6", name="exclude.bed")
     toy.write("names.tsv", "chrA\tA\n")
     bam(toy, ("chrA", 100, 0, 9))
-    path = toy.folder / INPUTS[key]
-    path.chmod(0)
+    given = {key: str(toy.folder / name) for key, name in INPUTS.items()}
+    given |= {key: [[given[key]]] for key in ("signal", "control")}
     before = sorted(toy.folder.iterdir())
+    done = as_others(sys.executable, "-c", EACH_IN_TURN, json.dumps(given), folder=toy.folder)
+    assert done.stdout.splitlines() == [
+        f"{key}={toy.folder / name} may not be read: ask its owner (chmod)"
+        for key, name in INPUTS.items()
+        for _ in ("prepared", "looked at")
+    ], done.stderr
+    assert sorted(toy.folder.iterdir()) == before
+    (toy.folder / "toy.fa").chmod(0)
     code = "from cherimoya.cli_apps import prepare; prepare()"
-    arguments = [f"{k}={v}" for k, v in INPUTS.items() if k not in ("signal", "control")]
-    arguments += ["signal=[[plus.bw]]", "control=[[reads.bam]]", "output=o.h5"]
-    for extra in ((), ("check=true",))[: 1 + (key == "fasta")]:
-        done = as_others(sys.executable, "-c", code, *arguments, *extra, folder=toy.folder)
-        said = done.stdout + done.stderr
-        assert f"error: {key}={INPUTS[key]} may not be read: ask its owner (chmod)" in said
-        assert done.returncode == 1
-        assert sorted(toy.folder.iterdir()) == before
+    arguments = ["fasta=toy.fa", "loci=loci.bed", "signal=[[plus.bw]]", "output=o.h5"]
+    done = as_others(sys.executable, "-c", code, *arguments, folder=toy.folder)
+    assert "error: fasta=toy.fa may not be read: ask its" in done.stdout + done.stderr
+    assert done.returncode == 1
+    assert sorted(toy.folder.iterdir()) == before
 
 
 def test_a_prepared_file_that_may_not_be_read(toy: Toy) -> None:

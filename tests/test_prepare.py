@@ -315,7 +315,9 @@ def test_a_genome_without_room_for_background(toy: Toy) -> None:
     toy.bed(*(f"chrC\t{at}\t{at + 80}" for at in range(0, 2000, 80)))
     loci = toy.run(background_ratio=1.0)
     assert loci.label.all()
-    assert any("background: none of" in line and "min_distance" in line for line in toy.said)
+    (said,) = (line for line in toy.said if "background: none of" in line)
+    assert "What makes room: a smaller out_window, a smaller in_window or max_jitter" in said
+    assert "min_distance" not in said  # which is 0
 
 
 def test_background_is_held_to_the_outlier_cut_off(toy: Toy) -> None:

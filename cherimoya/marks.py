@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cherimoya.errors import DataError
 from cherimoya.files import write_json
 
 FILES, DIGEST = "files", "sha256"
@@ -48,6 +49,20 @@ def measured(path: Path, end: int | None = None) -> Size | None:
     except FileNotFoundError:
         return None
     return {"size": size, DIGEST: digest.hexdigest()}
+
+
+def checked_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex. Raises DataError where the mark beside it is of other bytes."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    mark = read_mark(mark_of(path))
+    if mark is not None and mark.files.get(path.name, {}).get(DIGEST, digest) != digest:
+        raise DataError(
+            f"{path}: cut short or changed since it was written, as {mark_of(path).name} beside it "
+            f"says. Make it again, or copy both again; if the change is meant, remove "
+            f"{mark_of(path)}."
+        )
+    return digest
 
 
 def write_mark(path: Path, facts: Mapping[str, Any], files: Iterable[Path]) -> Path:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from interpreted import configured, save_model
@@ -13,6 +14,7 @@ from toy import Toy
 from cherimoya.analysis.interpret import attribute as attribute_app
 from cherimoya.analysis.interpret.journal import Journal, journal_path
 from cherimoya.config_interpret import AttributeConfig
+from cherimoya.data import hdf5
 from cherimoya.data.attributions import read_attributions
 from cherimoya.data.inspection import inspect
 from cherimoya.errors import CherimoyaError
@@ -130,6 +132,26 @@ def test_a_damaged_prepared_file_is_prepared_again(toy: Toy, damage) -> None:
     toy.run(**VALUES)
     assert toy.said[-1].endswith("out.h5.done.json is missing: whether the file is whole cannot be "
                                  "checked")  # fmt: skip
+
+
+def test_a_changed_prepared_file_is_not_asked_about(toy: Toy) -> None:
+    toy.bed("chrA\t1000\t1001", "chrB\t1500\t1501")
+    toy.run(**VALUES | {"in_window": 160, "out_window": 60})
+    output = toy.folder / "out.h5"
+    save_model(toy.folder / "a.pt")
+    given = {"checkpoint": [str(toy.folder / "a.pt")], "data__path": str(output), "logos": 0,
+             "method": "gradient", "output": str(toy.folder / "a.h5")}  # fmt: skip
+    config = configured("attribute", AttributeConfig, **given)
+    assert len(hdf5.fingerprint(output)) == 16
+    with h5py.File(output, "r+") as file:
+        file.attrs["genome"] = "TOY"
+    changed = r"out\.h5: cut short or changed since it was written, as out\.h5\.done\.json beside"
+    with pytest.raises(CherimoyaError, match=changed):
+        attribute_app.attribute(config)
+    with pytest.raises(CherimoyaError, match=changed):
+        hdf5.fingerprint(output)
+    mark_of(output).unlink()
+    attribute_app.attribute(config)
 
 
 def test_a_file_that_is_another_ones_is_kept(toy: Toy) -> None:

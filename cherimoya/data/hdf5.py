@@ -1,6 +1,5 @@
 """The HDF5 file of loci: its format, an atomic writer and a validated reader."""
 
-import hashlib
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from cherimoya.data.loci import Loci, check, crop
 from cherimoya.data.splits import select_splits
 from cherimoya.errors import CherimoyaError, DataError, DiskError, printable
 from cherimoya.files import check_readable
+from cherimoya.marks import checked_digest
 
 __all__ = [
     "FORMAT",
@@ -156,9 +156,11 @@ def read(path: str | Path, rows: np.ndarray | None = None, keys: KeysConfig | No
 
 
 def fingerprint(path: str | Path) -> str:
-    """The first 16 hex digits of the SHA-256 of the file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    """The first 16 hex digits of the SHA-256 of the file's bytes.
+
+    Raises DataError where the mark that its preparation left beside it is of other bytes.
+    """
+    return checked_digest(Path(path))[:16]
 
 
 def _write_attributes(file: h5py.File, described: Mapping[str, Any]) -> None:

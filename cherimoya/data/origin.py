@@ -1,6 +1,5 @@
 """What a prepared file was made from, and whether that is still the same."""
 
-import hashlib
 import json
 import os
 import shlex
@@ -16,7 +15,7 @@ from cherimoya.data import hdf5
 from cherimoya.data.aliases import table_of
 from cherimoya.data.sources import check_exists
 from cherimoya.errors import DataError
-from cherimoya.marks import mark_of, not_as_written, read_mark, write_mark
+from cherimoya.marks import checked_digest, mark_of, not_as_written, read_mark, write_mark
 
 FILES = ("fasta", "loci", "exclude", "signal", "control")  # named in full by `sources`
 FREE = (
@@ -120,6 +119,5 @@ def _files(config: PrepareConfig) -> list[tuple[str, str | Path]]:
 
 def _described(key: str, path: Path) -> dict[str, Any]:
     check_exists(path, key)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"key": key, "name": path.name, "size": path.stat().st_size, "sha256": digest}
+    size = path.stat().st_size
+    return {"key": key, "name": path.name, "size": size, "sha256": checked_digest(path)}

@@ -5,6 +5,7 @@ stop it. So a helper process touches first what a reader will touch: links, attr
 every dataset, and small datasets whole. What it cannot finish is not read here.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -16,7 +17,7 @@ from typing import Any
 
 from cherimoya.errors import DataError
 
-SECONDS = 10.0  # for a file, its start included
+SECONDS = 60.0  # for a file, its start included, which a busy machine may take long for
 BYTES_A_SECOND = 50e6  # and more for a large one, which may lie far away
 SMALL = 1 << 20  # bytes of a dataset that is read whole
 MEMORY = 8 << 30  # bytes that the helper may ask for
@@ -37,11 +38,12 @@ def check_finishes(path: Path) -> None:
 class _Helper:
     """The other process, started when it is needed, and again after a file that it did not survive.
 
-    It ends with this one, when its input does.
+    It ends with this one, or when its input does.
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.end)
 
     def finishes(self, path: Path, limit: float) -> bool:
         """Whether it came through the file, alive and in time (s)."""
@@ -59,9 +61,15 @@ class _Helper:
             answered, _, _ = select.select([process.stdout], [], [], limit)
             if answered and process.stdout.readline() == DONE:
                 return True
-        process.kill()
-        process.wait()
+        self.end()
         return False
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
 
 @cache

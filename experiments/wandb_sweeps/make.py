@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from cherimoya.changes import flat
 from cherimoya.cli import conf_dir
 from cherimoya.cli_search import settings_of, space_of
-from cherimoya.cli_sweep import flat
 from cherimoya.search import Choices, Numbers
 
 OVERRIDE = "override /"

@@ -46,7 +46,12 @@ PLACES = st.one_of(
 )
 NAMES = lines([b"chrA", b"chrB", b"chrC"], [b"A", b"B", b"one", b"C"])
 INTERVALS = {
-    "auto": lines(CHROMS, FROM, TO, [b"AC", b"GT"]),
+    "auto": st.one_of(
+        lines(CHROMS, FROM, TO, [b"AC", b"GT"]),
+        lines(CHROMS, FROM, TO, [b"1.5", b"2"]),  # bedGraph
+        lines(CHROMS, FROM, TO, CHROMS, FROM, TO, [b"p"], ONES, [b"+", b"-"], [b"+", b"-"]),
+        PLACES,
+    ),
     "fragments": lines(CHROMS, FROM, TO, [b"AC", b"GT"], ONES),
     "reads": lines(CHROMS, FROM, TO, [b"r/1"], ONES, [b"+", b"-"]),
 }

@@ -52,6 +52,8 @@ class Job:
         except Exception as raised:
             _remove_empty(folder)
             found = self.in_words(raised) or raised
+            if found is not raised:
+                found.__cause__ = raised  # which status.json tells of
             if isinstance(found, CherimoyaError):
                 complain(found)
             else:

@@ -73,7 +73,9 @@ def test_a_killed_sweep_ends_like_an_undisturbed_one(cherimoya_train, train_argu
     assert whole.stdout.count("FAILED") == whole.stdout.count(f"FAILED  {fails}: ") == 1
     table = last_table(whole.stdout)
     assert len(re.findall("  done  ", table)) == 8
-    assert "FileExistsError" in states(tmp_path / "whole")[fails]["traceback"]
+    failed = states(tmp_path / "whole")[fails]
+    assert "cannot be written (Not a directory)" in failed["error"]
+    assert "NotADirectoryError" in failed["traceback"]
 
     command = [*TRAIN, *arguments, "hydra.sweep.dir=grid"]
     starts = kill_and_kill_again(command, tmp_path, kills=6)

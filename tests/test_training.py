@@ -12,12 +12,14 @@ import pytest
 import torch
 from conftest import clean_environment
 from matplotlib import image
+from test_changes import made_of
 from test_house import composed
 
 from cherimoya import Cherimoya
 from cherimoya.analysis.run import run
+from cherimoya.analysis.run_folder import begin_run
 from cherimoya.config import TrainConfig, resolve
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.files import locked
 from cherimoya.training.checkpoint import LAST, PREVIOUS, Checkpoints
 from cherimoya.training.trainer import Trainer
@@ -258,6 +260,16 @@ def test_what_a_run_left_before_it_saved_anything_is_replaced(
     assert cherimoya_train(*train_arguments, "seed=1", "hydra.run.dir=run").returncode == 0
     assert "seed: 1" in (tmp_path / "run" / "config.yaml").read_text()
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_what_a_killed_process_was_about_to_save_is_no_other_run(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".last.pt.new.1395.tmp").touch()
+    begin_run(tmp_path, made_of([]).config, None)
+    assert (tmp_path / "config.yaml").is_file()
+    (tmp_path / "checkpoints" / "last.pt.new").touch()
+    with pytest.raises(ConfigError, match="holds another run"):
+        begin_run(tmp_path, made_of([]).config, None)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(

@@ -97,7 +97,8 @@ def begin_run(folder: Path, config: TrainConfig, made: Changes | None) -> None:
     there is more of another run.
     """
     rows = folder / ROWS
-    held = [p for p in (*folder.glob("checkpoints/*.pt*"), folder / "summary.json") if p.is_file()]
+    saved = [p for p in folder.glob("checkpoints/*.pt*") if not p.name.startswith(".")]  # whole
+    held = [p for p in (*saved, folder / "summary.json") if p.is_file()]
     if rows.is_file() and rows.stat().st_size:
         held.append(rows)
     if held:

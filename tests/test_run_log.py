@@ -220,20 +220,25 @@ def test_several_runs_at_once_do_not_close_each_other(tmp_path):
 KILLED = """
 import os, sys, time
 from pathlib import Path
+from cherimoya.training import wandb_run
 from test_run_log import offline, row
+wandb_run.FLUSH_SECONDS = float(sys.argv[3])
 with offline(Path(sys.argv[1])) as log:
     for epoch, (loss, r) in enumerate([(3.0, 0.1), (1.0, 0.3)]):
         log.row(row(epoch, loss, r))
     print(log.wandb_id, flush=True)
+    while not any(f.stat().st_size for f in Path(sys.argv[1]).glob("wandb/*/*.wandb")):
+        time.sleep(0.1)
     time.sleep(float(sys.argv[2]))
     os.kill(os.getpid(), 9)
 """
 
 
-def killed(folder, seconds: float) -> str:
-    """Log two rows and be killed after `seconds`; returns the id of the W&B run."""
+def killed(folder, seconds: float, flush: float = FLUSH_SECONDS) -> str:
+    """Log two rows, which W&B writes after `flush` seconds, and be killed after `seconds`; returns
+    the id of the W&B run."""
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder), str(seconds)],
+        [sys.executable, "-c", KILLED, str(folder), str(seconds), str(flush)],
         cwd=Path(__file__).parent, capture_output=True, text=True, env=clean_environment(),
     )  # fmt: skip
     assert done.returncode == -9, done.stderr
@@ -281,7 +286,7 @@ def test_rows_that_wandb_did_not_write_are_sent_on_resuming_and_no_row_twice(tmp
 
 
 def test_what_was_killed_at_once_is_in_nobodys_way(tmp_path):
-    wandb_id = killed(tmp_path, seconds=0)
+    wandb_id = killed(tmp_path, seconds=0, flush=3600)  # on a busy machine 0 s may be over 1 s
     assert [f.stat().st_size for f in tmp_path.glob("wandb/offline-run-*/*.wandb")] == [7]
     with offline(tmp_path, wandb_id) as log:
         log.row(row(2, 2.0, 0.2))

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from cherimoya.changes import at, changes
 from cherimoya.cli import process_wide_switches
+from cherimoya.cli_groups import refuse_without_effect
 from cherimoya.cli_main import main, plain_values
 from cherimoya.config import resolve
 from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
@@ -86,6 +87,7 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
 def _prepare(values: DictConfig) -> None:
     plain = plain_values(values)
     config = resolve(plain, PrepareConfig)
+    refuse_without_effect(config, HydraConfig.get().overrides.task)
     from cherimoya.data.tracks import check_used
 
     check_used(config, _asked(plain, "prepare"))
@@ -162,5 +164,6 @@ def _dashboard(values: DictConfig) -> None:
 
 def _resolved(values: DictConfig, cls: type[T]) -> T:
     config = resolve(plain_values(values), cls)
+    refuse_without_effect(config, HydraConfig.get().overrides.task)
     process_wide_switches(config.precision, config.autotune)
     return config

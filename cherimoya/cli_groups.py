@@ -58,12 +58,7 @@ class Composition:
 
     def without_effect(self) -> dict[str, str]:
         """The typed keys that do nothing, each with a message that says why and what would."""
-        found = {}
-        for name, used in unused_keys(self.config).items():
-            for key, value in self.typed.items():
-                if value is not None and _is_in(key, name):
-                    found[key] = does_nothing(f"{key}={hydra_value(value)}", used)
-        return found
+        return without_effect(self.config, self.typed)
 
     def check_files(self) -> None:
         """Raise ConfigError for a key without effect that an experiment or sweep file sets.
@@ -168,6 +163,22 @@ def typed(words: Sequence[str]) -> dict[str, Any]:
     """Keys and groups of a command line with their values, less those that ~ removes."""
     parsed = [parse(word) for word in overrides(words) if not word.startswith("~")]
     return {o.key_or_group: o.value() for o in parsed}
+
+
+def without_effect(config: Any, typed: Mapping[str, Any]) -> dict[str, str]:
+    """The `typed` keys that do nothing in `config`, each with a message that says why."""
+    found = {}
+    for name, used in unused_keys(config).items():
+        for key, value in typed.items():
+            if value is not None and _is_in(key, name):
+                found[key] = does_nothing(f"{key}={hydra_value(value)}", used)
+    return found
+
+
+def refuse_without_effect(config: Any, words: Sequence[str]) -> None:
+    """Raise ConfigError for a key among the `words` of a command line that does nothing."""
+    for message in without_effect(config, typed(words)).values():
+        raise ConfigError(message)
 
 
 def does_nothing(word: str, used: Used) -> str:

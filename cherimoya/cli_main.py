@@ -115,8 +115,12 @@ def _check_composed(name: str, arguments: list[str], schema: type, base: str) ->
         check_complete(schema, plain, name, base)
         with suppress(MissingValue):
             config: Any = resolve(plain, schema)
-            if isinstance(config, TrainConfig) and flag(arguments, "--cfg") is not None:
+            if flag(arguments, "--cfg") is None:
+                return
+            if isinstance(config, TrainConfig):
                 check_effects(composition(config, plain, words, choices))
+            else:
+                cli_groups.refuse_without_effect(config, words)
 
 
 def check_effects(made: Composition) -> None:

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from cherimoya.config import KeysConfig
 from cherimoya.config_models import ModelsConfig
 from cherimoya.errors import ConfigError
-from cherimoya.schema import checked
+from cherimoya.schema import Used, checked
+
+RESAMPLED = Used(
+    lambda config: config.bootstrap > 0, "bootstrap=0 makes no intervals", "bootstrap=1000"
+)
 
 
 @dataclass(frozen=True)
@@ -24,18 +28,26 @@ class EvaluateConfig(ModelsConfig):
     """Everything `cherimoya-evaluate` composes."""
 
     data: ScoredDataConfig
-    split: str = checked(choices=("train", "validation", "test", "all"))
+    split: str = checked(
+        choices=("train", "validation", "test", "all"),
+        used=Used(lambda c: c.chroms is None, "chroms says which loci are scored", "chroms=null"),
+    )
     chroms: list[str] | None = checked()
     replicate: str | None = checked()
     bootstrap: int = checked(at_least=0)
-    confidence: float = checked(above=0, below=1)
-    seed: int = checked(at_least=0)
+    confidence: float = checked(above=0, below=1, used=RESAMPLED)
+    seed: int = checked(at_least=0, used=RESAMPLED)
     batch_size: int = checked(at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.chroms == []:
             raise ConfigError("chroms=[] is empty. Name chromosomes, or leave it to take split.")
+        if self.data.keys is not None and self.data.path is None and self.replicate is None:
+            raise ConfigError(
+                "data.keys does nothing: the run's own file is read with the names that the run "
+                "had. Set data.path=<file> too, or leave data.keys out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +56,33 @@ class PredictConfig(ModelsConfig):
 
     fasta: str
     loci: str | None
-    center: str = checked(choices=("midpoint", "summit"))
-    chrom_alias: str
+    center: str = checked(
+        choices=("midpoint", "summit"),
+        used=Used(
+            lambda config: config.loci is not None,
+            "chromosomes are tiled, and no loci are read",
+            "loci=<BED file> in place of chroms, and",
+        ),
+    )
+    chrom_alias: str = checked(
+        used=Used(
+            lambda c: c.loci is not None or bool(c.control) or c.chrom_alias == "none",
+            "it is for the names in loci and control, and neither is read",
+            "loci=<BED file> in place of chroms, and",
+        )
+    )
     chroms: list[str] | None = checked()
     control: list[list[str]] = checked()
     in_window: int | None = checked(at_least=1)
     format: str | None = checked(choices=("bigwig", "hdf5"))
-    values: str = checked(choices=("expected", "apart"))
+    values: str = checked(
+        choices=("expected", "apart"),
+        used=Used(
+            lambda config: config.kind == "bigwig",
+            "predictions.h5 holds logits and log counts, whatever it says",
+            "format=bigwig",
+        ),
+    )
     track_names: list[str] | None = checked()
     batch_size: int = checked(at_least=1)
 

@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 
-from cherimoya.config_models import ModelsConfig
+from cherimoya.config_models import PRECISIONS, ModelsConfig
 from cherimoya.errors import ConfigError
-from cherimoya.schema import checked
+from cherimoya.schema import Used, checked
 
 LEAST_WINDOW = 100  # bases in which TF-MoDISco has room for a pattern of 50 and its flanks
+
+SHUFFLING = Used(
+    lambda config: config.method == "deep_lift_shap",
+    "only method=deep_lift_shap shuffles sequences",
+    "method=deep_lift_shap",
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,6 @@ class SequencesConfig:
 class AskedModels(ModelsConfig):
     """Models that are asked about sequences."""
 
-    seed: int = checked(at_least=0)
     batch_size: int | None = checked(at_least=1)
 
 
@@ -32,10 +37,23 @@ class LociConfig(AskedModels):
     data: SequencesConfig
     loci: str | None = checked()
     fasta: str | None = checked()
-    center: str = checked(choices=("midpoint", "summit"))
+    center: str = checked(
+        choices=("midpoint", "summit"),
+        used=Used(
+            lambda config: config.loci is not None,
+            "the windows of a prepared file are placed already",
+            "loci=<BED file> fasta=<genome> in place of data.path, and",
+        ),
+    )
     chrom_alias: str
     chroms: list[str] | None = checked()
-    peaks_only: bool
+    peaks_only: bool = checked(
+        used=Used(
+            lambda config: config.loci is None,
+            "a BED file holds no background to leave out",
+            "data.path=<prepared file> in place of loci and fasta, and",
+        )
+    )
     max_loci: int | None = checked(at_least=1)
 
     def __post_init__(self) -> None:
@@ -67,15 +85,29 @@ class LociConfig(AskedModels):
 class AttributeConfig(LociConfig):
     """Everything `cherimoya-attribute` composes."""
 
+    seed: int = checked(at_least=0, used=SHUFFLING)
+    precision: str = checked(
+        choices=PRECISIONS,
+        used=Used(
+            lambda config: config.method == "mutagenesis" or config.precision == "fp32",
+            "gradients are always taken in fp32",
+            "method=mutagenesis",
+        ),
+    )
     method: str = checked(choices=("mutagenesis", "deep_lift_shap", "gradient"))
     targets: list[str] = checked(choices=("counts", "profile"))
     groups: list[int] | None = checked(at_least=0)
     window: int | None = checked(at_least=1)
-    n_shuffles: int = checked(at_least=1)
+    n_shuffles: int = checked(at_least=1, used=SHUFFLING)
     logos: int = checked(at_least=0)
     bigwig: bool
     modisco: bool
-    max_seqlets: int = checked(at_least=100)
+    max_seqlets: int = checked(
+        at_least=100,
+        used=Used(
+            lambda config: config.modisco, "modisco=false looks for no motifs", "modisco=true"
+        ),
+    )
     motif_file: str | None = checked()
 
     def __post_init__(self) -> None:
@@ -110,6 +142,14 @@ class AttributeConfig(LociConfig):
 class VariantsConfig(AskedModels):
     """Everything `cherimoya-variants` composes."""
 
+    seed: int = checked(
+        at_least=0,
+        used=Used(
+            lambda config: config.random_variants > 0,
+            "random_variants=0 draws no variants",
+            "random_variants=1000",
+        ),
+    )
     variants: str
     fasta: str
     chrom_alias: str
@@ -130,6 +170,14 @@ class VariantsConfig(AskedModels):
 class MarginalizeConfig(LociConfig):
     """Everything `cherimoya-marginalize` composes."""
 
+    seed: int = checked(
+        at_least=0,
+        used=Used(
+            lambda config: config.shuffle or config.draws_letters,
+            "shuffle=false, and no letter of motifs stands for several bases, so nothing is drawn",
+            "shuffle=true",
+        ),
+    )
     motifs: list[str]
     motif_file: str | None = checked()
     against: str | None = checked()
@@ -142,3 +190,9 @@ class MarginalizeConfig(LociConfig):
             raise ConfigError(
                 f"output={self.output}: the table, such as motifs.tsv. A plot is drawn beside it."
             )
+
+    @property
+    def draws_letters(self) -> bool:
+        """Whether a letter of a motif may stand for several bases, of which one is drawn."""
+        letters = "".join(text.rpartition(":")[2] for text in self.motifs).upper()
+        return self.motif_file is not None or not set(letters) <= set("ACGTN")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from cherimoya.errors import ConfigError
 from cherimoya.schema import checked
 
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsConfig:
@@ -15,7 +17,7 @@ class ModelsConfig:
     overwrite: bool
     reverse_complement: bool
     device: str = checked(choices=("auto", "cpu", "cuda"))
-    precision: str = checked(choices=("fp32", "tf32", "bf16", "fp16"))
+    precision: str = checked(choices=PRECISIONS)
     autotune: bool
 
     def __post_init__(self) -> None:

@@ -4,7 +4,18 @@ from dataclasses import dataclass
 
 from cherimoya.config import check_windows
 from cherimoya.errors import ConfigError
-from cherimoya.schema import MissingValue, checked
+from cherimoya.schema import MissingValue, Used, checked
+
+BACKGROUND = Used(
+    lambda config: config.background_ratio > 0,
+    "background_ratio=0 takes no background",
+    "background_ratio=1",
+)
+PLOTTED = Used(
+    lambda config: config.background_ratio > 0 or not config.plots,
+    "background_ratio=0 takes no background, whose GC the plot shows",
+    "background_ratio=1",
+)
 
 
 @dataclass(frozen=True)
@@ -63,10 +74,10 @@ class PrepareConfig:
     min_counts: float = checked(at_least=0)
     outlier_factor: float | None = checked(above=0)
     background_ratio: float = checked(at_least=0)
-    min_distance: int = checked(at_least=0)
-    gc_bin: float = checked(at_least=0.001, at_most=1)
-    seed: int = checked(at_least=0)
-    plots: bool = checked()
+    min_distance: int = checked(at_least=0, used=BACKGROUND)
+    gc_bin: float = checked(at_least=0.001, at_most=1, used=BACKGROUND)
+    seed: int = checked(at_least=0, used=BACKGROUND)
+    plots: bool = checked(used=PLOTTED)
     processes: int | None = checked(at_least=1)
 
     @property

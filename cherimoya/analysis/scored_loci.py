@@ -36,8 +36,8 @@ def load_scored(
         if own is None:
             raise ConfigError(
                 f"split={config.split}: {first.path} lies in no run folder, so nobody knows its "
-                "splits. Name chromosomes that it was not trained on: 'chroms=[chr1,chr3]', or "
-                "split=all for every locus."
+                "splits. In place of split name chromosomes that it was not trained on: "
+                "'chroms=[chr1,chr3]', or set split=all for every locus."
             )
         return _of_split(config, first, window, say)
     if config.data.path is None and own is None:
@@ -127,7 +127,8 @@ def seen_in_training(
         seen = np.isin(held, sorted(trained))
         if asked_for_others and path != found[0].path and seen.any():
             free = set(chrom.tolist()).difference(*known.values())
-            fix = f"'chroms=[{','.join(sorted(free))}]'" if free else "one model at a time"
+            named = f"'chroms=[{','.join(sorted(free))}]' in place of split"
+            fix = named if free else "one model at a time"
             raise ConfigError(
                 f"split={config.split}: {int(seen.sum()):,} of its {len(held):,} loci lie on "
                 f"{shown(list(dict.fromkeys(held[seen].tolist())))}, which {path} was trained on. "
@@ -156,7 +157,7 @@ def _of_split(
     if not len(rows):
         raise ConfigError(
             f"split={config.split}: the run has no such loci. Use split=validation, or name "
-            "chromosomes: 'chroms=[...]'."
+            "chromosomes in place of split: 'chroms=[...]'."
         )
     others = dataset.rows["train"] if config.split != "train" else rows[:0]
     return replace(dataset, rows={SCORED: rows, REFERENCE: others}), config.split

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from cherimoya import cli_errors, cli_groups, cli_search, cli_sweep, cli_words, launch, sweeps
 from cherimoya.cli_groups import Composition, composition
 from cherimoya.cli_job import Job, complain
+from cherimoya.cli_pipe import quiet_when_closed
 from cherimoya.cli_sweep import Sweep
 from cherimoya.cli_words import checked_arguments, conf_dir, flag
 from cherimoya.config import TrainConfig, resolve
@@ -31,6 +32,7 @@ class Command(Protocol):
         """The sweep that they ask for, if they do."""
 
 
+@quiet_when_closed()
 def main(
     name: str,
     schema: type,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cherimoya import sweeps
 from cherimoya.analysis.report.pages import is_sweep, write_report
+from cherimoya.cli_pipe import quiet_when_closed
 from cherimoya.errors import CherimoyaError
 
 WORDS = """\
@@ -13,6 +14,7 @@ Make a page of a run, a sweep or an evaluation: report.html in its folder, which
 and opens in any browser. Everything in it comes from the folder's files."""
 
 
+@quiet_when_closed()
 def report() -> None:
     """cherimoya-report."""
     parser = argparse.ArgumentParser(prog="cherimoya-report", description=WORDS)

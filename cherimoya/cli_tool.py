@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from cherimoya import sweep_status, sweeps
 from cherimoya.cli import plan_sweep
 from cherimoya.cli_job import complain
+from cherimoya.cli_pipe import quiet_when_closed
 from cherimoya.cli_slurm import script
 from cherimoya.cli_words import checked_arguments, one_word_each
 from cherimoya.config import TrainConfig
@@ -35,6 +36,7 @@ HOME_AND_CLEAR = "\033[H\033[2J"
 ONCE = "once=true"
 
 
+@quiet_when_closed()
 def main() -> None:
     """cherimoya-sweep."""
     commands = {"status": _status, "slurm": _slurm}

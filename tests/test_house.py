@@ -57,6 +57,7 @@ LEVELS = [
         "cli_job",
         "cli_launchers",
         "cli_main",
+        "cli_pipe",
         "cli_report",
         "cli_search",
         "cli_slurm",

@@ -16,6 +16,8 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cherimoya import (
     cli_groups,
@@ -216,9 +218,7 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     Raises ConfigError when the command line asks for another model, data or optimisation.
     """
-    saved: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-        OmegaConf.load(folder / "config.yaml")
-    )
+    saved = _saved_configuration(folder / "config.yaml")
     asked, began = flat(values), flat(saved)
     plain = flat(plain_values(hydra.compose("train")))
     typed = {cli_words.parse(o).key_or_group for o in HydraConfig.get().overrides.task}
@@ -240,6 +240,18 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
             node = node[group]
         node[leaf] = asked[key]
     return saved
+
+
+def _saved_configuration(path: Path) -> dict[str, Any]:
+    """What a run wrote down of its configuration. Raises ConfigError where it is damaged."""
+    try:
+        saved = OmegaConf.to_container(OmegaConf.load(path))
+        return to_dict(resolve(saved, TrainConfig))  # type: ignore[arg-type]
+    except (CherimoyaError, OmegaConfBaseException, YAMLError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"cannot resume: {path} is damaged ({' '.join(str(error).split())[:200]}). Put back "
+            "what the run wrote there, or start a new run."
+        ) from None
 
 
 def process_wide_switches(precision: str, autotune: bool) -> None:

@@ -12,15 +12,16 @@ import hydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
 
 from cherimoya.cli_groups import does_nothing, initialized
 from cherimoya.cli_words import flag, nearest, overrides, quotable
 from cherimoya.errors import CherimoyaError, ConfigError, DiskError
 from cherimoya.schema import build, known_keys, unused_keys
 
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+REFUSED = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-COMPOSING = (HydraException, OmegaConfBaseException)
+COMPOSING = (HydraException, OmegaConfBaseException, YAMLError)
 
 
 def in_words(
@@ -36,6 +37,8 @@ def in_words(
         return ConfigError(_no_file(error))
     if isinstance(error, InterpolationResolutionError):
         return ConfigError(_not_inserted(error, arguments))
+    if isinstance(error, YAMLError):
+        return ConfigError(f"a configuration file is no YAML: {' '.join(str(error).split())}")
     if isinstance(error, COMPOSING):
         absent = re.match(r"Could not override '([\w./]+)'", str(error))
         if absent:

@@ -370,3 +370,15 @@ def test_errors_of_the_program_itself_are_not_hidden():
         in_words(PermissionError(13, "denied", "/x"), "train", [], TrainConfig, None),
         CherimoyaError,
     )
+
+
+def test_a_file_that_is_no_yaml_is_named(cherimoya_train, tmp_path):
+    (tmp_path / "c" / "experiment").mkdir(parents=True)
+    (tmp_path / "c" / "experiment" / "mine.yaml").write_text("model:\n  n_layers: [\n")
+    (tmp_path / "c" / "bad.yaml").write_text("a: [1\n")
+    for words, name in ((["experiment=mine"], "mine.yaml"), (["--config-name", "bad"], "bad.yaml")):
+        done = cherimoya_train("--config-dir", "c", *words)
+        assert done.returncode == 1
+        assert "error: a configuration file is no YAML" in done.stderr
+        assert f'{name}", line' in done.stderr
+        assert "Traceback" not in done.stderr

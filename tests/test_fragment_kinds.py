@@ -46,6 +46,10 @@ KINDS = {
     "gtf": ('chrA\tensembl\tgene\t5\t60\t.\t+\t.\tgene_id "g"', "an annotation .GFF or GTF."),
     "vcf": ("##fileformat=VCFv4.2\nchrA\t5\t.\tA\tG", "variants .VCF or BCF."),
     "sam": ("@SQ\tSN:chrA\tLN:4000", "SAM or CRAM.*samtools sort"),
+    "sam without a header": (
+        "r1\t0\tchrA\t10\t60\t4M\t*\t0\t0\tAAAA\tIIII",
+        "alignments .SAM.*samtools sort",
+    ),
     "fasta": (">chrA\nACGT", "sequences .FASTA."),
     "pairs": ("## pairs format v1.0\nr\tchrA\t1\tchrA\t9\t+\t-", "contacts .pairs."),
 }
@@ -60,6 +64,14 @@ def test_other_files_are_named(toy: Toy, kind: str, packed: bool) -> None:
     if packed:
         path.write_bytes(gzip.compress(path.read_bytes()))
     refused(toy, f"signal=.*x.txt: {message}", signal=[[str(path)]])
+
+
+def test_a_header_may_have_no_sign(toy: Toy) -> None:
+    lines = "chrA\t100\t150\tAC\t1\nchrA\t120\t190\tAC\t1\n"
+    plain = toy.write("plain.tsv", lines)
+    for name in ("chrom\tstart\tend\tbarcode\tcount", "#h", "chr\tchromStart\tchromEnd\tx\ty"):
+        path = toy.write("named.tsv", f"{name}\n{lines}")
+        assert counted(path, fragments=ENDS) == counted(plain, fragments=ENDS)
 
 
 def test_reads_count_by_their_five_prime_ends_as_of_a_bam(toy: Toy) -> None:

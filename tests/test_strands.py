@@ -19,7 +19,9 @@ from cherimoya.errors import DataError
     [
         ("WT_plus.bw", "WT_minus.bw"), ("wt.pos.bigWig", "wt.neg.bigWig"),
         ("atacPlus.bw", "atacMinus.bw"), ("x_fwd.bw", "x_rev.bw"), ("x.f.bw", "x.r.bw"),
-        ("x+.bw", "x-.bw"), ("plus/x.bw", "minus/x.bw"), ("a_plus/x_plus.bw", "a_minus/x_minus.bw"),
+        ("x.+.bw", "x.-.bw"), ("x.pl.bw", "x.mn.bw"), ("x_plus_rep1.bw", "x_minus_rep1.bw"),
+        ("x_plus_strand.bw", "x_minus_strand.bw"), ("plus/x.bw", "minus/x.bw"),
+        ("a_plus/x_plus.bw", "a_minus/x_minus.bw"),
         ("GSM123_x_plus.bw", "GSM124_x_minus.bw"), ("x_sense.bw", "x_antisense.bw"),
         ("x_forward.bam", "x_reverse.bam"),
     ],
@@ -34,7 +36,9 @@ def test_names_of_strands(first: str, second: str) -> None:
     ("first", "second"),
     [
         ("cellA.bw", "cellB.bw"), ("a_plus.bw", "b_plus.bw"), ("rep1_plus.bw", "rep2_minus.bw"),
-        ("f.bam", "g.bam"), ("factor.bw", "ractor.bw"), ("x-1.bw", "x-2.bw"),
+        ("f.bam", "g.bam"), ("CD34pos.bw", "CD34neg.bw"), ("cd4+.bw", "cd4-.bw"),
+        ("tumor_p.bw", "tumor_m.bw"), ("top10.bw", "bottom10.bw"), ("x_top.bw", "x_bottom.bw"),
+        ("wt_plus_dox.bw", "wt_minus_dox.bw"), ("factor.bw", "ractor.bw"), ("x-1.bw", "x-2.bw"),
     ],
 )  # fmt: skip
 def test_names_of_two_samples(first: str, second: str) -> None:

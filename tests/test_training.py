@@ -219,6 +219,12 @@ def test_a_state_goes_on_under_its_own_configuration_alone(
     done = cherimoya_train("trainer.resume=run")
     assert done.returncode == 1
     assert "seed was 0, now 1" in done.stderr
+    for damaged in (before[:300], "", "\0\1", "[1]"):
+        config.write_text(damaged)
+        done = cherimoya_train("trainer.resume=run")
+        assert done.returncode == 1
+        assert f"{config} is damaged" in done.stderr.replace(" run/", f" {run}/")
+        assert "Traceback" not in done.stderr
     config.write_text(before)
     assert cherimoya_train("trainer.resume=run").returncode == 0
 
@@ -321,6 +327,9 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(tmp_path):
     (tmp_path / LAST).write_bytes((tmp_path / LAST).read_bytes()[:100])
     assert checkpoints.load_last(said.append) == {"epoch": 1}
     assert "damaged" in said[0]
+    Cherimoya(n_filters=8, n_layers=1).save(tmp_path / LAST)
+    assert checkpoints.load_last(said.append) == {"epoch": 1}
+    assert "is a model, not the state of a run" in said[1]
     (tmp_path / PREVIOUS).write_bytes(b"")
     with pytest.raises(CherimoyaError, match="cannot resume"):
         checkpoints.load_last(said.append)

@@ -10,6 +10,7 @@ from interpreted import configured, save_model
 from test_house import composed
 from toy import Toy
 
+from cherimoya import Cherimoya
 from cherimoya.analysis.evaluate import evaluate_checkpoints
 from cherimoya.analysis.interpret.attribute import attribute
 from cherimoya.analysis.interpret.marginalize import marginalize
@@ -20,6 +21,7 @@ from cherimoya.config_interpret import AttributeConfig, MarginalizeConfig, Varia
 from cherimoya.data import hdf5
 from cherimoya.data.attributions import read_attributions
 from cherimoya.errors import CherimoyaError
+from cherimoya.training.checkpoint import Checkpoints
 
 STORED, TRAINED = 200, 160  # bases; the model trims 50 from each side
 
@@ -63,6 +65,17 @@ def test_marginalize_takes_the_window_of_training(run_of, small_data, tmp_path, 
     other = marginals(run, tmp_path / "c.tsv", data__in_window=STORED, **values)
     assert "200 bases, as asked for; the model was trained on 160" in capsys.readouterr().out
     assert abs(float(other["log2_fold_change"]) - float(found["log2_fold_change"])) > 1e-4
+
+
+def test_a_model_tells_its_window_outside_of_its_run(small_data, tmp_path, capsys):
+    model = Cherimoya.load(save_model(tmp_path / "a.pt"))
+    saved = Checkpoints(tmp_path).save_model(model, "best.pt", (TRAINED, TRAINED - 100))
+    data = {"data__path": str(small_data)}
+    found = marginals(saved.rename(tmp_path / "b.pt"), tmp_path / "b.tsv", **data)
+    assert "data.in_window 160 bases, as in training" in capsys.readouterr().out
+    assert found == marginals(
+        tmp_path / "a.pt", tmp_path / "a.tsv", data__in_window=TRAINED, **data
+    )
 
 
 def test_attribute_takes_the_window_of_training(run_of, small_data, tmp_path, capsys):

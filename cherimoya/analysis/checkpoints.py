@@ -18,7 +18,7 @@ from cherimoya.ensemble import Ensemble
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.network import Cherimoya
 from cherimoya.schema import build
-from cherimoya.training.checkpoint import BEST
+from cherimoya.training.checkpoint import BEST, saved_window
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +51,10 @@ class Checkpoint:
 
     @property
     def window(self) -> tuple[int | None, int | None]:
-        """Bases in and out that the model was trained with; None where the run does not say."""
-        if self.run is None:
-            return None, None
+        """Bases in and out that the model was trained with; None where neither file nor run say."""
+        saved = saved_window(self.path)
+        if saved[0] is not None or self.run is None:
+            return saved
         noted, data = self.run.summary.get("window", {}), self.run.config.get("data", {})
         known = [noted.get(k, data.get(f"{k}_window")) for k in ("in", "out")]
         if known[0] is None and (stored := self._stored()):  # what a run takes that sets none

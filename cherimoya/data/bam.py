@@ -109,7 +109,7 @@ def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) ->
                 call(_make_index, path, spool, key)
             write_mark(spool / MARK, {}, [spool / INDEX])
     except LibraryError as error:
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).replace(str(spool / LINK), path.name)
         raise DataError(
             f"{key}={path}: truncated or damaged ({said}). Make or copy it again."
         ) from None

@@ -28,6 +28,7 @@ BEGINNINGS = (  # of files that are something else, and what to do
     ((b">",), f"sequences (FASTA), not signal. {INTERVALS}"),
     ((b"\x89HDF",), f"an HDF5 file, not signal. {INTERVALS}"),
 )  # fmt: skip
+HEADER = re.compile(rb"chr(om(osome)?)?\t(chrom_?)?start\t(chrom_?)?(end|stop)\b", re.IGNORECASE)
 WHOLE = re.compile(rb"-?[0-9]{1,10}\Z")
 NAMED_COLUMNS = 5  # of a fragment file at most: chrom, start, end, barcode, count
 
@@ -43,7 +44,7 @@ def data_lines(head: bytes) -> list[list[bytes]]:
 
 def is_comment(line: bytes) -> bool:
     """Whether a line of a file of intervals holds no interval."""
-    return line.startswith((b"#", b"track ", b"track\t", b"browser"))
+    return line.startswith((b"#", b"track ", b"track\t", b"browser")) or bool(HEADER.match(line))
 
 
 def what_else(head: bytes, kind: str) -> str | None:
@@ -65,6 +66,8 @@ def what_else(head: bytes, kind: str) -> str | None:
 
 def _by_columns(lines: list[list[bytes]], kind: str) -> str | None:
     first, n = lines[0], len(lines[0])
+    if n >= 11 and _whole(first[1:2]) and _whole([*first[3:5], first[7], first[8]]):
+        return "alignments (SAM). Turn it into a sorted BAM: samtools sort -o reads.bam {path}"
     if n >= 5 and not _whole(first[1:3]) and _whole(first[3:5]):
         return f"an annotation (GFF or GTF), not signal. {INTERVALS}"
     if n >= 6 and _whole(first[4:6]) and not _number(first[3]):

@@ -49,7 +49,7 @@ class Fragments(Track):
         self._files: dict[str, Path] = {}
         self._spool, self._config = spool, config
         self._empty = [0, 0]  # fragments without a base, the line of the first
-        self._where = f"{key}={path}"
+        self._where, self._path = f"{key}={path}", path
         self._shape = _Shape()
         noted = spool / NOTED
         mark = read_mark(noted)
@@ -184,7 +184,8 @@ class Fragments(Track):
         return (
             f"{self._where}, line {number}: {line!r} is not a fragment. Columns are {COLUMNS}; "
             "0 <= start < end; counts are 1 or more (fragments.counts=false does not need them). "
-            "Start a header with #."
+            "Start a header with #. Lines that end before they start can be left out: "
+            f"gzip -cdf {self._path} | awk '$3 > $2' > fragments.tsv"
         )
 
 

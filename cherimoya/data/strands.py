@@ -11,12 +11,20 @@ from cherimoya.data.track import Track
 from cherimoya.errors import DataError
 from cherimoya.progress import table
 
-LONG = (  # what plus and minus strands are called, anywhere in a name
-    ("plus", "minus"), ("positive", "negative"), ("pos", "neg"), ("forward", "reverse"),
-    ("fwd", "rev"), ("for", "rev"), ("watson", "crick"), ("sense", "antisense"), ("top", "bottom"),
-    ("+", "-"),
+LONG = (  # what plus and minus strands are called, in any part of a name
+    ("plus", "minus"), ("forward", "reverse"), ("fwd", "rev"), ("watson", "crick"),
+    ("sense", "antisense"),
 )  # fmt: skip
-SHORT = (("f", "r"), ("p", "m"), ("fw", "rv"))  # only between other characters
+SHORT = (  # as a word of its own: CD34pos and CD34neg are no strands
+    ("positive", "negative"), ("pos", "neg"), ("for", "rev"), ("+", "-"), ("f", "r"),
+    ("fw", "rv"), ("pl", "mn"),
+)  # fmt: skip
+BEHIND = re.compile(  # words that may follow: wt_plus_dox and wt_minus_dox are no strands
+    r"((rep|replicate|r|br|tr|lane|run)?[0-9]*|strands?|signal|cov|coverage|raw|norm[a-z]*|scaled"
+    r"|cpm|rpm|rpkm|uniq|unique|all|multi|multiple|sorted|dedup|merged|pooled|cuts|ends|reads"
+    r"|[53]p|[53]prime|[53]end|hg[0-9]+|mm[0-9]+|saccer[0-9]|grc[hm][0-9]+|bw|bigwig|bam|bg|gz"
+    r"|bedgraph|bed|tsv|txt|frag|frags|fragments)"
+)
 ACCESSION = re.compile(r"(gsm|[sed]rr|encff)[0-9a-z]+")  # differ between the files of a pair
 LOCI_COMPARED = 200
 BASES_COMPARED = 50  # with signal on them, below which nothing can be said
@@ -31,7 +39,7 @@ def strands_of(first: str | Path, second: str | Path) -> Pair | None:
     if a == b:
         return None
     for plus, minus in (*LONG, *SHORT):
-        edge = r"(?<![a-z]){}(?![a-z])" if (plus, minus) in SHORT else "{}"
+        edge = r"(?<![a-z0-9]){}(?![a-z0-9])" if (plus, minus) in SHORT else "{}"
         if b in _replaced(edge.format(re.escape(plus)), minus, a):
             return "plus", "minus"
         if a in _replaced(edge.format(re.escape(plus)), minus, b):
@@ -41,9 +49,17 @@ def strands_of(first: str | Path, second: str | Path) -> Pair | None:
 
 def _replaced(pattern: str, word: str, name: str) -> Iterator[str]:
     """`name` with `word` in place of the pattern: everywhere, and at each place alone."""
-    yield re.sub(pattern, word, name)
-    for found in re.finditer(pattern, name):
+    places = [found for found in re.finditer(pattern, name) if _ends_name(name[found.end() :])]
+    if len(places) > 1:
+        yield re.sub(pattern, word, name)
+    for found in places:
         yield name[: found.start()] + word + name[found.end() :]
+
+
+def _ends_name(rest: str) -> bool:
+    """Whether what follows in a name, up to the next folder, says nothing else of the sample."""
+    words = re.split(r"[^a-z0-9]+", rest.partition("/")[0])
+    return all(BEHIND.fullmatch(word) for word in words)
 
 
 def check_groups(

@@ -13,6 +13,17 @@ from cherimoya.network import Cherimoya
 from cherimoya.torch_file import read_torch_file
 
 LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
+WINDOW = "window"  # where a model's file has it
+
+
+def saved_window(path: Path) -> tuple[int | None, int | None]:
+    """Bases in and out that the model at `path` was trained with; None where it does not say.
+
+    Raises DataError for a file that cannot be read.
+    """
+    content = read_torch_file(path)
+    window = content.get(WINDOW) if isinstance(content, dict) else None
+    return window or (None, None)
 
 
 class Checkpoints:
@@ -22,10 +33,14 @@ class Checkpoints:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save_model(self, model: Cherimoya, name: str) -> Path:
-        """Save the model's current parameters as `name`, readable by Cherimoya.load."""
+    def save_model(self, model: Cherimoya, name: str, window: tuple[int, int]) -> Path:
+        """Save the model's current parameters as `name`, readable by Cherimoya.load.
+
+        window: bases in and out that it is trained with, which the file tells wherever it is
+        """
+        content = {"config": model.config, "state_dict": model.state_dict(), WINDOW: window}
         with appearing(self.folder / name) as file:
-            torch.save({"config": model.config, "state_dict": model.state_dict()}, file)
+            torch.save(content, file)
         return self.folder / name
 
     def save_last(self, state: dict[str, Any]) -> None:
@@ -51,6 +66,9 @@ class Checkpoints:
                 state = read_torch_file(path)
             except DataError as error:
                 reasons.append(str(error))
+                continue
+            if "state_dict" in state:
+                reasons.append(f"{path} is a model, not the state of a run.")
                 continue
             if reasons:
                 say(f"{reasons[-1]} Continuing from {name}, the one before")

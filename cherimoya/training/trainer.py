@@ -120,7 +120,7 @@ class Trainer:
             self.profile.close()
         if self.log:
             with self.step.ema.swapped_in():
-                self.checkpoints.save_model(self.step.model, FINAL)
+                self.checkpoints.save_model(self.step.model, FINAL, self._window)
 
     def begin_epoch(self) -> None:
         """Have the feed follow the plan of this epoch, from the next batch on."""
@@ -252,6 +252,11 @@ class Trainer:
         if self.log:
             self.log.rewind(saved["log_position"], self.state.seconds)
 
+    @property
+    def _window(self) -> tuple[int, int]:
+        """Bases in and out."""
+        return self.dataset.loci.in_window, self.dataset.loci.out_window
+
     def _plan(self, epoch: int) -> EpochPlan:
         data = self.config.data
         return plan_epoch(
@@ -279,7 +284,7 @@ class Trainer:
             if valid["loss"] < state.best_loss:
                 state.best_loss, state.best_epoch = valid["loss"], state.epoch
                 if self.log:
-                    self.checkpoints.save_model(self.step.model, BEST)
+                    self.checkpoints.save_model(self.step.model, BEST, self._window)
         row = {
             logged.STEP: state.step,
             logged.EPOCH: state.epoch,

@@ -19,7 +19,7 @@ from cherimoya.cli_words import flag, nearest, overrides, quotable
 from cherimoya.errors import CherimoyaError, ConfigError, DiskError
 from cherimoya.schema import build, known_keys, unused_keys
 
-REFUSED = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError)
 

@@ -169,6 +169,7 @@ def test_a_damaged_part_is_predicted_again(predicted, monkeypatch, capsys, name)
         assert f"{name} cut short or changed since it was written, so it is made again" in said
 
 
+@pytest.mark.slow
 def test_small_chromosomes_share_batches(toy: Toy, predicted, monkeypatch):
     rng = np.random.default_rng(0)
     toy.bases = {f"s{i}": "".join(rng.choice(list("ACGT"), 30 + i)) for i in range(300)}

@@ -45,7 +45,7 @@ def test_yeast_loci_agree(shared: Path, tmp_path: Path) -> None:
     fasta = tmp_path / "genome.fa"  # extract_loci writes an index beside it
     fasta.write_bytes(gzip.decompress((folder / "genome/sacCer3.fa.gz").read_bytes()))
     signal = ["stripeseq/WT_plus.bw", "atac/atac_ins.bw"]
-    loci = yeast(shared, tmp_path / "a.h5", "stripeseq/WT_tss_loci.bed", signal)
+    loci = yeast(shared, tmp_path / "a.h5", "stripeseq/WT_tss_loci.bed", signal, are_strands=True)
     files = [str(folder / path) for path in signal]
     assert len(loci) > 5000
     agrees(loci, str(folder / "stripeseq/WT_tss_loci.bed"), str(fasta), files, [])

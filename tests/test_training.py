@@ -171,6 +171,7 @@ def test_resuming_with_changed_data_is_refused(
     assert "has changed since the run began" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_its_data_are_now(
     whole_run, cherimoya_train, train_arguments, small_data, tmp_path
 ):
@@ -209,6 +210,7 @@ def interrupted(run: Path, arguments: list[str], folder: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_a_state_goes_on_under_its_own_configuration_alone(
     cherimoya_train, train_arguments, tmp_path
 ):
@@ -229,6 +231,7 @@ def test_a_state_goes_on_under_its_own_configuration_alone(
     assert cherimoya_train("trainer.resume=run").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_run_is_going_on_in_is_left_as_it_is(
     cherimoya_train, train_arguments, tmp_path
 ):

@@ -99,7 +99,7 @@ def check_chroms(asked: Collection[str], lengths: Mapping[str, int], where: str)
     unknown = [name for name in asked if name not in lengths]
     if unknown:
         mismatch = name_mismatch(unknown, lengths)
-        fix = "Remove them."
+        fix = "Name some that it has."
         if mismatch:
             fix = f"The two name chromosomes differently: {named(mismatch)}. Rename one."
         raise ConfigError(

@@ -73,5 +73,9 @@ class Checkpoints:
             if reasons:
                 say(f"{reasons[-1]} Continuing from {name}, the one before")
             return state
-        why = " ".join(reasons) or f"{self.folder} holds no {LAST}."
-        raise CherimoyaError(f"cannot resume: {why} Or start a new run.")
+        if reasons:
+            raise CherimoyaError(f"cannot resume: {' '.join(reasons)} Or start a new run.")
+        raise CherimoyaError(
+            f"cannot resume: {self.folder} holds no {LAST}, as the run was stopped before it saved "
+            f"anything. Begin it again: its command, with hydra.run.dir={self.folder.parent}"
+        )

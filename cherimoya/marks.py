@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,12 @@ def write_mark(path: Path, facts: Mapping[str, Any], files: Iterable[Path]) -> P
 
 
 def write_sizes(path: Path, facts: Mapping[str, Any], sizes: Mapping[str, Size | None]) -> Path:
-    """The same for files that were measured before. The mark holds a digest of its own."""
+    """The same for files that were measured before. The mark holds a digest of its own.
+
+    What a process left that was killed while it wrote the same mark goes: an output has one owner.
+    """
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
     values = json.loads(json.dumps({**facts, FILES: sizes}))
     return write_json(path, {**values, DIGEST: _digest(values)})
 

@@ -254,3 +254,10 @@ def test_a_damaged_part_of_attributions_is_made_again(attributed, tmp_path, monk
     capsys.readouterr()
     assert np.array_equal(attributed(modisco=False), whole)
     assert "changed since it was written, so all of it is made again" in capsys.readouterr().out
+
+
+def test_what_a_killed_writer_of_a_mark_left_goes(tmp_path):
+    (tmp_path / ".a.done.json.123.tmp").write_text("{")
+    (tmp_path / ".b.done.json.123.tmp").write_text("{")
+    write_mark(tmp_path / "a.done.json", {}, [])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".b.done.json.123.tmp", "a.done.json"]

@@ -182,7 +182,9 @@ def _check_sums(
             raise DamageError(f"{blocks[0]:,} blocks of {blocks[1]:,} were found")
         return
     said, _, _, said_total, _ = _unpack(file, summary, contents.order, SUMMARY)
-    same = abs(total - said_total) <= TOLERANCE * size or not np.isfinite(total + said_total)
+    same = not np.isfinite(said_total) or (
+        bool(np.isfinite(total)) and abs(total - said_total) <= TOLERANCE * size
+    )
     if said != covered and (blocks[0] != blocks[1] or not contents.compressed):
         raise DamageError(f"it says that {said:,} bases have values, but {covered:,} do")
     if not same and not contents.compressed:

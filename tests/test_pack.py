@@ -37,6 +37,7 @@ def test_packed_members_are_as_they_are_alone(alone, cherimoya_train, grid, tmp_
         assert done.stdout.index(f"[{name}] epoch 0") < done.stdout.index(f"[{NAMES[0]}] epoch 1")
 
 
+@pytest.mark.slow
 def test_a_sweep_says_that_its_runs_shared_a_device(cherimoya_train, grid, tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")

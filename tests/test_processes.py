@@ -76,6 +76,7 @@ sys.stdout.flush()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads in /proc")
+@pytest.mark.slow
 def test_no_thread_of_a_left_group_meets_the_end_of_python(tmp_path):
     script = tmp_path / "threads.py"
     script.write_text(THREADS)

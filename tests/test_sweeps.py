@@ -126,6 +126,7 @@ def states(sweep: Path) -> dict[str, dict]:
     return {name: status for name, status in found.items() if status}
 
 
+@pytest.mark.slow
 def test_one_that_fails_keeps_its_traceback_and_the_others_go_on(
     cherimoya_train, train_arguments, tmp_path
 ):

@@ -261,6 +261,7 @@ def test_a_folder_that_holds_another_run_is_refused(whole_run, cherimoya_train, 
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_what_a_run_left_before_it_saved_anything_is_replaced(
     cherimoya_train, train_arguments, tmp_path
 ):

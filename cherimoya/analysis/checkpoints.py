@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Checkpoint:
         trained = set(header.chrom[rows].tolist())
         return {name: name in trained for name in header.chromosomes()}
 
-    @property
+    @cached_property  # the file is read, and its checksums compared, once
     def window(self) -> tuple[int | None, int | None]:
         """Bases in and out that the model was trained with; None where neither file nor run say."""
         saved = saved_window(self.path)

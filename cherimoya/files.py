@@ -78,12 +78,13 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
 
 
 @contextmanager
-def owned(output: Path) -> Iterator[None]:
+def owned(output: Path, patience: float = 0) -> Iterator[None]:
     """Own a file that is being made, and what lies beside it while it is not whole.
 
     Its folder is made; one that nothing came into goes again. Raises InUse if another process
-    makes the same file.
+    makes the same file, and still after `patience` s.
     """
+    end = time.monotonic() + patience
     path = output.with_name(f".{output.name}.lock")
     made = [folder for folder in path.parents if not folder.exists()]
     with ExitStack() as stack:
@@ -94,6 +95,10 @@ def owned(output: Path) -> Iterator[None]:
             except FileNotFoundError:  # another owner removed the folder again
                 continue
             if not _taken(lock):
+                if time.monotonic() < end:
+                    lock.close()
+                    time.sleep(LOOK_SECONDS)
+                    continue
                 raise InUse(
                     f"output={output} is being made by another process. Wait until it ends, or "
                     "choose another output."

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from cherimoya.config import SyntheticConfig
 from cherimoya.data import grammar, hdf5, synthetic
 from cherimoya.data.loci import Loci
 from cherimoya.errors import ConfigError
+from cherimoya.files import owned
+from cherimoya.marks import mark_of, write_mark
 
 WINDOWS = (320, 160, 16)  # in, out, jitter: those of conf/data/synthetic.yaml
 SMALL = SyntheticConfig(seed=3, n_chromosomes=3, n_peaks=30, n_background=12, mean_count=150.0)
@@ -193,6 +196,7 @@ def test_a_file_with_a_changed_bit_is_made_again(tmp_path):
     path.write_bytes(changed)
     again = synthetic.cached(SMALL, *SMALL_WINDOWS, tmp_path, said.append)
     assert again.read_bytes() == whole
+    assert len(said) == 1
     assert said[0].endswith("h5 cut short or changed since it was written, so it is made again")
 
 
@@ -210,6 +214,23 @@ def test_an_unwritable_cache_falls_back_to_a_temporary_folder(tmp_path, monkeypa
     assert len(said) == 1
     assert str(tmp_path / "file" / "cache") in said[0]
     assert said[0].endswith(str(path.parent))
+
+
+def test_a_cache_that_another_process_writes_is_waited_for(tmp_path):
+    path = synthetic.cached(SMALL, *SMALL_WINDOWS, tmp_path)
+    whole = path.read_bytes()
+    mark_of(path).unlink()
+    with ThreadPoolExecutor(1) as pool:
+        with owned(path):
+            path.write_bytes(b"half")
+            second = pool.submit(synthetic.cached, SMALL, *SMALL_WINDOWS, tmp_path)
+            with pytest.raises(TimeoutError):  # without the lock, both write, and one may fail
+                second.result(timeout=2)
+            path.write_bytes(whole)
+            write_mark(mark_of(path), {}, [path])
+            written = path.stat().st_mtime_ns
+        assert second.result(timeout=60) == path
+    assert path.stat().st_mtime_ns == written
 
 
 def test_two_processes_may_make_the_cache_at_once(tmp_path):

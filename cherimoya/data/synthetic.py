@@ -21,6 +21,7 @@ from cherimoya.data import grammar, hdf5
 from cherimoya.data.grammar import MOTIFS
 from cherimoya.data.loci import Loci, smallest_integers
 from cherimoya.errors import ConfigError, DataError
+from cherimoya.files import owned
 from cherimoya.marks import mark_of, not_as_written, read_mark, write_mark
 
 GENERATOR_VERSION = 1  # part of the cache key: raise it whenever the same seed gives other data
@@ -28,6 +29,7 @@ NOISE = 0.1  # standard deviation of log counts among loci of the same sequence
 SHORTEST = 128  # bases of input that hold a core promoter and its signal
 GAP = 2000  # bases between neighbouring loci, give or take half of them
 BLOCK = 1024  # loci simulated at once: bounds the memory
+PATIENCE = 600  # seconds that another process may take to write the same data
 ATTEMPTS = 20  # tries to find room for a motif before going without
 
 # what may be planted around the first core promoter of a peak, and the chance that it is
@@ -140,12 +142,15 @@ def _default_cache() -> Path:
 
 
 def _written(path: Path, loci: Loci) -> Path:
-    hdf5.write(path, loci)
-    write_mark(mark_of(path), {}, [path])
+    """Write the file and its mark, unless another process did while this one simulated."""
+    with owned(path, PATIENCE):
+        if not _is_whole(path):
+            hdf5.write(path, loci)
+            write_mark(mark_of(path), {}, [path])
     return path
 
 
-def _is_whole(path: Path, say: Callable[[str], None]) -> bool:
+def _is_whole(path: Path, say: Callable[[str], None] = lambda _: None) -> bool:
     """Whether `path` is as it was written; one that is not, or has no mark, is made again."""
     mark = read_mark(mark_of(path))
     if mark is not None and not mark.damaged():

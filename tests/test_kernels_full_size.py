@@ -167,20 +167,26 @@ def test_so_with_every_launch_option(op, kernels, mode, channels, choice):
 @pytest.mark.parametrize("taps", [1, 75])
 @pytest.mark.parametrize("n", EXAMPLES)
 @pytest.mark.parametrize("mode", MODES, indirect=True)
-def test_a_whole_network_repeats_every_bit(mode, n, taps):
-    """Stem, nine blocks and heads, forward and backward, as training calls them."""
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+def test_a_whole_network_repeats_every_bit(training, mode, n, taps):
+    """Stem, nine blocks and heads; training with the gradients, inference without."""
     torch.manual_seed(0)
-    model = Cherimoya(signal_groups=[1, 2], profile_kernel_size=taps).to(DEVICE)
+    model = Cherimoya(signal_groups=[1, 2], profile_kernel_size=taps).to(DEVICE).train(training)
     X = torch.nn.functional.one_hot(torch.randint(4, (n, LENGTH), device=DEVICE), 4).mT.float()
     parameters = dict(model.named_parameters())
     trained = [p for name, p in parameters.items() if not name.startswith("lw")]
 
     def call() -> Results:
-        with torch.autocast(DEVICE, getattr(torch, mode.dtype), enabled=mode.half):
+        with (
+            torch.set_grad_enabled(training),
+            torch.autocast(DEVICE, getattr(torch, mode.dtype), enabled=mode.half),
+        ):
             logits, counts = model(X)
-        loss = logits.float().square().mean() + counts.float().square().mean()
+            outputs = {"logits": logits.detach(), "counts": counts.detach()}
+            if not training:
+                return outputs
+            loss = logits.float().square().mean() + counts.float().square().mean()
         found = torch.autograd.grad(loss, trained)
-        outputs = {"logits": logits.detach(), "counts": counts.detach()}
         return outputs | {f"d{i}": g for i, g in enumerate(found)}
 
     assert_repeats(call, f"{n} sequences, {taps} taps")

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     import torch
 
     from cherimoya.cheri import CheriBlock
-    from cherimoya.ensemble import Ensemble
-    from cherimoya.network import Cherimoya
-    from cherimoya.prediction import Prediction, one_hot, predict
-    from cherimoya.wrappers import (
+    from cherimoya.inference.ensemble import Ensemble
+    from cherimoya.inference.predictor import Prediction, one_hot, predict
+    from cherimoya.inference.wrappers import (
         ControlWrapper,
         ExpectedCountsWrapper,
         LogCountWrapper,
         ProfileWrapper,
     )
+    from cherimoya.network import Cherimoya
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,11 +43,11 @@ __all__ = [
 _HOMES = {
     "CheriBlock": "cheri",
     "Cherimoya": "network",
-    "Ensemble": "ensemble",
-    **dict.fromkeys(("Prediction", "one_hot", "predict"), "prediction"),
+    "Ensemble": "inference.ensemble",
+    **dict.fromkeys(("Prediction", "one_hot", "predict"), "inference.predictor"),
     **dict.fromkeys(
         ("ControlWrapper", "ExpectedCountsWrapper", "LogCountWrapper", "ProfileWrapper"),
-        "wrappers",
+        "inference.wrappers",
     ),
 }
 

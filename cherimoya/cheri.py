@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from cherimoya.ops.block import cheri_block
-from cherimoya.ops.conv_norm import FusedDilatedConvNormFunc, fused_dilated_conv_norm
+from cherimoya.ops.block.op import cheri_block
+from cherimoya.ops.conv_norm.op import FusedDilatedConvNormFunc, fused_dilated_conv_norm
 from cherimoya.ops.reference import dilated_conv_norm as _cheri_conv_norm_cpu
 
 __all__ = [

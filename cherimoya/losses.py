@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cherimoya.config import LossConfig
+from cherimoya.config.train import LossConfig
 from cherimoya.metrics import multinomial_nll
 from cherimoya.network import Cherimoya
 from cherimoya.ops.dispatch import route
-from cherimoya.ops.loss import training_loss as fused_training_loss
+from cherimoya.ops.loss.op import training_loss as fused_training_loss
 
 
 @dataclass(frozen=True)

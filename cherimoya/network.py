@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cherimoya.cheri import CheriBlock
-from cherimoya.config import ModelConfig
+from cherimoya.config.train import ModelConfig
 from cherimoya.errors import CherimoyaError
-from cherimoya.ops.heads import heads
+from cherimoya.ops.heads.op import heads
 from cherimoya.ops.reference import profile_head
-from cherimoya.ops.stem import stem
-from cherimoya.torch_file import read_torch_file
+from cherimoya.ops.stem.op import stem
+from cherimoya.util.torch_file import read_torch_file
 
 STEM_KERNEL = 21
 SPARE_CONTEXT = 46  # bases that the default trimming keeps beyond the blocks' own reach

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class Processes(Launcher):
-    """Several processes of this machine, see cherimoya.cli_launchers.Pool."""
+    """Several processes of this machine, see cherimoya.sweeps.launchers.Pool."""
 
     def __init__(self, processes: int | None = None) -> None:
         self.processes = processes
@@ -20,21 +20,21 @@ class Processes(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep the task, which is that of cherimoya.cli, and the configuration."""
+        """Keep the task, which is that of cherimoya.cli.train, and the configuration."""
         self.task, self.config = task_function, config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs; what came of them is in their folders."""
-        from cherimoya.cli_launchers import Pool
+        from cherimoya.sweeps.launchers import Pool
 
         Pool(self.task, self.config, self.processes).run(job_overrides)
         return [JobReturn(overrides=words, status=JobStatus.COMPLETED) for words in job_overrides]
 
 
 class Packed(BasicLauncher):
-    """Several members at once in this process, see cherimoya.analysis.pack."""
+    """Several members at once in this process, see cherimoya.training.packed."""
 
     def __init__(self, members: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Packed(BasicLauncher):
 
 try:
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
-except ImportError:  # the extra [slurm] is not installed, as cherimoya.cli says when it is needed
+except ImportError:  # the extra [slurm] is not installed, as the command line says when needed
     pass
 else:
     # What submitit calls the same on every kind of cluster.
@@ -70,7 +70,7 @@ else:
             self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
         ) -> Sequence[JobReturn]:
             """Run the jobs; what came of them is in their folders."""
-            from cherimoya.cli_launchers import not_done, wait_for
+            from cherimoya.sweeps.launchers import not_done, wait_for
 
             left = not_done(self.task_function.sweep, job_overrides)
             if left:

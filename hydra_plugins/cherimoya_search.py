@@ -32,7 +32,7 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Search over what `arguments` and the settings' params leave open."""
-        from cherimoya import cli_search
+        from cherimoya.sweeps import search as cli_search
 
         try:
             cli_search.sweep(self.settings, arguments, self.launcher, self.folder)

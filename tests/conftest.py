@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest's workers share the cores
 from toy import Toy
 
-from cherimoya.config import SyntheticConfig
+from cherimoya.config.train import SyntheticConfig
 from cherimoya.data import hdf5
 from cherimoya.data.synthetic import simulate
 
@@ -66,7 +66,7 @@ def cherimoya_train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
 
     def run(*arguments: str, timeout: float = 120, **environment: str):
         return subprocess.run(
-            [sys.executable, "-c", "from cherimoya.cli import train; train()", *arguments],
+            [sys.executable, "-c", "from cherimoya.cli.train import train; train()", *arguments],
             cwd=tmp_path,
             env=clean_environment() | environment,
             capture_output=True,

@@ -9,8 +9,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from cherimoya import Cherimoya
-from cherimoya.cli import conf_dir
-from cherimoya.config import resolve
+from cherimoya.cli.train import conf_dir
+from cherimoya.config.train import resolve
 
 
 def save_model(path: Path, seed: int = 0, **shape: Any) -> Path:

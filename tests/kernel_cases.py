@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cherimoya.ops import reference
-from cherimoya.ops.block import cheri_block, fused_block_full_fp32
-from cherimoya.ops.conv_norm import FusedDilatedConvNormFunc, fused_dilated_conv_norm
+from cherimoya.ops.block.op import cheri_block, fused_block_full_fp32
+from cherimoya.ops.conv_norm.op import FusedDilatedConvNormFunc, fused_dilated_conv_norm
 from cherimoya.ops.reference import EPS
 
 RESIDUAL_SCALE = 0.7
@@ -159,7 +159,7 @@ def launched_with(choice: int) -> Iterator[None]:
     def best(kernel: str, key: object, candidates: Sequence[object], *_: object) -> object:
         return candidates[choice % len(candidates)]
 
-    with mock.patch("cherimoya.ops.tuning.best", best):
+    with mock.patch("cherimoya.ops.autotune.best", best):
         yield
 
 
@@ -210,7 +210,7 @@ def accuracy(case: Case, twice: bool) -> dict[str, object]:
 
 def in_many_tiles(case: Case) -> dict[str, object]:
     """`accuracy` where an example's partial sums are added up before they are read."""
-    from cherimoya.ops import conv_norm_launch
+    from cherimoya.ops.conv_norm import launch as conv_norm_launch
 
     with mock.patch.object(conv_norm_launch, "MANY_TILES", 1):
         return accuracy(case, twice=False)
@@ -226,7 +226,7 @@ def half_products(case: Case, choice: int) -> dict[str, float]:
     """Errors of fp32 multiplied in fp16, as on a GPU, of gradients that grow along the sequence."""
     values, dout = inputs(case), output_gradient(case)
     dout = dout * torch.logspace(-8, -3, dout.shape[1])[:, None]
-    places = (f"cherimoya.ops.{name}.operand_dtype" for name in ("block", "block_launch", "tables"))
+    places = (f"cherimoya.ops.block.{room}.operand_dtype" for room in ("op", "launch", "weights"))
     with contextlib.ExitStack() as stack:
         for place in places:
             stack.enter_context(mock.patch(place, return_value=torch.float16))
@@ -298,14 +298,14 @@ def keeping(case: Case) -> list[str]:
     """What changes when the normalised convolution is kept for the backward."""
     call, values, dout = partial(fused, case), inputs(case), output_gradient(case)
     again = results(call, values, dout)
-    with mock.patch("cherimoya.ops.block.total_memory", return_value=2**40):
+    with mock.patch("cherimoya.ops.block.op.total_memory", return_value=2**40):
         return different(again, results(call, values, dout))
 
 
 def second_backward(case: Case) -> list[str]:
     """What a second backward of one forward changes, with what is kept dropped in the first."""
     values, dout = inputs(case), output_gradient(case)
-    with mock.patch("cherimoya.ops.block.total_memory", return_value=2**40):
+    with mock.patch("cherimoya.ops.block.op.total_memory", return_value=2**40):
         out = fused(case, *values)
         once, twice = (torch.autograd.grad(out, values, dout, retain_graph=True) for _ in "12")
     return different(

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cherimoya.analysis import per_locus
-from cherimoya.sweeps import member_name, note_member
+from cherimoya.records import per_locus
+from cherimoya.records.sweep import member_name, note_member
 
 SCORES = {
     "profile_mnll": 271.25, "profile_pearson": 0.7366, "profile_spearman": 0.1864,

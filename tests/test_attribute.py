@@ -15,15 +15,15 @@ from test_house import composed
 from toy import Toy
 
 from cherimoya import Cherimoya
-from cherimoya.analysis.interpret import attribute as app
-from cherimoya.analysis.interpret.gradients import deep_lift_shap, input_gradients
-from cherimoya.analysis.interpret.ism import centred, saturation_mutagenesis
-from cherimoya.analysis.interpret.sequences import reverse_complement
-from cherimoya.analysis.interpret.target import Target
-from cherimoya.config_interpret import AttributeConfig
+from cherimoya.config.interpret import AttributeConfig
 from cherimoya.data import hdf5
-from cherimoya.data.attributions import read_attributions
 from cherimoya.errors import CherimoyaError, DataError, InUse
+from cherimoya.interpret import attribute as app
+from cherimoya.interpret.gradients import deep_lift_shap, input_gradients
+from cherimoya.interpret.mutagenesis import centred, saturation_mutagenesis
+from cherimoya.interpret.sequences import reverse_complement
+from cherimoya.interpret.target import Target
+from cherimoya.records.attributions import read_attributions
 
 WINDOW = slice(90, 110)  # the middle 20 of 200 bases
 
@@ -121,7 +121,7 @@ def test_strands_and_models_are_averaged(asked, model, small_data, tmp_path):
 
 def test_an_interrupted_command_goes_on(asked, monkeypatch, capsys, tmp_path):
     app.attribute(asked(output=str(tmp_path / "whole.h5")))
-    monkeypatch.setattr("cherimoya.analysis.interpret.ism.Mutagenesis.loci_at_once", lambda *_: 1)
+    monkeypatch.setattr("cherimoya.interpret.mutagenesis.Mutagenesis.loci_at_once", lambda *_: 1)
     calls = []
 
     def interrupted(self, *arguments):
@@ -300,7 +300,7 @@ def test_an_output_is_not_overwritten_unasked(asked, tmp_path):
 
 
 def test_letters_are_as_tall_as_their_contributions(asked, tmp_path):
-    plots = pytest.importorskip("cherimoya.analysis.plots.attribute")
+    plots = pytest.importorskip("cherimoya.report.plots.attribute")
     from matplotlib.figure import Figure
 
     axis = Figure().subplots()
@@ -315,7 +315,7 @@ def test_letters_are_as_tall_as_their_contributions(asked, tmp_path):
 
 
 def test_the_command_line(asked, model, small_data, tmp_path):
-    command = [sys.executable, "-c", "from cherimoya.cli_apps import attribute; attribute()"]
+    command = [sys.executable, "-c", "from cherimoya.cli.commands import attribute; attribute()"]
     given = [f"checkpoint={model}", f"data.path={small_data}", "output=cli.h5", "max_loci=2"]
     done = subprocess.run(
         [*command, *given, "window=6", "logos=0"], cwd=tmp_path, env=clean_environment(),

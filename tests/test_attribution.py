@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from cherimoya import Cherimoya
-from cherimoya.analysis.interpret.gradients import Explained, deep_lift_shap, input_gradients
-from cherimoya.analysis.interpret.ism import centred, saturation_mutagenesis
-from cherimoya.analysis.interpret.models import check_effects_precision
-from cherimoya.analysis.interpret.sequences import (
+from cherimoya.errors import ConfigError, PackageError
+from cherimoya.interpret.gradients import Explained, deep_lift_shap, input_gradients
+from cherimoya.interpret.models import check_effects_precision
+from cherimoya.interpret.mutagenesis import centred, saturation_mutagenesis
+from cherimoya.interpret.sequences import (
     as_codes,
     decode,
     encode,
@@ -18,8 +19,7 @@ from cherimoya.analysis.interpret.sequences import (
     reverse_complement,
     strand_channels,
 )
-from cherimoya.analysis.interpret.target import Target, targets_of
-from cherimoya.errors import ConfigError, PackageError
+from cherimoya.interpret.target import Target, targets_of
 
 LENGTH = 60
 
@@ -165,7 +165,7 @@ def test_deep_lift_adds_up(model, codes, output):
 
 def test_without_its_rule_deep_lift_would_not_add_up(model, codes, monkeypatch):
     pytest.importorskip("tangermeme")
-    rule = "cherimoya.analysis.interpret.gradients.conv_norm_rule"
+    rule = "cherimoya.interpret.gradients.conv_norm_rule"
     monkeypatch.setattr(rule, lambda module, grad_input, grad_output: grad_input)
     deltas = deep_lift_shap(model, codes[[0, 2]], Target("counts"), n_shuffles=4)[1]
     assert deltas.max() > 1e-3

@@ -16,18 +16,18 @@ from interpreted import configured
 from omegaconf import OmegaConf
 
 from cherimoya import Cherimoya, metrics
-from cherimoya.analysis.interpret.attribute import attribute
-from cherimoya.analysis.interpret.gradients import deep_lift_shap, input_gradients
-from cherimoya.analysis.interpret.ism import centred, saturation_mutagenesis
-from cherimoya.analysis.interpret.target import Target
-from cherimoya.analysis.run import run
-from cherimoya.cli import conf_dir
-from cherimoya.config import TrainConfig, resolve
-from cherimoya.config_interpret import AttributeConfig
-from cherimoya.data import grammar
-from cherimoya.data.attributions import at_sequence
+from cherimoya.cli.train import conf_dir
+from cherimoya.config.interpret import AttributeConfig
+from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.data import motif_grammar
 from cherimoya.data.dataset import data_file, load_dataset
 from cherimoya.data.loci import Loci, crop
+from cherimoya.interpret.attribute import attribute
+from cherimoya.interpret.gradients import deep_lift_shap, input_gradients
+from cherimoya.interpret.mutagenesis import centred, saturation_mutagenesis
+from cherimoya.interpret.target import Target
+from cherimoya.records.attributions import at_sequence
+from cherimoya.training.run import run
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ def planted(loci: Loci) -> np.ndarray:
     inside = np.zeros(loci.sequence.shape, bool)
     for row, slot in zip(*np.nonzero(loci.truth["motif"] >= 0), strict=True):
         first = max(loci.truth["motif_start"][row, slot] - loci.start[row], 0)
-        width = len(grammar.MOTIFS[loci.truth["motif"][row, slot]].consensus)
+        width = len(motif_grammar.MOTIFS[loci.truth["motif"][row, slot]].consensus)
         inside[row, first : first + width] = True
     return inside
 
@@ -96,7 +96,7 @@ def true_effects(loci: Loci) -> np.ndarray:
         mutants = np.repeat(codes[None], 4 * length + 1, axis=0)
         each = np.arange(4 * length)
         mutants[each, each % length] = each // length
-        totals = grammar.expected_signal(mutants, MEAN_COUNT)[:, :, out].sum((1, 2))
+        totals = motif_grammar.expected_signal(mutants, MEAN_COUNT)[:, :, out].sum((1, 2))
         found.append(np.log1p(totals[:-1]) - np.log1p(totals[-1]))
     return np.reshape(found, (n, 4, length))
 
@@ -136,7 +136,7 @@ def test_variants_are_ranked_as_the_truth_ranks_them(trained, effects):
 def test_modisco_recovers_every_planted_motif(trained, tmp_path):
     write_meme = pytest.importorskip("memelite.io").write_meme
     pytest.importorskip("modiscolite")
-    write_meme(str(tmp_path / "known.meme"), grammar.known_motifs())
+    write_meme(str(tmp_path / "known.meme"), motif_grammar.known_motifs())
     asked = configured(
         "attribute", AttributeConfig, checkpoint=[str(trained.checkpoint)],
         data__path=str(trained.data), data__in_window=320, window=None, max_loci=600,
@@ -149,7 +149,7 @@ def test_modisco_recovers_every_planted_motif(trained, tmp_path):
         rows = list(csv.DictReader(file, delimiter="\t"))
     print(*(f"{row['pattern']} {row['consensus']} {row['match']} {row['q_value']}" for row in rows))
     matched = {row["match"] for row in rows if float(row["q_value"]) < 0.05}
-    assert matched >= {motif.name for motif in grammar.MOTIFS}
+    assert matched >= {motif.name for motif in motif_grammar.MOTIFS}
     page = (folder / "report.html").read_text()
     assert all(row["pattern"] in page for row in rows)
     assert (folder / "modisco.h5").is_file()

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,8 @@ from test_prepare_errors import refused
 from test_tracks import BAM, READ, bam, counted
 from toy import LENGTHS, Toy
 
-from cherimoya.data.native import LibraryError, call
 from cherimoya.errors import DataError, ProcessError
+from cherimoya.util.native import LibraryError, call
 
 pysam = pytest.importorskip("pysam")
 
@@ -153,7 +151,8 @@ def test_reads_lie_on_their_chromosomes(toy: Toy) -> None:
         assert counted(path, chrom) == [{length - 1: 1}]
 
 
-def test_an_index_over_which_the_library_aborts_is_not_read(toy: Toy) -> None:
+def test_a_damaged_index_is_not_read(toy: Toy) -> None:
+    """The library aborts over this one, or does not: that depends on what its memory held."""
     path = bam(
         toy, ("chrA", 100, 0, 9), ("chrA", 200, 16, 9), ("chrB", 7, 16, 9), ("chrC", 9, 0, 9)
     )
@@ -161,8 +160,6 @@ def test_an_index_over_which_the_library_aborts_is_not_read(toy: Toy) -> None:
     insertions = [(234, 3, 128, b""), (112, 3, 147, b""), (99, 1, 177, b""), (60, 1, 109, b"")]
     index.write_bytes(changed(index.read_bytes(), insertions))
     assert counted(path) == [{100: 1, 214: 1}]
-    code = f"import pysam; pysam.AlignmentFile({str(path)!r})"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode < 0
 
 
 def test_a_disk_without_links_is_said(toy: Toy, monkeypatch) -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cherimoya.data import bigwig, bigwig_writer
-from cherimoya.data.bigwig_writer import write_bigwig
 from cherimoya.errors import DiskError, PackageError
+from cherimoya.genome import bigwig, bigwig_writer
+from cherimoya.genome.bigwig_writer import write_bigwig
 
 pybigtools = pytest.importorskip("pybigtools")
 pytest.importorskip("figwig")

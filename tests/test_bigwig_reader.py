@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from test_prepare_errors import refused
 from toy import LENGTHS, Toy, configure
 
-from cherimoya.data import bigwig
-from cherimoya.data.aliases import Aliases
-from cherimoya.data.sources import read_genome
-from cherimoya.data.tracks import matched, open_tracks
 from cherimoya.errors import DataError
+from cherimoya.genome import bigwig
+from cherimoya.genome.chrom_names import Aliases
+from cherimoya.genome.fasta import read_genome
+from cherimoya.genome.open_tracks import matched, open_tracks
 
 pybigtools = pytest.importorskip("pybigtools")
 

@@ -9,10 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_house import composed
 
-from cherimoya.changes import Changes, command, hydra_value, read_changes, write_changes
-from cherimoya.cli import conf_dir
-from cherimoya.cli_groups import Composition, compose, composition
-from cherimoya.config import TrainConfig, resolve, to_dict
+from cherimoya.cli.train import conf_dir
+from cherimoya.config.diff import Changes, command, hydra_value, read_changes, write_changes
+from cherimoya.config.groups import Composition, compose, composition
+from cherimoya.config.train import TrainConfig, resolve, to_dict
 
 
 @pytest.mark.parametrize(

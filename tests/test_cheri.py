@@ -6,7 +6,7 @@ from torch import nn
 
 from cherimoya import CheriBlock, Cherimoya
 from cherimoya import cheri as public
-from cherimoya.captured import CapturedModel
+from cherimoya.inference.cuda_graph import CapturedModel
 
 
 def block_and_input(**changes: object) -> tuple[CheriBlock, torch.Tensor]:

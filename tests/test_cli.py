@@ -10,7 +10,7 @@ import time
 import h5py
 import pytest
 
-from cherimoya import cli_apps
+from cherimoya.cli import commands
 from cherimoya.errors import CherimoyaError
 
 SECONDS = 10  # within which a mistake must be reported
@@ -194,17 +194,17 @@ def test_errors_of_the_disk_are_messages(monkeypatch, error, words):
     def fails_with(values):
         raise error
 
-    monkeypatch.setattr(cli_apps, "main", lambda name, schema, work: work({}))
+    monkeypatch.setattr(commands, "main", lambda name, schema, work: work({}))
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(CherimoyaError, match=re.escape(words)):
-            cli_apps._main("variants", object, fails_with)
+            commands._main("variants", object, fails_with)
         with pytest.raises(SystemExit) as end:  # so that `finally` has its turn
             signal.raise_signal(signal.SIGTERM)
         assert end.value.code == 128 + signal.SIGTERM
         monkeypatch.setattr(error, "errno", errno.EPIPE)
         monkeypatch.setattr(error, "filename", None)
         with pytest.raises(OSError):  # noqa: PT011 - not the disk's: somebody's mistake
-            cli_apps._main("variants", object, fails_with)
+            commands._main("variants", object, fails_with)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -6,11 +6,11 @@ import sys
 import pytest
 from conftest import clean_environment
 
-from cherimoya.cli_pipe import CLOSED, quiet_when_closed
+from cherimoya.cli.pipe import CLOSED, quiet_when_closed
 
 COMMANDS = {
-    "train": "cli:train", "sweep": "cli_tool:main", "report": "cli_report:report",
-    **{name: f"cli_apps:{name}" for name in (
+    "train": "cli.train:train", "sweep": "cli.sweep:main", "report": "cli.report:report",
+    **{name: f"cli.commands:{name}" for name in (
         "prepare", "evaluate", "predict", "dashboard", "attribute", "variants", "marginalize")},
 }  # fmt: skip
 
@@ -37,7 +37,7 @@ def test_help_whose_output_is_closed_ends_quietly(name):
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_configuration_whose_output_is_closed_ends_quietly(unbuffered):
-    code = "from cherimoya.cli import train; train()"
+    code = "from cherimoya.cli.train import train; train()"
     assert closed_early(code, "--cfg", "job", unbuffered=unbuffered) == (CLOSED, "")
 
 

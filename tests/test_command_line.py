@@ -13,12 +13,13 @@ from conftest import clean_environment
 from test_changes import made_of
 from test_cli import fails
 
-from cherimoya import sweep_status, sweeps
-from cherimoya.cli_words import flag, one_word_each, parse, quotable, readable
-from cherimoya.config import TrainConfig
-from cherimoya.config_evaluate import PredictConfig
-from cherimoya.config_prepare import PrepareConfig
+from cherimoya.config.command_line import flag, one_word_each, parse, quotable, readable
+from cherimoya.config.predict import PredictConfig
+from cherimoya.config.prepare import PrepareConfig
+from cherimoya.config.train import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.records import sweep as sweeps
+from cherimoya.sweeps import status
 
 NAMES = [
     "hg38(p14).fa", "a=b.fa", "x&y.fa", "x~1.fa", "run#2.fa", "a!b.fa", "a;b.fa", "it's.fa",
@@ -304,7 +305,7 @@ def unprivileged() -> list[str]:
 
 @pytest.mark.parametrize("words", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
 def test_a_folder_that_may_not_be_written(tmp_path, train_arguments, words):
-    program = [sys.executable, "-c", "from cherimoya.cli import train; train()"]
+    program = [sys.executable, "-c", "from cherimoya.cli.train import train; train()"]
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
         done = subprocess.run(
@@ -343,7 +344,7 @@ def test_what_else_is_in_the_folder_of_a_run_that_cannot_be_stays(
 
 @pytest.mark.slow
 def test_a_sweep_is_known_to_be_at_work_from_its_first_run_to_its_last(tmp_path, train_arguments):
-    program = [sys.executable, "-c", "from cherimoya.cli import train; train()"]
+    program = [sys.executable, "-c", "from cherimoya.cli.train import train; train()"]
     words = ["-m", *train_arguments, "seed=0,1", "trainer.max_epochs=1", "hydra.sweep.dir=s"]
     sweep = subprocess.Popen(
         [*program, *words], cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL
@@ -354,7 +355,7 @@ def test_a_sweep_is_known_to_be_at_work_from_its_first_run_to_its_last(tmp_path,
     while (tmp_path / "s" / "seed=1" / "summary.json").exists() is False and sweep.poll() is None:
         states = [member.state for member in sweeps.read_sweep(tmp_path / "s")]
         between += "running" not in states
-        assert sweep_status.anything_runs(tmp_path / "s"), states
+        assert status.anything_runs(tmp_path / "s"), states
         time.sleep(0.01)
     assert between
     assert sweep.wait(60) == 0
@@ -362,7 +363,7 @@ def test_a_sweep_is_known_to_be_at_work_from_its_first_run_to_its_last(tmp_path,
 
 
 def test_errors_of_the_program_itself_are_not_hidden():
-    from cherimoya.cli_errors import in_words
+    from cherimoya.cli.hydra_errors import in_words
 
     assert in_words(ValueError("x"), "train", [], TrainConfig, None) is None
     assert in_words(FileNotFoundError(2, "gone", "x"), "train", [], TrainConfig, None) is None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import clean_environment
 
-from cherimoya.ops.compiling import compiled_together, rehearsing
+from cherimoya.ops.precompile import compiled_together, rehearsing
 
 REHEARSE = """
 import json, sys, warnings
@@ -20,8 +20,8 @@ import torch
 from kernel_cases import different, poisoned_allocations
 from test_step import state_of
 from triton.runtime.jit import JITFunction
-from cherimoya.ops.compiling import compiled_together, rehearsing
-from cherimoya.training.runner import Runner
+from cherimoya.ops.precompile import compiled_together, rehearsing
+from cherimoya.training.capture import Runner
 
 CPU, DO_COMPILE = torch.device("cpu"), JITFunction._do_compile
 

@@ -10,19 +10,22 @@ import pytest
 from conftest import clean_environment
 from wandb_files import read_wandb
 
-from cherimoya import logged
-from cherimoya.config_tools import DashboardConfig
+from cherimoya.config.tools import DashboardConfig
 from cherimoya.errors import CherimoyaError
+from cherimoya.records import logged
 
-views = pytest.importorskip("cherimoya.analysis.dashboard.views")
+views = pytest.importorskip("cherimoya.report.dashboard.views")
 
 CONFIG = DashboardConfig(project="p", entity="me", name="Cherimoya", dry_run=None)
 GPU = r"gpu\.\d\.(gpu|memoryAllocatedBytes|powerWatts)"  # as wandb names them; there is none here
 
 
+COMMAND = "from cherimoya.cli.commands import dashboard; dashboard()"
+
+
 def cherimoya_dashboard(*arguments, cwd, **environment):
     return subprocess.run(
-        [sys.executable, "-c", "from cherimoya.cli_apps import dashboard; dashboard()", *arguments],
+        [sys.executable, "-c", COMMAND, *arguments],
         cwd=cwd, env=clean_environment() | environment, capture_output=True, text=True,
     )  # fmt: skip
 
@@ -58,10 +61,10 @@ def test_mistakes_are_one_message(tmp_path):
 
 
 def test_without_the_extra_it_is_named(monkeypatch):
-    from cherimoya.analysis.dashboard.build import dashboard
+    from cherimoya.report.dashboard.build import dashboard
 
-    monkeypatch.delitem(sys.modules, "cherimoya.analysis.dashboard.views")
-    monkeypatch.delattr("cherimoya.analysis.dashboard.views", raising=False)
+    monkeypatch.delitem(sys.modules, "cherimoya.report.dashboard.views")
+    monkeypatch.delattr("cherimoya.report.dashboard.views", raising=False)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
     with pytest.raises(CherimoyaError, match=r"pip install 'cherimoya-train\[dashboards\]'"):

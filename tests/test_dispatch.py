@@ -7,8 +7,10 @@ import torch
 from torch.autograd import forward_ad
 
 from cherimoya.network import Cherimoya
-from cherimoya.ops import block, heads, stem
+from cherimoya.ops.block import op as block
 from cherimoya.ops.dispatch import Route, route
+from cherimoya.ops.heads import op as heads
+from cherimoya.ops.stem import op as stem
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own
 
@@ -82,7 +84,7 @@ def test_a_block_that_no_gpu_has_room_for_is_composed(taken):
 
 def test_the_widest_blocks_are_left_to_cublas(monkeypatch):
     pytest.importorskip("triton")
-    from cherimoya.ops import block_launch_full_fp32 as launch
+    from cherimoya.ops.block import fp32_launch as launch
 
     for kilobytes, widest in ((99, 192), (163, 256), (227, 256)):
         monkeypatch.setattr(launch, "shared_memory", lambda _, kb=kilobytes: kb * 1024)

@@ -14,17 +14,18 @@ from conftest import clean_environment
 from test_house import composed
 
 from cherimoya import Cherimoya
-from cherimoya.analysis import evaluate, per_locus
-from cherimoya.analysis.bootstrap import intervals
-from cherimoya.analysis.report.pages import write_report
-from cherimoya.analysis.run import run
-from cherimoya.config import TrainConfig, resolve
-from cherimoya.config_evaluate import EvaluateConfig
+from cherimoya.config.predict import EvaluateConfig
+from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.data import hdf5
 from cherimoya.errors import CherimoyaError
-from cherimoya.logged import METRICS
+from cherimoya.evaluation import evaluate
+from cherimoya.evaluation.bootstrap import intervals
+from cherimoya.evaluation.scores import Scores, score_profiles
 from cherimoya.metrics import group_softmax
-from cherimoya.training.evaluation import Scores, score_profiles
+from cherimoya.records import per_locus
+from cherimoya.records.logged import METRICS
+from cherimoya.report.pages import write_report
+from cherimoya.training.run import run
 
 
 @pytest.fixture(scope="module")
@@ -437,7 +438,7 @@ def test_a_mistake_is_one_message(trained, score, small_data, tmp_path, argument
 
 def test_the_command(trained, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", "from cherimoya.cli_apps import evaluate; evaluate()",
+        [sys.executable, "-c", "from cherimoya.cli.commands import evaluate; evaluate()",
          f"checkpoint={trained}", "bootstrap=5", "output=out"],
         cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=120,
     )  # fmt: skip

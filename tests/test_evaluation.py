@@ -6,14 +6,14 @@ import torch
 from scipy import stats
 
 from cherimoya import Cherimoya
-from cherimoya.analysis import baselines
-from cherimoya.analysis.banner import window_warnings
-from cherimoya.analysis.conclusion import score_table
-from cherimoya.captured import CapturedModel
-from cherimoya.config import DataConfig
+from cherimoya.config.train import DataConfig
 from cherimoya.data.dataset import load_dataset
 from cherimoya.data.feed import Resident
-from cherimoya.training.evaluation import evaluate
+from cherimoya.evaluation import baselines
+from cherimoya.evaluation.scores import evaluate
+from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.training.banner import window_warnings
+from cherimoya.training.summary import score_table
 from cherimoya.training.trainer import count_weight
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import letters
 
-from cherimoya.data import sources
 from cherimoya.errors import DataError
+from cherimoya.genome import fasta
 
 MEGABYTES = 60  # of one line
 
@@ -36,11 +36,11 @@ def test_blocks_of_any_size_give_the_same(tmp_path_factory, records, size, ends)
     folder = tmp_path_factory.mktemp("fasta")
     text = "\n".join("\n".join([f">s{i} a > note", *lines]) for i, lines in enumerate(records))
     (folder / "x.fa").write_bytes(text.replace("\n", ends).encode())
-    before, sources.FASTA_BLOCK = sources.FASTA_BLOCK, size
+    before, fasta.FASTA_BLOCK = fasta.FASTA_BLOCK, size
     try:
-        genome = sources.read_genome(folder / "x.fa", folder / "codes")
+        genome = fasta.read_genome(folder / "x.fa", folder / "codes")
     finally:
-        sources.FASTA_BLOCK = before
+        fasta.FASTA_BLOCK = before
     expected = {name: bases.upper().replace(">", "N") for name, bases in read_plainly(text).items()}
     assert {name: letters(genome.codes(name)) for name in genome.lengths} == expected
 
@@ -51,7 +51,7 @@ def test_memory_does_not_grow_with_a_line(tmp_path: Path, packed: bool) -> None:
     (tmp_path / "long.fa").write_bytes(gzip.compress(content, 1) if packed else content)
     tracemalloc.start()
     try:
-        genome = sources.read_genome(tmp_path / "long.fa", tmp_path / "codes")
+        genome = fasta.read_genome(tmp_path / "long.fa", tmp_path / "codes")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -74,4 +74,4 @@ def test_memory_does_not_grow_with_a_line(tmp_path: Path, packed: bool) -> None:
 def test_what_is_no_fasta_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.fa").write_bytes(content)
     with pytest.raises(DataError, match=message):
-        sources.read_genome(tmp_path / "x.fa", None)
+        fasta.read_genome(tmp_path / "x.fa", None)

@@ -21,9 +21,9 @@ from test_kernels_gpu import LENGTHS, captured_graph, poison_cached_memory, repl
 from torch import Tensor
 
 from cherimoya.network import Cherimoya
-from cherimoya.ops import block_launch_full_fp32
-from cherimoya.ops.heads import heads, heads_composed
-from cherimoya.ops.stem import stem
+from cherimoya.ops.block import fp32_launch as block_launch_full_fp32
+from cherimoya.ops.heads.op import heads, heads_composed
+from cherimoya.ops.stem.op import stem
 
 DEVICE = "cuda"
 LIMIT = 1e-6  # relative RMS error; that of TF32 is 3e-4

@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import Toy
 
-from cherimoya.analysis.interpret.motifs import consensus
-from cherimoya.analysis.interpret.variants_windows import check_variants, renamed
-from cherimoya.analysis.interpret.variants_write import Effects, write_vcf
-from cherimoya.data.attributions import read_attributions, write_attributions
-from cherimoya.data.meme import read_meme
-from cherimoya.data.sources import genome_on_disk, read_genome
-from cherimoya.data.variants import read_variants
 from cherimoya.errors import CherimoyaError
-from cherimoya.marks import mark_of, write_mark
+from cherimoya.genome.fasta import genome_on_disk, read_genome
+from cherimoya.genome.meme import read_meme
+from cherimoya.genome.vcf import read_variants
+from cherimoya.interpret.motifs import consensus
+from cherimoya.interpret.variants_windows import check_variants, renamed
+from cherimoya.interpret.variants_write import Effects, write_vcf
+from cherimoya.records.attributions import read_attributions, write_attributions
+from cherimoya.util.marks import mark_of, write_mark
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,8 @@ from fuzzing import Outcomes, fuzz, mutated
 from hypothesis import given
 
 from cherimoya import Cherimoya
-from cherimoya.training.checkpoint import LAST, Checkpoints
+from cherimoya.records.run import LAST
+from cherimoya.training.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ from test_bigwig_reader import sections
 from test_tracks import bam
 from toy import LENGTHS, Toy, configure
 
-from cherimoya.data.aliases import Aliases
-from cherimoya.data.places import read_places
-from cherimoya.data.sources import Genome, read_genome
-from cherimoya.data.tracks import matched, open_tracks
+from cherimoya.genome.chrom_names import Aliases
+from cherimoya.genome.fasta import Genome, read_genome
+from cherimoya.genome.intervals import read_places
+from cherimoya.genome.open_tracks import matched, open_tracks
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import clean_environment
 
-from cherimoya.ops import gather
+from cherimoya.ops.windows import op as gather
 
 SHAPES = [(31, 20), (1, 1), (600, 530)]  # lengths of sequence and signal
 DTYPES = [torch.uint8, torch.int16, torch.float32]

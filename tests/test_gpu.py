@@ -14,10 +14,10 @@ from test_house import composed
 from test_training import TRAIN, assert_same_run, wait_until
 
 from cherimoya import Cherimoya
-from cherimoya.config import TrainConfig, resolve
+from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.data.batches import Batch
-from cherimoya.training.processes import Processes
-from cherimoya.training.runner import Runner
+from cherimoya.distributed.processes import Processes
+from cherimoya.training.capture import Runner
 from cherimoya.training.step import TrainingStep
 
 pytestmark = [

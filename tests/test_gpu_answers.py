@@ -16,14 +16,15 @@ from test_wrappers import sequences
 from toy import Toy
 
 from cherimoya import Cherimoya, Ensemble, ExpectedCountsWrapper, ProfileWrapper
-from cherimoya.analysis import evaluate, predict
-from cherimoya.analysis.interpret import attribute, marginalize, variants
-from cherimoya.analysis.interpret.gradients import deep_lift_shap, input_gradients
-from cherimoya.analysis.interpret.ism import saturation_mutagenesis
-from cherimoya.analysis.interpret.target import Target, targets_of
-from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
-from cherimoya.config_interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
-from cherimoya.data.attributions import read_attributions
+from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
+from cherimoya.config.predict import EvaluateConfig, PredictConfig
+from cherimoya.evaluation import evaluate
+from cherimoya.inference import genome as predict
+from cherimoya.interpret import attribute, marginalize, variants
+from cherimoya.interpret.gradients import deep_lift_shap, input_gradients
+from cherimoya.interpret.mutagenesis import saturation_mutagenesis
+from cherimoya.interpret.target import Target, targets_of
+from cherimoya.records.attributions import read_attributions
 
 pytestmark = [
     pytest.mark.gpu,

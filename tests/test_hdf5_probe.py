@@ -11,13 +11,13 @@ import torch
 from test_changes import made_of
 from test_hdf5 import plain_file
 
-from cherimoya.analysis import baselines
-from cherimoya.config import DataConfig, KeysConfig
+from cherimoya.config.train import DataConfig, KeysConfig
 from cherimoya.data import hdf5, hdf5_probe
 from cherimoya.data.batches import plan_epoch
 from cherimoya.data.dataset import check_file, load_dataset
 from cherimoya.data.feed import Resident
 from cherimoya.errors import CherimoyaError, DataError
+from cherimoya.evaluation import baselines
 
 ALL_KEYS = KeysConfig(sequence="X", signal="y", control="z", label="l", chrom="n")
 

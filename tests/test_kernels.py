@@ -191,7 +191,7 @@ def test_a_block_in_full_fp32_from_products_of_halves(case, interpreter):
 
 @pytest.mark.slow
 def test_full_fp32_with_any_launch_options(interpreter):
-    from cherimoya.ops.block_launch_full_fp32 import FORWARD
+    from cherimoya.ops.block.fp32_launch import FORWARD
 
     case = Case("cheri_block", 2, 150, 32, 2)
     for choice in range(len(FORWARD)):

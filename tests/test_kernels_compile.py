@@ -46,7 +46,8 @@ def compiled(kernel, source, pointers, constants, capability, **options):
 
 def plain(capability, dtype, C, widths, single):
     """Every plain kernel, for x in `dtype` and products in fp16 if `single`, else in `dtype`."""
-    from cherimoya.ops import block_kernels as block, conv_norm_kernels as conv
+    from cherimoya.ops.block import kernels as block
+    from cherimoya.ops.conv_norm import kernels as conv
 
     x, f32, half = f"*{dtype}", "*fp32", "*fp16" if single else f"*{dtype}"
     parts = dict.fromkeys(("part_mean", "part_m2", "part_count"), f32)
@@ -77,9 +78,9 @@ def plain(capability, dtype, C, widths, single):
            {"xhat": half, "dout": half, "scales": f32, **tables, "part_dw1": f32,
             "part_dw2": f32}, {**gemm, "HS": 64, "SCALED": single, "OWNED": 32})
     if single:
-        from cherimoya.ops import block_kernels_full_fp32 as full
+        from cherimoya.ops.block import fp32_kernels as full
 
-        from cherimoya.ops.block_launch_full_fp32 import LOG_SCALE, SCALE
+        from cherimoya.ops.block.fp32_launch import LOG_SCALE, SCALE
 
         tables, scale = {"tables": "*fp16"}, {"SCALE": SCALE}
         yield (full.block_full_fp32_stats_kernel,
@@ -97,8 +98,10 @@ def plain(capability, dtype, C, widths, single):
 
 def around(capability, dtype, C, widths):
     """The kernels around the blocks: batch, stem, heads of 1 and 75 taps, loss; x in `dtype`."""
-    from cherimoya.ops import gather_kernels as gather, heads_kernels as heads
-    from cherimoya.ops import loss_kernels as loss, stem_kernels as stem
+    from cherimoya.ops.heads import kernels as heads
+    from cherimoya.ops.loss import kernels as loss
+    from cherimoya.ops.stem import kernels as stem
+    from cherimoya.ops.windows import kernels as gather
 
     x, f32, i64 = f"*{dtype}", "*fp32", "*i64"
     pdl = {"PDL": capability >= 90}
@@ -155,8 +158,8 @@ def around(capability, dtype, C, widths):
 
 def hopper(C, widths):
     """The Gluon kernels with each of their launch options."""
-    from cherimoya.ops import block_kernels_hopper as half, block_kernels_hopper_fp32 as single
-    from cherimoya.ops import block_launch_hopper as launch
+    from cherimoya.ops.block import hopper_fp32_kernels as single, hopper_kernels as half
+    from cherimoya.ops.block import hopper_launch as launch
 
     f32 = "*fp32"
     ca, cb = widths[0], widths[1] or widths[0]

@@ -13,11 +13,11 @@ from conftest import clean_environment
 from test_sweeps import last_table, states, without_times
 from test_training import TRAIN, wait_until
 
-from cherimoya import cli_sweep
-from cherimoya.cli_launchers import Slot, slots
 from cherimoya.errors import ConfigError
+from cherimoya.sweeps import plan as cli_sweep
+from cherimoya.sweeps.launchers import Slot, slots
 
-SWEEP = [sys.executable, "-m", "cherimoya.cli_tool"]
+SWEEP = [sys.executable, "-m", "cherimoya.cli.sweep"]
 EPOCHS = 12
 LONG = [f"trainer.max_epochs={EPOCHS}", "trainer.checkpoint_minutes=1e-4"]  # that take their time
 FOUR = ["-m", "model.n_filters=4,8", "seed=0,1"]

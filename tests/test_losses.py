@@ -8,7 +8,7 @@ import torch
 from scipy.stats import multinomial
 
 from cherimoya import Cherimoya
-from cherimoya.config import LossConfig
+from cherimoya.config.train import LossConfig
 from cherimoya.losses import (
     FixedLoss,
     KendallLoss,

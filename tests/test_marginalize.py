@@ -10,12 +10,13 @@ import torch
 from interpreted import configured, save_model
 
 from cherimoya import Cherimoya, metrics
-from cherimoya.analysis.interpret import marginalize as app
-from cherimoya.analysis.interpret.motifs import Motif, insert, read_motifs
-from cherimoya.analysis.interpret.sequences import decode, encode, one_hot
-from cherimoya.config_interpret import MarginalizeConfig
+from cherimoya.config.interpret import MarginalizeConfig
 from cherimoya.data import hdf5
 from cherimoya.errors import CherimoyaError
+from cherimoya.genome.motif import Motif
+from cherimoya.interpret import marginalize as app
+from cherimoya.interpret.motifs import insert, read_motifs
+from cherimoya.interpret.sequences import decode, encode, one_hot
 
 MEME = """MEME version 4
 

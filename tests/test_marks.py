@@ -11,14 +11,14 @@ from test_partial import many, same, stopped  # noqa: F401
 from test_tracks import FRAGMENTS
 from toy import Toy
 
-from cherimoya.analysis.interpret import attribute as attribute_app
-from cherimoya.analysis.interpret.journal import Journal, journal_path
-from cherimoya.config_interpret import AttributeConfig
+from cherimoya.config.interpret import AttributeConfig
 from cherimoya.data import hdf5
-from cherimoya.data.attributions import read_attributions
-from cherimoya.data.inspection import inspect
 from cherimoya.errors import CherimoyaError
-from cherimoya.marks import is_whole, mark_of, marked_folder, read_mark, write_mark
+from cherimoya.interpret import attribute as attribute_app
+from cherimoya.prepare.dry_run import inspect
+from cherimoya.records.attributions import read_attributions
+from cherimoya.util.journal import Journal, journal_path
+from cherimoya.util.marks import is_whole, mark_of, marked_folder, read_mark, write_mark
 
 VALUES = {"background_ratio": 1, "gc_bin": 1.0, "processes": 1, "overwrite": False}
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cherimoya.analysis.interpret.modisco import check_modisco
-from cherimoya.analysis.interpret.motifs import consensus, read_motifs
-from cherimoya.data.meme import read_meme
 from cherimoya.errors import CherimoyaError, DataError
+from cherimoya.genome.meme import read_meme
+from cherimoya.interpret.modisco import check_modisco
+from cherimoya.interpret.motifs import consensus, read_motifs
 
 HEAD = """MEME version 4
 

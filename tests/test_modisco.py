@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from interpreted import configured, save_model
 
-from cherimoya.analysis.interpret import attribute as app
-from cherimoya.analysis.interpret import modisco
-from cherimoya.config_interpret import AttributeConfig
-from cherimoya.data import grammar
+from cherimoya.config.interpret import AttributeConfig
+from cherimoya.data import motif_grammar
 from cherimoya.errors import CherimoyaError
+from cherimoya.interpret import attribute as app
+from cherimoya.interpret import modisco
 
 pytest.importorskip("memelite")
 pytest.importorskip("modiscolite")
@@ -52,12 +52,12 @@ def pattern(codes: np.ndarray, name: str = "pos_patterns.pattern_0") -> modisco.
 
 
 def test_patterns_are_matched_on_either_strand():
-    known = grammar.known_motifs()
-    forward = [grammar.probabilities(motif) for motif in grammar.MOTIFS]
+    known = motif_grammar.known_motifs()
+    forward = [motif_grammar.probabilities(motif) for motif in motif_grammar.MOTIFS]
     turned = [matrix[::-1, ::-1][1:-1] for matrix in forward]
     for matrices in (forward, turned):
         found = modisco.matched([pattern(matrix) for matrix in matrices], known)
-        assert [match.motif for match in found] == [motif.name for motif in grammar.MOTIFS]
+        assert [match.motif for match in found] == [motif.name for motif in motif_grammar.MOTIFS]
         assert all(match.p <= match.q < 0.01 for match in found)
     flat = np.full((8, 4), 0.25)
     assert modisco.matched([pattern(flat)], known)[0].q > 0.2

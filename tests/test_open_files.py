@@ -12,11 +12,11 @@ from conftest import clean_environment
 from interpreted import save_model
 from toy import Toy
 
-from cherimoya.data.sources import genome_on_disk
+from cherimoya.genome.fasta import genome_on_disk
 
 LIMIT = 200  # open files
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0}))\n"
-LIMITED += "from cherimoya.cli_apps import {1}; {1}()"
+LIMITED += "from cherimoya.cli.commands import {1}; {1}()"
 
 
 def test_a_genome_is_one_open_file(toy: Toy) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cherimoya import Cherimoya
-from cherimoya.config import RouteConfig
+from cherimoya.config.train import RouteConfig
 from cherimoya.errors import ConfigError
 from cherimoya.optim.muon import Muon, orthogonalize
 from cherimoya.optim.routing import route

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cherimoya import files
 from cherimoya.errors import InUse
-from cherimoya.files import owned
+from cherimoya.util import files
+from cherimoya.util.files import owned
 
 
 def test_a_second_owner_is_refused_until_the_first_is_done(tmp_path):

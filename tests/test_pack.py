@@ -8,7 +8,7 @@ import pytest
 from conftest import clean_environment
 from test_training import TRAIN, assert_same_run, wait_until
 
-from cherimoya.analysis.report.pages import write_report
+from cherimoya.report.pages import write_report
 
 PACKED = ["hydra/launcher=packed"]
 NAMES = [f"n_filters={f},seed={s}" for f in (4, 8) for s in (0, 1)]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cherimoya import Cherimoya
-from cherimoya.config import AdamWConfig, MuonConfig, OptimConfig, RouteConfig
+from cherimoya.config.train import AdamWConfig, MuonConfig, OptimConfig, RouteConfig
 from cherimoya.losses import KendallLoss, profile_and_count_losses
 from cherimoya.optim.routing import build_optimizers, build_schedules
 from cherimoya.training.ema import EMA

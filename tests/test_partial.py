@@ -12,18 +12,20 @@ from conftest import clean_environment
 from test_tracks import FRAGMENTS
 from toy import LENGTHS, SMALL, Toy
 
-from cherimoya.data import gather, hdf5
-from cherimoya.data.inspection import inspect
+from cherimoya.data import hdf5
 from cherimoya.errors import InUse
+from cherimoya.prepare import parts
+from cherimoya.prepare.dry_run import inspect
 
 PARTIAL = "out.h5.partial"
 KILLED = """
 import multiprocessing, os, signal, threading, time
 from pathlib import Path
-from cherimoya.data import gather, hdf5, inputs
+from cherimoya.data import hdf5
+from cherimoya.prepare import inputs, parts as cut
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background too
-gather.PART, inputs.WORTH_WINDOWS = (1, 20), 0
+cut.PART, inputs.WORTH_WINDOWS = (1, 20), 0
 hdf5.write_columns = lambda *given: time.sleep(60)  # the signal may come late, never too late
 
 def kill(parts):
@@ -33,17 +35,17 @@ def kill(parts):
     os.kill(os.getpid(), signal.{signal})
 
 threading.Thread(target=kill, args=({parts},), daemon=True).start()
-from cherimoya.cli_apps import prepare
+from cherimoya.cli.commands import prepare
 prepare()
 """
-WHOLE = "from cherimoya.data import gather; gather.PART = (1, 20)\n"
-WHOLE += "from cherimoya.cli_apps import prepare; prepare()"
+WHOLE = "from cherimoya.prepare import parts; parts.PART = (1, 20)\n"
+WHOLE += "from cherimoya.cli.commands import prepare; prepare()"
 
 
 @pytest.fixture
 def many(toy: Toy, monkeypatch) -> Toy:
     """A toy with peaks, and room for background, on each chromosome, which is a part each."""
-    monkeypatch.setattr(gather, "PART", (1, 100))
+    monkeypatch.setattr(parts, "PART", (1, 100))
     rng = np.random.default_rng(0)
     toy.bed(
         *(f"{c}\t{at}\t{at + 1}" for c, n in LENGTHS.items() for at in rng.integers(40, n // 3, 25))
@@ -103,7 +105,7 @@ def test_a_killed_command_goes_on(many: Toy, how: str, processes: int) -> None:
 
 def stopped(toy: Toy, monkeypatch, after: int, **values) -> None:
     """Stop toy's preparation as Ctrl-C does, when `after` parts are done."""
-    own, calls = gather.keep, []
+    own, calls = parts.keep, []
 
     def keep(*arguments) -> None:
         calls.append(arguments)
@@ -111,10 +113,10 @@ def stopped(toy: Toy, monkeypatch, after: int, **values) -> None:
             raise KeyboardInterrupt
         own(*arguments)
 
-    monkeypatch.setattr(gather, "keep", keep)
+    monkeypatch.setattr(parts, "keep", keep)
     with pytest.raises(KeyboardInterrupt):
         toy.run(**values)
-    monkeypatch.setattr(gather, "keep", own)
+    monkeypatch.setattr(parts, "keep", own)
 
 
 def same(one: hdf5.Loci, two: hdf5.Loci) -> bool:
@@ -130,8 +132,8 @@ def test_parts_that_are_done_are_not_cut_again(many: Toy, monkeypatch) -> None:
     said: list[str] = []
     inspect(many.config(**VALUES, check=True), said.append)
     assert any("would be written, with what is in" in line and PARTIAL in line for line in said)
-    own, calls = gather.keep, []
-    monkeypatch.setattr(gather, "keep", lambda *a: (calls.append(a), own(*a)))
+    own, calls = parts.keep, []
+    monkeypatch.setattr(parts, "keep", lambda *a: (calls.append(a), own(*a)))
     many.run(**VALUES)
     assert len(calls) == 2  # of three chromosomes' peaks and background
     assert not (many.folder / PARTIAL).exists()
@@ -170,26 +172,26 @@ def test_any_change_begins_anew(many: Toy, monkeypatch, change, words: str) -> N
 
 
 def test_a_file_that_changes_while_it_is_read(many: Toy, monkeypatch) -> None:
-    own = gather.keep
+    own = parts.keep
 
     def keep(*arguments) -> None:
         own(*arguments)
         os.utime(many.folder / "plus.bw")
 
-    monkeypatch.setattr(gather, "keep", keep)
+    monkeypatch.setattr(parts, "keep", keep)
     with pytest.raises(Exception, match="has changed while it was read"):
         many.run()
     assert not (many.folder / PARTIAL).exists()
 
 
 def test_two_at_once_do_not_mix(many: Toy, monkeypatch) -> None:
-    own = gather.keep
+    own = parts.keep
 
     def keep(*arguments) -> None:
-        monkeypatch.setattr(gather, "keep", own)
+        monkeypatch.setattr(parts, "keep", own)
         with pytest.raises(InUse, match=r"out.h5.partial is in use by process"):
             many.run()
         own(*arguments)
 
-    monkeypatch.setattr(gather, "keep", keep)
+    monkeypatch.setattr(parts, "keep", keep)
     assert many.run().label.all()

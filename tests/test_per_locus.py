@@ -8,13 +8,15 @@ import torch
 from test_house import composed
 
 from cherimoya import Cherimoya
-from cherimoya.analysis import baselines, per_locus
-from cherimoya.analysis.run import run
-from cherimoya.captured import CapturedModel
-from cherimoya.config import TrainConfig, resolve
+from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.data.dataset import load_dataset
 from cherimoya.data.feed import Resident
-from cherimoya.training.evaluation import Scores, evaluate
+from cherimoya.evaluation import baselines
+from cherimoya.evaluation.per_locus import write_scored_loci
+from cherimoya.evaluation.scores import Scores, evaluate
+from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.records import per_locus
+from cherimoya.training.run import run
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_undefined_scores_and_several_groups_survive_the_file(finished, tmp_path
                per_locus.PROFILE_SCORES}  # fmt: skip
     counts = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     scores = Scores(profile, counts, counts + 1, torch.tensor([1, 0]))
-    path = per_locus.write_scored_loci(tmp_path / "x.tsv", scores, dataset.loci, rows)
+    path = write_scored_loci(tmp_path / "x.tsv", scores, dataset.loci, rows)
     assert "profile_jsd_1" in path.read_text().splitlines()[0].split("\t")
     read = per_locus.read_scored_loci(path)
     np.testing.assert_array_equal(read.profile_jsd, [[0.5, np.nan], [0.25, 1.0]])

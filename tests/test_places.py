@@ -9,10 +9,12 @@ from test_prepare_errors import refused
 from test_tracks import BAM, FRAGMENTS, bam
 from toy import LENGTHS, Toy, letters
 
-from cherimoya.data import cutting, gather, inputs, places
-from cherimoya.data.inspection import inspect
-from cherimoya.data.origin import check_unchanged
 from cherimoya.errors import DataError, ProcessError
+from cherimoya.genome import intervals
+from cherimoya.prepare import cutting, inputs
+from cherimoya.prepare import parts as gather
+from cherimoya.prepare.dry_run import inspect
+from cherimoya.prepare.provenance import check_unchanged
 
 ALIASES = ("auto", "add_chr", "table")
 
@@ -133,7 +135,7 @@ def test_overlapping_by_brute_force() -> None:
     for _ in range(50):
         chrom, start = rng.choice(["a", "b", "c"], 30), rng.integers(0, 60, 30)
         end = start + rng.integers(1, 9, 30)
-        all_places = places.Places(chrom, start, start, end)
+        all_places = intervals.Places(chrom, start, start, end)
         mine = all_places.take(np.arange(20))
         regions = all_places.take(np.arange(20, 20 + rng.integers(0, 10)))
         wanted = [
@@ -143,7 +145,7 @@ def test_overlapping_by_brute_force() -> None:
             )
             for c, s, e in zip(mine.chrom, mine.start, mine.end, strict=True)
         ]
-        assert places.overlapping(mine, mine.start, mine.end, regions).tolist() == wanted
+        assert intervals.overlapping(mine, mine.start, mine.end, regions).tolist() == wanted
 
 
 def test_overlapping_loci_are_counted_once_when_asked(toy: Toy) -> None:
@@ -268,7 +270,7 @@ def test_columns_read_rows_of_several_parts_in_any_order(tmp_path) -> None:
         order = rng.permutation([(i, row) for i in which for row in range(len(arrays[i]))])[:-1]
         n = np.zeros(len(order))
         found = gather.Cut(
-            places.Places(n, n, n, n), [parts[i] for i in which], order[:, 0] - which[0],
+            intervals.Places(n, n, n, n), [parts[i] for i in which], order[:, 0] - which[0],
             order[:, 1], n, n, n, {"signal": n.astype(np.uint8) + kind},
         )  # fmt: skip
         return found, np.stack([arrays[i][row] for i, row in order])

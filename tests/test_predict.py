@@ -17,11 +17,11 @@ from toy import LENGTHS, Toy
 
 import cherimoya
 from cherimoya import Ensemble
-from cherimoya.analysis import predict as module
-from cherimoya.analysis.genome_inputs import own_bases
-from cherimoya.config import resolve
-from cherimoya.config_evaluate import PredictConfig
+from cherimoya.config.predict import PredictConfig
+from cherimoya.config.train import resolve
 from cherimoya.errors import CherimoyaError, PackageError
+from cherimoya.inference import genome as module
+from cherimoya.inference.genome_inputs import own_bases
 from cherimoya.metrics import group_softmax
 
 IN, OUT = 100, 60
@@ -275,7 +275,7 @@ def test_the_command_names_the_tracks_of_the_run(genome, small_data, tmp_path):
                                 "data.in_window=200", "data.out_window=100"])  # fmt: skip
     (run / "config.yaml").write_text(json.dumps(values))
     done = subprocess.run(
-        [sys.executable, "-c", "from cherimoya.cli_apps import predict; predict()",
+        [sys.executable, "-c", "from cherimoya.cli.commands import predict; predict()",
          f"checkpoint={run}", f"fasta={genome.folder}/toy.fa", "output=made", "chroms=[chrC]"],
         cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=120,
     )  # fmt: skip

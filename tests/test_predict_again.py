@@ -14,15 +14,15 @@ from test_wrappers import model
 from toy import Toy
 
 import cherimoya
-from cherimoya.analysis import predict
-from cherimoya.config_evaluate import PredictConfig
+from cherimoya.config.predict import PredictConfig
 from cherimoya.errors import CherimoyaError
+from cherimoya.inference import genome as predict
 
 
 def begun(toy: Toy, output: str, *arguments: str) -> subprocess.Popen:
     environment = clean_environment() | {"TMPDIR": str(toy.folder)}
     return subprocess.Popen(
-        [sys.executable, "-c", "from cherimoya.cli_apps import predict; predict()",
+        [sys.executable, "-c", "from cherimoya.cli.commands import predict; predict()",
          "checkpoint=model.pt", "fasta=toy.fa", f"output={output}", "in_window=50",
          "batch_size=2", "device=cpu", *arguments],
         cwd=toy.folder, env=environment, stdout=subprocess.PIPE, text=True,

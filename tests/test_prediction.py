@@ -12,9 +12,9 @@ from test_wrappers import GROUPS, model, sequences
 
 import cherimoya
 from cherimoya import Cherimoya, Ensemble, predict
-from cherimoya.analysis.interpret.ism import saturation_mutagenesis
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
-from cherimoya.wrappers import ExpectedCountsWrapper
+from cherimoya.inference.wrappers import ExpectedCountsWrapper
+from cherimoya.interpret.mutagenesis import saturation_mutagenesis
 
 
 def letters(X: torch.Tensor) -> list[str]:

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from toy import LENGTHS, Toy, letters, narrow
 
-from cherimoya.data import background, hdf5, places, sources
+from cherimoya.data import hdf5
+from cherimoya.genome import fasta
+from cherimoya.genome import intervals as places
+from cherimoya.prepare import background
 
 
 def test_base_for_base_and_count_for_count(toy: Toy) -> None:
@@ -117,13 +120,13 @@ def test_kinds_of_fasta(toy: Toy, kind: str, monkeypatch, tmp_path_factory) -> N
     if kind == "uneven":
         path.write_bytes(text.replace(b"ACG", b"A\nCG\n\n").rstrip())
     if kind == "small blocks":
-        monkeypatch.setattr(sources, "FASTA_BLOCK", 7)
+        monkeypatch.setattr(fasta, "FASTA_BLOCK", 7)
     if kind in ("gzip", "bgzf"):  # BGZF is gzip in many members
         size = 1000 if kind == "bgzf" else len(text)
         members = [gzip.compress(text[at : at + size]) for at in range(0, len(text), size)]
         path = toy.folder / "toy.fa.gz"
         path.write_bytes(b"".join(members))
-    genome = sources.read_genome(path, tmp_path_factory.mktemp("spool") / "codes")
+    genome = fasta.read_genome(path, tmp_path_factory.mktemp("spool") / "codes")
     assert genome.lengths == LENGTHS
     assert {name: letters(genome.codes(name)) for name in LENGTHS} == toy.bases
     toy.bed("chrC\t1900\t1950")
@@ -282,7 +285,7 @@ def test_background_matches_gc_away_from_peaks(toy: Toy) -> None:
 
 def test_the_match_of_gc_is_recorded_and_drawn(toy: Toy) -> None:
     pytest.importorskip("matplotlib")
-    from cherimoya.analysis.plots.gc import plot_gc
+    from cherimoya.report.plots.gc import plot_gc
 
     gc_genome(toy)
     loci = toy.run(signal=[[f"{toy.folder}/plus.bw"]], background_ratio=2.0)

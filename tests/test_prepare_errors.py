@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from toy import LENGTHS, Toy, narrow
 
-from cherimoya.data import hdf5, sources
+from cherimoya.data import hdf5
 from cherimoya.errors import ConfigError, DataError, PackageError
+from cherimoya.genome import fasta
 
 
 def refused(toy: Toy, message: str, **values) -> str:
@@ -176,9 +177,9 @@ def test_a_full_disk(toy: Toy, monkeypatch) -> None:
     toy.bed("chrA\t100\t200")
 
     def full(path, spool, tell):
-        return sources.read_genome(path, Path("/dev/full"), tell)
+        return fasta.read_genome(path, Path("/dev/full"), tell)
 
-    monkeypatch.setattr("cherimoya.data.partial.read_genome", full)
+    monkeypatch.setattr("cherimoya.prepare.resume.read_genome", full)
     with pytest.raises(DataError, match=r"output=.*out.h5: the disk is full.*Free space"):
         toy.run()
     monkeypatch.undo()

@@ -15,8 +15,8 @@ from test_prepare_errors import refused
 from test_tracks import bam, counted
 from toy import Toy, letters
 
-from cherimoya.data import sources
 from cherimoya.errors import DataError
+from cherimoya.genome import fasta as sources
 
 BARE = "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"
 INPUTS = {
@@ -38,8 +38,8 @@ EACH_IN_TURN = f"""
 import json, pathlib, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from toy import SMALL, configure
-from cherimoya.data.inspection import inspect
-from cherimoya.data.prepare import prepare
+from cherimoya.prepare.dry_run import inspect
+from cherimoya.prepare.prepare import prepare
 from cherimoya.errors import DataError
 given = json.loads(sys.argv[1])
 for key, value in given.items():
@@ -70,7 +70,7 @@ def test_inputs_that_may_not_be_read(toy: Toy) -> None:
     ], done.stderr
     assert sorted(toy.folder.iterdir()) == before
     (toy.folder / "toy.fa").chmod(0)
-    code = "from cherimoya.cli_apps import prepare; prepare()"
+    code = "from cherimoya.cli.commands import prepare; prepare()"
     arguments = ["fasta=toy.fa", "loci=loci.bed", "signal=[[plus.bw]]", "output=o.h5"]
     done = as_others(sys.executable, "-c", code, *arguments, folder=toy.folder)
     assert "error: fasta=toy.fa may not be read: ask its" in done.stdout + done.stderr

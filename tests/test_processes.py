@@ -15,12 +15,13 @@ from conftest import clean_environment
 from test_batches import loci
 from test_training import TRAIN, assert_same_run, wait_until
 
-from cherimoya import Cherimoya, launch
-from cherimoya.captured import CapturedModel
+from cherimoya import Cherimoya
 from cherimoya.data.feed import Resident
+from cherimoya.distributed import launch
+from cherimoya.distributed.processes import Processes
 from cherimoya.errors import ConfigError
-from cherimoya.training.evaluation import evaluate
-from cherimoya.training.processes import Processes
+from cherimoya.evaluation.scores import evaluate
+from cherimoya.inference.cuda_graph import CapturedModel
 
 TWO = ["trainer.device=cpu", "trainer.devices=2"]
 
@@ -61,7 +62,7 @@ def test_two_processes_train_like_one_and_one_of_them_speaks(
 
 THREADS = """
 import pathlib, sys, torch
-from cherimoya.training.processes import joined
+from cherimoya.distributed.processes import joined
 
 def gloo():
     names = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
@@ -91,7 +92,7 @@ def test_no_thread_of_a_left_group_meets_the_end_of_python(tmp_path):
 def test_torchrun_starts_the_same_run(one, cherimoya_train, train_arguments, tmp_path):
     torchrun = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-        "-m", "cherimoya.cli",
+        "-m", "cherimoya.cli.train",
     ]  # fmt: skip
     for arguments in ([*train_arguments, "trainer.device=cpu"], ["trainer.resume={}"]):
         run = next(tmp_path.glob("outputs/*/*/"), None)  # the second time it has nothing left to do

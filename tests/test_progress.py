@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from cherimoya import progress
+from cherimoya.util import console
 
 
 def test_lines_elsewhere_than_on_a_terminal_count_from_what_was_done(monkeypatch):
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
     told: list[str] = []
-    items = list(progress.shown("abc", "epoch 2", 1005, "step", done=1002, tell=told.append))
+    items = list(console.shown("abc", "epoch 2", 1005, "step", done=1002, tell=told.append))
     assert items == ["a", "b", "c"]
     assert told[0] == "epoch 2: step 1,002 of 1,005"
 
 
 def test_quick_work_prints_no_line():
     told: list[str] = []
-    assert list(progress.shown(range(3), "x", 3, "step", tell=told.append)) == [0, 1, 2]
+    assert list(console.shown(range(3), "x", 3, "step", tell=told.append)) == [0, 1, 2]
     assert told == []
 
 
 def test_work_that_cannot_say_how_far_it_is_says_how_long_it_takes(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.02)
-    with progress.going_on("motifs"):
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.02)
+    with console.going_on("motifs"):
         time.sleep(0.2)
     said = capsys.readouterr().out
     assert said.startswith("motifs: 0 s so far\n")
@@ -38,14 +38,14 @@ def test_work_that_cannot_say_how_far_it_is_says_how_long_it_takes(monkeypatch, 
     ("seconds", "words"), [(42.4, "42 s"), (190, "3 min 10 s"), (7500, "2 h 5 min")]
 )
 def test_durations_in_words(seconds, words):
-    assert progress.duration(seconds) == words
+    assert console.duration(seconds) == words
 
 
 def test_the_time_left_is_told_once_and_leaves_the_warm_up_out(monkeypatch):
     clock = iter([100.0, 104.0])  # after the second and the tenth step: 0.5 s a step
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
     told: list[str] = []
-    estimate = progress.TimeEstimate(130, told.append)
+    estimate = console.TimeEstimate(130, told.append)
     for _ in range(20):
         estimate.steps_done(1)
     assert told == ["500 ms a step: about 1 min 0 s of training, at most"]
@@ -53,7 +53,7 @@ def test_the_time_left_is_told_once_and_leaves_the_warm_up_out(monkeypatch):
 
 @pytest.mark.parametrize("folder", ["outputs/a/b_1", "sweep/x=4,y=[0]", "a b/c's", 'say "x"'])
 def test_the_command_to_continue_is_read_as_it_was_meant(folder):
-    shell = shlex.split(progress.resume_command(Path(folder)))
+    shell = shlex.split(console.resume_command(Path(folder)))
     assert shell[0] == "cherimoya-train"
     override = OverridesParser.create().parse_override(shell[1])
     assert not override.is_sweep_override()

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import pytest
 from run_files import CONFIG, SCORES, add_loci, add_member, make_run
 
-from cherimoya.analysis.plots import theme as plots_theme
-from cherimoya.analysis.report.pages import offer_report, write_report
+from cherimoya.report.pages import offer_report, write_report
+from cherimoya.report.plots import theme as plots_theme
 
 VOID = {"meta", "link", "br", "img"}
 
@@ -308,7 +308,7 @@ def test_any_sweep_has_a_page(members, tmp_path):
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):
     def called(folder: Path) -> subprocess.CompletedProcess[str]:
-        code = "from cherimoya.cli_report import report; report()"
+        code = "from cherimoya.cli.report import report; report()"
         return subprocess.run(
             [sys.executable, "-c", code, str(folder)], capture_output=True, text=True
         )
@@ -328,7 +328,7 @@ def test_a_missing_package_is_one_line(package, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         f"sys.modules[{package!r}] = None\n"
-        "from cherimoya.analysis.report.pages import offer_report\n"
+        "from cherimoya.report.pages import offer_report\n"
         "offer_report(Path(sys.argv[1])); offer_report(Path(sys.argv[1]))"
     )
     run = make_run(tmp_path / "run")

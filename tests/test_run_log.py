@@ -14,13 +14,14 @@ from conftest import clean_environment
 from wandb_files import read_wandb
 from wandb_server import wandb_server
 
-from cherimoya import logged, sweeps
-from cherimoya.config import LoggerConfig
+from cherimoya.config.train import LoggerConfig
 from cherimoya.errors import Interrupted
-from cherimoya.status import total_seconds
-from cherimoya.training import wandb_run
-from cherimoya.training.run_log import RunLog
-from cherimoya.training.wandb_run import FLUSH_SECONDS, numbers_on_disk, read_table, run_name
+from cherimoya.loggers import wandb as wandb_run
+from cherimoya.loggers.run_log import RunLog
+from cherimoya.loggers.wandb import FLUSH_SECONDS, numbers_on_disk, read_table, run_name
+from cherimoya.records import logged
+from cherimoya.records import sweep as sweeps
+from cherimoya.records.status import total_seconds
 
 
 def logger(**values) -> LoggerConfig:
@@ -91,10 +92,10 @@ def test_the_status_tells_how_it_ended(tmp_path, error, state):
 def test_no_logger_never_imports_wandb(tmp_path):
     code = (
         "import sys\n"
-        "from cherimoya.config import LoggerConfig\n"
-        "from cherimoya.training.run_log import RunLog\n"
+        "from cherimoya.config.train import LoggerConfig\n"
+        "from cherimoya.loggers.run_log import RunLog\n"
         "from pathlib import Path\n"
-        "import cherimoya.analysis.run\n"
+        "import cherimoya.training.run\n"
         "config = LoggerConfig('none', 'p', 'auto', None, None, [], 'none')\n"
         f"with RunLog(Path({str(tmp_path)!r}), config) as log:\n"
         "    log.check_wandb()\n"
@@ -109,8 +110,8 @@ def test_no_logger_never_imports_wandb(tmp_path):
 def test_w_and_b_is_as_no_logger_where_it_is_disabled(tmp_path, mode):
     code = (
         "import sys\n"
-        "from cherimoya.config import LoggerConfig\n"
-        "from cherimoya.training.run_log import RunLog\n"
+        "from cherimoya.config.train import LoggerConfig\n"
+        "from cherimoya.loggers.run_log import RunLog\n"
         "from pathlib import Path\n"
         "config = LoggerConfig('wandb', 'p', 'auto', None, None, [], 'none')\n"
         "with RunLog(Path('.'), config) as log:\n"
@@ -130,7 +131,7 @@ def test_what_wandb_disabled_leaves_in_the_folder_counts(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "settings").write_text("[default]\nmode = disabled\n")
-    code = "from cherimoya.training.wandb_run import switched; print(switched(True))"
+    code = "from cherimoya.loggers.wandb import switched; print(switched(True))"
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, env=clean_environment(), cwd=tmp_path,
         capture_output=True, text=True,
@@ -220,7 +221,7 @@ def test_several_runs_at_once_do_not_close_each_other(tmp_path):
 KILLED = """
 import os, sys, time
 from pathlib import Path
-from cherimoya.training import wandb_run
+from cherimoya.loggers import wandb as wandb_run
 from test_run_log import offline, row
 wandb_run.FLUSH_SECONDS = float(sys.argv[3])
 with offline(Path(sys.argv[1])) as log:

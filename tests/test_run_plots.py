@@ -5,11 +5,11 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from cherimoya.analysis.conclusion import score_table
-from cherimoya.analysis.per_locus import Examples
-from cherimoya.analysis.plots import runs as plots
-from cherimoya.analysis.plots.theme import OBSERVED, PREDICTED, figure
-from cherimoya.metric_names import share_of_ceiling
+from cherimoya.records.metrics import share_of_ceiling
+from cherimoya.records.per_locus import Examples
+from cherimoya.report.plots import runs as plots
+from cherimoya.report.plots.theme import OBSERVED, PREDICTED, figure
+from cherimoya.training.summary import score_table
 
 
 def saved(monkeypatch, draw):

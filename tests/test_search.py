@@ -14,12 +14,14 @@ from omegaconf import OmegaConf
 from test_house import composed
 from test_training import TRAIN, wait_until, weights
 
-from cherimoya import cli_search, search, sweeps
-from cherimoya.analysis.run import run
-from cherimoya.cli import _checked, conf_dir
-from cherimoya.config import TrainConfig, resolve
+from cherimoya.cli.train import _checked, conf_dir
+from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.errors import CherimoyaError, ConfigError
-from cherimoya.search import Choices, Numbers
+from cherimoya.records import study as search
+from cherimoya.records import sweep as sweeps
+from cherimoya.records.study import Choices, Numbers
+from cherimoya.sweeps import search as cli_search
+from cherimoya.training.run import run
 from cherimoya.training.trainer import Trainer
 
 pytest.importorskip("optuna")
@@ -352,7 +354,7 @@ def test_a_watch_ends_a_run_which_says_so_and_may_go_on_without_it(run_it, tmp_p
     assert "pruned" not in ended["summary"]
 
 
-@pytest.mark.parametrize("name", ["training.trainer.Trainer.save", "analysis.run.conclude_pruned"])
+@pytest.mark.parametrize("name", ["training.trainer.Trainer.save", "training.run.conclude_pruned"])
 def test_a_run_killed_as_it_is_stopped_is_stopped_there(run_it, tmp_path, monkeypatch, name):
     """Before the state was saved it hears of it again; after that it knows."""
 

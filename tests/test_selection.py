@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cherimoya.analysis.plots import runs as plots
-from cherimoya.analysis.report import selection
-from cherimoya.sweeps import Member
+from cherimoya.records.sweep import Member
+from cherimoya.report import selection
+from cherimoya.report.plots import runs as plots
 
 
 def member(loss=300.0, parameters=1000, state="done", pearson=0.5, **overrides):

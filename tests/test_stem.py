@@ -25,7 +25,7 @@ from kernel_cases import (
 from torch import Tensor
 
 from cherimoya.ops import reference
-from cherimoya.ops.stem import stem
+from cherimoya.ops.stem.op import stem
 
 NAMES = ("out", "dweight", "dbias")
 TOLERANCE = 1e-5  # relative RMS error of fp32 in the interpreter

@@ -9,13 +9,13 @@ from test_house import composed
 from torch import nn
 
 from cherimoya import Cherimoya
-from cherimoya.config import TrainConfig, resolve
+from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.data.batches import Batch
 from cherimoya.errors import ConfigError
+from cherimoya.inference import precision
+from cherimoya.inference.precision import LossScale, choose_precision, computing_in
 from cherimoya.optim.muon import Muon
-from cherimoya.training import precision
 from cherimoya.training.ema import ema_decay
-from cherimoya.training.precision import LossScale, choose_precision, computing_in
 from cherimoya.training.step import TrainingStep
 
 STEPS_PER_EPOCH, EPOCHS = 3, 4

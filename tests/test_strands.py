@@ -10,8 +10,8 @@ from test_tracks import BAM, bam
 from toy import Toy
 
 from cherimoya.data import hdf5, loci
-from cherimoya.data.strands import strands_of
 from cherimoya.errors import DataError
+from cherimoya.genome.strands import strands_of
 
 
 @pytest.mark.parametrize(

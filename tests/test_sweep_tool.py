@@ -11,10 +11,12 @@ import time
 import pytest
 from conftest import clean_environment
 
-from cherimoya import status, sweep_status, sweeps
-from cherimoya.sweeps import Plan
+from cherimoya.records import status
+from cherimoya.records import sweep as sweeps
+from cherimoya.records.sweep import Plan
+from cherimoya.sweeps import status as sweep_status
 
-TOOL = [sys.executable, "-m", "cherimoya.cli_tool"]
+TOOL = [sys.executable, "-m", "cherimoya.cli.sweep"]
 
 
 def tool(*arguments, cwd) -> subprocess.CompletedProcess:

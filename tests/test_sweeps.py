@@ -14,12 +14,13 @@ from conftest import clean_environment
 from omegaconf import OmegaConf
 from test_training import TRAIN, wait_until, weights
 
-from cherimoya import cli_sweep, sweeps
-from cherimoya.cli import conf_dir
+from cherimoya.cli.train import conf_dir
 from cherimoya.errors import ConfigError, InUse
-from cherimoya.files import locked
-from cherimoya.status import read_json
-from cherimoya.sweeps import Member
+from cherimoya.records import sweep as sweeps
+from cherimoya.records.status import read_json
+from cherimoya.records.sweep import Member
+from cherimoya.sweeps import plan as cli_sweep
+from cherimoya.util.files import locked
 
 GRID = ["-m", "model.n_filters=4,8", "seed=0,1"]
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from cherimoya import metrics
-from cherimoya.cli import conf_dir
-from cherimoya.config import SyntheticConfig
-from cherimoya.data import grammar, hdf5, synthetic
+from cherimoya.cli.train import conf_dir
+from cherimoya.config.train import SyntheticConfig
+from cherimoya.data import hdf5, motif_grammar, synthetic
 from cherimoya.data.loci import Loci
 from cherimoya.errors import ConfigError
-from cherimoya.files import owned
-from cherimoya.marks import mark_of, write_mark
+from cherimoya.util.files import owned
+from cherimoya.util.marks import mark_of, write_mark
 
 WINDOWS = (320, 160, 16)  # in, out, jitter: those of conf/data/synthetic.yaml
 SMALL = SyntheticConfig(seed=3, n_chromosomes=3, n_peaks=30, n_background=12, mean_count=150.0)
@@ -70,7 +70,7 @@ def test_stated_motifs_are_in_the_sequence(loci):
     row, slot = np.nonzero(truth["motif"] >= 0)
     assert len(row) > 2000
     for r, s in zip(row, slot, strict=True):
-        motif = grammar.MOTIFS[truth["motif"][r, s]]
+        motif = motif_grammar.MOTIFS[truth["motif"][r, s]]
         first = truth["motif_start"][r, s] - loci.start[r]
         codes = loci.sequence[r, first : first + len(motif.consensus)]
         if truth["motif_strand"][r, s] == 0:
@@ -85,9 +85,9 @@ def test_stated_motifs_are_in_the_sequence(loci):
 
 def test_peaks_have_a_core_promoter_and_background_no_motif(loci):
     peak = loci.label == 1
-    assert (loci.truth["motif"][peak] == grammar.CORE).any(1).all()
+    assert (loci.truth["motif"][peak] == motif_grammar.CORE).any(1).all()
     assert (loci.truth["motif"][~peak] == -1).all()
-    for kind in range(len(grammar.MOTIFS)):
+    for kind in range(len(motif_grammar.MOTIFS)):
         chosen = loci.truth["motif"] == kind
         assert 0.4 < loci.truth["motif_strand"][chosen].mean() < 0.6
         assert chosen.any(1)[peak].mean() > 0.3
@@ -96,13 +96,13 @@ def test_peaks_have_a_core_promoter_and_background_no_motif(loci):
 def test_the_reverse_complement_has_the_mirrored_signal(loci):
     codes = loci.sequence[:100].copy()
     codes[:, 150] = 4  # an N breaks a motif on both strands
-    forward = grammar.expected_signal(codes, 150.0)
-    reverse = grammar.expected_signal(grammar.reverse_complement(codes), 150.0)
+    forward = motif_grammar.expected_signal(codes, 150.0)
+    reverse = motif_grammar.expected_signal(motif_grammar.reverse_complement(codes), 150.0)
     np.testing.assert_allclose(reverse[:, ::-1, ::-1], forward, rtol=1e-9)
 
 
 def test_expected_counts_are_a_function_of_the_sequence(loci):
-    signal = grammar.expected_signal(loci.sequence, 150.0)[:, :, 80:-80]
+    signal = motif_grammar.expected_signal(loci.sequence, 150.0)[:, :, 80:-80]
     assert np.array_equal(signal.astype(np.float32), loci.truth["expected"])
     totals = inside(loci.truth["expected"]).sum((1, 2))
     np.testing.assert_allclose(loci.truth["log_count"][:, 0], np.log1p(totals), rtol=1e-6)
@@ -134,27 +134,27 @@ def test_the_ceilings_leave_something_to_learn(loci):
 def amounts_of(*placed: tuple[int, int, int]) -> np.ndarray:
     """Amounts of consensus motifs at (motif, centre, strand) in one locus."""
     motif, centre, strand = np.array(sorted(placed, key=lambda p: p[1])).T
-    widths = np.array([len(m.consensus) for m in grammar.MOTIFS])[motif]
+    widths = np.array([len(m.consensus) for m in motif_grammar.MOTIFS])[motif]
     first = centre - widths // 2
-    return grammar.amounts(
-        grammar.Instances(np.zeros_like(motif), motif, first, strand, np.ones(len(motif)))
+    return motif_grammar.amounts(
+        motif_grammar.Instances(np.zeros_like(motif), motif, first, strand, np.ones(len(motif)))
     )
 
 
 def test_the_grammar_says_what_its_motifs_do():
-    core = (grammar.CORE, 300, 1)
-    enhancer, repressor = (grammar.ENHANCER, 210, 1), (grammar.REPRESSOR, 380, 1)
+    core = (motif_grammar.CORE, 300, 1)
+    enhancer, repressor = (motif_grammar.ENHANCER, 210, 1), (motif_grammar.REPRESSOR, 380, 1)
     assert amounts_of(core)[0] == pytest.approx(1)
     for strand in (1, -1):  # the activator's own strand does not matter, its side does
-        spaced = amounts_of((grammar.ACTIVATOR, 250, strand), core)[1]
+        spaced = amounts_of((motif_grammar.ACTIVATOR, 250, strand), core)[1]
         assert spaced == pytest.approx(np.exp(0.9), rel=1e-4)
-    assert 1.3 < amounts_of(core, (grammar.ACTIVATOR, 350, 1))[0] < 1.6
-    assert amounts_of((grammar.ACTIVATOR, 100, 1), core)[1] == pytest.approx(1)
+    assert 1.3 < amounts_of(core, (motif_grammar.ACTIVATOR, 350, 1))[0] < 1.6
+    assert amounts_of((motif_grammar.ACTIVATOR, 100, 1), core)[1] == pytest.approx(1)
     assert amounts_of(enhancer, core)[1] == pytest.approx(np.exp(0.9), rel=0.01)
     assert amounts_of(core, repressor)[0] == pytest.approx(np.exp(-1.4), rel=0.01)
-    both = amounts_of(enhancer, (grammar.ACTIVATOR, 250, 1), core)[2]
+    both = amounts_of(enhancer, (motif_grammar.ACTIVATOR, 250, 1), core)[2]
     assert both == pytest.approx(np.exp(0.9 + 0.9 + 0.5), rel=0.01)
-    mirrored = amounts_of((grammar.CORE, 300, -1), (grammar.ACTIVATOR, 350, 1))[0]
+    mirrored = amounts_of((motif_grammar.CORE, 300, -1), (motif_grammar.ACTIVATOR, 350, 1))[0]
     assert mirrored == pytest.approx(np.exp(0.9), rel=1e-4)
 
 
@@ -165,7 +165,7 @@ def test_too_short_windows_are_refused():
 
 def test_short_windows_still_hold_their_motifs():
     loci = synthetic.simulate(SMALL, 128, 64, 0)
-    assert (loci.truth["motif"][loci.label == 1] == grammar.CORE).any(1).all()
+    assert (loci.truth["motif"][loci.label == 1] == motif_grammar.CORE).any(1).all()
 
 
 def test_the_cache_is_made_once_and_keyed_on_everything(tmp_path):
@@ -178,7 +178,9 @@ def test_the_cache_is_made_once_and_keyed_on_everything(tmp_path):
     for name, values in fresh.arrays().items():
         assert np.array_equal(stored.arrays()[name], values), name
     assert stored.provenance["seed"] == 3
-    assert [m["name"] for m in stored.provenance["motifs"]] == [m.name for m in grammar.MOTIFS]
+    assert [m["name"] for m in stored.provenance["motifs"]] == [
+        m.name for m in motif_grammar.MOTIFS
+    ]
 
 
 def test_a_file_cut_short_is_made_again(tmp_path):
@@ -235,7 +237,7 @@ def test_a_cache_that_another_process_writes_is_waited_for(tmp_path):
 
 def test_two_processes_may_make_the_cache_at_once(tmp_path):
     code = (
-        "import sys; from cherimoya.config import SyntheticConfig\n"
+        "import sys; from cherimoya.config.train import SyntheticConfig\n"
         "from cherimoya.data.synthetic import cached\n"
         "config = SyntheticConfig(3, 3, 30, 12, 150.0)\n"
         "print(cached(config, 300, 160, 10, sys.argv[1]))"

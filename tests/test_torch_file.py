@@ -11,8 +11,9 @@ import torch
 
 from cherimoya import Cherimoya
 from cherimoya.errors import CherimoyaError, DataError
-from cherimoya.torch_file import read_torch_file
-from cherimoya.training.checkpoint import LAST, Checkpoints
+from cherimoya.records.run import LAST
+from cherimoya.training.checkpoint import Checkpoints
+from cherimoya.util.torch_file import read_torch_file
 
 FLIPS = 1000
 

@@ -11,8 +11,8 @@ import pytest
 from test_prepare_errors import refused
 from toy import LENGTHS, Toy, configure
 
-from cherimoya.data.tracks import check_used, open_tracks
 from cherimoya.errors import ConfigError
+from cherimoya.genome.open_tracks import check_used, open_tracks
 
 pysam = pytest.importorskip("pysam")
 
@@ -97,7 +97,7 @@ def test_both_ends_of_a_fragment(toy: Toy, kind: str, monkeypatch) -> None:
         path = toy.folder / "x.tsv.gz"
         path.write_bytes(gzip.compress("\n".join(FRAGMENTS).encode()))
     if kind == "small blocks":
-        monkeypatch.setattr("cherimoya.data.fragments.BLOCK", 9)
+        monkeypatch.setattr("cherimoya.genome.fragments.BLOCK", 9)
     assert counted(path) == [{100: 2, 150: 1, 160: 1}]
     assert counted(path, fragments=ENDS | {"counts": True}) == [{100: 4, 150: 3, 160: 1}]
     tn5 = ENDS | {"shift_plus": 4, "shift_minus": -5}
@@ -191,7 +191,7 @@ def test_tn5_cuts_of_reads_and_of_their_fragments_are_the_same(toy: Toy) -> None
 def cherimoya_prepare(toy: Toy, *arguments: str) -> subprocess.CompletedProcess[str]:
     """cherimoya-prepare on the toy, as a user types it."""
     return subprocess.run(
-        [sys.executable, "-c", "from cherimoya.cli_apps import prepare; prepare()",
+        [sys.executable, "-c", "from cherimoya.cli.commands import prepare; prepare()",
          "fasta=toy.fa", "loci=loci.bed", "output=o.h5", "in_window=40", "out_window=20",
          "max_jitter=5", "background_ratio=0", *arguments],
         cwd=toy.folder, capture_output=True, text=True, timeout=120,

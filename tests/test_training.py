@@ -16,15 +16,15 @@ from test_changes import made_of
 from test_house import composed
 
 from cherimoya import Cherimoya
-from cherimoya.analysis.run import run
-from cherimoya.analysis.run_folder import begin_run
-from cherimoya.config import TrainConfig, resolve
+from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.errors import CherimoyaError, ConfigError
-from cherimoya.files import locked
-from cherimoya.training.checkpoint import LAST, PREVIOUS, Checkpoints
+from cherimoya.records.run import LAST, PREVIOUS, begin_run
+from cherimoya.training.checkpoint import Checkpoints
+from cherimoya.training.run import run
 from cherimoya.training.trainer import Trainer
+from cherimoya.util.files import locked
 
-TRAIN = [sys.executable, "-c", "from cherimoya.cli import train; train()"]
+TRAIN = [sys.executable, "-c", "from cherimoya.cli.train import train; train()"]
 
 
 def run_folder(folder: Path) -> Path:

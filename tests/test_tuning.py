@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import clean_environment
 
-from cherimoya import cli
-from cherimoya.ops import tuning
+from cherimoya.cli import train as cli
+from cherimoya.ops import autotune
 
 GPU = "Toy GPU 9000"
 KEY = {"C": 96, "H": 192, "dtype": "bfloat16", "L": 2048}
@@ -30,27 +30,27 @@ class Gpu:
         self.seconds_each = 0.0
         self.now = 0.0
 
-    def run(self, config: tuning.Config) -> None:
+    def run(self, config: autotune.Config) -> None:
         self.launched.append(config["rows"])
         self.now += self.seconds_each
         if config["rows"] in self.errors:
             raise self.errors[config["rows"]]
 
-    def measure(self, run: tuning.Run, config: tuning.Config) -> float:
+    def measure(self, run: autotune.Run, config: autotune.Config) -> float:
         run(config)
         return MICROSECONDS[config["rows"]]
 
-    def best(self, **changes: int | str) -> tuning.Config:
-        return tuning.best("conv_stats", KEY | changes, CANDIDATES, lambda: self.run)
+    def best(self, **changes: int | str) -> autotune.Config:
+        return autotune.best("conv_stats", KEY | changes, CANDIDATES, lambda: self.run)
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A process that has chosen nothing, an empty table and an empty cache folder."""
-    monkeypatch.setattr(tuning, "_chosen", {})
-    monkeypatch.setattr(tuning, "TABLE", tmp_path / "tuned.json")
+    monkeypatch.setattr(autotune, "_chosen", {})
+    monkeypatch.setattr(autotune, "TABLE", tmp_path / "tuned.json")
     monkeypatch.setenv("CHERIMOYA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(tuning.SWITCH, raising=False)
+    monkeypatch.delenv(autotune.SWITCH, raising=False)
     ship(tmp_path, {})
     return tmp_path
 
@@ -60,30 +60,30 @@ def gpu(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Gpu:
     """The toy GPU in place of a real one."""
     pytest.importorskip("triton")
     toy = Gpu()
-    monkeypatch.setattr(tuning, "_device_name", lambda: GPU)
-    monkeypatch.setattr(tuning, "_can_measure", lambda: os.environ.get(tuning.SWITCH) != "0")
-    monkeypatch.setattr(tuning, "_measure", toy.measure)
-    monkeypatch.setattr(tuning.time, "monotonic", lambda: toy.now)
+    monkeypatch.setattr(autotune, "_device_name", lambda: GPU)
+    monkeypatch.setattr(autotune, "_can_measure", lambda: os.environ.get(autotune.SWITCH) != "0")
+    monkeypatch.setattr(autotune, "_measure", toy.measure)
+    monkeypatch.setattr(autotune.time, "monotonic", lambda: toy.now)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: toy.capturing)
     return toy
 
 
-def ship(folder: Path, table: dict[str, dict[str, tuning.Config] | str]) -> None:
+def ship(folder: Path, table: dict[str, dict[str, autotune.Config] | str]) -> None:
     (folder / "tuned.json").write_text(json.dumps(table))
 
 
 def cache_file() -> Path:
-    return tuning._cache_file(GPU)
+    return autotune._cache_file(GPU)
 
 
 def forget() -> None:
     """As a new process begins."""
-    tuning._chosen.clear()
+    autotune._chosen.clear()
 
 
 def test_the_fastest_is_chosen_kept_and_told(gpu, cache, capsys):
     assert gpu.best() == {"rows": 32}
-    assert tuning.chosen() == {LABEL: {"rows": 32}}
+    assert autotune.chosen() == {LABEL: {"rows": 32}}
     path = cache_file()
     assert path.parent == cache / "cache"
     assert path.name.startswith("kernels-toy-gpu-9000-torch")
@@ -106,15 +106,15 @@ def test_a_second_call_and_a_second_process_do_not_measure(gpu):
 
 
 def test_the_first_of_equals_wins(gpu, monkeypatch):
-    monkeypatch.setattr(tuning, "_measure", lambda run, config: 1.0)
+    monkeypatch.setattr(autotune, "_measure", lambda run, config: 1.0)
     assert gpu.best() == CANDIDATES[0]
 
 
 def test_a_choice_of_another_process_meanwhile_is_taken_over(gpu):
-    def run(config: tuning.Config) -> None:  # the other process finishes first
-        tuning._store(cache_file(), LABEL, {"rows": 64}, CANDIDATES)
+    def run(config: autotune.Config) -> None:  # the other process finishes first
+        autotune._store(cache_file(), LABEL, {"rows": 64}, CANDIDATES)
 
-    assert tuning.best("conv_stats", KEY, CANDIDATES, lambda: run) == {"rows": 64}
+    assert autotune.best("conv_stats", KEY, CANDIDATES, lambda: run) == {"rows": 64}
 
 
 @pytest.mark.parametrize("damage", ["{", "3", "", b"\xff\xfe"])
@@ -161,7 +161,7 @@ def test_the_last_error_is_raised_if_nothing_runs(gpu):
     gpu.errors = {rows: ValueError(f"rows {rows}") for rows in MICROSECONDS}
     with pytest.raises(ValueError, match="rows 64"):
         gpu.best()
-    assert tuning.chosen() == {}
+    assert autotune.chosen() == {}
 
 
 @pytest.mark.parametrize("error", [torch.AcceleratorError, RuntimeError, torch.OutOfMemoryError])
@@ -188,12 +188,12 @@ def test_a_shipped_choice_for_another_gpu_or_length_is_no_reason_not_to_measure(
 
 def test_what_is_no_candidate_any_more_is_ignored(gpu, cache, monkeypatch):
     ship(cache, {GPU: {LABEL: {"rows": 128}}})
-    tuning._store(cache_file(), LABEL, {"rows": 256}, [{"rows": 256}])
+    autotune._store(cache_file(), LABEL, {"rows": 256}, [{"rows": 256}])
     assert gpu.best() == {"rows": 32}
     assert json.loads(cache_file().read_text()) == {LABEL: {"rows": 32}}
     forget()
     cache_file().unlink()
-    monkeypatch.setenv(tuning.SWITCH, "0")
+    monkeypatch.setenv(autotune.SWITCH, "0")
     assert gpu.best() == CANDIDATES[0]
 
 
@@ -218,25 +218,25 @@ def label(**changes: int | str) -> str:
 def test_without_tuning_the_nearest_shipped_choice_counts(
     here, elsewhere, expected, gpu, cache, monkeypatch
 ):
-    monkeypatch.setenv(tuning.SWITCH, "0")
+    monkeypatch.setenv(autotune.SWITCH, "0")
     devices = {"Other": elsewhere, GPU: here}
     ship(cache, {d: {k: {"rows": r} for k, r in part.items()} for d, part in devices.items()})
     assert gpu.best() == {"rows": expected}
     assert gpu.launched == []
-    assert tuning.chosen() == {LABEL: {"rows": expected}}
+    assert autotune.chosen() == {LABEL: {"rows": expected}}
 
 
 def test_a_cached_choice_counts_without_tuning(gpu, monkeypatch):
     gpu.best()
     forget()
-    monkeypatch.setenv(tuning.SWITCH, "0")
+    monkeypatch.setenv(autotune.SWITCH, "0")
     assert gpu.best() == {"rows": 32}
 
 
 def test_nothing_is_measured_or_kept_while_a_graph_is_captured(gpu):
     gpu.capturing = True
     assert gpu.best() == CANDIDATES[0]
-    assert (gpu.launched, tuning.chosen()) == ([], {})
+    assert (gpu.launched, autotune.chosen()) == ([], {})
     gpu.capturing = False
     assert gpu.best() == {"rows": 32}
     gpu.capturing = True
@@ -244,10 +244,10 @@ def test_nothing_is_measured_or_kept_while_a_graph_is_captured(gpu):
 
 
 def test_nothing_is_measured_or_kept_while_launches_are_left_out(gpu, monkeypatch):
-    monkeypatch.setattr(tuning, "rehearsing", lambda: True)
+    monkeypatch.setattr(autotune, "rehearsing", lambda: True)
     assert gpu.best() == CANDIDATES[0]
-    assert (gpu.launched, tuning.chosen()) == ([], {})
-    monkeypatch.setattr(tuning, "rehearsing", lambda: False)
+    assert (gpu.launched, autotune.chosen()) == ([], {})
+    monkeypatch.setattr(autotune, "rehearsing", lambda: False)
     assert gpu.best() == {"rows": 32}
 
 
@@ -256,8 +256,8 @@ def test_the_default_without_a_gpu_and_in_the_interpreter(interpreted, cache, mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: interpreted)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: GPU)
     monkeypatch.setenv("TRITON_INTERPRET", str(int(interpreted)))
-    launched: list[tuning.Config] = []
-    assert tuning.best("conv_stats", KEY, CANDIDATES, lambda: launched.append) == CANDIDATES[0]
+    launched: list[autotune.Config] = []
+    assert autotune.best("conv_stats", KEY, CANDIDATES, lambda: launched.append) == CANDIDATES[0]
     assert launched == []
 
 
@@ -267,8 +267,8 @@ def test_the_environment_switches_measuring_off(value, expected, cache, monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     if value is not None:
-        monkeypatch.setenv(tuning.SWITCH, value)
-    assert tuning._can_measure() is expected
+        monkeypatch.setenv(autotune.SWITCH, value)
+    assert autotune._can_measure() is expected
 
 
 @pytest.mark.parametrize(
@@ -279,22 +279,22 @@ def test_the_configuration_switches_measuring(configured, before, after, monkeyp
     monkeypatch.setattr(torch, "set_deterministic_debug_mode", lambda mode: None)
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    monkeypatch.setenv(tuning.SWITCH, before or "")
+    monkeypatch.setenv(autotune.SWITCH, before or "")
     cli.process_wide_switches("fp32", configured)
-    assert os.environ[tuning.SWITCH] == after
+    assert os.environ[autotune.SWITCH] == after
 
 
 WRITER = f"""
 import sys, torch
-from cherimoya.ops import tuning
-tuning._device_name = lambda: {GPU!r}
-tuning._can_measure = lambda: True
-tuning._measure = lambda run, config: config["rows"]
+from cherimoya.ops import autotune
+autotune._device_name = lambda: {GPU!r}
+autotune._can_measure = lambda: True
+autotune._measure = lambda run, config: config["rows"]
 torch.cuda.is_current_stream_capturing = lambda: False
 print("ready", flush=True)
 sys.stdin.readline()
 for L in map(int, sys.argv[1:]):
-    tuning.best("conv_stats", {KEY!r} | {{"L": L}}, {CANDIDATES!r}, lambda: None)
+    autotune.best("conv_stats", {KEY!r} | {{"L": L}}, {CANDIDATES!r}, lambda: None)
 """
 
 
@@ -329,14 +329,14 @@ def test_a_gpu_may_be_served_as_another_is(gpu, cache):
 
 
 def test_an_h100_is_served_as_an_h200_is():
-    table = tuning._table()
+    table = autotune._table()
     assert table["NVIDIA H100 80GB HBM3"] == table["NVIDIA H200"] != {}
 
 
 def test_what_is_shipped_can_be_read():
-    for device, entries in tuning._table().items():
+    for device, entries in autotune._table().items():
         for text, config in entries.items():
-            assert int(tuning._fields(text).get("L", 1)) > 0, f"{device}: {text}"
+            assert int(autotune._fields(text).get("L", 1)) > 0, f"{device}: {text}"
             assert all(type(value) is int for value in config.values()), f"{device}: {text}"
 
 
@@ -346,11 +346,11 @@ def test_a_gpu_tells_little_work_from_much(cache):
     x = torch.zeros(1 << 26, device="cuda")
     much, little = {"n": 1 << 26}, {"n": 1 << 20}
 
-    def run(config: tuning.Config) -> None:
+    def run(config: autotune.Config) -> None:
         x[: config["n"]].add_(1)
 
-    assert tuning.best("add", {"L": 1}, [much, little], lambda: run) == little
-    assert 0 < tuning._measure(run, little) < tuning._measure(run, much) / 4
+    assert autotune.best("add", {"L": 1}, [much, little], lambda: run) == little
+    assert 0 < autotune._measure(run, little) < autotune._measure(run, much) / 4
 
 
 @pytest.mark.parametrize(("length", "measured"), [(512, 0), (8192, 0), (16384, 3), (256, 3)])

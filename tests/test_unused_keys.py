@@ -7,14 +7,14 @@ import sys
 import pytest
 from conftest import clean_environment
 
-from cherimoya.cli_groups import compose, initialized, without_effect
-from cherimoya.cli_groups import typed as typed_in
-from cherimoya.cli_main import plain_values
-from cherimoya.cli_words import conf_dir
-from cherimoya.config import resolve
-from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
-from cherimoya.config_interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
-from cherimoya.config_prepare import PrepareConfig
+from cherimoya.cli.app import plain_values
+from cherimoya.config.command_line import conf_dir
+from cherimoya.config.groups import compose, initialized, without_effect
+from cherimoya.config.groups import typed as typed_in
+from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
+from cherimoya.config.predict import EvaluateConfig, PredictConfig
+from cherimoya.config.prepare import PrepareConfig
+from cherimoya.config.train import resolve
 from cherimoya.errors import ConfigError
 
 SCHEMAS = {
@@ -134,7 +134,7 @@ def test_keys_that_do_something_are_accepted(name, words):
 
 
 def run(command: str, *words: str, **options) -> subprocess.CompletedProcess[str]:
-    code = f"from cherimoya.cli_apps import {command}; {command}()"
+    code = f"from cherimoya.cli.commands import {command}; {command}()"
     return subprocess.run(
         [sys.executable, "-c", code, *words],
         env=clean_environment(), capture_output=True, text=True, timeout=60, **options,

@@ -6,8 +6,8 @@ import pytest
 from test_variants import HEADER, LENGTH, asked, changed, model, snvs, table, vcf  # noqa: F401
 from toy import Toy
 
-from cherimoya.analysis.interpret import variants as app
 from cherimoya.errors import DataError
+from cherimoya.interpret import variants as app
 
 
 def test_positions_past_an_end_are_called_so(toy: Toy, asked, capsys):  # noqa: F811

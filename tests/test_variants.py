@@ -16,10 +16,10 @@ from interpreted import configured, save_model
 from toy import Toy
 
 from cherimoya import Cherimoya, metrics
-from cherimoya.analysis.interpret import variants as app
-from cherimoya.analysis.interpret.sequences import encode, one_hot, reverse_complement
-from cherimoya.config_interpret import VariantsConfig
+from cherimoya.config.interpret import VariantsConfig
 from cherimoya.errors import CherimoyaError, DataError, InUse
+from cherimoya.interpret import variants as app
+from cherimoya.interpret.sequences import encode, one_hot, reverse_complement
 
 LENGTH = 200
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
@@ -395,7 +395,7 @@ def test_models_and_strands_are_averaged_as_numpy_would(toy: Toy, asked, model):
 
 
 def test_one_long_allele_does_not_widen_all(toy: Toy):
-    from cherimoya.data.variants import read_variants
+    from cherimoya.genome.vcf import read_variants
 
     found = read_variants(vcf(toy, *snvs(toy, *range(1, 900)), ("chrA", 5, ".", "A" * 10**6, "A")))
     assert found.ref.dtype == object  # an array of text would be 3.6 GB
@@ -409,8 +409,8 @@ def test_percentiles_count_what_is_smaller():
 
 
 def test_random_variants_are_in_the_genome_and_the_same_each_time(toy: Toy, asked):
-    from cherimoya.data.sources import genome_on_disk
-    from cherimoya.data.variants import read_variants
+    from cherimoya.genome.fasta import genome_on_disk
+    from cherimoya.genome.vcf import read_variants
 
     base = toy.bases["chrA"][119]
     vcf(toy, ("chrA", 120, ".", base, changed(base)))
@@ -480,7 +480,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(toy: Toy, model):
 
     def begun(output: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-c", "from cherimoya.cli_apps import variants; variants()",
+            [sys.executable, "-c", "from cherimoya.cli.commands import variants; variants()",
              f"checkpoint={model}", "variants=v.vcf", "fasta=toy.fa", f"in_window={LENGTH}",
              "random_variants=1000", f"output={output}", "batch_size=4", "device=cpu"],
             cwd=toy.folder, env=environment, stdout=subprocess.PIPE, text=True,

@@ -10,7 +10,7 @@ from conftest import clean_environment
 from test_training import TRAIN, wait_until
 from wandb_files import read_wandb
 
-from cherimoya.training.wandb_run import FLUSH_SECONDS
+from cherimoya.loggers.wandb import FLUSH_SECONDS
 
 EPOCHS = 60
 

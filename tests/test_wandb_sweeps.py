@@ -9,8 +9,8 @@ from conftest import REPOSITORY
 from test_house import composed
 from wandb.sdk.launch.sweeps import utils
 
-from cherimoya.config import TrainConfig, resolve
-from cherimoya.logged import METRICS
+from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.records.logged import METRICS
 
 FOLDER = REPOSITORY / "experiments" / "wandb_sweeps"
 spec = importlib.util.spec_from_file_location("make", FOLDER / "make.py")

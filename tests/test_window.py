@@ -11,16 +11,16 @@ from test_house import composed
 from toy import Toy
 
 from cherimoya import Cherimoya
-from cherimoya.analysis.evaluate import evaluate_checkpoints
-from cherimoya.analysis.interpret.attribute import attribute
-from cherimoya.analysis.interpret.marginalize import marginalize
-from cherimoya.analysis.interpret.variants import variants
-from cherimoya.analysis.predict import predict_genome
-from cherimoya.config_evaluate import EvaluateConfig, PredictConfig
-from cherimoya.config_interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
+from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
+from cherimoya.config.predict import EvaluateConfig, PredictConfig
 from cherimoya.data import hdf5
-from cherimoya.data.attributions import read_attributions
 from cherimoya.errors import CherimoyaError
+from cherimoya.evaluation.evaluate import evaluate_checkpoints
+from cherimoya.inference.genome import predict_genome
+from cherimoya.interpret.attribute import attribute
+from cherimoya.interpret.marginalize import marginalize
+from cherimoya.interpret.variants import variants
+from cherimoya.records.attributions import read_attributions
 from cherimoya.training.checkpoint import Checkpoints
 
 STORED, TRAINED = 200, 160  # bases; the model trims 50 from each side

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from cherimoya import Cherimoya
-from cherimoya.analysis.interpret.gradients import input_gradients
-from cherimoya.analysis.interpret.target import Target
-from cherimoya.ensemble import Ensemble, other_strand
-from cherimoya.metrics import group_softmax
-from cherimoya.wrappers import (
+from cherimoya.inference.ensemble import Ensemble, other_strand
+from cherimoya.inference.wrappers import (
     ControlWrapper,
     ExpectedCountsWrapper,
     LogCountWrapper,
     ProfileWrapper,
     expected_counts,
 )
+from cherimoya.interpret.gradients import input_gradients
+from cherimoya.interpret.target import Target
+from cherimoya.metrics import group_softmax
 
 GROUPS = [1, 2]
 

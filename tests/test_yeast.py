@@ -10,14 +10,14 @@ import pytest
 from interpreted import configured
 from toy import configure
 
-from cherimoya.analysis.interpret.marginalize import marginalize
-from cherimoya.config_interpret import MarginalizeConfig
+from cherimoya.config.interpret import MarginalizeConfig
 from cherimoya.data import hdf5
-from cherimoya.data.aliases import Aliases
-from cherimoya.data.prepare import prepare
-from cherimoya.data.sources import read_genome
-from cherimoya.data.tracks import open_tracks
 from cherimoya.errors import DataError
+from cherimoya.genome.chrom_names import Aliases
+from cherimoya.genome.fasta import read_genome
+from cherimoya.genome.open_tracks import open_tracks
+from cherimoya.interpret.marginalize import marginalize
+from cherimoya.prepare.prepare import prepare
 
 pytest.importorskip("pybigtools")
 

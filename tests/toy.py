@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from cherimoya.config import resolve
-from cherimoya.config_prepare import PrepareConfig
+from cherimoya.config.prepare import PrepareConfig
+from cherimoya.config.train import resolve
 from cherimoya.data import hdf5
-from cherimoya.data.prepare import prepare
+from cherimoya.prepare.prepare import prepare
 
 CONF = Path(__file__).resolve().parents[1] / "conf" / "prepare.yaml"
 LENGTHS = {"chrA": 4000, "chrB": 3000, "chrC": 2000}

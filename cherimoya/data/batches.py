@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cherimoya.data.loci import Loci
-from cherimoya.ops import gather
+from cherimoya.ops.windows import op as gather
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
-from cherimoya.config import KeysConfig
+from cherimoya.config.train import KeysConfig
 from cherimoya.data import plain
 from cherimoya.data.hdf5_probe import check_finishes
 from cherimoya.data.loci import Loci, check, crop
 from cherimoya.data.splits import select_splits
 from cherimoya.errors import CherimoyaError, DataError, DiskError, printable
-from cherimoya.files import check_readable
-from cherimoya.marks import checked_digest
+from cherimoya.util.files import check_readable
+from cherimoya.util.marks import checked_digest
 
 __all__ = [
     "FORMAT",

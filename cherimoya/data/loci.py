@@ -7,8 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cherimoya.errors import DataError
-
-N_CODE = 4  # codes 0-3 are A C G T; 4 is a one-hot column of zeros
+from cherimoya.genome.sequence import N_CODE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

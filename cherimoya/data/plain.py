@@ -6,9 +6,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cherimoya.config import KeysConfig
-from cherimoya.data.loci import N_CODE, Loci, smallest_integers
+from cherimoya.config.train import KeysConfig
+from cherimoya.data.loci import Loci, smallest_integers
 from cherimoya.errors import DataError, printable
+from cherimoya.genome.sequence import N_CODE
 
 BLOCK = 2048
 MOST_PACKED = 1100  # bytes that one byte of gzip can stand for, a little more than

@@ -1,13 +1,12 @@
 """Which loci train, validate and test: by chromosome, chosen when training starts."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import numpy as np
 
-from cherimoya.config import FOLDS, DataConfig
-from cherimoya.errors import DataError, printable
-
-SHOWN = 12
+from cherimoya.config.train import FOLDS, DataConfig
+from cherimoya.errors import DataError
+from cherimoya.genome.chrom_names import name_mismatch, shown
 
 
 def select_splits(
@@ -120,25 +119,6 @@ def _peaks(chrom: np.ndarray, label: np.ndarray, exclude: Collection[str]) -> di
         for name, count in zip(names.tolist(), peaks, strict=True)
         if name not in exclude
     }
-
-
-def name_mismatch(asked: Iterable[str], held: Iterable[str]) -> dict[str, str]:
-    """The names in `asked` that `held` writes otherwise, such as 1 for chr1: asked -> held."""
-    held = set(held)
-    bare = {_bare(name): name for name in held}
-    return {n: bare[_bare(n)] for n in asked if n not in held and _bare(n) in bare}
-
-
-def shown(names: Iterable[str]) -> str:
-    """The first few of `names`, and how many there are in all."""
-    listed = [printable(name) for name in names]
-    more = f", ... ({len(listed)} in all)" if len(listed) > SHOWN else ""
-    return ", ".join(listed[:SHOWN]) + more if listed else "none"
-
-
-def _bare(name: str) -> str:
-    short = name[3:] if name.lower().startswith("chr") else name
-    return "MT" if short.upper() in ("M", "MITO", "MTDNA") else short.upper()
 
 
 def _check_known(split: str, names: Collection[str], held: list[str], where: str) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.config import SyntheticConfig
-from cherimoya.data import grammar, hdf5
-from cherimoya.data.grammar import MOTIFS
+from cherimoya.config.train import SyntheticConfig
+from cherimoya.data import hdf5, motif_grammar
 from cherimoya.data.loci import Loci, smallest_integers
+from cherimoya.data.motif_grammar import MOTIFS
 from cherimoya.errors import ConfigError, DataError
-from cherimoya.files import owned
-from cherimoya.marks import mark_of, not_as_written, read_mark, write_mark
+from cherimoya.util.files import owned
+from cherimoya.util.marks import mark_of, not_as_written, read_mark, write_mark
 
 GENERATOR_VERSION = 1  # part of the cache key: raise it whenever the same seed gives other data
 NOISE = 0.1  # standard deviation of log counts among loci of the same sequence
@@ -34,11 +34,11 @@ ATTEMPTS = 20  # tries to find room for a motif before going without
 
 # what may be planted around the first core promoter of a peak, and the chance that it is
 PLAN = (
-    (grammar.CORE, 0.2),
-    (grammar.ACTIVATOR, 0.5),
-    (grammar.ENHANCER, 0.5),
-    (grammar.REPRESSOR, 0.45),
-    (grammar.FOOTPRINT, 0.4),
+    (motif_grammar.CORE, 0.2),
+    (motif_grammar.ACTIVATOR, 0.5),
+    (motif_grammar.ENHANCER, 0.5),
+    (motif_grammar.REPRESSOR, 0.45),
+    (motif_grammar.FOOTPRINT, 0.4),
 )
 
 
@@ -64,7 +64,7 @@ def simulate(config: SyntheticConfig, in_window: int, out_window: int, max_jitte
     for block, first in enumerate(range(0, len(label), BLOCK)):
         rng, rows = _generator(config.seed, 1 + block), slice(first, first + BLOCK)
         codes.append(_sequences(rng, label[rows], gc[rows], length, out_window))
-        rates = grammar.expected_signal(codes[-1], config.mean_count)
+        rates = motif_grammar.expected_signal(codes[-1], config.mean_count)
         rates = rates[:, :, margin : length - margin]
         expected.append(rates.astype(np.float32))
         observed.append(_observe(rng, rates))
@@ -187,7 +187,7 @@ def _sequences(
     peaks, background = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
     codes[peaks] = _with_motifs(rng, codes[peaks], out_window)
     while len(background):
-        found = grammar.scan(codes[background])
+        found = motif_grammar.scan(codes[background])
         rows, widths = background[found.locus], [len(MOTIFS[m].consensus) for m in found.motif]
         for row, first, width in zip(rows, found.position, widths, strict=True):
             codes[row, first : first + width] = _random_bases(rng, np.full(width, gc[row]))
@@ -207,12 +207,12 @@ def _with_motifs(rng: np.random.Generator, codes: np.ndarray, out_window: int) -
     taken = np.zeros((n, length), dtype=bool)
     spread = max(out_window // 2 - 48, 8)  # keeps a promoter's signal within the output window
     middle, facing = length // 2 + rng.integers(-spread, spread + 1, n), rng.choice([1, -1], n)
-    _plant(rng, codes, taken, grammar.CORE, np.arange(n), middle, facing)
+    _plant(rng, codes, taken, motif_grammar.CORE, np.arange(n), middle, facing)
     for motif, chance in PLAN:
         rows = np.flatnonzero(rng.random(n) < chance)
         for _ in range(ATTEMPTS):
             strand = rng.choice([1, -1], len(rows))
-            if motif in (grammar.CORE, grammar.FOOTPRINT):
+            if motif in (motif_grammar.CORE, motif_grammar.FOOTPRINT):
                 place = length // 2 + rng.integers(-spread, spread + 1, len(rows))
             else:
                 place = middle[rows] + facing[rows] * _distances(rng, motif, len(rows))
@@ -223,9 +223,9 @@ def _with_motifs(rng: np.random.Generator, codes: np.ndarray, out_window: int) -
 
 def _distances(rng: np.random.Generator, motif: int, n: int) -> np.ndarray:
     """How far downstream of a core promoter to plant what modulates it (n,)."""
-    limit = 115 if motif == grammar.ENHANCER else 95
+    limit = 115 if motif == motif_grammar.ENHANCER else 95
     anywhere = rng.integers(-limit, limit + 1, n)
-    if motif != grammar.ACTIVATOR:
+    if motif != motif_grammar.ACTIVATOR:
         return anywhere
     well_spaced = np.rint(rng.normal(-50, 15, n)).astype(np.int64)
     return np.where(rng.random(n) < 0.5, well_spaced, anywhere)
@@ -253,13 +253,13 @@ def _plant(
 
 def _motif_sequences(rng: np.random.Generator, motif: int, strand: np.ndarray) -> np.ndarray:
     """Codes (n, width) drawn from the motif's matrix, as the forward strand reads them."""
-    below = grammar.probabilities(MOTIFS[motif]).cumsum(axis=1)[:, :3]
+    below = motif_grammar.probabilities(MOTIFS[motif]).cumsum(axis=1)[:, :3]
     codes = np.empty((len(strand), len(below)), dtype=np.uint8)
     todo = np.arange(len(strand))
     while len(todo):
         codes[todo] = (rng.random((len(todo), len(below), 1)) > below).sum(axis=2)
         todo = np.setdiff1d(todo, todo[_matching(codes[todo], motif)])
-    return np.where(strand[:, None] == 1, codes, grammar.reverse_complement(codes))
+    return np.where(strand[:, None] == 1, codes, motif_grammar.reverse_complement(codes))
 
 
 def _observe(rng: np.random.Generator, rates: np.ndarray) -> np.ndarray:
@@ -270,13 +270,13 @@ def _observe(rng: np.random.Generator, rates: np.ndarray) -> np.ndarray:
 
 def _matching(codes: np.ndarray, motif: int) -> np.ndarray:
     """Rows of `codes` (n, width) that are instances of `motif` on the forward strand."""
-    found = grammar.scan(codes)
+    found = motif_grammar.scan(codes)
     return found.locus[(found.motif == motif) & (found.strand == 1)]
 
 
 def _instances(sequence: np.ndarray, start: np.ndarray) -> dict[str, np.ndarray]:
     """The motif instances of each locus as arrays (n, k), padded with -1."""
-    found = grammar.scan(sequence)
+    found = motif_grammar.scan(sequence)
     rank = np.arange(len(found)) - np.searchsorted(found.locus, found.locus)
     values = {
         "motif": found.motif.astype(np.int8),

@@ -10,13 +10,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from cherimoya.errors import ConfigError
-from cherimoya.ops.gpu import (
-    capability,
-    constant_when_compiled,
-    full_precision,
-    interpreting,
-)
-from cherimoya.progress import say_once
+from cherimoya.ops.device import capability, constant_when_compiled, full_precision, interpreting
+from cherimoya.util.console import say_once
 
 CHOICES = ("reference", "triton", "portable")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

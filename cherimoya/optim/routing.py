@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from cherimoya.config import OptimConfig, RouteConfig
+from cherimoya.config.train import OptimConfig, RouteConfig
 from cherimoya.errors import ConfigError
 from cherimoya.optim.muon import Muon
 from cherimoya.optim.schedule import Schedule

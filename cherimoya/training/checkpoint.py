@@ -8,22 +8,11 @@ from typing import Any
 import torch
 
 from cherimoya.errors import CherimoyaError, DataError
-from cherimoya.files import appearing
+from cherimoya.inference.checkpoints import WINDOW
 from cherimoya.network import Cherimoya
-from cherimoya.torch_file import read_torch_file
-
-LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
-WINDOW = "window"  # where a model's file has it
-
-
-def saved_window(path: Path) -> tuple[int | None, int | None]:
-    """Bases in and out that the model at `path` was trained with; None where it does not say.
-
-    Raises DataError for a file that cannot be read.
-    """
-    content = read_torch_file(path)
-    window = content.get(WINDOW) if isinstance(content, dict) else None
-    return window or (None, None)
+from cherimoya.records.run import LAST, PREVIOUS
+from cherimoya.util.files import appearing
+from cherimoya.util.torch_file import read_torch_file
 
 
 class Checkpoints:

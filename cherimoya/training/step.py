@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cherimoya.config import LossConfig, OptimConfig
+from cherimoya.config.train import LossConfig, OptimConfig
 from cherimoya.data.batches import Batch
+from cherimoya.distributed.processes import Processes
+from cherimoya.inference.precision import LEAST_SCALE, LossScale, autocast
 from cherimoya.losses import KendallLoss, build_loss, training_loss
 from cherimoya.network import Cherimoya
 from cherimoya.optim.routing import build_optimizers, build_schedules
 from cherimoya.training.ema import EMA, ema_decay
-from cherimoya.training.precision import LEAST_SCALE, LossScale, autocast
-from cherimoya.training.processes import Processes
 
 
 class Watch:

@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from cherimoya import logged, progress
-from cherimoya.captured import CapturedModel
-from cherimoya.changes import differences
-from cherimoya.config import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, to_dict
+from cherimoya.config.diff import differences
+from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, to_dict
 from cherimoya.data.batches import EpochPlan, plan_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import Feed, Source
 from cherimoya.errors import CherimoyaError, Interrupted
-from cherimoya.training.checkpoint import BEST, FINAL, Checkpoints
-from cherimoya.training.evaluation import evaluate
+from cherimoya.evaluation.scores import evaluate
+from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.loggers.run_log import RunLog
+from cherimoya.records import logged
+from cherimoya.records.run import BEST, FINAL
+from cherimoya.training.capture import Runner
+from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.interrupt import StopRequest
-from cherimoya.training.profiling import Profile
-from cherimoya.training.run_log import RunLog
-from cherimoya.training.runner import Runner
+from cherimoya.training.profiler import Profile
 from cherimoya.training.step import TrainingStep
+from cherimoya.util import console
 
 # Steps that are asked of a GPU before the loop looks whether earlier ones went well: it never
 # runs dry while Python looks, and a signal is answered within a fraction of a second.
@@ -96,7 +98,7 @@ class Trainer:
         """
         state, epochs = self.state, self.config.trainer.max_epochs
         stride = STRIDE[self.step.device.type]
-        estimate = progress.TimeEstimate(epochs * self.steps_per_epoch - state.step, self.say)
+        estimate = console.TimeEstimate(epochs * self.steps_per_epoch - state.step, self.say)
         self._clock = self._saved = time.monotonic()
         self._looked, self._asked = state.step, 0
         while state.epoch < epochs and not state.stopped and not self._patience_over():
@@ -138,7 +140,7 @@ class Trainer:
         if not self.log:
             return remaining
         label, done = f"epoch {self.state.epoch}", self.state.batch
-        return progress.shown(
+        return console.shown(
             remaining, label, self.steps_per_epoch, "step", done, self.say, self.bar
         )
 
@@ -217,7 +219,7 @@ class Trainer:
         except (OSError, RuntimeError) as error:
             raise CherimoyaError(
                 f"the checkpoint could not be written ({error}). Free some space and continue "
-                f"with: {progress.resume_command(self.log.folder)}"
+                f"with: {console.resume_command(self.log.folder)}"
             ) from error
 
     def restore(self, saved: dict[str, Any]) -> None:

@@ -25,9 +25,9 @@ import torch
 from memelite.io import write_meme
 
 from cherimoya import metrics
-from cherimoya.analysis.machine import cpu_name, git_commit, versions
-from cherimoya.data import grammar
-from cherimoya.data.attributions import Attributions, read_attributions
+from cherimoya.data import motif_grammar
+from cherimoya.records.attributions import Attributions, read_attributions
+from cherimoya.records.provenance import cpu_name, git_commit, versions
 
 HERE = Path(__file__).parent
 MEAN_COUNT = 150.0  # of conf/data/synthetic.yaml
@@ -44,7 +44,7 @@ def main() -> None:
     scores = []
     with tempfile.TemporaryDirectory() as folder:
         known = Path(folder) / "known.meme"
-        write_meme(str(known), grammar.known_motifs())
+        write_meme(str(known), motif_grammar.known_motifs())
         for method in ("mutagenesis", "deep_lift_shap", "gradient"):
             output = Path(folder) / f"{method}.h5"
             seconds = timed(
@@ -64,13 +64,13 @@ def main() -> None:
     write(HERE / "scores.csv", scores)
     write(HERE / "motifs.csv", [times | row for row in rows])
     names = {row["match"] for row in rows if float(row["q_value"]) < 0.05}
-    print(f"planted motifs recovered: {sorted(names & {m.name for m in grammar.MOTIFS})}")
+    print(f"planted motifs recovered: {sorted(names & {m.name for m in motif_grammar.MOTIFS})}")
 
 
 def timed(run: Path, output: Path, *asked: str) -> float:
     """Run cherimoya-attribute on whole windows; the seconds it took."""
     began = time.monotonic()
-    code = "from cherimoya.cli_apps import attribute; attribute()"
+    code = "from cherimoya.cli.commands import attribute; attribute()"
     common = [f"checkpoint={run}", "window=null", "logos=0", f"output={output}"]
     subprocess.run([sys.executable, "-c", code, *common, *asked], check=True)
     return time.monotonic() - began
@@ -96,10 +96,10 @@ def rated(found: Attributions, method: str, target: str, seconds: float) -> dict
 
 def inside(codes: np.ndarray) -> np.ndarray:
     """Whether a base lies in a motif (n, L)."""
-    found = grammar.scan(codes)
+    found = motif_grammar.scan(codes)
     made = np.zeros(codes.shape, bool)
     for locus, motif, first in zip(found.locus, found.motif, found.position, strict=True):
-        made[locus, first : first + len(grammar.MOTIFS[motif].consensus)] = True
+        made[locus, first : first + len(motif_grammar.MOTIFS[motif].consensus)] = True
     return made
 
 
@@ -112,7 +112,7 @@ def true_effects(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for one in codes:
         mutants = np.repeat(one[None], 4 * length + 1, axis=0)
         mutants[each, each // 4] = each % 4
-        signal = grammar.expected_signal(mutants, MEAN_COUNT)[:, :, cut : length - cut]
+        signal = motif_grammar.expected_signal(mutants, MEAN_COUNT)[:, :, cut : length - cut]
         totals = np.log1p(signal.sum((1, 2)))
         found.append((totals[:-1] - totals[-1]).reshape(length, 4).T)
     return np.stack(found), np.arange(4)[:, None] != codes[:, None]

@@ -41,7 +41,7 @@ def make_batch() -> tuple:
 
 def our_step(n_filters: int) -> Callable[[], float]:
     """The training step of this package, as its trainer runs it."""
-    from cherimoya.config import (
+    from cherimoya.config.train import (
         AdamWConfig,
         LossConfig,
         MuonConfig,
@@ -139,7 +139,7 @@ def run_contender(name: str, n_filters: int, args: argparse.Namespace) -> dict[s
 
 def compare(n_filters: int, args: argparse.Namespace) -> dict[str, object]:
     """Rounds of every contender in turn; each time is the median over rounds."""
-    from cherimoya.analysis.machine import cpu_name
+    from cherimoya.records.provenance import cpu_name
 
     seconds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     for i in range(args.rounds):

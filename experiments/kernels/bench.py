@@ -49,8 +49,8 @@ Measure = Callable[[Case], Result]
 
 def ours(case: Case, weights: list[Tensor]) -> tuple[Forward, list[Tensor]]:
     """The package's kernels, through its public functions."""
-    from cherimoya.ops.block import cheri_block
-    from cherimoya.ops.conv_norm import fused_dilated_conv_norm
+    from cherimoya.ops.block.op import cheri_block
+    from cherimoya.ops.conv_norm.op import fused_dilated_conv_norm
 
     def forward(x: Tensor) -> Tensor:
         with autocast(x):
@@ -162,7 +162,7 @@ def time_upstream(bench: Bench, cases: list[Case]) -> None:
 
 
 def _commit() -> str:
-    from cherimoya.analysis.machine import git_commit
+    from cherimoya.records.provenance import git_commit
 
     return git_commit() or ""
 

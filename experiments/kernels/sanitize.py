@@ -41,10 +41,10 @@ def work(precision: str) -> None:
     import triton
 
     from cherimoya import Cherimoya
+    from cherimoya.inference.precision import autocast
     from cherimoya.losses import KendallLoss, training_loss
-    from cherimoya.ops.conv_norm import fused_dilated_conv_norm
-    from cherimoya.ops.gather import counts, one_hot
-    from cherimoya.training.precision import autocast
+    from cherimoya.ops.conv_norm.op import fused_dilated_conv_norm
+    from cherimoya.ops.windows.op import counts, one_hot
 
     ran: set[str] = set()
     triton.knobs.runtime.launch_enter_hook.add(lambda launch: ran.add(launch.get()["name"]))

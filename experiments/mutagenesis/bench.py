@@ -28,15 +28,15 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 
 from rows import append_row  # noqa: E402
 
-from cherimoya.analysis.checkpoints import find_checkpoint  # noqa: E402
-from cherimoya.analysis.interpret.ism import centred, default_batch, saturation_mutagenesis  # noqa: E402
-from cherimoya.analysis.interpret.sequences import one_hot  # noqa: E402
-from cherimoya.analysis.interpret.target import Target  # noqa: E402
-from cherimoya.analysis.machine import cpu_name, git_commit  # noqa: E402
-from cherimoya.cli import process_wide_switches  # noqa: E402
-from cherimoya.config import SyntheticConfig  # noqa: E402
+from cherimoya.cli.train import process_wide_switches  # noqa: E402
+from cherimoya.config.train import SyntheticConfig  # noqa: E402
 from cherimoya.data.synthetic import simulate  # noqa: E402
+from cherimoya.inference.checkpoints import find_checkpoint  # noqa: E402
+from cherimoya.interpret.mutagenesis import centred, default_batch, saturation_mutagenesis  # noqa: E402
+from cherimoya.interpret.sequences import one_hot  # noqa: E402
+from cherimoya.interpret.target import Target  # noqa: E402
 from cherimoya.network import Cherimoya  # noqa: E402
+from cherimoya.records.provenance import cpu_name, git_commit  # noqa: E402
 
 COLUMNS = (
     "date", "commit", "machine", "torch", "upstream", "tangermeme", "n_filters", "in_window",

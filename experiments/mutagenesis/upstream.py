@@ -48,9 +48,8 @@ class Upstream(UpstreamProcess):
 def _mutagenesis(request: Request, device: str) -> Answer:
     """As upstream's command does it once its model and loci are loaded."""
     from cherimoya.cherimoya import Cherimoya
-    from tangermeme.saturation_mutagenesis import saturation_mutagenesis
-
     from cherimoya.wrappers import ControlWrapper, LogCountWrapper, ProfileWrapper
+    from tangermeme.saturation_mutagenesis import saturation_mutagenesis
 
     model = ControlWrapper(Cherimoya.load(request.model, device=device, compile=False))
     wrap = LogCountWrapper if request.output == "logcounts" else ProfileWrapper

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import pybigtools
 
-from cherimoya.analysis import predictions_written
-from cherimoya.analysis.genome_inputs import tiles
-from cherimoya.analysis.machine import cpu_name
-from cherimoya.analysis.predict import Shape
-from cherimoya.data.bigwig_writer import Piece, write_bigwig
+from cherimoya.genome.bigwig_writer import Piece, write_bigwig
+from cherimoya.inference import writers
+from cherimoya.inference.genome import Shape
+from cherimoya.inference.genome_inputs import tiles
+from cherimoya.records.provenance import cpu_name
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))
@@ -105,15 +105,13 @@ if find_spec("pyBigWig"):
 
 def measured(folder: Path, writer: str, lengths: dict[str, int]) -> dict[str, Any]:
     """Write both tracks with one of the writers, as the end of cherimoya-predict does."""
-    predictions_written.write_bigwig = WRITERS[writer]
+    writers.write_bigwig = WRITERS[writer]
     (folder / writer).mkdir(exist_ok=True)
     shape = Shape(2114, OUT, GROUPS, ["plus", "minus"])
     config: Any = SimpleNamespace(kind="bigwig", values="expected")
     windows = tiles(lengths, list(lengths), OUT)
     began, cpu = time.perf_counter(), time.process_time()
-    files = predictions_written.write_outputs(
-        config, windows, shape, lengths, folder / writer, folder, {}
-    )
+    files = writers.write_outputs(config, windows, shape, lengths, folder / writer, folder, {})
     seconds, values = time.perf_counter() - began, 2 * sum(lengths.values())
     return {
         "writer": writer,

@@ -24,7 +24,7 @@ sys.path.append(str(HERE.parent))
 
 from rows import append_row  # noqa: E402
 
-from cherimoya.analysis.machine import cpu_name  # noqa: E402
+from cherimoya.records.provenance import cpu_name  # noqa: E402
 
 # share of the genome, as in human: chromosomes 1 to 22, X, Y
 SHARES = [8.1, 7.8, 6.4, 6.2, 5.9, 5.5, 5.2, 4.7, 4.5, 4.3, 4.4, 4.3, 3.7, 3.5, 3.3, 2.9, 2.7]
@@ -157,7 +157,7 @@ def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
     """Run cherimoya-prepare; its time by phase, and the largest memory of it and its processes."""
     output, partial = folder / "out.h5", folder / "out.h5.partial"
     output.unlink(missing_ok=True)
-    command = [sys.executable, "-c", "from cherimoya.cli_apps import prepare; prepare()"]
+    command = [sys.executable, "-c", "from cherimoya.cli.commands import prepare; prepare()"]
     command += [f"fasta={folder}/genome.fa", f"loci={folder}/peaks.bed", f"output={output}"]
     command += [f"signal=[{signal}]", f"processes={processes}", "plots=false"]
     command += ["bam.stranded=true"] * ("reads.bam" in signal)

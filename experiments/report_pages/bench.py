@@ -27,9 +27,9 @@ import jinja2
 import matplotlib
 import yaml
 
-from cherimoya.analysis.machine import cpu_name, git_commit
-from cherimoya.analysis.report.pages import write_report
-from cherimoya.sweeps import member_name, note_member
+from cherimoya.records.provenance import cpu_name, git_commit
+from cherimoya.records.sweep import member_name, note_member
+from cherimoya.report.pages import write_report
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))

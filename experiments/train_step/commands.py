@@ -30,7 +30,7 @@ def loci_file(loci: Loci, folder: Path, most: int) -> Path:
 def command(setup: Setup, path: Path, device: str, *more: str) -> list[str]:
     """`cherimoya-train` on `path`, without plots."""
     return [
-        sys.executable, "-c", "from cherimoya.cli import train; train()", "data=hdf5",
+        sys.executable, "-c", "from cherimoya.cli.train import train; train()", "data=hdf5",
         f"data.path={path}", "data.validation_chroms=[v]", "data.test_chroms=[]",
         "logger=none", f"model.n_filters={setup.n_filters}", "trainer.plots=false",
         f"trainer.precision={setup.precision}", f"trainer.device={device}", *more,
@@ -46,7 +46,7 @@ def time_start(bench: Bench, setup: Setup) -> None:
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    imports = "import cherimoya.analysis.run, triton.compiler, triton.experimental.gluon"
+    imports = "import cherimoya.training.run, triton.compiler, triton.experimental.gluon"
     subprocess.run([sys.executable, "-c", imports], env=environment, check=True)
     for cache in ("cold", "warm"):
         since = time.monotonic()

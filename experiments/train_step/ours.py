@@ -14,11 +14,11 @@ import torch
 from largest import largest_batch
 from settings import EPOCHS, IN, OUT, Setup, append_row, configured, random_data
 
-from cherimoya.analysis.machine import git_commit
-from cherimoya.cli import process_wide_switches
+from cherimoya.cli.train import process_wide_switches
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import place
 from cherimoya.network import build_model
+from cherimoya.records.provenance import git_commit
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.interrupt import StopRequest
 from cherimoya.training.step import TrainingStep

@@ -13,8 +13,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
 
 from rows import append_row as append_row  # noqa: E402
 
-from cherimoya.cli import conf_dir  # noqa: E402
-from cherimoya.config import TrainConfig, resolve  # noqa: E402
+from cherimoya.cli.train import conf_dir  # noqa: E402
+from cherimoya.config.train import TrainConfig, resolve  # noqa: E402
 from cherimoya.data.dataset import Dataset  # noqa: E402
 from cherimoya.data.loci import Loci  # noqa: E402
 

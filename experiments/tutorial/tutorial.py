@@ -27,7 +27,7 @@ RUN = Path("run")
 
 def command(name: str, *arguments: str) -> None:
     """A console script of this package, run by this interpreter."""
-    module = "cli" if name == "train" else "cli_apps"
+    module = "cli.train" if name == "train" else "cli.commands"
     code = f"from cherimoya.{module} import {name}; {name}()"
     subprocess.run([sys.executable, "-c", code, *arguments], check=True)
 

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from cherimoya.changes import flat
-from cherimoya.cli import conf_dir
-from cherimoya.cli_search import settings_of, space_of
-from cherimoya.search import Choices, Numbers
+from cherimoya.cli.train import conf_dir
+from cherimoya.config.diff import flat
+from cherimoya.records.study import Choices, Numbers
+from cherimoya.sweeps.search import settings_of, space_of
 
 OVERRIDE = "override /"
 HEADER = """\

@@ -23,8 +23,8 @@ import numpy as np
 import pybigtools
 import torch
 
-from cherimoya.analysis.machine import cpu_name, git_commit, versions
 from cherimoya.metrics import spearman
+from cherimoya.records.provenance import cpu_name, git_commit, versions
 
 RESULTS = Path(__file__).with_name("marginals.csv")
 BACKGROUNDS = 100
@@ -50,7 +50,7 @@ def rows_of(table: Path) -> list[dict[str, str]]:
 def effects(run: Path, data: Path, motif: str) -> list[dict[str, str]]:
     """The rows of cherimoya-marginalize for the motif and its mutants."""
     named = ",".join([f"Reb1:{motif}", *mutants(motif)])
-    code = "from cherimoya.cli_apps import marginalize; marginalize()"
+    code = "from cherimoya.cli.commands import marginalize; marginalize()"
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "motifs.tsv"
         arguments = [

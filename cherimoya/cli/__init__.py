@@ -1,0 +1,1 @@
+"""The console scripts, and what is set for a whole process."""

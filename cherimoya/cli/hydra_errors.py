@@ -1,0 +1,142 @@
+"""What Hydra, OmegaConf and the disk complain about, in the words of a command line."""
+
+import errno
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
+
+from cherimoya.config.command_line import flag, nearest, overrides, quotable
+from cherimoya.config.groups import does_nothing, initialized
+from cherimoya.config.schema import build, known_keys, unused_keys
+from cherimoya.errors import CherimoyaError, ConfigError, DiskError
+
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+COMPOSING = (HydraException, OmegaConfBaseException, YAMLError)
+
+
+def in_words(
+    error: Exception, name: str, arguments: Sequence[str], schema: type, conf: Path
+) -> CherimoyaError | None:
+    """The error as one that a user can act on; None for what nobody has foreseen.
+
+    name: of the configuration that `arguments` change, one of those in the folder `conf`
+    """
+    if isinstance(error, CherimoyaError):
+        return error
+    if isinstance(error, MissingConfigException):
+        return ConfigError(_no_file(error))
+    if isinstance(error, InterpolationResolutionError):
+        return ConfigError(_not_inserted(error, arguments))
+    if isinstance(error, YAMLError):
+        return ConfigError(f"a configuration file is no YAML: {' '.join(str(error).split())}")
+    if isinstance(error, COMPOSING):
+        absent = re.match(r"Could not override '([\w./]+)'", str(error))
+        if absent:
+            return ConfigError(_absent(absent[1], name, arguments, schema, conf))
+        said = re.sub(r"See https://\S+.*|full_key:.*", "", str(error), flags=re.DOTALL)
+        return ConfigError(" ".join(said.split()))
+    return refused(error) if isinstance(error, OSError) else None
+
+
+def refused(error: OSError) -> DiskError | None:
+    """What the disk would not write, and what to do; None for another error."""
+    if error.errno not in (*REFUSED, *FULL) or not isinstance(error.filename, str):
+        return None
+    advice = "Free space there, or choose" if error.errno in FULL else "Choose"
+    return DiskError(
+        f"{os.path.abspath(error.filename)} cannot be written ({error.strerror}). {advice} another "
+        "folder for the run: hydra.run.dir=<folder>, or for a sweep hydra.sweep.dir=<folder>"
+    )
+
+
+def _no_file(error: MissingConfigException) -> str:
+    """An option that its group does not have, or no configuration of the name."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return (
+            f"--config-name={option}: there is no {option}.yaml. Name its folder too: "
+            "--config-dir=<folder>"
+        )
+    return f"{group}={option}: there is no such option. {nearest(option, error.options or [])}"
+
+
+def _not_inserted(error: InterpolationResolutionError, arguments: Sequence[str]) -> str:
+    """A ${...} for which there is nothing to put in its place."""
+    key = error.full_key or ""
+    words = [w for w in overrides(arguments) if w.partition("=")[0].lstrip("+") == key]
+    value = words[-1].partition("=")[2] if words else None
+    where = f"{key}={value}" if value else key
+    variable = re.search(r"Environment variable '(.+?)' not found", str(error))
+    if variable:
+        return (
+            f"{where}: the environment variable {variable[1]} is not set. Set it (export "
+            f"{variable[1]}=...), or write what it stands for."
+        )
+    said = str(error).splitlines()[0]
+    literal = value and quotable(key, re.sub(r"\\?\$\{", "${", value.strip("'\"")))
+    return f"{where}: ${{...}} stands for another key's value, and here for none ({said})." + (
+        f" For a name that has these letters: {literal}" if literal else " Correct it."
+    )
+
+
+def _absent(key: str, name: str, arguments: Sequence[str], schema: type, conf: Path) -> str:
+    """A key that only other options of its group have, or a group that is null."""
+    words = [w for w in overrides(arguments) if w.partition("=")[0] == key]
+    word, parent = (words or [key])[-1], key.rpartition(".")[0]
+    others = [w for w in overrides(arguments) if w != word]
+    if why := _unused(parent, word, name, others, schema, conf):
+        return why
+    options = list(_options_with(key, word, name, conf))
+    if options:
+        return (
+            f"{word}: there is no {key} with the options that are chosen. Set "
+            f"{' or '.join(options)} too, or leave it out."
+        )
+    inside = [
+        k.removeprefix(f"{parent}.") for k in known_keys(schema) if k.startswith(f"{parent}.")
+    ]
+    whole = f"{parent}={{{', '.join(f'{k}: ...' for k in inside)}}}"
+    return f"{word}: {parent} is null here. Give all of it: {shlex.quote(whole)}"
+
+
+def _unused(
+    parent: str, word: str, name: str, others: Sequence[str], schema: type, conf: Path
+) -> str | None:
+    """Why the group `parent` of a key has no effect beside the `others`; None if it might."""
+    with suppress(CherimoyaError, *COMPOSING), initialized(conf):
+        values = OmegaConf.to_container(hydra.compose(name, list(others)), resolve=True)
+        for key, used in unused_keys(build(schema, values)).items():
+            if key == parent or parent.startswith(f"{key}."):
+                return does_nothing(word, used)
+    return None
+
+
+def _options_with(key: str, word: str, name: str, conf: Path) -> Iterator[str]:
+    """The options of the key's groups, such as optim=muon_adamw_sgd, with which `word` composes."""
+    parts = key.split(".")[:-1]
+    for group in ("/".join(parts[:i]) for i in range(len(parts), 0, -1)):
+        for path in sorted((conf / group).glob("*.yaml")):
+            try:
+                with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+                    hydra.compose(name, [f"{group}={path.stem}", word])
+            except COMPOSING:
+                continue
+            yield f"{group}={path.stem}"
+
+
+def one_run_at_a_time(arguments: Sequence[str]) -> None:
+    """Raise ConfigError where --cfg is to show the configurations of several runs."""
+    if flag(arguments, "--cfg") is not None and flag(arguments, "--multirun") is not None:
+        raise ConfigError(
+            "--cfg shows the configuration of one run. Leave -m out, and give each key one value."
+        )

@@ -1,0 +1,36 @@
+"""The console script that makes pages."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cherimoya.cli.pipe import quiet_when_closed
+from cherimoya.errors import CherimoyaError
+from cherimoya.records import sweep as sweeps
+from cherimoya.report.pages import is_sweep, write_report
+
+WORDS = """\
+Make a page of a run, a sweep or an evaluation: report.html in its folder, which needs no network
+and opens in any browser. Everything in it comes from the folder's files."""
+
+
+@quiet_when_closed()
+def report() -> None:
+    """cherimoya-report."""
+    parser = argparse.ArgumentParser(prog="cherimoya-report", description=WORDS)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of any of them")
+    parser.add_argument("--runs", action="store_true", help="and the pages of its runs")
+    arguments = parser.parse_args()
+    try:
+        for folder in arguments.folders:
+            if arguments.runs and is_sweep(folder):
+                for member in sweeps.read_sweep(folder):
+                    print(write_report(member.folder), flush=True)
+            print(write_report(folder), flush=True)
+    except CherimoyaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    report()

@@ -1,0 +1,275 @@
+"""The console scripts: Hydra composes, the configuration is checked, and the work begins.
+
+torch and wandb are imported only after that, so that --help and --cfg answer at once.
+"""
+
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from cherimoya.cli.app import check_effects, main, plain_values
+from cherimoya.cli.job import complain
+from cherimoya.config import command_line
+from cherimoya.config import groups as cli_groups
+from cherimoya.config.command_line import conf_dir
+from cherimoya.config.diff import Changes, flat
+from cherimoya.config.groups import Composition, composition
+from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, resolve, to_dict
+from cherimoya.distributed import launch
+from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
+from cherimoya.records import study
+from cherimoya.records import sweep as sweeps
+from cherimoya.sweeps import launchers
+from cherimoya.sweeps import plan as cli_sweep
+from cherimoya.sweeps import search as cli_search
+from cherimoya.sweeps.plan import Sweep
+
+__all__ = ["conf_dir", "main", "plan_sweep", "process_wide_switches", "train", "worker"]
+
+SPEAK_SECONDS = 3.0
+
+
+def train() -> None:
+    """cherimoya-train."""
+    OmegaConf.register_new_resolver(
+        "run_id", lambda: secrets.token_hex(3), use_cache=True, replace=True
+    )
+    launchers.end_with_parent()
+    command = _Train()
+    main("train", TrainConfig, command.work, command)
+
+
+def plan_sweep(arguments: list[str]) -> Sweep | None:
+    """The sweep that these arguments of cherimoya-train ask for, checked and written down."""
+    return _Train().plan(arguments, None)
+
+
+class _Train:
+    """What cherimoya-train does with each configuration, alone or as a member of a sweep."""
+
+    def __init__(self) -> None:
+        self.sweep: Sweep | None = None
+        self.at_once = 1  # members that train at once in this process
+        self.waiting: list[tuple[TrainConfig, Path, Changes]] = []  # for the others, to do so
+
+    def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
+        """The sweep that the command line asks for, each member of it checked; or None."""
+        conf = conf_dir()
+        OmegaConf.register_new_resolver(
+            "member_name", lambda: sweeps.member_name(self._overrides()), replace=True
+        )
+        if member_of:
+            self.sweep = cli_sweep.member(arguments, member_of)
+        else:
+            self.sweep = cli_search.plan(
+                arguments, conf, "train", _checked, _judged
+            ) or cli_sweep.plan(arguments, conf)
+        if self.sweep and launch.world() > 1:
+            raise ConfigError(
+                "a launcher starts the processes of one run, not of several (-m). Leave the "
+                "launcher out, and set trainer.devices."
+            )
+        if self.sweep and not member_of:
+            cli_sweep.check(self.sweep, conf, "train", _checked, FREE_ON_RESUME, _judged)
+            self.sweep.write(arguments)
+        return self.sweep
+
+    def work(self, values: DictConfig) -> None:
+        """Train as the configuration says."""
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        with suppress(ValueError):
+            folder = folder.relative_to(Path.cwd())
+        plain = plain_values(values)
+        if self.sweep:
+            state = cli_sweep.begin(folder, self._overrides(), _checked(values), FREE_ON_RESUME)
+            if state == "done":
+                print(f"done already: {folder}", flush=True)
+                return
+            plain["trainer"]["resume"] = str(folder) if state == "resume" else None
+            plain["logger"]["group"] = plain["logger"]["group"] or self.sweep.name
+        elif plain["trainer"]["resume"] is not None:
+            plain = _resumed(plain, folder)
+        launch.count_devices(plain["trainer"])
+        config = resolve(plain, TrainConfig)
+        made = _made(config, plain)
+        if launch.rank() == 0 and not self.sweep:
+            check_effects(made)
+            _check_data(config)
+        member = (config, folder, made.changes())
+        if self.at_once > 1:
+            self.waiting.append(member)
+        elif config.trainer.devices > launch.world():
+            launch.start(*member)
+        else:
+            _run(*member)
+
+    def train_waiting(self) -> list[tuple[str, str]]:
+        """Train the members that wait, `at_once` in turn; the names and errors of failed ones.
+
+        Raises ConfigError when they cannot share a process, and SystemExit after a signal.
+        """
+        for key in ("devices", "device", "precision", "threads", "autotune"):
+            values = sorted({str(getattr(c.trainer, key)) for c, *_ in self.waiting})
+            if len(values) > 1 or (key == "devices" and values not in ([], ["1"])):
+                raise ConfigError(
+                    f"trainer.{key} is {' or '.join(values)}, but members that train at once in "
+                    "one process need one value, and one device. Use hydra/launcher=processes."
+                )
+        problems = []
+        while self.waiting:
+            chosen = [self.waiting.pop(0) for _ in self.waiting[: self.at_once]]
+            names = ", ".join(folder.name for _, folder, _ in chosen)
+            print(f"\n=== {len(chosen)} at once: {names}", flush=True)
+            try:
+                failed = _run_packed(chosen)
+            except Interrupted as error:
+                raise SystemExit(error.exit_code) from None
+            problems += [(folder.name, str(error)) for folder, error in failed.items()]
+        return problems
+
+    def _overrides(self) -> dict[str, str]:
+        """What sets this member of the sweep apart."""
+        return self.sweep.overrides_of(HydraConfig.get().overrides.task) if self.sweep else {}
+
+
+def _check_data(config: TrainConfig) -> None:
+    """Raise what is wrong with the data, before there is a run, or before it goes on."""
+    from cherimoya.data.dataset import check_file
+
+    resume, path = config.trainer.resume, config.data.path
+    if resume is not None and path is not None and not Path(path).is_file():
+        raise ConfigError(
+            f"cannot resume: data.path={path}, which the run began with, is not there. If it has "
+            f"moved, say where it is now: cherimoya-train trainer.resume={resume} data.path=..."
+        )
+    check_file(config.data)
+
+
+def _made(config: TrainConfig, values: Mapping[str, Any]) -> Composition:
+    """What the configuration of Hydra's present job was composed of."""
+    known = HydraConfig.get()
+    choices = cli_groups.chosen(OmegaConf.to_container(known.runtime.choices))
+    return composition(config, values, list(known.overrides.task), choices)
+
+
+def _judged(
+    values: DictConfig, words: Sequence[str], choices: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
+    """Of a member of a sweep: its typed keys without effect, and what is to be said of it.
+
+    Raises ConfigError for a key without effect that a file sets.
+    """
+    plain = plain_values(values)
+    made = composition(resolve(plain, TrainConfig), plain, words, choices)
+    made.check_files()
+    return made.without_effect(), list(made.overruled())
+
+
+def worker() -> None:
+    """One of the processes that `launch.start` began: the configuration and folder as JSON."""
+    values, folder, changes = json.loads(sys.argv[1])
+    try:
+        _run(resolve(values, TrainConfig), Path(folder), Changes(**changes))
+    except CherimoyaError as error:
+        complain(error)
+        if launch.rank():  # the first process is ended with this one: let it speak before
+            time.sleep(SPEAK_SECONDS)
+        raise SystemExit(1) from None
+    except Interrupted as error:
+        raise SystemExit(error.exit_code) from None
+
+
+def _run(config: TrainConfig, folder: Path, changes: Changes) -> None:
+    process_wide_switches(config.trainer.precision, config.trainer.autotune)
+    from cherimoya.training.run import run
+
+    run(config, folder, study.watch(folder), changes)
+
+
+def _run_packed(members: list[tuple[TrainConfig, Path, Changes]]) -> dict[Path, Exception]:
+    trainer = members[0][0].trainer
+    process_wide_switches(trainer.precision, trainer.autotune)
+    from cherimoya.training.packed import run_packed
+
+    return run_packed(members)
+
+
+def _checked(values: DictConfig) -> dict[str, Any]:
+    """The composed `values` as a checked configuration. Raises ConfigError."""
+    return to_dict(resolve(plain_values(values), TrainConfig))
+
+
+def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The configuration the run in `folder` began with, and what may change since.
+
+    Raises ConfigError when the command line asks for another model, data or optimisation.
+    """
+    saved = _saved_configuration(folder / "config.yaml")
+    asked, began = flat(values), flat(saved)
+    plain = flat(plain_values(hydra.compose("train")))
+    typed = {command_line.parse(o).key_or_group for o in HydraConfig.get().overrides.task}
+    chosen = {k for k in asked if asked[k] != plain.get(k) or k in typed}
+    free = {k for k in chosen if k.startswith((*FREE_ON_RESUME, *WHERE_DATA_IS))}
+    changed = [k for k in sorted(chosen - free) if asked[k] != began.get(k)]
+    if changed:
+        listed = "; ".join(f"{k} was {began.get(k)}, now {asked[k]}" for k in changed)
+        raise ConfigError(
+            f"cannot resume {folder} with another configuration: {listed}. Leave these out to "
+            "continue the run, or start a new one without trainer.resume."
+        )
+    if launch.world() > 1 and "trainer.devices" not in typed:
+        saved["trainer"]["devices"] = launch.world()
+    for key in free:
+        node = saved
+        *groups, leaf = key.split(".")
+        for group in groups:
+            node = node[group]
+        node[leaf] = asked[key]
+    return saved
+
+
+def _saved_configuration(path: Path) -> dict[str, Any]:
+    """What a run wrote down of its configuration. Raises ConfigError where it is damaged."""
+    try:
+        saved = OmegaConf.to_container(OmegaConf.load(path))
+        return to_dict(resolve(saved, TrainConfig))  # type: ignore[arg-type]
+    except (CherimoyaError, OmegaConfBaseException, YAMLError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"cannot resume: {path} is damaged ({' '.join(str(error).split())[:200]}). Put back "
+            "what the run wrote there, or start a new run."
+        ) from None
+
+
+def process_wide_switches(precision: str, autotune: bool) -> None:
+    """Results that do not depend on the day: deterministic algorithms, and TF32 only if asked."""
+    if os.environ.get("CHERIMOYA_AUTOTUNE") != "0":  # whoever starts the run may rule it out
+        os.environ["CHERIMOYA_AUTOTUNE"] = str(int(autotune))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if launch.rank():  # the first process speaks for all
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    import torch
+
+    # As torch.use_deterministic_algorithms, which would import the whole compiler.
+    torch.set_deterministic_debug_mode("error")
+    # That also fills each new tensor, which takes a pass over it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+
+
+if __name__ == "__main__":
+    train()

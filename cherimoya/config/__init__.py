@@ -1,0 +1,1 @@
+"""What can be configured: types, ranges and checks. Values live in conf/*.yaml."""

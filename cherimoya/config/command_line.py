@@ -1,0 +1,225 @@
+"""The words of a command line, with file names as people type them, as words that Hydra reads."""
+
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from cherimoya.config.diff import hydra_value
+from cherimoya.config.schema import known_keys, text_depth, unknown_key
+from cherimoya.errors import ConfigError
+
+RESUME = "trainer.resume"
+VALUED = {  # flags of Hydra with a value, which may look like a key and its value: short, long
+    "-c": "--cfg",
+    "-p": "--package",
+    "-cp": "--config-path",
+    "-cn": "--config-name",
+    "-cd": "--config-dir",
+}
+SHORT = VALUED | {"-h": "--help", "-m": "--multirun", "-sc": "--shell-completion", "-i": "--info"}
+QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""")
+OPEN, CLOSED = "([{", ")]}"
+INSERTED = re.compile(r"\$\{[^{}]+\}")  # what Hydra puts in the place of ${key}
+
+
+def one_word_each(arguments: Sequence[str]) -> list[str]:
+    """The arguments with each flag and its value as one word."""
+    words, rest = [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        valued = word in VALUED or word in VALUED.values()
+        words.append(f"{word}={rest.pop(0)}" if valued and rest else word)
+    return words
+
+
+def flag(arguments: Sequence[str], name: str) -> str | None:
+    """The value of a flag, by its long name; empty if it has none, None if it is not there."""
+    pairs = [word.partition("=") for word in one_word_each(arguments)]
+    values = [value for word, _, value in pairs if SHORT.get(word, word) == name]
+    return values[-1] if values else None
+
+
+def overrides(arguments: Sequence[str]) -> list[str]:
+    """The words that change a key or choose an option of a group."""
+    return [word for word in arguments if is_override(word)]
+
+
+def is_override(word: str) -> bool:
+    """Whether the word changes a key, chooses an option, or with ~ removes one."""
+    return not word.startswith("-") and ("=" in word or word.startswith("~"))
+
+
+def parse(word: str) -> Override:
+    """What Hydra understands. Raises ConfigError for what it cannot read."""
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise ConfigError(f"{word!r} is not key=value: {str(error).splitlines()[0]}") from None
+
+
+def readable(word: str, schema: type, several: bool) -> str:
+    """`word` as Hydra reads it, with quotes around text that it would take for something else.
+
+    several: whether a comma separates the values of a sweep, and is no part of a name.
+
+    Raises ConfigError, with the forms that work, for several values where there can be one.
+    """
+    key, equals, text = word.partition("=")
+    depth = text_depth(schema, key.lstrip("+"))
+    if key.startswith("hydra.") and equals:
+        depth = (0, True)
+    if not equals or depth is None:
+        return word
+    if _is_file(text):
+        return f"{key}={_name(text)}"
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException:
+        return f"{key}={_quoted(text, depth[0], several)}"
+    if override.is_sweep_override():
+        return word if several else _one_value(key, text, *depth)
+    if _is_text(override.value(), depth[0]) or key.startswith("hydra."):
+        return word
+    return f"{key}={_quoted(text, depth[0], several)}"
+
+
+def quotable(key: str, text: str) -> str:
+    """The word that gives `key` the value `text`, sign by sign, for a shell."""
+    kept = text.replace("${", r"\${")
+    plain = f'"{kept}"' if not {'"', "\\"} & set(text) else hydra_value(kept)
+    return shlex.quote(f"{key}={plain}")
+
+
+def _one_value(key: str, text: str, depth: int, may_be_text: bool) -> str:
+    """Several values by Hydra's grammar, where one is wanted: a name with a comma, if it can be."""
+    if not depth:
+        return f"{key}={hydra_value(text)}"
+    listed = "[" * depth + text + "]" * depth
+    raise ConfigError(
+        f"{key}={text} names several values. Write a list: {shlex.quote(f'{key}={listed}')}"
+        + (f", or one name that has a comma: {quotable(key, text)}" if may_be_text else "")
+    )
+
+
+def _is_text(value: Any, depth: int) -> bool:
+    """Whether the value is text, or lists of it no deeper than `depth`; null is what it says."""
+    if isinstance(value, list):
+        return depth > 0 and all(_is_text(item, depth - 1) for item in value)
+    return value is None or isinstance(value, str)
+
+
+def _quoted(text: str, depth: int, several: bool) -> str:
+    """`text` with each name in quotes: in lists as deep as `depth`, and apart in a sweep."""
+    if several:
+        return ",".join(_quoted(part, depth, False) for part in _parts(text))
+    if not depth or not (text.startswith("[") and text.endswith("]")):
+        return _name(text)
+    inner = text[1:-1].strip()
+    parts = [inner] if _is_file(inner) else _parts(inner) if inner else []
+    return "[" + ",".join(_quoted(part.strip(), depth - 1, False) for part in parts) + "]"
+
+
+def _is_file(text: str) -> bool:
+    """Whether there is a file of this very name, which has a comma."""
+    return "," in text and os.path.exists(os.path.expanduser(text))
+
+
+def _name(text: str) -> str:
+    """One name in quotes, unless it has them; ~ is the home folder, as shells have it."""
+    if QUOTED.fullmatch(text):
+        return text
+    if text.startswith("~"):
+        text = os.path.expanduser(text)
+    return hydra_value(re.sub(r"\$\{", _kept, text))
+
+
+def _kept(match: re.Match[str]) -> str:
+    """${ as it is where Hydra puts something in its place, else as letters."""
+    return "${" if INSERTED.match(match.string, match.start()) else r"\${"
+
+
+def _parts(text: str) -> Iterator[str]:
+    """`text` cut at its commas, but not inside of brackets or quotes."""
+    begin, depth, quote = 0, 0, ""
+    for at, sign in enumerate(text):
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"" and not text[begin:at].strip():
+            quote = sign
+        elif sign in OPEN:
+            depth += 1
+        elif sign in CLOSED:
+            depth -= 1
+        elif sign == "," and depth <= 0:
+            yield text[begin:at]
+            begin = at + 1
+    yield text[begin:]
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The one of `known` that is spelled most like `word`, as a question, or which there are."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(known)}."
+
+
+def several_runs(arguments: Sequence[str]) -> bool:
+    """Whether these are the arguments of a sweep."""
+    chosen = any(word.startswith("sweep=") and word != "sweep=null" for word in arguments)
+    return chosen or flag(arguments, "--multirun") is not None
+
+
+def only_tells(arguments: Sequence[str]) -> bool:
+    """Whether a flag asks Hydra to tell something, and to run nothing."""
+    flags = ("--info", "--shell-completion", "--hydra-help", "--version")
+    return any(flag(arguments, name) is not None for name in flags)
+
+
+def conf_dir() -> Path:
+    """The configuration files: the packaged copy, else the checkout's."""
+    packaged = Path(__file__).parents[1] / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def checked_arguments(arguments: Sequence[str], schema: type, several: bool) -> Iterator[str]:
+    """The command line, with every key known and readable; a resumed run gets its own folder.
+
+    several: whether a key may have several values, of a sweep
+
+    Raises ConfigError for a key that does not exist, also behind + and ++.
+    """
+    keys = set(known_keys(schema))
+    groups = {str(p.relative_to(conf_dir())) for p in conf_dir().rglob("*") if p.is_dir()}
+    for argument in arguments:
+        if not is_override(argument):
+            yield argument
+            continue
+        word = readable(argument, schema, several)
+        yield word
+        override = parse(word)
+        key = override.key_or_group
+        if key.split(".")[0] == "hydra" or key.split("/")[0] == "hydra":
+            continue
+        if key not in keys | groups:
+            raise ConfigError(unknown_key(key, sorted(keys)))
+        if key == RESUME and override.value() is not None:
+            folder = _run_folder(str(override.value()), arguments)
+            yield f"hydra.run.dir={hydra_value(str(folder))}"
+
+
+def _run_folder(value: str, arguments: Sequence[str]) -> Path:
+    folder = Path(value)
+    if several_runs(arguments):
+        raise ConfigError(f"{RESUME}={value}: one run is resumed at a time. Leave out -m, sweep.")
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"{RESUME}={value}: no run there (config.yaml is missing). Name a run folder."
+        )
+    return folder

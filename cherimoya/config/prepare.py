@@ -1,0 +1,108 @@
+"""What `cherimoya-prepare` can be told. Values live in conf/prepare.yaml."""
+
+from dataclasses import dataclass
+
+from cherimoya.config.schema import MissingValue, Used, checked
+from cherimoya.config.train import check_windows
+from cherimoya.errors import ConfigError
+
+BACKGROUND = Used(
+    lambda config: config.background_ratio > 0,
+    "background_ratio=0 takes no background",
+    "background_ratio=1",
+)
+PLOTTED = Used(
+    lambda config: config.background_ratio > 0 or not config.plots,
+    "background_ratio=0 takes no background, whose GC the plot shows",
+    "background_ratio=1",
+)
+
+
+@dataclass(frozen=True)
+class BamConfig:
+    """Which reads of a BAM file count, and where: at the 5' end, shifted on each strand."""
+
+    stranded: bool = checked()
+    shift_plus: int = checked()
+    shift_minus: int = checked()
+    min_mapq: int = checked(at_least=0)
+    duplicates: str = checked(choices=("drop", "keep"))
+    mates: str = checked(choices=("both", "first", "second"))
+    proper_pairs: bool = checked()
+
+
+@dataclass(frozen=True)
+class FragmentsConfig:
+    """What is counted of a fragment file, and what its lines are."""
+
+    kind: str = checked(choices=("auto", "fragments", "reads"))
+    shift_plus: int = checked()
+    shift_minus: int = checked()
+    counts: bool = checked()
+
+    def __post_init__(self) -> None:
+        if self.counts and self.kind == "reads":
+            raise ConfigError(
+                "fragments.counts=true with fragments.kind=reads: column 5 of reads is their "
+                "mapping quality, not a count. Leave fragments.counts out."
+            )
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Everything `cherimoya-prepare` composes: source files, windows, filters and background."""
+
+    fasta: str
+    loci: str | list[str]
+    exclude: str | list[str]
+    chrom_alias: str
+    signal: list[list[str]]
+    control: list[list[str]]
+    are_strands: bool
+    bam: BamConfig
+    fragments: FragmentsConfig
+    output: str | None
+    overwrite: bool
+    check: bool
+    genome: str | None
+    center: str = checked(choices=("midpoint", "summit"))
+    overlap: str = checked(choices=("keep", "once"))
+    in_window: int = checked(at_least=1)
+    out_window: int = checked(at_least=1)
+    max_jitter: int = checked(at_least=0)
+    max_n_fraction: float = checked(at_least=0, at_most=1)
+    min_counts: float = checked(at_least=0)
+    outlier_factor: float | None = checked(above=0)
+    background_ratio: float = checked(at_least=0)
+    min_distance: int = checked(at_least=0, used=BACKGROUND)
+    gc_bin: float = checked(at_least=0.001, at_most=1, used=BACKGROUND)
+    seed: int = checked(at_least=0, used=BACKGROUND)
+    plots: bool = checked(used=PLOTTED)
+    processes: int | None = checked(at_least=1)
+
+    @property
+    def loci_files(self) -> list[str]:
+        """The loci files, be they one or several."""
+        return [self.loci] if isinstance(self.loci, str) else self.loci
+
+    @property
+    def exclude_files(self) -> list[str]:
+        """The exclusion lists."""
+        return [self.exclude] if isinstance(self.exclude, str) else self.exclude
+
+    def __post_init__(self) -> None:
+        if not self.loci_files:
+            raise ConfigError("loci=[] names no file. Give one: loci=peaks.bed")
+        if self.output is None and not self.check:
+            raise MissingValue("output has no value. Set it on the command line: output=<value>")
+        check_windows(self.in_window, self.out_window, prefix="")
+        for key, groups in (("signal", self.signal), ("control", self.control)):
+            if [] in groups or (key == "signal" and not groups):
+                raise ConfigError(
+                    f"{key}={groups} has an empty group. Name files: '{key}="
+                    f"[[plus.bw,minus.bw]]' for a stranded pair, '{key}=[[cuts.bw]]' for one."
+                )
+            paths = [path for group in groups for path in group]
+            twice = sorted({path for path in paths if paths.count(path) > 1})
+            if twice:
+                raise ConfigError(f"{key} names {twice[0]} twice. Name each file once.")

@@ -1,0 +1,367 @@
+"""What can be configured: types, ranges and cross-field rules. Values live in conf/*.yaml."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from cherimoya.config.schema import MissingValue, Used, build, checked
+from cherimoya.errors import ConfigError
+
+T = TypeVar("T")
+
+FOLDS = 5  # that data.fold chooses from
+
+
+@dataclass(frozen=True)
+class BlocksConfig:
+    """The Cheri Block."""
+
+    expansion: int = checked(at_least=1)
+    residual_scale: float = checked(above=0)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Depth, width and heads. None means: take it from the data file."""
+
+    blocks: BlocksConfig
+    n_filters: int = checked(at_least=1)
+    n_layers: int = checked(at_least=1, at_most=24, hint="Block i has dilation 2^i.")
+    profile_kernel_size: int = checked(at_least=1)
+    signal_groups: list[int] | None = checked(at_least=1)
+    n_control_tracks: int | None = checked(at_least=0)
+    trimming: int | None = checked(at_least=0)
+
+    def __post_init__(self) -> None:
+        if self.profile_kernel_size % 2 == 0:
+            raise ConfigError(
+                f"model.profile_kernel_size={self.profile_kernel_size}: must be odd, "
+                f"such as {self.profile_kernel_size + 1}, so that the profile stays centred"
+            )
+
+
+LEARNED = Used(lambda loss: loss.name == "kendall", "loss=fixed learns no weights", "loss=kendall")
+FIXED = Used(lambda loss: loss.name == "fixed", "loss=kendall learns its weights", "loss=fixed")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Learned (kendall) or fixed weights of the profile and count losses."""
+
+    name: str = checked(choices=("kendall", "fixed"))
+    freeze_below: float = checked(at_least=0, used=LEARNED)
+    profile_weight: float = checked(above=0, used=FIXED)
+    count_weight: float = checked(above=0, used=FIXED)
+
+
+@dataclass(frozen=True)
+class MuonConfig:
+    """Muon, as torch.optim.Muon."""
+
+    lr: float = checked(above=0)
+    weight_decay: float = checked(at_least=0)
+    momentum: float = checked(at_least=0, below=1)
+    ns_steps: int = checked(at_least=1, at_most=20)
+
+
+@dataclass(frozen=True)
+class AdamWConfig:
+    """AdamW, as torch.optim.AdamW."""
+
+    lr: float = checked(above=0)
+    weight_decay: float = checked(at_least=0)
+    beta1: float = checked(at_least=0, below=1)
+    beta2: float = checked(at_least=0, below=1)
+    eps: float = checked(above=0)
+
+
+@dataclass(frozen=True)
+class SGDConfig:
+    """SGD with momentum, warmed up and then constant."""
+
+    lr: float = checked(above=0)
+    momentum: float = checked(at_least=0, below=1)
+
+
+@dataclass(frozen=True)
+class RouteConfig:
+    """Parameters whose name matches the shell-style `pattern` go to `optimizer`."""
+
+    pattern: str
+    optimizer: str = checked(choices=("muon", "adamw", "sgd"))
+
+
+def _routed(optimizer: str, instead: str) -> Used:
+    """An optimizer's settings have an effect where a route leads to it."""
+    return Used(
+        lambda optim: any(route.optimizer == optimizer for route in optim.routing),
+        f"optim.routing sends no parameter to {optimizer}",
+        instead,
+    )
+
+
+WARMED_UP = Used(
+    lambda optim: optim.warmup_epochs > 0,
+    "optim.warmup_epochs=0 is no warm-up",
+    "optim.warmup_epochs=1",
+)
+AVERAGED = Used(
+    lambda optim: optim.ema_decay > 0, "optim.ema_decay=0 averages nothing", "optim.ema_decay=0.999"
+)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimizers, which parameter goes to which, the schedule and the EMA."""
+
+    routing: list[RouteConfig]
+    muon: MuonConfig | None = checked(used=_routed("muon", "optim=muon_adamw"))
+    adamw: AdamWConfig | None = checked(used=_routed("adamw", "optim=muon_adamw"))
+    sgd: SGDConfig | None = checked(used=_routed("sgd", "optim=muon_adamw_sgd"))
+    warmup_epochs: float = checked(at_least=0)
+    warmup_start: float = checked(above=0, at_most=1, used=WARMED_UP)
+    min_lr: float = checked(at_least=0)
+    ema_decay: float = checked(at_least=0, below=1)
+    ema_warmup: bool = checked(used=AVERAGED)
+
+    def __post_init__(self) -> None:
+        for route in self.routing:
+            if getattr(self, route.optimizer) is None:
+                raise ConfigError(
+                    f"optim.routing sends {route.pattern!r} to {route.optimizer}, but "
+                    f"optim.{route.optimizer} is null. Give it values or route elsewhere."
+                )
+        for name in ("muon", "adamw"):
+            chosen = getattr(self, name)
+            if chosen is not None and chosen.lr < self.min_lr:
+                raise ConfigError(
+                    f"optim.{name}.lr={chosen.lr:g} is below optim.min_lr={self.min_lr:g}, "
+                    "so the cosine would rise. Lower optim.min_lr."
+                )
+
+
+@dataclass(frozen=True)
+class KeysConfig:
+    """Dataset names of a plain HDF5 file with one-hot sequences."""
+
+    sequence: str
+    signal: str
+    control: str | None
+    label: str | None
+    chrom: str | None
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """The simulated experiment: how much of it, and from which seed."""
+
+    seed: int = checked(at_least=0)
+    n_chromosomes: int = checked(at_least=3)
+    n_peaks: int = checked(at_least=8)
+    n_background: int = checked(at_least=0)
+    mean_count: float = checked(above=0)
+
+
+FROM_A_FILE = Used(
+    lambda data: data.source == "hdf5", "data=synthetic simulates its data", "data=hdf5"
+)
+SIMULATED = Used(
+    lambda data: data.source == "synthetic", "data=hdf5 reads a file", "data=synthetic"
+)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the loci come from, their windows, and which chromosomes go to which split."""
+
+    source: str = checked(choices=("synthetic", "hdf5"))
+    placement: str = checked(choices=("auto", "resident", "stream"))
+    path: str | None = checked(used=FROM_A_FILE)
+    keys: KeysConfig | None = checked(used=FROM_A_FILE)
+    synthetic: SyntheticConfig | None = checked(used=SIMULATED)
+    cache_dir: str | None = checked(used=SIMULATED)
+    in_window: int | None = checked(at_least=1)
+    out_window: int | None = checked(at_least=1)
+    max_jitter: int | None = checked(at_least=0)
+    negative_ratio: float = checked(at_least=0)
+    reverse_complement: bool = checked()
+    train_chroms: list[str] | None = checked()
+    validation_chroms: list[str] | None = checked()
+    test_chroms: list[str] | None = checked()
+    exclude_chroms: list[str] = checked()
+    fold: int | None = checked(at_least=0, at_most=FOLDS - 1, default=None)
+    leave_out: str | None = checked(default=None)
+
+    def __post_init__(self) -> None:
+        check_windows(self.in_window, self.out_window)
+        self._check_one_way_to_split()
+        splits = {
+            "data.train_chroms": self.train_chroms or [],
+            "data.validation_chroms": self.validation_chroms or [],
+            "data.test_chroms": self.test_chroms or [],
+            "data.exclude_chroms": self.exclude_chroms,
+        }
+        seen: dict[str, str] = {}
+        for key, chroms in splits.items():
+            for chrom in chroms:
+                if chrom in seen:
+                    where = (
+                        f"twice in {key}" if seen[chrom] == key else f"in {seen[chrom]} and {key}"
+                    )
+                    raise ConfigError(
+                        f"chromosome {chrom} is {where}. Each chromosome belongs to one split: "
+                        f"remove it from {key}."
+                    )
+                seen[chrom] = key
+        for key, named in (
+            ("data.train_chroms", self.train_chroms),
+            ("data.validation_chroms", self.validation_chroms),
+        ):
+            if named == []:
+                raise ConfigError(f"{key}=[] is empty. Name at least one chromosome.")
+        if self.source == "hdf5" and self.path is None:
+            raise MissingValue("data.path has no value. Set it: data.path=<file made by prepare>")
+        if self.source == "synthetic" and self.synthetic is None:
+            raise ConfigError(
+                "data.synthetic is null. Use data=synthetic, or data=hdf5 data.path=..."
+            )
+
+    def _check_one_way_to_split(self) -> None:
+        """Lists of chromosomes, a fold, or one chromosome that is left out."""
+        lists = [k for k in ("train_chroms", "validation_chroms", "test_chroms") if self._has(k)]
+        other = [key for key in ("fold", "leave_out") if self._has(key)]
+        if len(other) + bool(lists) > 1:
+            said = " and ".join(f"data.{key}={getattr(self, key)}" for key in (*other, *lists))
+            drop = " ".join(f"data.{key}=null" for key in (lists or other[1:]))
+            raise ConfigError(f"{said}: these are two ways to split. Keep one, with {drop}")
+        for key in ("validation_chroms", "test_chroms"):
+            if not other and not self._has(key):
+                raise MissingValue(
+                    f"data.{key} has no value. Set it on the command line: data.{key}=[<chromosome>"
+                    f"]. Or leave the choice to data.fold, from 0 to {FOLDS - 1}."
+                )
+
+    def _has(self, key: str) -> bool:
+        return getattr(self, key) is not None
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The loop: how long, how large a step, on what, and how to continue."""
+
+    max_epochs: int = checked(at_least=1)
+    batch_size: int = checked(at_least=1)
+    eval_batch_size: int = checked(at_least=1)
+    device: str = checked(choices=("auto", "cpu", "cuda"))
+    devices: int = checked(at_least=1)
+    precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))
+    accumulate: int = checked(at_least=1)
+    cuda_graph: bool = checked()
+    threads: int | None = checked(at_least=1)
+    early_stopping: int | None = checked(at_least=1)
+    checkpoint_minutes: float = checked(above=0)
+    plots: bool = checked()
+    profile: bool = checked()
+    autotune: bool = checked()
+    resume: str | None = checked()
+
+    def __post_init__(self) -> None:
+        parts = self.devices * self.accumulate
+        if self.batch_size % parts:
+            fitting = max(self.batch_size // parts, 1) * parts
+            raise ConfigError(
+                f"trainer.batch_size={self.batch_size} does not split into "
+                f"trainer.devices={self.devices} x trainer.accumulate={self.accumulate} equal "
+                f"parts. Set trainer.batch_size={fitting}."
+            )
+        if self.device == "cpu" and self.precision not in ("auto", "fp32"):
+            raise ConfigError(
+                f"trainer.precision={self.precision} needs a GPU. With trainer.device=cpu use "
+                "trainer.precision=fp32, or auto."
+            )
+
+
+AT_WANDB = Used(lambda logger: logger.name == "wandb", "logger=none logs nowhere", "logger=wandb")
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """Where metrics go besides the run folder."""
+
+    name: str = checked(choices=("wandb", "none"))
+    project: str = checked(used=AT_WANDB)
+    mode: str = checked(choices=("auto", "online", "offline"), used=AT_WANDB)
+    run_name: str | None = checked(used=AT_WANDB)
+    group: str | None = checked(used=AT_WANDB)
+    tags: list[str] = checked(used=AT_WANDB)
+    log_model: str = checked(choices=("none", "best", "final"), used=AT_WANDB)
+
+
+# Beginnings of the keys that may be others where a run goes on: they change no result.
+FREE_ON_RESUME = (
+    "trainer.resume",
+    "trainer.device",
+    "trainer.devices",
+    "trainer.checkpoint_minutes",
+    "trainer.plots",
+    "trainer.profile",
+    "trainer.autotune",
+    "data.placement",
+    "logger.",
+)
+WHERE_DATA_IS = ("data.path", "data.cache_dir")  # a fingerprint tells whether it is the same
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything `cherimoya-train` composes."""
+
+    model: ModelConfig
+    loss: LossConfig
+    optim: OptimConfig
+    data: DataConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    seed: int = checked(at_least=0)
+
+    def __post_init__(self) -> None:
+        if self.optim.warmup_epochs > self.trainer.max_epochs:
+            raise ConfigError(
+                f"optim.warmup_epochs={self.optim.warmup_epochs:g} is longer than "
+                f"trainer.max_epochs={self.trainer.max_epochs}. Set optim.warmup_epochs to "
+                f"{self.trainer.max_epochs} or less."
+            )
+        check_trimming(self.model.trimming, self.data.in_window, self.data.out_window)
+
+
+def resolve(values: Mapping[str, Any], cls: type[T]) -> T:
+    """`values` as the checked configuration `cls`, such as TrainConfig. Raises ConfigError."""
+    return build(cls, values)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """`config` as plain nested dictionaries, the inverse of `resolve`."""
+    return asdict(config)
+
+
+def check_trimming(trimming: int | None, in_window: int | None, out_window: int | None) -> None:
+    """Refuse a trimming that does not turn the input window into the output window."""
+    if trimming is None or in_window is None or out_window is None:
+        return
+    if in_window - 2 * trimming != out_window:
+        raise ConfigError(
+            f"model.trimming={trimming}: {in_window} - 2 x {trimming} is not "
+            f"data.out_window={out_window}. Leave model.trimming=null to take "
+            f"{(in_window - out_window) // 2} from the windows."
+        )
+
+
+def check_windows(in_window: int | None, out_window: int | None, prefix: str = "data.") -> None:
+    """Refuse windows of which one cannot be centred in the other."""
+    if in_window is None or out_window is None:
+        return
+    if out_window > in_window or (in_window - out_window) % 2:
+        raise ConfigError(
+            f"{prefix}in_window={in_window} and {prefix}out_window={out_window}: the input must be "
+            "at least as long as the output and exceed it by an even number of bases."
+        )

@@ -1,0 +1,1 @@
+"""Scores of models on prepared loci, and what to compare them with."""

@@ -1,0 +1,242 @@
+"""Scores of any checkpoint, or several together, on any prepared loci: numbers, files, a page."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cherimoya.config.predict import EvaluateConfig
+from cherimoya.data.dataset import Dataset
+from cherimoya.data.feed import place
+from cherimoya.errors import ConfigError
+from cherimoya.evaluation import baselines
+from cherimoya.evaluation.bootstrap import Interval, intervals
+from cherimoya.evaluation.examples import example_loci
+from cherimoya.evaluation.per_locus import write_scored_loci
+from cherimoya.evaluation.replicates import replicate_scores
+from cherimoya.evaluation.scored_loci import (
+    REFERENCE,
+    SCORED,
+    check_fits,
+    load_scored,
+    seen_in_training,
+)
+from cherimoya.evaluation.scores import Scores, evaluate
+from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
+from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.precision import check_precision
+from cherimoya.inference.window import known_window
+from cherimoya.records.evaluation import LOCI, SCORES
+from cherimoya.records.logged import METRICS
+from cherimoya.records.per_locus import EXAMPLES, write_examples
+from cherimoya.records.provenance import choose_device, provenance
+from cherimoya.records.run import check_folder_name, is_run
+from cherimoya.report.format import score
+from cherimoya.report.pages import offer_report
+from cherimoya.util import console
+from cherimoya.util.files import owned, write_json
+
+Say = Callable[[str], None]
+
+
+def evaluate_checkpoints(config: EvaluateConfig, say: Say = console.say) -> Path:
+    """Score what `config` names, leave scores.json, loci.tsv and report.html in `config.output`.
+
+    Returns the folder. Raises CherimoyaError for anything that the user can mend, before the
+    models see the first locus where it can.
+    """
+    folder = Path(config.output)
+    _check_output(folder, config.overwrite)
+    with owned(folder / SCORES):
+        _evaluate(config, folder, say)
+    return folder
+
+
+def _evaluate(config: EvaluateConfig, folder: Path, say: Say) -> None:
+    found = [find_checkpoint(named) for named in config.checkpoint]
+    window = known_window(found, "data.in_window", config.data.in_window, say)
+    device = choose_device(config.device, "device")
+    precision = config.precision
+    check_precision(precision, device)
+    model = load_ensemble(found, device)
+    dataset, split = load_scored(config, found[0], window, model.trimming, say)
+    check_fits(dataset, model, found[0])
+    model = load_ensemble(
+        found, device, config.reverse_complement, dataset.loci.control_groups or None
+    )
+    columns = _baselines(dataset, config)
+    rows = dataset.rows[SCORED]
+    say(_what(config, dataset, split, precision, device))
+    seen = seen_in_training(found, dataset, config)
+    if seen:
+        say(f"{seen:,} of these {len(rows):,} loci are of chromosomes seen in training")
+    predict = CapturedModel(model)
+    source, _ = place(dataset.loci, device, "auto")
+    label = dataset.loci.label
+    scores = evaluate(
+        predict, source, rows, label, config.batch_size, precision, label_of_progress="scoring"
+    )
+    columns = {"model": scores, **columns}
+    peaks = rows[label[rows] == 1]
+    write_examples(folder / EXAMPLES, example_loci(predict, source, dataset.loci, peaks, precision))
+    write_scored_loci(folder / LOCI, scores, dataset.loci, rows)
+    values = {
+        "split": split,
+        "seen_in_training": seen,
+        "checkpoints": [one.described() for one in found],
+        "reverse_complement": config.reverse_complement,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "data": str(dataset.path),
+        "replicate_file": config.replicate,
+        "window": {"in": dataset.loci.in_window, "out": dataset.loci.out_window},
+        "bootstrap": {"n": config.bootstrap, "confidence": config.confidence, "seed": config.seed},
+        **_tables(columns, dataset, config),
+        "provenance": provenance(dataset.fingerprint, device, precision),
+    }
+    write_json(folder / SCORES, values)
+    say(score_table(values))
+    say(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}")
+    offer_report(folder)
+
+
+def _baselines(dataset: Dataset, config: EvaluateConfig) -> dict[str, Scores]:
+    """What stands beside the model's scores: from below, and from above where that is known."""
+    columns = {}
+    average = _average_profile(dataset)
+    if average is not None:
+        columns["average_profile"] = average
+    truth = baselines.ceiling(dataset, SCORED)
+    if truth is not None:
+        columns["ceiling"] = truth
+    if config.replicate is not None:
+        columns["replicate"] = replicate_scores(dataset, config.replicate, config.data.keys)
+    return columns
+
+
+def _average_profile(dataset: Dataset) -> Scores | None:
+    """Every locus predicted to look like the average peak elsewhere.
+
+    Elsewhere are the reference loci; without any, for each chromosome the scored peaks of the
+    others, with one count for all, since counts that differ by what was left out would seem to
+    say something. None for a single chromosome on its own.
+    """
+    if len(dataset.peaks(REFERENCE)):
+        return baselines.average_profile(dataset, SCORED)
+    rows, parts, order = dataset.rows[SCORED], [], []
+    for chrom in np.unique(dataset.loci.chrom[rows]):
+        here = dataset.loci.chrom[rows] == chrom
+        split = replace(dataset, rows={SCORED: rows[here], REFERENCE: rows[~here]})
+        if not len(split.peaks(REFERENCE)):
+            return None
+        parts.append(baselines.average_profile(split, SCORED))
+        order.append(np.flatnonzero(here))
+    whole = joined(parts).take(torch.from_numpy(np.argsort(np.concatenate(order))))
+    return replace(whole, log_counts=whole.log_counts.mean(dim=0).expand_as(whole.log_counts))
+
+
+def joined(parts: list[Scores]) -> Scores:
+    """The scores of all `parts`, one after another."""
+    return Scores(
+        profile={name: torch.cat([p.profile[name] for p in parts]) for name in parts[0].profile},
+        log_counts=torch.cat([p.log_counts for p in parts]),
+        observed_log_counts=torch.cat([p.observed_log_counts for p in parts]),
+        label=torch.cat([p.label for p in parts]),
+    )
+
+
+def _tables(
+    columns: Mapping[str, Scores], dataset: Dataset, config: EvaluateConfig
+) -> dict[str, Any]:
+    """The metrics of all loci, of each signal group and of each chromosome."""
+    groups = dataset.loci.signal_groups
+    chrom = dataset.loci.chrom[dataset.rows[SCORED]]
+    chroms = list(dict.fromkeys(chrom.tolist()))
+    names = iter(dataset.loci.track_names)
+    tracks = [[next(names) for _ in range(size)] for size in groups]
+    parts = 1 + sum(len(some) for some in (groups, chroms) if len(some) > 1)
+    total = parts * config.bootstrap
+    ticks = iter(console.shown(range(total), "intervals", total, "resample"))
+
+    def scored(part: Mapping[str, Scores]) -> dict[str, Any]:
+        return _scored(part, config, lambda: next(ticks, None))
+
+    values: dict[str, Any] = scored(columns)
+    if len(groups) > 1:
+        values["groups"] = [
+            {"tracks": tracks[g], **scored({k: s.group(g) for k, s in columns.items()})}
+            for g in range(len(groups))
+        ]
+    if len(chroms) > 1:
+        here = {name: torch.from_numpy(chrom == name) for name in chroms}
+        values["chromosomes"] = {
+            name: scored({k: s.take(mask) for k, s in columns.items()})
+            for name, mask in here.items()
+        }
+    next(ticks, None)
+    return values
+
+
+def _scored(
+    columns: Mapping[str, Scores], config: EvaluateConfig, tick: Callable[[], object]
+) -> dict[str, Any]:
+    """The metrics of each column, with intervals of the model's."""
+    model = columns["model"]
+    peaks = int((model.label == 1).sum())
+    found: dict[str, Any] = {"loci": {"peaks": peaks, "background": len(model.label) - peaks}}
+    found |= {name: scores.metrics() for name, scores in columns.items()}
+    if config.bootstrap:
+        drawn: dict[str, Interval] = intervals(
+            model, config.bootstrap, config.confidence, config.seed, tick
+        )
+        found["intervals"] = {name: list(interval) for name, interval in drawn.items()}
+    return found
+
+
+def score_table(values: Mapping[str, Any]) -> str:
+    """The metrics of all loci: the model's with their intervals, and what stands beside them."""
+    beside = [name for name in ("average_profile", "ceiling", "replicate") if name in values]
+    header = ["metric", "model"]
+    if "intervals" in values:
+        header.append(f"{100 * values['bootstrap']['confidence']:g} % interval")
+    header += [name.replace("_", " ") for name in beside]
+    rows = []
+    for name in METRICS:
+        row = [name, score(values["model"][name])]
+        if "intervals" in values:
+            low, high = values["intervals"][name]
+            row.append("-" if low != low else f"{score(low)} to {score(high)}")
+        rows.append([*row, *(score(values[column][name]) for column in beside)])
+    return console.table(header, rows)
+
+
+def _what(
+    config: EvaluateConfig, dataset: Dataset, split: str, precision: str, device: torch.device
+) -> str:
+    n, peaks = len(dataset.rows[SCORED]), len(dataset.peaks(SCORED))
+    many = len(config.checkpoint)
+    models = f"{many} models, probabilities and log counts averaged" if many > 1 else "one model"
+    strands = ", both strands averaged" if config.reverse_complement else ""
+    return (
+        f"scoring {models}{strands}, in {precision} on {device.type}: {peaks:,} peaks and "
+        f"{n - peaks:,} background loci ({split}) of {dataset.path}"
+    )
+
+
+def _check_output(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output={folder}: a file. Name a folder.")
+    check_folder_name(folder, f"{SCORES}, {LOCI} and a report")
+    if is_run(folder):
+        raise ConfigError(f"output={folder}: a run is there. Choose another folder.")
+    if (folder / SCORES).exists() and not overwrite:
+        raise ConfigError(
+            f"output={folder}: an evaluation is there. Choose another folder, or set "
+            "overwrite=true."
+        )
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if not os.access(folder if folder.exists() else parent, os.W_OK):
+        raise ConfigError(f"output={folder}: cannot be written to. Choose another folder.")

@@ -1,0 +1,198 @@
+"""Which loci are scored, in which windows, and which others say what is usual."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cherimoya.config.predict import EvaluateConfig
+from cherimoya.data import hdf5
+from cherimoya.data.dataset import Dataset, load_dataset
+from cherimoya.data.loci import Loci, crop
+from cherimoya.errors import ConfigError, DataError
+from cherimoya.genome.chrom_names import name_mismatch, shown
+from cherimoya.inference.checkpoints import Checkpoint
+from cherimoya.inference.ensemble import Ensemble
+
+SCORED, REFERENCE = "scored", "train"
+
+
+def load_scored(
+    config: EvaluateConfig,
+    first: Checkpoint,
+    window: int | None,
+    trimming: int,
+    say: Callable[[str], None],
+) -> tuple[Dataset, str]:
+    """The loci in windows of `window` bases (None: as needed), and what the scored are called.
+
+    The rows "scored" are those of the split or chromosomes that `config` asks for. The rows
+    "train" are those that baselines may look at: of the run's own training loci, else of every
+    chromosome that is not scored; none when all are.
+    """
+    own = first.data
+    if config.chroms is None and config.split != "all":
+        if own is None:
+            raise ConfigError(
+                f"split={config.split}: {first.path} lies in no run folder, so nobody knows its "
+                "splits. In place of split name chromosomes that it was not trained on: "
+                "'chroms=[chr1,chr3]', or set split=all for every locus."
+            )
+        return _of_split(config, first, window, say)
+    if config.data.path is None and own is None:
+        raise ConfigError("data.path has no value. Set it: data.path=<file made by prepare>")
+    if config.data.path is None:
+        dataset = _of_run(first)
+        loci, path, digest = dataset.loci, dataset.path, dataset.fingerprint
+    else:
+        path = Path(config.data.path)
+        loci, digest = hdf5.read(path, keys=config.data.keys), hdf5.fingerprint(path)
+    loci = fitted(loci, config, first, window, trimming, str(path), say)
+    rows = np.arange(len(loci))
+    if config.chroms is not None:
+        _check_known(config.chroms, loci.chrom, str(path))
+        rows = np.flatnonzero(np.isin(loci.chrom, config.chroms))
+    others = np.flatnonzero(~np.isin(loci.chrom, np.unique(loci.chrom[rows])))
+    named = shown(config.chroms) if config.chroms is not None else "all"
+    _check_peaks(loci, rows, named, str(path))
+    return Dataset(loci, {SCORED: rows, REFERENCE: others}, path, digest), named
+
+
+def fitted(
+    loci: Loci,
+    config: EvaluateConfig,
+    first: Checkpoint,
+    window: int | None,
+    trimming: int,
+    where: str,
+    say: Callable[[str], None] = print,
+) -> Loci:
+    """`loci` in windows of `window` bases, and of signal as asked for, else as in the run, else as
+    the model needs.
+
+    Raises ConfigError for windows that differ by something else than twice the trimming.
+    """
+    asked_in, asked_out = window, config.data.out_window or first.window[1]
+    if asked_in is None and asked_out is None:
+        asked_out = min(loci.out_window, loci.in_window + 2 * loci.max_jitter - 2 * trimming)
+    if asked_in is None:
+        assert asked_out is not None
+        asked_in = asked_out + 2 * trimming
+        say(f"data.in_window {asked_in:,} bases: no run says what the model was trained on")
+    if asked_out is None:
+        asked_out = asked_in - 2 * trimming
+    _check_windows(asked_in, asked_out, trimming, first)
+    if (asked_in, asked_out) != (loci.in_window, loci.out_window):
+        say(
+            f"windows: {asked_in} bp in, {asked_out} bp out, cut from the middle of the "
+            f"{loci.in_window} and {loci.out_window} of {where}"
+        )
+    return crop(loci, asked_in, asked_out, max_jitter=0, where=where)
+
+
+def check_fits(dataset: Dataset, model: Ensemble, first: Checkpoint) -> None:
+    """Raise ConfigError unless the model predicts the tracks of the data, from its controls."""
+    loci = dataset.loci
+    _check_windows(loci.in_window, loci.out_window, model.trimming, first)
+    controls = 0 if loci.control is None else loci.control.shape[1]
+    for what, has, held in (
+        ("signal groups", model.signal_groups, list(loci.signal_groups)),
+        ("control tracks", model.n_control_tracks, controls),
+    ):
+        if has != held:
+            raise ConfigError(
+                f"{first.path} has {what} {has}, but {dataset.path} has {held}. Prepare the file "
+                "with tracks grouped as the model was trained, or name another checkpoint."
+            )
+
+
+def seen_in_training(
+    found: Sequence[Checkpoint], dataset: Dataset, config: EvaluateConfig
+) -> int | None:
+    """How many scored loci lie on a chromosome that one of the models was trained on.
+
+    None where no run tells, or its file names none of these. Raises ConfigError where
+    split=validation or test of the first run holds what another model was trained on, which no
+    held-out score may rest on.
+    """
+    chrom, held = dataset.loci.chrom, dataset.loci.chrom[dataset.rows[SCORED]]
+    known: dict[Path, set[str]] = {}
+    for one in found:
+        names = one.trained_on() or {}
+        if set(held.tolist()) & set(names):
+            known[one.path] = {name for name, trained in names.items() if trained}
+    asked_for_others = config.chroms is None and config.split in ("validation", "test")
+    for path, trained in known.items():
+        seen = np.isin(held, sorted(trained))
+        if asked_for_others and path != found[0].path and seen.any():
+            free = set(chrom.tolist()).difference(*known.values())
+            named = f"'chroms=[{','.join(sorted(free))}]' in place of split"
+            fix = named if free else "one model at a time"
+            raise ConfigError(
+                f"split={config.split}: {int(seen.sum()):,} of its {len(held):,} loci lie on "
+                f"{shown(list(dict.fromkeys(held[seen].tolist())))}, which {path} was trained on. "
+                f"Score what no model was trained on: {fix}."
+            )
+    if not known:
+        return None
+    return int(np.isin(held, sorted(set().union(*known.values()))).sum())
+
+
+def _of_split(
+    config: EvaluateConfig, first: Checkpoint, window: int | None, say: Callable[[str], None]
+) -> tuple[Dataset, str]:
+    """The loci of a split of the run, in its own file or, chosen alike, in another one."""
+    data = first.data
+    assert data is not None
+    if config.data.path is not None:
+        data = replace(data, source="hdf5", path=config.data.path, keys=config.data.keys)
+    data = replace(
+        data,
+        in_window=window or data.in_window,
+        out_window=config.data.out_window or data.out_window or first.window[1],
+    )
+    dataset = load_dataset(data)
+    rows = dataset.rows[config.split]
+    if not len(rows):
+        raise ConfigError(
+            f"split={config.split}: the run has no such loci. Use split=validation, or name "
+            "chromosomes in place of split: 'chroms=[...]'."
+        )
+    others = dataset.rows["train"] if config.split != "train" else rows[:0]
+    return replace(dataset, rows={SCORED: rows, REFERENCE: others}), config.split
+
+
+def _of_run(first: Checkpoint) -> Dataset:
+    data = first.data
+    assert data is not None
+    return load_dataset(data)
+
+
+def _check_windows(in_window: int, out_window: int, trimming: int, first: Checkpoint) -> None:
+    if in_window - out_window != 2 * trimming or out_window < 1:
+        raise ConfigError(
+            f"data.in_window={in_window} and data.out_window={out_window}: {first.path} predicts "
+            f"{2 * trimming} bases fewer than it reads. Set data.in_window="
+            f"{max(out_window, 1) + 2 * trimming}, or leave both out."
+        )
+
+
+def _check_known(chroms: list[str], held: np.ndarray, where: str) -> None:
+    names = list(dict.fromkeys(held.tolist()))
+    unknown = [name for name in chroms if name not in names]
+    if unknown:
+        mismatch = name_mismatch(unknown, names)
+        renamed = ",".join(mismatch.get(name, name) for name in chroms)
+        fix = f"Set 'chroms=[{renamed}]'." if mismatch else "Use names that the file has."
+        raise ConfigError(
+            f"chroms names {shown(unknown)}, which {where} does not have. In the file: "
+            f"{shown(names)}. {fix}"
+        )
+
+
+def _check_peaks(loci: Loci, rows: np.ndarray, named: str, where: str) -> None:
+    if not loci.label[rows].any():
+        raise DataError(
+            f"{where} has no peaks on {named}: nothing can be scored. Choose other chromosomes."
+        )

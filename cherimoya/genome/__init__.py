@@ -1,0 +1,1 @@
+"""Files of genomics: sequences, intervals, tracks, variants and motifs."""

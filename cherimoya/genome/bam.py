@@ -1,0 +1,229 @@
+"""BAM files as tracks: the 5' ends of aligned reads."""
+
+import os
+import tempfile
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cherimoya.config.prepare import BamConfig
+from cherimoya.errors import DataError
+from cherimoya.genome.fasta import Say, ends_whole
+from cherimoya.genome.track import Cuts, Track, stem
+from cherimoya.util import console
+from cherimoya.util.marks import read_mark, write_mark
+from cherimoya.util.native import LibraryError, call
+from cherimoya.util.optional import needed
+
+KIND = "BAM"
+MAGIC = b"BAM\1"
+PROPER, REVERSE, SECOND, DUPLICATE = 0x2, 0x10, 0x80, 0x400
+NEVER = 0x4 | 0x100 | 0x200 | 0x800  # unmapped, secondary, failed, supplementary
+LINK = "reads.bam"  # to the file, from where there is no index that htslib would load by itself
+INDEX, MARK = "index.csi", "index.json"
+
+
+class Reads:
+    """A BAM file, and the 5' ends of the chromosome that was last asked for.
+
+    spool: the folder of LINK and INDEX; lengths: of its chromosomes
+    """
+
+    def __init__(self, path: Path, spool: Path, lengths: dict[str, int], config: BamConfig) -> None:
+        self.path, self.spool, self.lengths, self.config = path, spool, lengths, config
+        self._chrom = ""
+        self._cuts: list[Cuts] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # another process reads the file itself
+        return self.__dict__ | {"_chrom": "", "_cuts": []}
+
+    def cuts(self, chrom: str) -> list[Cuts]:
+        """Where reads start on `chrom`: of the plus and the minus strand, or of both together."""
+        if chrom != self._chrom:
+            try:
+                ends = call(_five_prime, self.path, self.spool, chrom, self.config)
+            except LibraryError as error:
+                raise DataError(
+                    f"{self.path}: cannot be read on {chrom} ({error}). It is damaged: copy it "
+                    "again."
+                ) from None
+            if not self.config.stranded:
+                ends = [np.concatenate(ends)]
+            self._chrom, self._cuts = chrom, [Cuts(positions) for positions in ends]
+        return self._cuts
+
+
+class Strand(Track):
+    """One strand of the reads, or both together."""
+
+    kind = KIND
+
+    def __init__(self, reads: Reads, name: str, which: int) -> None:
+        super().__init__(reads.path, name, reads.lengths)
+        self._reads, self._which = reads, which
+
+    def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
+        return self._reads.cuts(chrom)[self._which].values(start, end)
+
+
+@contextmanager
+def opened(
+    path: Path, key: str, config: BamConfig, spool: Path | None, tell: Say
+) -> Iterator[list[Track]]:
+    """The tracks of the BAM file at `path`: plus and minus if stranded, else one.
+
+    The file is read whole and indexed in the folder `spool`, or in one of the system's; an index
+    that lies beside it may be older or damaged, and is not used.
+    """
+    needed("pysam")
+    if not ends_whole(path):
+        raise DataError(
+            f"{key}={path}: truncated (the end-of-file block is missing). Copy it again."
+        )
+    if spool is not None:
+        spool.mkdir(exist_ok=True)
+        yield _tracks(_indexed(path, key, config, spool, tell))
+        return
+    with tempfile.TemporaryDirectory(prefix="bam-") as folder:
+        yield _tracks(_indexed(path, key, config, Path(folder), tell))
+
+
+def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) -> Reads:
+    _link(path, spool / LINK)
+    try:
+        lengths = call(_lengths, path, spool)
+        if not lengths:
+            raise DataError(
+                f"{key}={path}: its header names no chromosomes (@SQ). Add the header of the "
+                "reference: samtools reheader, or align again."
+            )
+        mark = read_mark(spool / MARK)
+        if mark is None or mark.damaged():  # else an interrupted run has made it
+            with console.going_on(f"indexing {path.name}"):
+                call(_make_index, path, spool, key)
+            write_mark(spool / MARK, {}, [spool / INDEX])
+    except LibraryError as error:
+        said = " ".join(str(error).split()).replace(str(spool / LINK), path.name)
+        raise DataError(
+            f"{key}={path}: truncated or damaged ({said}). Make or copy it again."
+        ) from None
+    if older := _older_index(path):
+        tell(f"{older.name} is older than {path.name}: not used, the BAM was indexed afresh")
+    return Reads(path, spool, lengths, config)
+
+
+def _link(path: Path, link: Path) -> None:
+    """Make the file at `path` known as `link`. Raises DataError where the disk allows no links."""
+    link.unlink(missing_ok=True)
+    try:
+        link.symlink_to(path.absolute())
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read by way of {link.parent}, which allows no links "
+            f"({error.strerror}). Choose an output on another disk, or make a bigWig of the reads."
+        ) from None
+
+
+def _older_index(path: Path) -> Path | None:
+    """An index beside the file that was made before it, if there is one."""
+    beside = [path.with_name(path.name + suffix) for suffix in (".bai", ".csi")]
+    beside += [path.with_suffix(suffix) for suffix in (".bai", ".csi")]
+    made = path.stat().st_mtime
+    return next((p for p in beside if p.is_file() and p.stat().st_mtime < made), None)
+
+
+def _tracks(reads: Reads) -> list[Track]:
+    name = stem(reads.path)
+    names = [f"{name}.plus", f"{name}.minus"] if reads.config.stranded else [name]
+    return [Strand(reads, name, which) for which, name in enumerate(names)]
+
+
+# What follows runs in the libraries' own process.
+
+
+def _lengths(path: Path, spool: Path) -> dict[str, int]:
+    """Chromosome to length, by the header."""
+    with needed("pysam").AlignmentFile(str(spool / LINK), "rb", check_sq=False) as file:
+        return dict(zip(file.references, file.lengths, strict=True))
+
+
+def _make_index(path: Path, spool: Path, key: str) -> None:
+    """Index the file, which reads all of it and checks each block's checksum.
+
+    In one thread: htslib's threads wait for each other forever over some damaged blocks.
+    """
+    made = spool / f".{os.getpid()}.{INDEX}"
+    pysam = needed("pysam")
+    try:
+        pysam.index("-c", "-o", str(made), str(spool / LINK))
+    except pysam.SamtoolsError:
+        made.unlink(missing_ok=True)
+        if _is_sorted(spool / LINK):
+            raise
+        raise DataError(
+            f"{key}={path}: not sorted by coordinate. Sort it: "
+            f"samtools sort -o sorted.bam {path} && samtools index sorted.bam"
+        ) from None
+    os.replace(made, spool / INDEX)
+
+
+def _is_sorted(path: Path) -> bool:
+    """Whether the reads lie by coordinate. Raises OSError where they cannot be read."""
+    last = (0, -1)
+    with needed("pysam").AlignmentFile(str(path), "rb") as file:
+        for read in file.fetch(until_eof=True):
+            at = (read.reference_id % 2**32, read.reference_start)  # those without a place go last
+            if at < last:
+                return False
+            last = at
+    return True
+
+
+@lru_cache(maxsize=1)
+def _alignments(spool: Path, _size: int, _time: int) -> Any:
+    link, index = str(spool / LINK), str(spool / INDEX)
+    return needed("pysam").AlignmentFile(link, "rb", index_filename=index)
+
+
+def _five_prime(path: Path, spool: Path, chrom: str, config: BamConfig) -> list[np.ndarray]:
+    """0-based shifted 5' ends of the reads on each strand, int64."""
+    never = NEVER | (DUPLICATE if config.duplicates == "drop" else 0)
+    plus, minus, seen = array("q"), array("q"), 0
+    stat = path.stat()
+    alignments = _alignments(spool, stat.st_size, stat.st_mtime_ns)
+    for read in alignments.fetch(chrom):
+        seen += 1
+        flag = read.flag
+        if flag & never or read.mapping_quality < config.min_mapq:
+            continue
+        if config.proper_pairs and not flag & PROPER:
+            continue
+        if config.mates != "both" and (config.mates == "second") != bool(flag & SECOND):
+            continue
+        if not read.cigartuples:
+            raise DataError(_no_cigar(path, chrom, read))
+        if flag & REVERSE:
+            minus.append(read.reference_end - 1 + config.shift_minus)
+        else:
+            plus.append(read.reference_start + config.shift_plus)
+    held = next(one.total for one in alignments.get_index_statistics() if one.contig == chrom)
+    if seen != held:
+        raise DataError(
+            f"{path}: {seen:,} reads were read on {chrom}, which has {held:,}. It has changed "
+            "meanwhile: start again."
+        )
+    return [np.frombuffer(ends, np.int64) for ends in (plus, minus)]
+
+
+def _no_cigar(path: Path, chrom: str, read: Any) -> str:
+    return (
+        f"{path}: read {read.query_name} at {chrom}:{read.reference_start:,} (0-based) is mapped "
+        "but has no CIGAR (*), so where it ends is unknown. Leave such reads out: "
+        f"samtools view -b -e 'ncigar > 0' -o whole.bam {path}"
+    )

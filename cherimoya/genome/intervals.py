@@ -1,0 +1,140 @@
+"""Loci and regions on the genome, out of BED and narrowPeak files."""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cherimoya.errors import DataError
+from cherimoya.genome.fasta import check_exists, opened
+
+NO_FIELDS = ("track", "browser", "#")
+WHOLE = re.compile(r"\s*-?[0-9]{1,15}\s*\Z")  # of at most so many digits as 64 bits hold
+SUMMIT_COLUMN = 9  # narrowPeak column 10, an offset from the start
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Loci on the genome: chrom (n,) text; center, start, end (n,) int64, 0-based, half open."""
+
+    chrom: np.ndarray
+    center: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.center)
+
+    def take(self, rows: np.ndarray) -> "Places":
+        """The places at `rows`, a mask or row numbers."""
+        return Places(self.chrom[rows], self.center[rows], self.start[rows], self.end[rows])
+
+    def name(self, row: int) -> str:
+        """chrom:start-end of one place."""
+        return f"{self.chrom[row]}:{self.start[row]:,}-{self.end[row]:,}"
+
+    def renamed(self, aliases: Mapping[str, str]) -> "Places":
+        """The same on chromosomes of other names: the old name -> the new one."""
+        if not aliases:
+            return self
+        return replace(self, chrom=np.array([aliases.get(c, c) for c in self.chrom.tolist()]))
+
+
+def joined(parts: Iterable[Places]) -> Places:
+    """The places of all `parts`, in order."""
+    listed = list(parts)
+    names = ("chrom", "center", "start", "end")
+    return Places(*(np.concatenate([getattr(part, name) for part in listed]) for name in names))
+
+
+def overlapping(places: Places, start: np.ndarray, end: np.ndarray, regions: Places) -> np.ndarray:
+    """(n,) true where [start, end) on the chromosome of `places` shares a base with a region."""
+    found = np.zeros(len(places), bool)
+    for chrom in np.unique(places.chrom):
+        rows = np.flatnonzero(places.chrom == chrom)
+        there = regions.take(regions.chrom == chrom)
+        if not len(there):
+            continue
+        order = np.argsort(there.start, kind="stable")
+        reach = np.maximum.accumulate(there.end[order])  # of all regions that start before
+        before = np.searchsorted(there.start[order], end[rows])
+        found[rows] = (before > 0) & (reach[before - 1] > start[rows])
+    return found
+
+
+def apart(places: Places, distance: int) -> np.ndarray:
+    """(n,) true for places whose centre is `distance` or more from those of all kept before."""
+    kept = np.zeros(len(places), bool)
+    for chrom in np.unique(places.chrom):
+        taken: dict[int, list[int]] = {}  # the centres in each stretch of `distance` bases
+        for row in np.flatnonzero(places.chrom == chrom).tolist():
+            center = int(places.center[row])
+            stretch = center // distance
+            near = (c for s in (stretch - 1, stretch, stretch + 1) for c in taken.get(s, ()))
+            if all(abs(center - other) >= distance for other in near):
+                kept[row] = True
+                taken.setdefault(stretch, []).append(center)
+    return kept
+
+
+def read_places(path: str | Path, center: str, key: str = "loci") -> Places:
+    """The lines of a BED or narrowPeak file, plain or gzip, named by `key` in the configuration.
+
+    center: "midpoint", or "summit" (narrowPeak column 10, bases after the start). Raises
+    DataError with the line's number for a line that cannot be understood.
+    """
+    path = Path(path)
+    check_exists(path, key)
+    rows = []
+    try:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip() and not line.startswith(NO_FIELDS):
+                    rows.append(_place(line, center, f"{key}={path}, line {number}"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{key}={path}: not a BED file ({error}). Give a text file.") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{key}={path}: truncated or damaged ({error}). Copy it again.") from None
+    if not rows:
+        raise DataError(f"{key}={path}: no loci in it. Give a BED file with at least one line.")
+    chrom, middle, start, end = zip(*rows, strict=True)
+    numbers = (np.array(column, np.int64) for column in (middle, start, end))
+    return Places(np.array(chrom), *numbers)
+
+
+def _place(line: str, center: str, where: str) -> tuple[str, int, int, int]:
+    columns = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+    if len(columns) < 3:
+        raise DataError(
+            f"{where}: {line.strip()!r} has {len(columns)} columns. BED needs chrom, start, end, "
+            "separated by tabs or spaces."
+        )
+    if not (WHOLE.match(columns[1]) and WHOLE.match(columns[2])):
+        raise DataError(
+            f"{where}: start {columns[1]!r} and end {columns[2]!r} must be whole numbers, "
+            "as in BED: chrom, start, end. If this line is a header, start it with #."
+        )
+    start, end = int(columns[1]), int(columns[2])
+    if not 0 <= start < end:
+        raise DataError(
+            f"{where}: start {start} and end {end}: BED intervals start at 0 or later and end "
+            "after they start."
+        )
+    offset = (end - start) // 2 if center == "midpoint" else _summit(columns, end - start, where)
+    return columns[0], start + offset, start, end
+
+
+def _summit(columns: list[str], length: int, where: str) -> int:
+    fix = "Use center=midpoint, or a narrowPeak file with summits in column 10."
+    if len(columns) <= SUMMIT_COLUMN:
+        raise DataError(f"{where}: {len(columns)} columns, so no summit. {fix}")
+    text = columns[SUMMIT_COLUMN].strip()
+    if not WHOLE.match(text) or not 0 <= int(text) < length:
+        raise DataError(
+            f"{where}: summit offset {text} must lie in the peak of {length} bases. {fix}"
+        )
+    return int(text)

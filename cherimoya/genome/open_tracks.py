@@ -1,0 +1,194 @@
+"""Opening tracks of any kind, told apart by what the file holds, and checking their names."""
+
+import gzip
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from cherimoya.config.diff import hydra_value
+from cherimoya.config.prepare import PrepareConfig
+from cherimoya.errors import ConfigError, DataError
+from cherimoya.genome import bam, bigwig, fragments
+from cherimoya.genome.chrom_names import Aliases, check_names, named, shown
+from cherimoya.genome.fasta import Genome, Say, check_exists, opened
+from cherimoya.genome.formats import INTERVALS, data_lines, what_else
+from cherimoya.genome.strands import check_groups
+from cherimoya.genome.track import Track
+from cherimoya.util import console
+
+HEAD = 1 << 16  # bytes by which a file is recognised
+ASSEMBLIES = "They are different assemblies: give the FASTA that the reads were aligned to."
+USUAL_OVERHANGS = (10, 0.01)  # fragments past an end, and their share, that are no other assembly
+
+
+@contextmanager
+def open_tracks(
+    groups: Iterable[Iterable[str | Path]],
+    key: str,
+    config: PrepareConfig,
+    scratch: Path | None = None,
+    tell: Say = console.say,
+) -> Iterator[list[list[Track]]]:
+    """The tracks of the files in each group, which the configuration names under `key`.
+
+    scratch: a folder in which what was read of a file is kept; None: a temporary one.
+    tell: hears how far reading is
+    """
+    paths = [[Path(path) for path in group] for group in groups]
+    _check_no_loci([path for group in paths for path in group], key, config)
+    kinds = {path: kind_of(path, key, config.fragments.kind) for group in paths for path in group}
+    channels = [
+        [2 if kinds[path] == bam.KIND and config.bam.stranded else 1 for path in group]
+        for group in paths
+    ]
+    check_groups(paths, channels, key, config.are_strands)
+    number = count(1)
+    with ExitStack() as stack:
+        yield [
+            [
+                track
+                for path in group
+                for track in stack.enter_context(
+                    _opened(
+                        path,
+                        kinds[path],
+                        key,
+                        config,
+                        scratch and scratch / f"{key}-{next(number)}",
+                        tell,
+                    )
+                )
+            ]
+            for group in paths
+        ]
+
+
+def check_used(config: PrepareConfig, asked: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a key of one kind of file that was set, while there is no such file.
+
+    asked: the value of each dotted key that was set
+    """
+    groups = {"signal": config.signal, "control": config.control}
+    paths = {
+        Path(path): key for key, listed in groups.items() for group in listed for path in group
+    }
+    kinds = {kind_of(path, key, config.fragments.kind) for path, key in paths.items()}
+    for prefix, kind in (("bam.", bam.KIND), ("fragments.", fragments.KIND)):
+        idle = [
+            f"{key}={hydra_value(value)}" for key, value in asked.items() if key.startswith(prefix)
+        ]
+        if idle and kind not in kinds:
+            raise ConfigError(
+                f"{', '.join(idle)}: does nothing, as no file of signal or control is "
+                f"{'a BAM' if kind == bam.KIND else 'a fragment file'} (they are "
+                f"{', '.join(sorted(kinds))}). Leave it out."
+            )
+    if config.are_strands and all(len(group) < 2 for listed in groups.values() for group in listed):
+        raise ConfigError(
+            "are_strands=true: does nothing, as no group has two files. Leave it out."
+        )
+
+
+def _check_no_loci(paths: Iterable[Path], key: str, config: PrepareConfig) -> None:
+    """Raise DataError for a track that is a file of loci, too."""
+    for path in paths:
+        if any(Path(loci).is_file() and path.is_file() and path.samefile(loci)
+               for loci in config.loci_files):  # fmt: skip
+            raise DataError(f"{key}={path}: is the file of the loci, too. {INTERVALS}")
+
+
+def _opened(
+    path: Path, kind: str, key: str, config: PrepareConfig, spool: Path | None, tell: Say
+) -> AbstractContextManager[list[Track]]:
+    if kind == bigwig.KIND:
+        return bigwig.opened(path, key)
+    if kind == bam.KIND:
+        return bam.opened(path, key, config.bam, spool, tell)
+    return fragments.opened(path, key, config.fragments, spool, tell)
+
+
+def kind_of(path: Path, key: str, kind: str) -> str:
+    """What the file at `path` is, by what it holds: the KIND of one of the readers.
+
+    kind: fragments.kind, what lines of intervals are.
+
+    Raises DataError, naming the configuration's `key`, for a file that is none of them.
+    """
+    check_exists(path, key)
+    with open(path, "rb") as file:
+        raw = file.read(4)
+    if raw in bigwig.MAGIC:
+        return bigwig.KIND
+    try:
+        with opened(path, "rb") as file:
+            head = file.read(HEAD)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{key}={path}: truncated or damaged ({error}). Copy it again.") from None
+    if head.startswith(bam.MAGIC):
+        return bam.KIND
+    if said := what_else(head, kind):
+        columns = len((data_lines(head) or [[]])[0])
+        raise DataError(f"{key}={path}: {said.format(path=path, n=columns)}")
+    return fragments.KIND
+
+
+def matched(track: Track, chroms: Collection[str], aliases: Aliases, genome: Genome) -> list[str]:
+    """Give the track the genome's names; what there is to say about it on `chroms`.
+
+    Raises DataError for a track that names them otherwise, or is for another assembly.
+    """
+    changed = aliases.of(track.lengths, str(track.path))
+    track.rename(changed)
+    if track.lengths:
+        check_names(track.lengths, chroms, str(track.path), genome, once=True)
+    over = check_lengths(track, genome, chroms)
+    missing = [chrom for chrom in chroms if chrom not in track.lengths]
+    _check_renamed(track, missing, genome)
+    said = [f"{track.path.name}: {named(changed)}"] if changed else []
+    said += [track.note] * bool(track.note)
+    said += [f"{track.path.name} has no {shown(missing)}: zeros there"] * bool(missing)
+    return said + over
+
+
+def _check_renamed(track: Track, missing: Iterable[str], genome: Genome) -> None:
+    """Raise DataError when a chromosome that the track lacks may be there under another name."""
+    strangers = {n: name for name, n in track.lengths.items() if name not in genome.lengths}
+    for chrom in missing:
+        if name := strangers.get(genome.lengths[chrom]):
+            raise DataError(
+                f"{track.path} has no {chrom}, but {name!r} of the same {genome.lengths[chrom]:,} "
+                f"bases, which fasta={genome.path} lacks. If it is {chrom}, say so in a table of "
+                "names, chrom_alias=names.tsv; if the file is damaged, copy it again."
+            )
+
+
+def check_lengths(track: Track, genome: Genome, chroms: Iterable[str]) -> list[str]:
+    """Raise DataError when a track is for another assembly, judged by the lengths of `chroms`.
+
+    Returns what there is to say about fragments that reach a little past an end.
+    """
+    said = []
+    for chrom in chroms:
+        length = genome.lengths[chrom]
+        if isinstance(track, fragments.Fragments) and chrom in track.lengths:
+            count, over, bases = track.overhang(chrom, length)
+            few = max(USUAL_OVERHANGS[0], USUAL_OVERHANGS[1] * count)
+            if bases > fragments.OVERHANG or over > few:
+                raise DataError(
+                    f"{track.path}: {over:,} of {count:,} fragments on {chrom} reach past its "
+                    f"{length:,} bases in fasta={genome.path}. {ASSEMBLIES}"
+                )
+            if over:
+                said.append(
+                    f"{track.path.name}: {over:,} of {count:,} fragments on {chrom} reach past "
+                    f"its ends, by {bases:,} bases at most: what lies outside is not counted"
+                )
+        elif (own := track.lengths.get(chrom)) is not None and own != length:
+            raise DataError(
+                f"{track.path}: {chrom} has {own:,} bases, but {length:,} in "
+                f"fasta={genome.path}. {ASSEMBLIES}"
+            )
+    return said

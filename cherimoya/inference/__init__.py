@@ -1,0 +1,1 @@
+"""Finished models at work: checkpoints, ensembles, and predictions in batches."""

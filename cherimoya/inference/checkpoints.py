@@ -1,0 +1,140 @@
+"""Checkpoints that a user names: files of any origin, or the runs that made them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cherimoya.config.schema import build
+from cherimoya.config.train import DataConfig
+from cherimoya.data import hdf5
+from cherimoya.data.dataset import data_file
+from cherimoya.data.splits import split_rows
+from cherimoya.errors import CherimoyaError, ConfigError, DataError
+from cherimoya.inference.ensemble import Ensemble
+from cherimoya.network import Cherimoya
+from cherimoya.records.run import BEST, RunFolder, is_run, read_run
+from cherimoya.util.torch_file import read_torch_file
+
+WINDOW = "window"  # where a model's file has it
+
+
+def saved_window(path: Path) -> tuple[int | None, int | None]:
+    """Bases in and out that the model at `path` was trained with; None where it does not say.
+
+    Raises DataError for a file that cannot be read.
+    """
+    content = read_torch_file(path)
+    window = content.get(WINDOW) if isinstance(content, dict) else None
+    return window or (None, None)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model's file, and the run that it is of, if it lies in a run's folder."""
+
+    path: Path
+    run: RunFolder | None
+
+    @property
+    def data(self) -> DataConfig | None:
+        """What the run read; None for a checkpoint without a run."""
+        if self.run is None or "data" not in self.run.config:
+            return None
+        return build(DataConfig, self.run.config["data"], "data")
+
+    def trained_on(self) -> dict[str, bool] | None:
+        """Whether the run trained on each chromosome of its file; None where that is not known."""
+        data = self.data
+        if data is None:
+            return None
+        try:
+            path = data_file(data)
+            header = hdf5.read_header(path, data.keys)
+            rows = split_rows(data, header.chrom, header.label, str(path))["train"]
+        except DataError:
+            return None
+        trained = set(header.chrom[rows].tolist())
+        return {name: name in trained for name in header.chromosomes()}
+
+    @cached_property  # the file is read, and its checksums compared, once
+    def window(self) -> tuple[int | None, int | None]:
+        """Bases in and out that the model was trained with; None where neither file nor run say."""
+        saved = saved_window(self.path)
+        if saved[0] is not None or self.run is None:
+            return saved
+        noted, data = self.run.summary.get("window", {}), self.run.config.get("data", {})
+        known = [noted.get(k, data.get(f"{k}_window")) for k in ("in", "out")]
+        if known[0] is None and (stored := self._stored()):  # what a run takes that sets none
+            known = [stored.in_window, known[1] or stored.out_window]
+        return known[0], known[1]
+
+    def _stored(self) -> hdf5.Header | None:
+        """What the file says that the run read, if it is there."""
+        try:
+            data = self.data
+            return None if data is None else hdf5.read_header(data_file(data), data.keys)
+        except CherimoyaError:
+            return None
+
+    def described(self) -> dict[str, Any]:
+        """Where it is and what is in it, as JSON-ready values."""
+        with open(self.path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"path": str(self.path), "sha256": digest}
+
+
+def find_checkpoint(named: str) -> Checkpoint:
+    """The checkpoint at `named`: a file, or a run folder, of which the best one is taken.
+
+    Raises ConfigError if there is none.
+    """
+    path = Path(named)
+    if path.is_dir():
+        if not is_run(path):
+            raise ConfigError(
+                f"checkpoint={named}: a folder without a run (config.yaml is missing). Name a "
+                "run folder or a checkpoint file."
+            )
+        path = path / "checkpoints" / BEST
+    if not path.is_file():
+        raise ConfigError(
+            f"checkpoint={named}: {path} does not exist. A run keeps its own in "
+            "checkpoints/best.pt once an epoch is over."
+        )
+    folder = path.absolute().parent.parent
+    own = path.absolute().parent.name == "checkpoints" and is_run(folder)
+    try:
+        return Checkpoint(path, read_run(folder) if own else None)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(
+            f"checkpoint={named}: a file of the run in {folder} is damaged "
+            f"({str(error).splitlines()[0]}). Copy {path.name} elsewhere to use it without the run."
+        ) from None
+
+
+def trained_windows(found: Sequence[Checkpoint]) -> dict[int, Path]:
+    """The lengths of input that the models were trained on, as far as runs say, and one of each."""
+    return {one.window[0]: one.path for one in found if one.window[0] is not None}
+
+
+def load_ensemble(
+    found: Sequence[Checkpoint],
+    device: torch.device,
+    reverse_complement: bool = False,
+    control_groups: Sequence[int] | None = None,
+) -> Ensemble:
+    """The models on `device`, ready to predict. Raises CherimoyaError if they do not fit."""
+    models = [Cherimoya.load(one.path, device) for one in found]
+    try:
+        return Ensemble(models, reverse_complement, control_groups).eval()
+    except ValueError as error:
+        listed = ", ".join(str(one.path) for one in found)
+        raise CherimoyaError(
+            f"checkpoint: {listed} cannot predict together: {error}. Name models of one shape."
+        ) from None

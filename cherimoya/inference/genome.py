@@ -1,0 +1,277 @@
+"""Predictions along a genome, chromosome by chromosome, that go on where they were stopped."""
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cherimoya.config.predict import PredictConfig
+from cherimoya.data import hdf5
+from cherimoya.errors import ConfigError, DataError
+from cherimoya.genome.chrom_names import Aliases, table_of
+from cherimoya.genome.fasta import check_exists, genome_on_disk
+from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint, load_ensemble
+from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.ensemble import Ensemble
+from cherimoya.inference.genome_inputs import (
+    Windows,
+    around,
+    check_chroms,
+    described,
+    opened_controls,
+    padded_bases,
+    tiles,
+)
+from cherimoya.inference.genome_parts import (
+    BATCHES,
+    Part,
+    Shape,
+    chromosomes,
+    in_parts,
+    predict_missing,
+)
+from cherimoya.inference.precision import check_precision
+from cherimoya.inference.predictor import predict_batch
+from cherimoya.inference.window import input_window
+from cherimoya.inference.writers import write_outputs
+from cherimoya.records.provenance import choose_device, git_commit, versions
+from cherimoya.records.run import check_folder_name, is_run
+from cherimoya.util import console
+from cherimoya.util.files import owned
+from cherimoya.util.marks import not_as_written, read_mark, write_mark
+from cherimoya.util.optional import needed
+
+Say = Callable[[str], None]
+
+DONE, PLAN, PARTS = "predictions.json", "plan.json", "parts"
+
+
+def predict_genome(config: PredictConfig, say: Say = console.say) -> Path:
+    """Predict as `config` says, write the files to the folder `config.output` and return it.
+
+    Each chromosome is kept as it is done, so that the same command goes on after any end.
+    Raises CherimoyaError for anything that the user can mend.
+    """
+    found = [find_checkpoint(named) for named in config.checkpoint]
+    device = choose_device(config.device, "device")
+    check_precision(config.precision, device)
+    control_groups = [len(group) for group in config.control]
+    _check_inputs(config, found, device, control_groups)
+    model = load_ensemble(found, device, config.reverse_complement, control_groups or None)
+    shape = _shape(config, found, model, say)
+    folder = Path(config.output)
+    plan = _plan(config, found, shape)
+    with owned(folder / DONE):
+        stale = _stale(folder, plan, config.overwrite, say)
+        if stale is None:
+            return folder
+        parts, lengths = _predict_all(config, model, shape, plan, stale, device, folder, say)
+        say("writing ...")
+        files = write_outputs(config, parts, shape, lengths, folder, plan)
+        facts = {
+            "plan": plan,
+            "windows": sum(len(part) for part in parts),
+            "command": shlex.join(sys.argv),
+            "git_commit": git_commit(),
+            "versions": versions(),
+        }
+        write_mark(folder / DONE, facts, files)
+        shutil.rmtree(folder / PARTS)
+        for path in files:
+            say(f"written      {path}")
+    return folder
+
+
+def _predict_all(
+    config: PredictConfig,
+    model: Ensemble,
+    shape: Shape,
+    plan: Mapping[str, Any],
+    stale: Sequence[Path],
+    device: torch.device,
+    folder: Path,
+    say: Say,
+) -> tuple[list[Part], dict[str, int]]:
+    """Predict every chromosome; the parts in which they are, and the genome's lengths.
+
+    `stale` is removed once the inputs are known to be good.
+    """
+    with genome_on_disk(config.fasta, say) as genome:
+        aliases, lengths = Aliases(config.chrom_alias, genome, say), genome.lengths
+        windows = _windows(config, shape, lengths, aliases)
+        chroms = [w.chrom for w in windows]
+        with opened_controls(config.control, chroms, aliases, genome, say) as controls:
+            for path in stale:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            least = _begin(folder / PARTS, plan, BATCHES * config.batch_size)
+            parts = in_parts(windows, lengths, least, folder / PARTS)
+            say(_what(config, windows, shape, lengths, f"{config.precision} on {device.type}"))
+            run, size = CapturedModel(model), config.batch_size
+            predict = partial(predict_batch, run, batch_size=size, precision=config.precision)
+            with console.resumable("the chromosomes that are done", say):
+                predict_missing(parts, predict, shape, genome, controls, size, device, say)
+    return parts, lengths
+
+
+def _begin(folder: Path, plan: Mapping[str, Any], least: int) -> int:
+    """How many windows a part has at least: as it was begun, else `least`."""
+    begun = read_mark(folder / PLAN)
+    if begun is not None:
+        return int(begun.facts["least"])
+    folder.mkdir(exist_ok=True)
+    write_mark(folder / PLAN, {"plan": plan, "least": least}, [])
+    return least
+
+
+def _windows(
+    config: PredictConfig, shape: Shape, lengths: Mapping[str, int], aliases: Aliases
+) -> list[Windows]:
+    if config.loci is not None:
+        return around(config.loci, config.center, lengths, aliases, shape.out_window)
+    chroms = config.chroms or [name for name, length in lengths.items() if length]
+    check_chroms(chroms, lengths, f"chroms=[{','.join(chroms)}]")
+    return tiles(lengths, chroms, shape.out_window)
+
+
+def _shape(config: PredictConfig, found: list[Checkpoint], model: Ensemble, say: Say) -> Shape:
+    first = found[0]
+    in_window = input_window(found, model.trimming, "in_window", config.in_window, say=say)
+    out_window = in_window - 2 * model.trimming
+    names = config.track_names or _track_names(first, sum(model.signal_groups))
+    if len(names) != sum(model.signal_groups):
+        raise ConfigError(
+            f"track_names={names}: {first.path} predicts {sum(model.signal_groups)} tracks. Name "
+            "each, or leave it out."
+        )
+    return Shape(in_window, out_window, model.signal_groups, names)
+
+
+def _track_names(first: Checkpoint, n: int) -> list[str]:
+    """As in the run's data, if it is still there and they can name files."""
+    data = first.data
+    if data is not None and data.path is not None:
+        try:
+            header = hdf5.read_header(data.path, data.keys)
+            names = [name.replace("/", "_") for name in header.track_names]
+        except DataError:
+            names = []
+        if len(names) == n == len(set(names)):
+            return names
+    return [f"track_{i}" for i in range(n)]
+
+
+def _check_inputs(
+    config: PredictConfig, found: list[Checkpoint], device: torch.device, control_groups: list[int]
+) -> None:
+    if config.kind == "bigwig":
+        needed("figwig")
+    check_exists(Path(config.fasta), "fasta")
+    if config.loci is not None:
+        check_exists(Path(config.loci), "loci")
+    if Path(config.output).exists() and not Path(config.output).is_dir():
+        raise ConfigError(f"output={config.output}: a file. Name a folder.")
+    holds = "predictions.h5" if config.kind == "hdf5" else "a bigWig file for each track"
+    check_folder_name(Path(config.output), holds)
+    if is_run(Path(config.output)):
+        raise ConfigError(f"output={config.output}: a run is there. Choose another folder.")
+    controls = load_ensemble(found, device).n_control_tracks
+    if controls != sum(control_groups):
+        raise ConfigError(
+            f"control has {sum(control_groups)} bigWig files, but {found[0].path} has {controls} "
+            "control tracks. Name one for each, grouped as in its data: 'control=[[plus.bw,"
+            "minus.bw]]'." if controls else
+            f"control is set, but {found[0].path} has no control tracks. Leave it out."
+        )  # fmt: skip
+
+
+def _plan(config: PredictConfig, found: list[Checkpoint], shape: Shape) -> dict[str, Any]:
+    """What the predictions depend on: with another plan, what is there cannot be gone on with."""
+    paths = [path for group in config.control for path in group]
+    names = [config.chrom_alias, *map(described, table_of(config.chrom_alias))]
+    plan = {
+        "checkpoints": [one.described() for one in found],
+        "fasta": described(config.fasta),
+        "loci": described(config.loci) if config.loci is not None else None,
+        "center": config.center,
+        "chrom_alias": names if config.loci is not None or paths else None,
+        "chroms": config.chroms,
+        "control": [described(path) for path in paths],
+        "in_window": shape.in_window,
+        "out_window": shape.out_window,
+        "track_names": shape.track_names,
+        "format": config.format,
+        "values": config.values,
+        "reverse_complement": config.reverse_complement,
+        "precision": config.precision,
+    }
+    return json.loads(json.dumps(plan))
+
+
+def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool, say: Say) -> list[Path] | None:
+    """What of another prediction has to go from `folder` first; None where the plan is done.
+
+    Raises ConfigError where another plan has been at work, unless that may be overwritten.
+    """
+    done, noted = folder / DONE, folder / PARTS / PLAN
+    record = done if done.is_file() else noted
+    mark, old = read_mark(record), _old_record(record)
+    before = old.get("plan") if mark is None else mark.facts["plan"]
+    files = [folder / name for name in (old.get("files", ()) if mark is None else mark.files)]
+    present = [path for path in (folder / PARTS, done, *files) if path.exists()]
+    if overwrite or not record.is_file():
+        return present
+    if record == noted and mark is None:
+        say(f"{noted}: {not_as_written(mark)}, so all begins anew")
+        return present
+    if before != plan:
+        differ = ", ".join(sorted(k for k in plan if (before or {}).get(k) != plan[k]))
+        what = f"a prediction with another {differ}" if before else f"{record}, which is damaged"
+        raise ConfigError(
+            f"output={folder} holds {what}. Choose another folder, or set overwrite=true to begin "
+            "anew."
+        )
+    if record == noted:
+        return []
+    if mark is not None and not mark.damaged():
+        say(f"done already: {folder}")
+        return None
+    if isinstance(old.get("files"), list) and all(path.is_file() for path in files):
+        say(f"done already: {folder}, before {DONE} had digests: whether it is whole is not known")
+        return None
+    say(f"{folder}: {not_as_written(mark)}, so it is made again")
+    return present
+
+
+def _old_record(path: Path) -> dict[str, Any]:
+    """What is in a record without a valid mark; nothing where it cannot be read."""
+    try:
+        values = json.loads(path.read_bytes())
+        return values if isinstance(values, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _what(
+    config: PredictConfig,
+    windows: Sequence[Windows],
+    shape: Shape,
+    lengths: Mapping[str, int],
+    how: str,
+) -> str:
+    n = sum(len(w.start) for w in windows)
+    where = "around loci" if config.loci is not None else "side by side"
+    beyond = padded_bases(windows, lengths, shape.out_window, shape.cut)
+    padded = f"; {beyond:,} reach beyond an end of it, where all is N" if beyond else ""
+    return (
+        f"predicting {n:,} windows of {shape.out_window:,} bp from {shape.in_window:,} bp, {where} "
+        f"on {chromosomes(len(windows))}, in {how}{padded}"
+    )

@@ -1,0 +1,140 @@
+"""What predictions along a genome are made from: its sequence, places on it, control tracks."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cherimoya.errors import ConfigError, DataError
+from cherimoya.genome import bigwig
+from cherimoya.genome.chrom_names import Aliases, name_mismatch, named, shown
+from cherimoya.genome.fasta import Genome, Say, check_exists
+from cherimoya.genome.intervals import read_places
+from cherimoya.genome.open_tracks import matched
+
+Values = Callable[[str, int], np.ndarray]  # of a chromosome and its length: (tracks, length)
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Output windows on one chromosome: first bases (n,), and their rows in the whole (n,)."""
+
+    chrom: str
+    start: np.ndarray
+    row: np.ndarray
+
+
+@contextmanager
+def opened_controls(
+    groups: Sequence[Sequence[str]],
+    chroms: Collection[str],
+    aliases: Aliases,
+    genome: Genome,
+    say: Say,
+) -> Iterator[Values | None]:
+    """The values of bigWig tracks (tracks, length) float32 over one of `chroms`; None without any.
+
+    Raises DataError for a track that names these otherwise, or is for another assembly.
+    """
+    if not groups:
+        yield None
+        return
+    with ExitStack() as stack:
+        tracks = []
+        for path in (Path(path) for group in groups for path in group):
+            check_exists(path, "control")
+            tracks += stack.enter_context(bigwig.opened(path, "control"))
+        lines = [line for track in tracks for line in matched(track, chroms, aliases, genome)]
+        for line in dict.fromkeys(lines):
+            say(line)
+
+        def values(chrom: str, length: int) -> np.ndarray:
+            rows = [track.values(chrom, 0, length) for track in tracks]
+            return np.stack(rows).astype(np.float32)
+
+        yield values
+
+
+def tiles(lengths: Mapping[str, int], chroms: Sequence[str], out_window: int) -> list[Windows]:
+    """Windows that abut from the first base of each chromosome on, the last one past its end."""
+    made, row = [], 0
+    for chrom in chroms:
+        start = np.arange(0, lengths[chrom], out_window, dtype=np.int64)
+        made.append(Windows(chrom, start, np.arange(row, row + len(start))))
+        row += len(start)
+    return made
+
+
+def around(
+    path: str, center: str, lengths: Mapping[str, int], aliases: Aliases, out_window: int
+) -> list[Windows]:
+    """A window around each locus of a BED file, by chromosome; rows are the file's.
+
+    Raises DataError for a locus whose centre is not on the genome.
+    """
+    places = read_places(path, center)
+    places = places.renamed(aliases.accepted(places.chrom.tolist(), f"loci={path}"))
+    check_chroms(dict.fromkeys(places.chrom.tolist()), lengths, f"loci={path}")
+    beyond = np.array([lengths[c] for c in places.chrom.tolist()]) <= places.center
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        raise DataError(
+            f"loci={path}: {places.name(row)} lies beyond the end of {places.chrom[row]}, which "
+            f"has {lengths[str(places.chrom[row])]:,} bases ({int(beyond.sum())} such loci). Give "
+            "the FASTA that the loci were made with."
+        )
+    start = places.center - out_window // 2
+    return [
+        Windows(chrom, start[rows], rows)
+        for chrom in dict.fromkeys(places.chrom.tolist())
+        for rows in [np.flatnonzero(places.chrom == chrom)]
+    ]
+
+
+def check_chroms(asked: Collection[str], lengths: Mapping[str, int], where: str) -> None:
+    """Raise ConfigError when a chromosome that `where` names is not in the genome."""
+    unknown = [name for name in asked if name not in lengths]
+    if unknown:
+        mismatch = name_mismatch(unknown, lengths)
+        fix = "Name some that it has."
+        if mismatch:
+            fix = f"The two name chromosomes differently: {named(mismatch)}. Rename one."
+        raise ConfigError(
+            f"{where} names {shown(unknown)}, which the FASTA does not have. In the FASTA: "
+            f"{shown(lengths)}. {fix}"
+        )
+
+
+def own_bases(start: np.ndarray, out_window: int, length: int) -> np.ndarray:
+    """Of ascending windows at `start` (n,), the bases [first, end) that each speaks for: (n, 2).
+
+    Where windows overlap, each base belongs to the one whose middle is nearest; none beyond the
+    chromosome's ends. Of windows at the same place only the first has bases.
+    """
+    border = (start[:-1] + start[1:] + out_window + 1) // 2
+    first = np.maximum(start, np.concatenate([[0], border]))
+    end = np.minimum(np.minimum(start + out_window, length), np.concatenate([border, [length]]))
+    same = np.concatenate([[False], np.diff(start) == 0])
+    if same.any():
+        kept = np.flatnonzero(~same)
+        found = np.zeros((len(start), 2), np.int64)
+        found[kept] = own_bases(start[kept], out_window, length)
+        return found
+    return np.stack([first, np.maximum(end, first)], axis=1)
+
+
+def padded_bases(windows: Sequence[Windows], lengths: Mapping[str, int], out: int, cut: int) -> int:
+    """How many windows read beyond an end of their chromosome, where there are only N."""
+    beyond = 0
+    for w in windows:
+        outside = (w.start - cut < 0) | (w.start + out + cut > lengths[w.chrom])
+        beyond += int(outside.sum())
+    return beyond
+
+
+def described(path: str) -> list[str | int]:
+    """A file by its path, size and time, which tell whether it is still the same."""
+    facts = Path(path).stat()
+    return [str(Path(path).absolute()), facts.st_size, facts.st_mtime_ns]

@@ -1,0 +1,69 @@
+"""The input window of a question to a model: the one that it was trained on, unless asked for."""
+
+from collections.abc import Callable, Sequence
+
+from cherimoya.errors import ConfigError
+from cherimoya.inference.checkpoints import Checkpoint, trained_windows
+from cherimoya.util import console
+
+USUAL_OUTPUT = 1000  # bases predicted, where nothing tells what the model was trained on
+
+Say = Callable[[str], None]
+
+
+def known_window(
+    found: Sequence[Checkpoint], key: str, asked: int | None, say: Say = console.say
+) -> int | None:
+    """Bases of input: `asked`, else those that the models were trained on; says what was not asked,
+    or asked otherwise than trained.
+
+    None where neither is known. Raises ConfigError where the runs say several, of which the
+    configuration's `key` must choose.
+    """
+    said = trained_windows(found)
+    if asked is not None:
+        others = " or ".join(f"{length:,}" for length in said if length != asked)
+        if others:
+            say(f"{key:<12} {asked:,} bases, as asked for; the model was trained on {others}")
+        return asked
+    if len(said) > 1:
+        listed = ", ".join(f"{path} with {length:,}" for length, path in said.items())
+        raise ConfigError(
+            f"the models were trained with windows of several lengths: {listed}. Choose one with "
+            f"{key}; their normalisation spans the whole window."
+        )
+    trained = next(iter(said), None)
+    if trained is not None:
+        say(f"{key:<12} {trained:,} bases, as in training")
+    return trained
+
+
+def input_window(
+    found: Sequence[Checkpoint],
+    trimming: int,
+    key: str,
+    asked: int | None,
+    otherwise: tuple[int, str] | None = None,
+    say: Say = console.say,
+) -> int:
+    """As `known_window`; where nothing tells, `otherwise`: bases, and what they are.
+
+    Raises ConfigError where that is None, or the model would trim the whole window.
+    """
+    length = known_window(found, key, asked, say)
+    if length is None and otherwise is None:
+        raise ConfigError(
+            f"{key} has no value, and {found[0].path} lies in no run folder that tells. Set it "
+            f"to the length that the model was trained on, such as {key}=2114: its "
+            "normalisation spans the whole window."
+        )
+    if length is None:
+        assert otherwise is not None
+        length, why = otherwise
+        say(f"{key:<12} {length:,} bases, {why}: no run says what the model was trained on")
+    if length <= 2 * trimming:
+        raise ConfigError(
+            f"{key}={length}: the model trims {trimming} bases from each side. Set {key} to more "
+            f"than {2 * trimming}: what it was trained on."
+        )
+    return length

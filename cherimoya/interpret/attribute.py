@@ -1,0 +1,267 @@
+"""cherimoya-attribute: which bases the predictions of loci rest on, as a file, logos and tracks."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cherimoya.config.interpret import LEAST_WINDOW, AttributeConfig
+from cherimoya.config.train import to_dict
+from cherimoya.errors import CherimoyaError, ConfigError, DataError
+from cherimoya.genome.sequence import N_CODE
+from cherimoya.interpret.bigwig import track_path, write_tracks
+from cherimoya.interpret.gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
+from cherimoya.interpret.loci import (
+    Sequences,
+    central,
+    chromosome_lengths,
+    file_list,
+    read_sequences,
+)
+from cherimoya.interpret.models import (
+    check_effects_precision,
+    check_new,
+    checkpoint_files,
+    load_models,
+    provenance,
+)
+from cherimoya.interpret.modisco import check_modisco, find_motifs, folder_of
+from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
+from cherimoya.interpret.sequences import reverse_complement, strand_channels
+from cherimoya.interpret.target import Target, targets_of
+from cherimoya.network import Cherimoya
+from cherimoya.prepare.provenance import check_output
+from cherimoya.records.attributions import read_attributions, write_attributions
+from cherimoya.records.provenance import choose_device
+from cherimoya.util import console
+from cherimoya.util.files import owned
+from cherimoya.util.journal import Journal
+from cherimoya.util.marks import mark_of, not_as_written, read_mark, set_aside, write_mark
+from cherimoya.util.optional import needed
+
+FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig", "modisco",
+        "max_seqlets", "motif_file")  # fmt: skip
+GRADIENT_BATCHES = 4  # between two writes
+# Hypothetical contributions (T, n, 4, W) of codes (n, L) in a window, with controls or None.
+Method = Callable[[Cherimoya, torch.Tensor, slice, torch.Tensor | None], np.ndarray]
+
+
+def attribute(config: AttributeConfig) -> Path:
+    """Write what `config` asks for; the same command goes on after an interruption.
+
+    Raises CherimoyaError for anything the user can mend, before any long work.
+    """
+    output = Path(config.output)
+    if config.bigwig:
+        needed("figwig")
+    if config.modisco:
+        check_modisco(config.motif_file)
+    check_output(output)
+    with owned(output):
+        _attribute(config, output)
+    return output
+
+
+def _attribute(config: AttributeConfig, output: Path) -> None:
+    is_there = output.exists() and not config.overwrite
+    if not (config.bigwig or config.modisco):
+        check_new(output, config.overwrite)
+    device = choose_device(config.device, "device")
+    if config.method == "mutagenesis":
+        check_effects_precision(config.precision, device)
+    models = load_models(config.checkpoint, device)
+    targets = targets_of(config.targets, config.groups, models[0].signal_groups)
+    loci = read_sequences(config, models[0])
+    window = central(loci.codes.shape[1], config.window)
+    width = window.stop - window.start
+    if config.modisco and width < LEAST_WINDOW:
+        raise ConfigError(f"modisco=true: {width} bases are too few, {LEAST_WINDOW} the least.")
+    loci = _without_n(loci) if config.method == "deep_lift_shap" else loci
+    lengths = chromosome_lengths(config, loci) if config.bigwig else {}
+    deltas: list[float] = []
+    method, at_once = _method(config, models, targets, width, deltas)
+    files = provenance(file_list(loci, checkpoint_files(config.checkpoint)))
+    settings = {
+        **{k: v for k, v in to_dict(config).items() if k not in FREE},
+        "sources": files["sources"],
+        "targets": [target.name for target in targets],
+        "input": loci.codes.shape[1],
+    }
+    if config.loci is None:
+        del settings["fasta"]  # read for the lengths of chromosomes alone
+    if not (is_there and _is_done(output, config, settings)):
+        with console.resumable():
+            _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)
+    console.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
+    if deltas:
+        console.say(
+            f"contributions add up to the change of the prediction within {max(deltas):.1g}"
+        )
+    _add(config, lengths)
+
+
+def _add(config: AttributeConfig, lengths: dict[str, int]) -> None:
+    """What was asked for beside the file: logos, tracks and motifs."""
+    output = Path(config.output)
+    if config.logos:
+        _offer_logos(output, config.logos)
+    if config.bigwig:
+        for path in write_tracks(output, lengths):
+            console.say(f"{path}: contributions")
+    if config.modisco:
+        find_motifs(output, config.max_seqlets, config.motif_file)
+
+
+def _is_done(output: Path, config: AttributeConfig, settings: dict[str, Any]) -> bool:
+    """Whether `output` holds these attributions and is as it was written, so that what is to be
+    beside it can be made. Raises DataError where it holds others, or nothing is missing."""
+    mark = read_mark(mark_of(output))
+    there: Any = None
+    if mark is not None:
+        there = mark.facts["settings"]
+    else:
+        with suppress(DataError):  # of somebody else
+            there = read_attributions(output).settings
+    if there != json.loads(json.dumps(settings)):
+        check_new(output, overwrite=False)
+    folders = [folder_of(output, target) for target in settings["targets"] if config.modisco]
+    for folder in folders:
+        if folder.exists():
+            raise DataError(f"{folder}: exists already. Remove it, or set overwrite=true.")
+    if mark is not None and mark.damaged():
+        console.say(f"{output}: {not_as_written(mark)}, so it is made again")
+        set_aside(output, console.say)
+        return False
+    if not folders and all(track_path(output, name).exists() for name in settings["targets"]):
+        check_new(output, overwrite=False)
+    console.say(f"{output}: attributed before, with the same settings")
+    if mark is None:
+        console.say(f"{output}: {not_as_written(mark)}; overwrite=true makes it anew")
+    return True
+
+
+def _attribute_all(
+    config: AttributeConfig,
+    models: Sequence[Cherimoya],
+    loci: Sequences,
+    targets: Sequence[Target],
+    window: slice,
+    method: Method,
+    at_once: int,
+    settings: dict[str, Any],
+    files: dict[str, Any],
+) -> None:
+    """Go through the loci that are still to do, `at_once` at a time, and write the file."""
+    output, turn = Path(config.output), strand_channels(loci.control_groups)
+    names = [target.name for target in targets]
+    shape = (len(names), 4, window.stop - window.start)
+    journal = Journal(output, settings, shape, at_once, np.float32)
+    if len(journal):
+        console.say(f"{len(journal):,} of {len(loci):,} loci were done before")
+    blocks = range(len(journal), len(loci), at_once)
+    total = -(-len(loci) // at_once)
+    for first in console.shown(blocks, config.method, total, "block", done=total - len(blocks)):
+        rows = slice(first, first + at_once)
+        codes = torch.from_numpy(loci.codes[rows])
+        controls = None if loci.controls is None else loci.controls[rows]
+        found = _mean([method(model, codes, window, controls) for model in models])
+        if config.reverse_complement:
+            found = _mean([found, _other_strand(method, models, codes, window, controls, turn)])
+        journal.append(found.swapaxes(0, 1))
+    start = np.where(loci.start < 0, -1, loci.start + window.start)
+    hypothetical = {name: journal.rows[:, t] for t, name in enumerate(names)}
+    codes_shown = loci.codes[:, window]
+    mark_of(output).unlink(missing_ok=True)  # of a file that was there before
+    write_attributions(output, codes_shown, loci.chrom, start, hypothetical, settings, files)
+    write_mark(mark_of(output), {"settings": settings}, [output])
+    journal.discard()
+
+
+def _other_strand(
+    method: Method,
+    models: Sequence[Cherimoya],
+    codes: torch.Tensor,
+    window: slice,
+    controls: torch.Tensor | None,
+    turn: list[int],
+) -> np.ndarray:
+    """What the reverse complement says of each base, on the forward strand: (T, n, 4, W)."""
+    length = codes.shape[1]
+    mirrored = slice(length - window.stop, length - window.start)
+    other = None if controls is None else controls[:, turn].flip(2)
+    turned = reverse_complement(codes)
+    return _mean([method(model, turned, mirrored, other) for model in models])[..., ::-1, ::-1]
+
+
+def _mean(found: list[np.ndarray]) -> np.ndarray:
+    return np.stack(found).mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _method(
+    config: AttributeConfig,
+    models: Sequence[Cherimoya],
+    targets: Sequence[Target],
+    width: int,
+    deltas: list[float],
+) -> tuple[Method, int]:
+    """The method, and how many loci to give it at once. DeepLIFT adds the largest convergence
+    delta of each call to `deltas`."""
+    if config.method == "mutagenesis":
+        device = next(models[0].parameters()).device
+        size = config.batch_size or default_batch(device)
+        engines = {id(m): Mutagenesis(m, targets, size, config.precision) for m in models}
+
+        def mutagenesis(model, codes, window, controls):  # type: ignore[no-untyped-def]
+            positions = range(window.start, window.stop)
+            own = None if controls is None else controls.to(device)
+            effects = engines[id(model)](codes.to(device), positions, own)
+            return centred(effects.cpu().numpy())
+
+        return mutagenesis, next(iter(engines.values())).loci_at_once(width)
+    size = config.batch_size or PAIRS_AT_ONCE
+
+    def gradients(model, codes, window, controls):  # type: ignore[no-untyped-def]
+        if config.method == "gradient":
+            found = [input_gradients(model, codes, t, controls, size, bar=False) for t in targets]
+            return centred(np.stack(found)[..., window])
+        scores = []
+        for target in targets:
+            scored, missing = deep_lift_shap(
+                model, codes, target, controls, config.n_shuffles, seed=config.seed,
+                batch_size=size, bar=False,
+            )  # fmt: skip
+            scores.append(scored)
+            deltas.append(float(missing.max()))
+        return np.stack(scores)[..., window]
+
+    pairs = config.n_shuffles if config.method == "deep_lift_shap" else 1
+    return gradients, max(1, GRADIENT_BATCHES * size // pairs)
+
+
+def _without_n(loci: Sequences) -> Sequences:
+    """The loci whose sequence is whole: a shuffle keeps no N in its place."""
+    whole = np.flatnonzero((loci.codes != N_CODE).all(axis=1))
+    if not len(whole):
+        raise DataError("every locus holds an N, which method=deep_lift_shap cannot shuffle.")
+    if len(whole) < len(loci):
+        console.say(f"{len(loci) - len(whole):,} of {len(loci):,} loci left out: they hold an N")
+    return loci.take(whole)
+
+
+def _offer_logos(output: Path, loci: int) -> None:
+    """Logos of the strongest loci beside `output`; a line where drawing is not installed."""
+    try:
+        from cherimoya.report.plots.attribute import logo_pages
+
+        found = read_attributions(output)
+        shown = min(loci, len(found.sequence))
+        for path in logo_pages(found, loci, output):
+            console.say(f"{path}: loci with the strongest bases ({shown})")
+    except ImportError as error:
+        console.say(f"no logos: {error}. pip install 'cherimoya-train[plots]'")
+    except CherimoyaError as error:
+        console.say(f"no logos: {error}")

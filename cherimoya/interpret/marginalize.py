@@ -1,0 +1,203 @@
+"""cherimoya-marginalize: what a motif does on its own, put into sequences without it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cherimoya.config.interpret import MarginalizeConfig
+from cherimoya.config.train import to_dict
+from cherimoya.errors import ConfigError
+from cherimoya.genome.motif import Motif
+from cherimoya.interpret.loci import file_list, read_sequences
+from cherimoya.interpret.models import (
+    Averaged,
+    check_effects_precision,
+    check_new,
+    checkpoint_files,
+    load_models,
+    provenance,
+)
+from cherimoya.interpret.motifs import insert, read_motifs
+from cherimoya.interpret.mutagenesis import default_batch
+from cherimoya.interpret.sequences import one_hot
+from cherimoya.metrics import profile_jsd
+from cherimoya.prepare.provenance import check_output
+from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
+from cherimoya.records.provenance import choose_device
+from cherimoya.util import console
+from cherimoya.util.files import appearing, owned
+from cherimoya.util.journal import Journal
+from cherimoya.util.optional import needed
+
+FREE = ("output", "overwrite", "device", "batch_size", "autotune", "profiles")
+Prediction = tuple[torch.Tensor, torch.Tensor]  # probabilities and log counts
+
+
+def marginalize(config: MarginalizeConfig) -> Path:
+    """Write what `config` asks for; the same command goes on after an interruption.
+
+    Raises CherimoyaError for anything the user can mend, before any long work.
+    """
+    output = Path(config.output)
+    check_output(output)
+    with owned(output):
+        check_new(output, config.overwrite)
+        _marginalize_all(config, output)
+    return output
+
+
+def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
+    motifs = read_motifs(config.motifs, config.motif_file)
+    rival = None if config.against is None else _motif_named(config.against, motifs)
+    device = choose_device(config.device, "device")
+    check_effects_precision(config.precision, device)
+    models = load_models(config.checkpoint, device)
+    found = read_sequences(config, models[0])
+    _check_fit(motifs, found.codes.shape[1] - 2 * models[0].trimming)
+    background = shuffled(found.codes, config.seed) if config.shuffle else found.codes
+    size = config.batch_size or default_batch(device)
+    predict = Averaged(models, config.reverse_complement, size, config.precision)
+    files = {**file_list(found, checkpoint_files(config.checkpoint))}
+    if config.motif_file:
+        files["motif_file"] = [config.motif_file]
+    origin = provenance(files)
+    settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
+    settings |= {"sources": origin["sources"], "input": found.codes.shape[1]}
+    before = predict(torch.from_numpy(background))
+    compared = None
+    if rival is not None:
+        after = _predicted(rival, background, predict, config.seed)
+        compared = fold_changes(before, after)
+    names = STATISTICS if rival is None else STATISTICS + PAIRED
+    journal = Journal(output, settings, (len(names) * len(predict.signal_groups),))
+    with console.resumable():
+        _effects(motifs, background, before, compared, predict, journal, config.seed)
+    shape = (len(motifs), len(names), -1)
+    values = dict(zip(names, journal.rows.reshape(shape).transpose(1, 0, 2), strict=True))
+    marginals = Marginals(motifs, values, len(background))
+    write_table(output, marginals, origin)
+    console.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
+    if config.profiles:
+        strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
+        shown = {
+            motifs[i].name: _predicted(motifs[i], background, predict, config.seed)
+            for i in strongest[: config.profiles]
+        }
+        _offer_plot(output, marginals, before, shown, predict.signal_groups)
+    journal.discard()
+
+
+def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
+    """Each sequence (n, L) with its bases in another order, but the same dinucleotides."""
+    X = one_hot(torch.from_numpy(codes))
+    shuffle = needed("tangermeme.ersatz").dinucleotide_shuffle
+    made = shuffle(X, n=1, random_state=seed, allow_N=True)[:, 0]
+    is_n = made.sum(dim=1) == 0
+    return torch.where(is_n, 4, made.argmax(dim=1)).to(torch.uint8).numpy()
+
+
+def fold_changes(before: Prediction, after: Prediction) -> np.ndarray:
+    """log2 fold change of the predicted counts + 1 in each background: (n, G) float64."""
+    return (after[1] - before[1]).double().numpy() / math.log(2)
+
+
+def statistics(
+    before: Prediction, after: Prediction, groups: list[int], compared: np.ndarray | None = None
+) -> np.ndarray:
+    """STATISTICS of the change over n backgrounds, (5, G) float64; with the fold changes
+    `compared` (n, G) of another motif in the same backgrounds also PAIRED, (7, G)."""
+    fold = fold_changes(before, after)
+    distance = profile_jsd(before[0], after[0], groups).numpy()
+    ddof = min(len(fold) - 1, 1)
+    up = (fold > 0).mean(0)
+    found = [fold.mean(0), fold.std(0, ddof=ddof), up, distance.mean(0), distance.std(0, ddof=ddof)]
+    if compared is not None:
+        difference = fold - compared
+        found += [difference.mean(0), difference.std(0, ddof=ddof) / math.sqrt(len(fold))]
+    return np.stack(found)
+
+
+def _motif_named(name: str, motifs: list[Motif]) -> Motif:
+    for motif in motifs:
+        if motif.name == name:
+            return motif
+    raise ConfigError(
+        f"against={name}: no motif of that name. "
+        f"There are {', '.join(motif.name for motif in motifs[:20])}."
+    )
+
+
+def write_table(path: Path, found: Marginals, origin: dict[str, Any]) -> Path:
+    """A row for each motif, after a comment that says where the numbers come from."""
+    groups = found.values["jsd"].shape[1]
+    ends = [f"_{g}" if groups > 1 else "" for g in range(groups)]
+    header = [f"{name}{end}" for name in found.values for end in ends]
+    with appearing(path) as file:
+        file.write(f"# {json.dumps(origin, sort_keys=True)}\n".encode())
+        file.write(("\t".join(["motif", "letters", "backgrounds", *header]) + "\n").encode())
+        for i, motif in enumerate(found.motifs):
+            numbers = [f"{v:.6g}" for values in found.values.values() for v in values[i]]
+            cells = [motif.name, motif.letters, str(found.backgrounds), *numbers]
+            file.write(("\t".join(cells) + "\n").encode())
+    return path
+
+
+def _effects(
+    motifs: list[Motif],
+    background: np.ndarray,
+    before: Prediction,
+    compared: np.ndarray | None,
+    predict: Averaged,
+    journal: Journal,
+    seed: int,
+) -> None:
+    """Keep `statistics` of each motif, flat: 5 G or 7 G numbers."""
+    done = len(journal)
+    if done:
+        console.say(f"{done:,} of {len(motifs):,} motifs were done before")
+    for motif in console.shown(motifs[done:], "motifs", len(motifs), "motif", done=done):
+        after = _predicted(motif, background, predict, seed)
+        found = statistics(before, after, predict.signal_groups, compared)
+        journal.append(found.reshape(1, -1))
+
+
+def _predicted(motif: Motif, background: np.ndarray, predict: Averaged, seed: int) -> Prediction:
+    instances = motif.drawn(np.random.default_rng(seed), len(background))
+    return predict(torch.from_numpy(insert(background, instances)))
+
+
+def _check_fit(motifs: list[Motif], out: int) -> None:
+    for motif in motifs:
+        if len(motif.letters) > out:
+            raise ConfigError(
+                f"motif {motif.name} has {len(motif.letters)} letters, but only {out} bases are "
+                "predicted. Leave it out."
+            )
+
+
+def _offer_plot(
+    output: Path,
+    found: Marginals,
+    before: Prediction,
+    after: dict[str, Prediction],
+    groups: list[int],
+) -> None:
+    try:
+        from cherimoya.report.plots.marginalize import effects_page
+
+        profiles = {name: _counts(*one, groups) for name, one in after.items()}
+        path = effects_page(found, _counts(*before, groups), profiles, output.with_suffix(".png"))
+        console.say(f"{path}: effects, and profiles of the strongest")
+    except ImportError as error:
+        console.say(f"no plot: {error}. pip install 'cherimoya-train[plots]'")
+
+
+def _counts(p: torch.Tensor, log_counts: torch.Tensor, groups: list[int]) -> np.ndarray:
+    """Expected counts a base, the mean over backgrounds: (tracks, out)."""
+    sizes = torch.tensor(groups)
+    totals = torch.expm1(log_counts).clamp_min(0).repeat_interleave(sizes, dim=1)
+    return (p * totals[:, :, None]).mean(0).numpy()

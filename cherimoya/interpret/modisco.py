@@ -1,0 +1,236 @@
+"""TF-MoDISco on a file of attributions: the motifs that they repeat, and what these match."""
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cherimoya.errors import ConfigError
+from cherimoya.genome.meme import read_meme
+from cherimoya.records.attributions import Attributions, read_attributions
+from cherimoya.util import console
+from cherimoya.util.files import appearing
+from cherimoya.util.optional import needed
+
+LEIDEN_RUNS = 2  # clusterings of which the best is kept, as modisco's own command does
+TRIMMED_BELOW = 0.3  # of the largest contribution: a pattern's ends; as in modisco's report
+MATCHES = 3  # best ones in the report
+EXAMPLES = 3  # seqlets that the report draws of each pattern
+FEW_MOTIFS = 25  # below which TOMTOM's p-values depend on the choice of motifs
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """A motif that contributions repeat.
+
+    name: as in modisco's file; seqlets: places where it was found; probabilities (w, 4) of the
+    bases and contributions (w, 4), both without the ends that contribute little
+    """
+
+    name: str
+    seqlets: int
+    probabilities: np.ndarray
+    contributions: np.ndarray
+
+    @property
+    def consensus(self) -> str:
+        """The most frequent base at each position, in lower case where it has less than half."""
+        most = self.probabilities.argmax(axis=1)
+        clear = self.probabilities.max(axis=1) >= 0.5
+        return "".join(("ACGT" if c else "acgt")[base] for base, c in zip(most, clear, strict=True))
+
+
+@dataclass(frozen=True)
+class Match:
+    """The known motif that a pattern is most like, on either strand, by TOMTOM.
+
+    q: of all patterns against all motifs, after Benjamini and Hochberg
+    """
+
+    motif: str
+    p: float
+    q: float
+
+
+def folder_of(output: Path, target: str) -> Path:
+    """Where the motifs of a target go, beside the attributions."""
+    return output.with_name(f"{output.stem}.{target}.motifs")
+
+
+def check_modisco(motif_file: str | None) -> None:
+    """Raise CherimoyaError, before any long work, for what would keep `find_motifs` from it."""
+    for module in ("modiscolite.tfmodisco", "memelite"):
+        needed(module)
+    if motif_file is not None:
+        read_meme(Path(motif_file))
+
+
+def find_motifs(output: Path, max_seqlets: int, motif_file: str | None) -> list[Path]:
+    """Run TF-MoDISco on each target of the attributions in `output`.
+
+    Leaves a folder for each, beside `output`, which it returns: `modisco.h5` as modisco writes it,
+    `report.html`, and `motifs.tsv` with the best match of each pattern in `motif_file`, or none.
+    Raises ConfigError where there is too little to find motifs in.
+    """
+    found = read_attributions(output)
+    known = None if motif_file is None else read_meme(Path(motif_file))
+    if known is not None and len(known) < FEW_MOTIFS:
+        console.say(
+            f"{motif_file} has {len(known)} motifs: p-values of matches are rough with fewer "
+            f"than {FEW_MOTIFS}"
+        )
+    folders = []
+    for target in found.hypothetical:
+        with _appearing_folder(folder_of(output, target)) as folder:
+            patterns = _run(found, target, max_seqlets, folder / "modisco.h5")
+            matches = matched(patterns, known) if known and patterns else []
+            write_table(folder / "motifs.tsv", patterns, matches)
+            _tell(target, patterns, matches)
+            if patterns:
+                _report(folder, known)
+        folders.append(folder_of(output, target))
+        console.say(f"{folders[-1]}: {', '.join(sorted(p.name for p in folders[-1].iterdir()))}")
+    return folders
+
+
+def matched(patterns: list[Pattern], known: dict[str, np.ndarray]) -> list[Match]:
+    """The best of the `known` motifs, matrices (4, width), for each pattern."""
+    from scipy.stats import false_discovery_control
+
+    with _quiet():
+        p = needed("memelite").tomtom(
+            [pattern.probabilities.T for pattern in patterns], list(known.values())
+        )[0]  # (patterns, motifs)
+    q = false_discovery_control(p, axis=None).reshape(p.shape)
+    names = list(known)
+    best = p.argmin(axis=1)
+    return [Match(names[j], float(p[i, j]), float(q[i, j])) for i, j in enumerate(best)]
+
+
+def write_table(path: Path, patterns: list[Pattern], matches: list[Match]) -> Path:
+    """A row for each pattern: name, seqlets, consensus, contribution, and its match if any."""
+    with appearing(path) as file:
+        columns = ["pattern", "seqlets", "consensus", "contribution", "match", "p_value", "q_value"]
+        file.write(("\t".join(columns) + "\n").encode())
+        for i, pattern in enumerate(patterns):
+            cells = [pattern.name, str(pattern.seqlets), pattern.consensus]
+            cells.append(f"{pattern.contributions.sum():.4g}")
+            match = matches[i] if matches else None
+            cells += [match.motif, f"{match.p:.3g}", f"{match.q:.3g}"] if match else ["", "", ""]
+            file.write(("\t".join(cells) + "\n").encode())
+    return path
+
+
+def _run(found: Attributions, target: str, max_seqlets: int, path: Path) -> list[Pattern]:
+    """TF-MoDISco's patterns of a target, as found and written to `path`."""
+    n, width = found.sequence.shape
+    console.say(
+        f"motifs of {target} in {n:,} loci of {width} bases, from at most {max_seqlets:,} seqlets "
+        "(max_seqlets) of each sign: a minute or two for a thousand, on 2 cores"
+    )
+    # modisco takes the first seqlets that it meets, so the loci are mixed: no chromosome goes first
+    order = np.random.default_rng(0).permutation(n)
+    one_hot = np.eye(5, 4, dtype=np.float32)[found.sequence[order]]  # (n, W, 4); an N is zeros
+    hypothetical = found.hypothetical[target][order].transpose(0, 2, 1)
+    with console.going_on(f"motifs of {target}"):
+        try:
+            both = needed("modiscolite.tfmodisco").TFMoDISco(
+                one_hot, np.ascontiguousarray(hypothetical), verbose=True,
+                max_seqlets_per_metacluster=max_seqlets, n_leiden_runs=LEIDEN_RUNS,
+            )  # fmt: skip
+        except (ValueError, IndexError) as error:
+            raise ConfigError(
+                f"TF-MoDISco found too little in {n:,} loci ({error}). Give it more loci, "
+                "hundreds at least, or a wider window. The attributions are kept."
+            ) from None
+    _number_loci(both, order)
+    needed("modiscolite.io").save_hdf5(str(path), *both, width)
+    return [
+        _trimmed(f"{sign}_patterns.pattern_{i}", pattern)
+        for sign, patterns in zip(("pos", "neg"), both, strict=True)
+        for i, pattern in enumerate(patterns or [])
+    ]
+
+
+def _number_loci(both: Any, order: np.ndarray) -> None:
+    """Give seqlets the rows of their loci in the file of attributions."""
+    sets = [pattern for patterns in both for pattern in patterns or []]
+    for pattern in list(sets):
+        sets += (pattern.subcluster_to_subpattern or {}).values()
+    seqlets = {id(seqlet): seqlet for each in sets for seqlet in each.seqlets}
+    for seqlet in seqlets.values():
+        seqlet.example_idx = int(order[seqlet.example_idx])
+
+
+def _trimmed(name: str, pattern: Any) -> Pattern:
+    total = np.abs(pattern.contrib_scores).sum(axis=1)
+    kept = np.flatnonzero(total >= TRIMMED_BELOW * total.max())
+    part = slice(kept[0], kept[-1] + 1)
+    return Pattern(name, len(pattern.seqlets), pattern.sequence[part], pattern.contrib_scores[part])
+
+
+def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
+    """modisco's own report: one page with the logos, examples and matches of each pattern."""
+    report = needed("modiscolite.descriptive_report").generate_descriptive_report
+    with tempfile.TemporaryDirectory() as scratch:
+        file = None
+        if known is not None:
+            file = str(Path(scratch) / "known.meme")
+            named = dict(zip(_words(list(known)), known.values(), strict=True))
+            needed("memelite.io").write_meme(file, named)
+        with _quiet():
+            report(
+                str(folder / "modisco.h5"), scratch, meme_motif_db=file, ttl=True,
+                top_n_matches=min(MATCHES, len(known or {})), n_examples=EXAMPLES,
+                trim_threshold=TRIMMED_BELOW,
+            )  # fmt: skip
+        shutil.copyfile(Path(scratch) / "report.html", folder / "report.html")
+
+
+def _words(names: list[str]) -> list[str]:
+    """Names of motifs as the report can write them: one word each, no path, none twice."""
+    words = [name.replace(" ", "_").replace("/", "_") for name in names]
+    return [f"{w}_{i}" if words.count(w) > 1 else w for i, w in enumerate(words)]
+
+
+def _tell(target: str, patterns: list[Pattern], matches: list[Match]) -> None:
+    if not patterns:
+        console.say(
+            f"{target}: no motifs. TF-MoDISco wants more than 100 seqlets of a sign: more loci?"
+        )
+        return
+    console.say(f"{target}: {len(patterns)} motifs; drawing their report")
+    for i, pattern in enumerate(patterns):
+        match = f"  {matches[i].motif} (q {matches[i].q:.2g})" if matches else ""
+        console.say(f"  {pattern.name}  {pattern.seqlets} seqlets  {pattern.consensus}{match}")
+
+
+@contextlib.contextmanager
+def _appearing_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name `path`, and the place of what was there, at the end
+    of the block."""
+    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    made.mkdir(parents=True)
+    try:
+        yield made
+        shutil.rmtree(path, ignore_errors=True)
+        made.rename(path)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the lines and warnings of a library that repeat what is said here."""
+    import warnings
+
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

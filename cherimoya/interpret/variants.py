@@ -1,0 +1,230 @@
+"""cherimoya-variants: what a model says that variants do to counts and profiles."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cherimoya.config.interpret import VariantsConfig
+from cherimoya.config.train import to_dict
+from cherimoya.errors import ConfigError
+from cherimoya.genome.chrom_names import table_of
+from cherimoya.genome.fasta import Genome, genome_on_disk
+from cherimoya.genome.sequence import N_CODE
+from cherimoya.genome.vcf import Variants, left_out, read_variants
+from cherimoya.inference.checkpoints import find_checkpoint
+from cherimoya.inference.window import USUAL_OUTPUT, input_window
+from cherimoya.interpret.models import (
+    Averaged,
+    check_effects_precision,
+    check_new,
+    checkpoint_files,
+    load_models,
+    provenance,
+)
+from cherimoya.interpret.mutagenesis import default_batch
+from cherimoya.interpret.variants_windows import (
+    OK,
+    allele_window,
+    check_variants,
+    not_scored,
+    renamed,
+)
+from cherimoya.interpret.variants_write import Effects, write_table, write_vcf
+from cherimoya.metrics import profile_jsd
+from cherimoya.prepare.provenance import check_output
+from cherimoya.records.provenance import choose_device
+from cherimoya.util import console
+from cherimoya.util.files import owned
+from cherimoya.util.journal import Journal, journal_path
+
+FREE = ("output", "overwrite", "device", "batch_size", "autotune", "vcf")
+BATCHES_AT_ONCE = 8  # between two writes
+
+
+def variants(config: VariantsConfig) -> Path:
+    """Write what `config` asks for; the same command goes on after an interruption.
+
+    Raises CherimoyaError for anything the user can mend, before any long work.
+    """
+    output = Path(config.output)
+    check_output(output)
+    vcf = owned(output.with_suffix(".vcf")) if config.vcf else nullcontext()
+    with owned(output), vcf:
+        _check_outputs(output, config)
+        _score_all(config, output)
+    return output
+
+
+def _score_all(config: VariantsConfig, output: Path) -> None:
+    device = choose_device(config.device, "device")
+    check_effects_precision(config.precision, device)
+    models = load_models(config.checkpoint, device)
+    found_models = [find_checkpoint(name) for name in config.checkpoint]
+    usual = 2 * models[0].trimming + USUAL_OUTPUT
+    length = input_window(
+        found_models, models[0].trimming, "in_window", config.in_window,
+        (usual, f"for {USUAL_OUTPUT:,} predicted"),
+    )  # fmt: skip
+    if models[0].n_control_tracks:
+        console.say("the model's control tracks are set to zero")
+    asked_for = read_variants(config.variants)
+    size = config.batch_size or default_batch(device)
+    predict = Averaged(models, config.reverse_complement, size, config.precision)
+    files: dict[str, Sequence[str | Path]] = {
+        "checkpoint": checkpoint_files(config.checkpoint),
+        "variants": [config.variants],
+        "fasta": [config.fasta],
+        "chrom_alias": table_of(config.chrom_alias),
+    }
+    origin = provenance(files)
+    settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
+    settings |= {"sources": origin["sources"], "input": length}
+    with genome_on_disk(config.fasta) as genome:
+        found = renamed(asked_for, genome, config.chrom_alias, config.variants)
+        status = check_variants(found, genome, length, config.variants)
+        for words in (*left_out(found.skipped), *not_scored(found, status, genome.lengths)):
+            console.say(words)
+        asked, random = np.flatnonzero(status == OK), None
+        if config.random_variants:
+            out = length - 2 * models[0].trimming
+            random = random_variants(found, asked, genome, length, out, config)
+        step = BATCHES_AT_ONCE * predict.batch_size // 2
+        journal = Journal(output, settings, (3 * len(predict.signal_groups),), step)
+        with console.resumable():
+            _score(found, asked, random, genome, length, predict, journal, step)
+    effects = Effects(
+        asked_for, status, *_columns(journal.rows, asked, found, predict), origin, settings
+    )
+    vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
+    write_table(output, effects)  # the last: what is there is whole
+    journal.discard()
+    console.say(f"{output}: {len(asked):,} of {len(found):,} variants scored")
+    if vcf:
+        console.say(f"{vcf}: the same as INFO")
+
+
+def effects_of(predict: Averaged, ref: np.ndarray, alt: np.ndarray) -> np.ndarray:
+    """What changes from codes `ref` to `alt`, (n, L) each: (n, 3 G) float64.
+
+    Log counts of ref, of alt, and the Jensen-Shannon distance between their profiles, by group.
+    """
+    p, log_counts = predict(torch.from_numpy(np.concatenate([ref, alt])))
+    n = len(ref)
+    distance = profile_jsd(p[:n], p[n:], predict.signal_groups)
+    parts = log_counts[:n].double(), log_counts[n:].double(), distance
+    return torch.cat(parts, dim=1).numpy()
+
+
+def random_variants(
+    variants: Variants,
+    asked: np.ndarray,
+    genome: Genome,
+    length: int,
+    out: int,
+    config: VariantsConfig,
+) -> Variants:
+    """Random single-base changes in the output windows of the variants in rows `asked`."""
+    rng = np.random.default_rng(config.seed)
+    rows = asked[rng.integers(0, len(asked), config.random_variants)]
+    chrom, pos = (
+        variants.chrom[rows],
+        variants.pos[rows] + rng.integers(-out // 2, out // 2, len(rows)),
+    )
+    half = length // 2
+    last = np.array([genome.lengths[c] for c in chrom.tolist()]) - (length - half)
+    pos = np.clip(pos, half, np.maximum(last, half))
+    code = np.array([genome.codes(c)[p] for c, p in zip(chrom.tolist(), pos, strict=True)])
+    other = (code + rng.integers(1, 4, len(rows))) % 4
+    kept = code != N_CODE
+    letters = np.array(list("ACGT"))
+    ref, alt = letters[code[kept]], letters[other[kept]]
+    nothing = np.zeros(len(ref), np.int64)
+    return Variants(chrom[kept], pos[kept], nothing, ref, alt, nothing, {}, False)
+
+
+def _score(
+    variants: Variants,
+    asked: np.ndarray,
+    random: Variants | None,
+    genome: Genome,
+    length: int,
+    predict: Averaged,
+    journal: Journal,
+    step: int,
+) -> None:
+    """Keep `effects_of` the variants in rows `asked`, then of the random ones, `step` at a time."""
+    todo = [(variants, int(row)) for row in asked]
+    todo += [(random, row) for row in range(len(random))] if random else []
+    if len(journal):
+        console.say(f"{len(journal):,} of {len(todo):,} variants were done before")
+    codes = cache(genome.codes)
+    starts = range(len(journal), len(todo), step)
+    done, total = len(journal) // step, -(-len(todo) // step)
+    for start in console.shown(starts, "variants", total, "block", done=done):
+        pairs = [_windows(v, row, codes, length) for v, row in todo[start : start + step]]
+        ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
+        journal.append(effects_of(predict, ref, alt))
+
+
+def _windows(
+    variants: Variants, row: int, codes: Callable[[str], np.ndarray], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (length,) around both alleles; `codes` are those of a whole chromosome."""
+    held, pos = codes(str(variants.chrom[row])), int(variants.pos[row])
+    ref, alt = str(variants.ref[row]), str(variants.alt[row])
+    return allele_window(held, pos, ref, ref, length), allele_window(held, pos, ref, alt, length)
+
+
+def _columns(
+    scored: np.ndarray, asked: np.ndarray, variants: Variants, predict: Averaged
+) -> tuple[dict[str, np.ndarray], int]:
+    """Columns (n,) by name, NaN for what was not scored; and the number of random variants.
+
+    An indel has no percentile of its distance: it shifts bases, and random variants do not.
+    """
+    columns: dict[str, np.ndarray] = {}
+    sizes = [np.array([len(a) for a in alleles[asked]]) for alleles in (variants.ref, variants.alt)]
+    is_indel = sizes[0] != sizes[1]
+    groups = len(predict.signal_groups)
+    own, random = scored[: len(asked)], scored[len(asked) :]
+    for g in range(groups):
+        ref, alt, distance = own[:, g], own[:, groups + g], own[:, 2 * groups + g]
+        fold = (alt - ref) / math.log(2)
+        values = {"ref_log_counts": ref, "alt_log_counts": alt, "log2_fold_change": fold,
+                  "jsd": distance}  # fmt: skip
+        if len(random):
+            others = np.abs(random[:, groups + g] - random[:, g]) / math.log(2)
+            values["log2_fold_change_percentile"] = percentile(np.abs(fold), others)
+            ranks = percentile(distance, random[:, 2 * groups + g])
+            values["jsd_percentile"] = np.where(is_indel, np.nan, ranks)
+        for name, value in values.items():
+            column = np.full(len(variants), np.nan)
+            column[asked] = value
+            columns[f"{name}_{g}" if groups > 1 else name] = column
+    return columns, len(random)
+
+
+def percentile(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Per cent of `among` (m,) that are smaller than each of `values` (n,), ties half."""
+    ordered = np.sort(among)
+    below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return 50 * (below + up_to) / len(among)
+
+
+def _check_outputs(output: Path, config: VariantsConfig) -> None:
+    """Raise CherimoyaError when what is written would replace something unasked."""
+    source = Path(config.variants).absolute()
+    vcf = output.with_suffix(".vcf")
+    for path, fix in ((output, ""), (vcf, ", or set vcf=false")):
+        if path.absolute() == source and (path == output or config.vcf):
+            raise ConfigError(
+                f"variants={source} would be overwritten by {path}. Choose another output{fix}."
+            )
+    check_new(output, config.overwrite)
+    if config.vcf and not journal_path(output).exists():  # an unfinished command may have made it
+        check_new(vcf, config.overwrite)

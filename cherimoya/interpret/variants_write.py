@@ -1,0 +1,132 @@
+"""Effects of variants as a table, and as INFO of the VCF file they came from."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cherimoya.genome.vcf import Variants, text_lines
+from cherimoya.util.files import appearing
+
+IN_VCF = {  # column: INFO key, description
+    "log2_fold_change": ("CM_LFC", "log2 fold change of predicted counts, ALT against REF"),
+    "jsd": ("CM_JSD", "Jensen-Shannon distance of predicted profiles, 0 to 0.83"),
+    "log2_fold_change_percentile": ("CM_LFC_PCT", "per cent of random variants with less change"),
+    "jsd_percentile": (
+        "CM_JSD_PCT",
+        "per cent of random variants with a smaller distance; none of an indel",
+    ),
+}
+HEADER = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
+ALT, INFO = HEADER.index("ALT"), HEADER.index("INFO")
+OURS = re.compile(r"CM_(LFC|JSD)(_PCT)?(_\d+)?=")  # of an annotation before this one
+OURS_BEFORE = re.compile(r"##cherimoya=|##INFO=<ID=CM_(LFC|JSD)(_PCT)?(_\d+)?,")
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Variants, why each was not scored or "ok", and the columns (n,) of what was found."""
+
+    variants: Variants
+    status: np.ndarray
+    columns: dict[str, np.ndarray]
+    n_random: int
+    provenance: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def write_table(path: Path, effects: Effects) -> Path:
+    """A row for each variant, after a comment that says where the numbers come from."""
+    v = effects.variants
+    header = ["chrom", "pos", "id", "ref", "alt", "status", *effects.columns]
+    with appearing(path) as file:
+        origin = effects.provenance | {"random_variants": effects.n_random}
+        file.write(f"# {json.dumps(origin, sort_keys=True)}\n".encode())
+        file.write(("\t".join(header) + "\n").encode())
+        for row in range(len(v)):
+            fixed = (v.chrom[row], v.pos[row] + 1, v.name[row], v.ref[row], v.alt[row])
+            numbers = (_cell(column[row]) for column in effects.columns.values())
+            cells = (*map(str, fixed), str(effects.status[row]), *numbers)
+            file.write(("\t".join(cells) + "\n").encode())
+    return path
+
+
+def write_vcf(table: Path, source: Path, effects: Effects) -> Path:
+    """The VCF file `source` with what was found as INFO, or a new one if it was a table."""
+    path = table.with_suffix(".vcf")
+    lines = _annotated(source, effects) if effects.variants.is_vcf else _new(effects)
+    with appearing(path) as file:
+        for line in lines:
+            file.write(line.encode() + b"\n")
+    return path
+
+
+def _annotated(source: Path, effects: Effects) -> Iterator[str]:
+    rows_of: dict[int, list[int]] = {}
+    for row, line in enumerate(effects.variants.line.tolist()):
+        rows_of.setdefault(line, []).append(row)
+    for number, line in text_lines(source):
+        cells = line.split("\t")
+        if line.startswith("#CHROM"):
+            yield from _declared(effects)
+            yield "\t".join([*cells, *HEADER[len(cells) :]])
+        elif not line.strip():
+            continue  # which a VCF does not have
+        elif line.startswith("#"):
+            if not OURS_BEFORE.match(line):
+                yield line
+        else:
+            cells += ["."] * (len(HEADER) - len(cells))
+            alts = cells[ALT].upper().split(",")
+            fields = [field for field in cells[INFO].split(";") if not OURS.match(field)]
+            fields = [field for field in fields if field not in (".", "")]
+            cells[INFO] = ";".join([*fields, *_info(alts, rows_of.get(number, []), effects)]) or "."
+            yield "\t".join(cells)
+
+
+def _new(effects: Effects) -> Iterator[str]:
+    v = effects.variants
+    yield "##fileformat=VCFv4.3"
+    yield from _declared(effects)
+    yield "\t".join(HEADER)
+    for row in range(len(v)):
+        fixed = (v.chrom[row], v.pos[row] + 1, v.name[row], v.ref[row], v.alt[row], ".", ".")
+        info = ";".join(_info([str(v.alt[row])], [row], effects)) or "."
+        yield "\t".join(map(str, (*fixed, info)))
+
+
+def _declared(effects: Effects) -> Iterator[str]:
+    yield f"##cherimoya={json.dumps(effects.provenance, sort_keys=True)}"
+    for column in effects.columns:
+        if found := _key(column):
+            key, words = found
+            yield f'##INFO=<ID={key},Number=A,Type=Float,Description="{words}">'
+
+
+def _info(alts: list[str], rows: list[int], effects: Effects) -> Iterator[str]:
+    """CM_LFC=.., CM_JSD=.., ... with a value for each ALT allele; nothing if none was scored."""
+    by_alt = {str(effects.variants.alt[row]): row for row in rows}
+    for column, values in effects.columns.items():
+        numbers = [values[by_alt[alt]] if alt in by_alt else np.nan for alt in alts]
+        found = _key(column)
+        if found and np.isfinite(numbers).any():
+            yield f"{found[0]}={','.join(_cell(n) or '.' for n in numbers)}"
+
+
+def _key(column: str) -> tuple[str, str] | None:
+    """The INFO key and description of a column; None for one that the VCF leaves out."""
+    name, _, group = column.rpartition("_")
+    if not group.isdigit():
+        return IN_VCF.get(column)
+    if name not in IN_VCF:
+        return None
+    key, words = IN_VCF[name]
+    return f"{key}_{group}", f"{words}, signal group {group}"
+
+
+def _cell(number: float) -> str:
+    return f"{number:.6g}" if np.isfinite(number) else ""

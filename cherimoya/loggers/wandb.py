@@ -1,0 +1,362 @@
+"""A run's copy at Weights & Biases, which only this module imports.
+
+The copy may fail, or be switched off, without harm to the training, which never waits for it for
+long.
+"""
+
+import csv
+import math
+import netrc
+import os
+import re
+import shutil
+import struct
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+
+from cherimoya.config.train import LoggerConfig
+from cherimoya.errors import CherimoyaError
+from cherimoya.records import logged
+from cherimoya.records.sweep import MEMBER
+from cherimoya.util import console
+
+REACH_SECONDS = 4.0  # for the server to answer at the start
+FINISH_SECONDS = 60.0  # for the last rows to be sent; what is left can be synced later
+FLUSH_SECONDS = 1.0  # after which a row is on disk, even if the process is killed
+MAX_TABLE_ROWS = 10_000  # of which W&B shows a table at once
+MAX_TAG = 64  # characters
+FILE_HEADER, RECORD_HEADER, BLOCK = 7, 7, 32768  # bytes, of a .wandb file
+VALIDATED = {logged.valid(name) for name in logged.VALIDATED}
+OWN_FOLDER = r"\d\d-\d\d-\d\d_[0-9a-f]{6}"  # of a run that was not given a folder
+
+
+def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
+    """ "online", "offline" or "none", and why. Only asks; nothing is started.
+
+    W&B's own switches count: the variable WANDB_MODE always, and with logger.mode=auto what
+    `wandb disabled` and `wandb offline` leave in the working folder.
+
+    Raises CherimoyaError within seconds when online is wanted and cannot be.
+    """
+    switch = switched(config.mode == "auto")
+    if switch == "disabled":
+        return "none", "W&B is disabled"
+    if config.mode == "offline" or switch == "offline":
+        return "offline", "as asked"
+    url, has_key = server()
+    if not has_key:
+        if config.mode == "auto":
+            return "offline", "no API key"
+        raise CherimoyaError(
+            f"logger.mode=online, but there is no API key for {url}. Run `wandb login`, set "
+            "WANDB_API_KEY, or use logger.mode=offline."
+        )
+    problem = unreachable(url)
+    if problem:
+        raise CherimoyaError(
+            f"a W&B API key is set, but {url} cannot be reached ({problem}). Use "
+            "logger.mode=offline to sync later, or logger=none."
+        )
+    return "online", url
+
+
+def switched(also_here: bool) -> str | None:
+    """What WANDB_MODE says, or `also_here` W&B's settings: online, offline, disabled, or None."""
+    mode = os.environ.get("WANDB_MODE", "").strip().lower()
+    if mode:
+        return {"dryrun": "offline"}.get(mode, mode)
+    if not also_here:
+        return None
+    import wandb
+
+    return str(wandb.setup().settings.mode or "") or None
+
+
+def server() -> tuple[str, bool]:
+    """The address of the W&B server, and whether there is an API key for it."""
+    import wandb
+
+    settings = wandb.setup().settings
+    return settings.base_url, bool(settings.api_key) or _has_netrc_entry(settings.base_url)
+
+
+def _has_netrc_entry(url: str) -> bool:
+    try:
+        file = netrc.netrc(os.environ.get("NETRC"))
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return file.authenticators(urlparse(url).hostname or "") is not None
+
+
+def unreachable(url: str) -> str | None:
+    """Why `url` does not answer within seconds, or None: any HTTP answer will do."""
+    outcome: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=REACH_SECONDS).close()
+            outcome.append(None)
+        except urllib.error.HTTPError:
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(str(getattr(error, "reason", error)))
+
+    thread = threading.Thread(target=ask, daemon=True)  # a name server may never answer
+    thread.start()
+    thread.join(REACH_SECONDS + 1)
+    return outcome[0] if outcome else f"no answer in {REACH_SECONDS:.0f} s"
+
+
+class WandbRun:
+    """One W&B run, of which a process may have several at once.
+
+    Its history has the rows of metrics.jsonl by their number, each once, also where a run was
+    interrupted and goes on in another process. Its summary has the best values so far of what is
+    validated, those of the best epoch, and the status.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: LoggerConfig,
+        mode: str,
+        settings: Mapping[str, Any],
+        wandb_id: str | None,
+        rows: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Open a run, or the one with `wandb_id` again; `rows` are those of before.
+
+        Raises CherimoyaError when the server refuses it.
+        """
+        import wandb
+
+        if wandb_id:
+            _remove_empty(folder, wandb_id)
+        member = (folder / MEMBER).is_file()
+        swept = member or "WANDB_SWEEP_ID" in os.environ
+        try:
+            self._run: Any = wandb.init(
+                project=config.project,
+                name=config.run_name or run_name(folder, settings),
+                group=config.group,
+                job_type="sweep" if swept else "train",
+                tags=run_tags(config.tags, settings),
+                dir=folder,
+                mode=mode,  # type: ignore[arg-type]
+                id=wandb_id,
+                resume="allow" if wandb_id else None,
+                config=dict(settings),
+                reinit="create_new",
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    init_timeout=REACH_SECONDS + 3,
+                    finish_timeout=FINISH_SECONDS,
+                    x_transaction_log_flush_interval=FLUSH_SECONDS,
+                ),
+            )
+        except wandb.errors.Error as error:
+            raise CherimoyaError(
+                f"W&B refused the run: {str(error).splitlines()[0]} "
+                "Use logger.mode=offline to sync later, or logger=none."
+            ) from error
+        self.id: str = self._run.id
+        self.url: str | None = self._run.url if mode == "online" else None
+        self._sent = set(range(self._run.starting_step)) if mode == "online" else set()
+        if wandb_id and mode == "offline":
+            self._sent = numbers_on_disk(folder, wandb_id)
+        self._number = 0  # of the next row
+        self._standing = Standing()
+        self._attempt(self._begin)
+        for row in rows:
+            self.row(row)
+
+    def _begin(self) -> None:
+        """Say what the metrics are."""
+        for name in (logged.STEP, logged.EPOCH):
+            self._run.define_metric(name, hidden=True)
+        self._run.define_metric("*", step_metric=logged.STEP)
+        for name in logged.VALIDATED:
+            # W&B's own min and max would forget the rows from before an interruption.
+            self._run.define_metric(logged.valid(name), step_metric=logged.STEP, summary="none")
+        self._run.summary.update({logged.STATUS: "running"})
+
+    def row(self, values: Mapping[str, Any]) -> None:
+        """Append a row of the history, unless it was sent before an interruption."""
+        known = {k: v for k, v in values.items() if v is not None}
+        if self._number in self._sent:
+            self._number += 1
+            self.summary({k: v for k, v in known.items() if k not in VALIDATED})
+        else:
+            self._log(lambda: known)
+        self.summary(self._standing.see(values))
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Add to the summary."""
+        self._attempt(lambda: self._run.summary.update(dict(values)))
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        """Send an image."""
+        import wandb
+
+        self._log(lambda: {name: wandb.Image(str(path)), logged.STEP: step})
+
+    def table(self, name: str, path: Path, step: int) -> None:
+        """Send a tab-separated file with a header; at most MAX_TABLE_ROWS, evenly spread."""
+        import wandb
+
+        def content() -> dict[str, Any]:
+            columns, rows = read_table(path)
+            if len(rows) > MAX_TABLE_ROWS:
+                console.say(f"W&B gets {MAX_TABLE_ROWS:,} of the {len(rows):,} rows of {path}")
+                chosen = np.linspace(0, len(rows) - 1, MAX_TABLE_ROWS, dtype=int)
+                rows = [rows[i] for i in chosen]
+            return {name: wandb.Table(columns=columns, data=rows), logged.STEP: step}
+
+        self._log(content)
+
+    def model(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Send a checkpoint as an artifact, whose alias is the file's stem."""
+        import wandb
+
+        def send() -> None:
+            artifact = wandb.Artifact(f"model-{self.id}", type="model", metadata=dict(metadata))
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)
+            self._run.log_artifact(artifact, aliases=[path.stem])
+
+        self._attempt(send)
+
+    def finish(self, state: str, exit_code: int) -> None:
+        """Close the run, with how it ended."""
+        self.summary({logged.STATUS: state})
+        self._attempt(lambda: self._run.finish(exit_code=exit_code))
+
+    def _log(self, values: Callable[[], dict[str, Any]]) -> None:
+        self._attempt(lambda: self._run.log(values(), step=self._number, commit=True))
+        self._number += 1
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        """Do it; should W&B fail, say so once and go on without it."""
+        if self._run is None:
+            return
+        try:
+            action()
+        except Exception as error:
+            self._run = None
+            console.say(
+                f"W&B failed ({type(error).__name__}: {error}). The run goes on; its folder "
+                "still gets everything."
+            )
+
+
+class Standing:
+    """What W&B's summary says of the validation so far, from rows seen in order."""
+
+    def __init__(self) -> None:
+        self.summary: dict[str, Any] = {}
+
+    def see(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a row into account; returns what it changes."""
+        scores = {name: row.get(logged.valid(name)) for name in logged.VALIDATED}
+        known = {name: value for name, value in scores.items() if value is not None}
+        changed: dict[str, Any] = {}
+        for name, value in known.items():
+            key, end = logged.valid(name), logged.extreme(name)
+            before = self.summary.get(key, {}).get(end)
+            if before is None or (value < before if end == "min" else value > before):
+                changed[key] = {end: value}
+        if known.get("loss", math.inf) < self.summary.get(logged.best("loss"), math.inf):
+            changed |= {logged.best(name): value for name, value in known.items()}
+            changed[logged.best(logged.EPOCH)] = row.get(logged.EPOCH)
+        self.summary |= changed
+        return changed
+
+
+def run_name(folder: Path, settings: Mapping[str, Any]) -> str:
+    """The folder's name, which in a sweep is what sets the run apart.
+
+    A folder that is only a time gives data, layers x filters and the end of its own name.
+    """
+    if not re.fullmatch(OWN_FOLDER, folder.name) or "model" not in settings:
+        return folder.name
+    model, own = settings["model"], folder.name.split("_")[-1]
+    return f"{_data_name(settings)}-{model['n_layers']}x{model['n_filters']}-{own}"
+
+
+def run_tags(asked: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """The tags asked for, the data's name, and cpu or gpu."""
+    tags = [*asked]
+    if "data" in settings:
+        tags += [_data_name(settings), "gpu" if settings.get("gpu") else "cpu"]
+    return list(dict.fromkeys(tag[:MAX_TAG] for tag in tags))
+
+
+def _data_name(settings: Mapping[str, Any]) -> str:
+    path = settings["data"]["path"]
+    return Path(path).stem if path else str(settings["data"]["source"])
+
+
+def numbers_on_disk(folder: Path, wandb_id: str) -> set[int]:
+    """The numbers of the rows that W&B's files in a run's folder hold.
+
+    A row may be missing that is in metrics.jsonl: W&B's process writes a little later.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    found = set()
+    for path in folder.glob(f"wandb/*run-*/run-{wandb_id}.wandb"):
+        for data in records(path.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(data)  # type: ignore[attr-defined]
+            for item in record.history.item:
+                if "_step" in (item.key, *item.nested_key):
+                    found.add(int(item.value_json))
+    return found
+
+
+def records(content: bytes) -> Iterator[bytes]:
+    """The whole records of a .wandb file: after a header, a log in LevelDB's format."""
+    at, parts = FILE_HEADER, b""
+    while at + RECORD_HEADER <= len(content):
+        rest = BLOCK - at % BLOCK
+        if rest < RECORD_HEADER:  # too short for a record
+            at += rest
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, at)
+        at += RECORD_HEADER + length
+        parts += content[at - length : at]
+        if kind in (1, 4) and at <= len(content):  # a whole record, or the last part of one
+            yield parts
+            parts = b""
+
+
+def _remove_empty(folder: Path, wandb_id: str) -> None:
+    """Remove what a run killed in its first second left: without a record, no sync gets past it."""
+    for file in folder.glob(f"wandb/offline-run-*/run-{wandb_id}.wandb"):
+        if file.stat().st_size <= FILE_HEADER:
+            shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def read_table(path: Path) -> tuple[list[Any], list[list[Any]]]:
+    """Header and rows of a tab-separated file; columns of numbers as such, None for no number."""
+    with open(path, newline="") as file:
+        header, *lines = csv.reader(file, delimiter="\t")
+    columns = [_numbers(column) for column in zip(*lines, strict=True)]
+    return header, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _numbers(column: Sequence[str]) -> Sequence[Any]:
+    """A column as whole numbers or numbers, if all that is said in it are; else as it is."""
+    for kind in (int, float):
+        try:
+            found = [None if text.lower() in ("", "nan") else kind(text) for text in column]
+        except ValueError:
+            continue
+        return found
+    return column

@@ -1,0 +1,1 @@
+"""The whole Cheri Block as one operation."""

@@ -1,0 +1,142 @@
+"""Launches of the block's forward in full fp32, see `block_kernels_full_fp32`."""
+
+from functools import partial
+
+import torch
+import triton
+from torch import Tensor
+
+from cherimoya.ops import autotune
+from cherimoya.ops.autotune import Config, Run
+from cherimoya.ops.block import fp32_kernels as kernels
+from cherimoya.ops.block.launch import MOST_ACCUMULATED, WEIGHT_BLOCK
+from cherimoya.ops.block.weights import column_widths, padded_hidden
+from cherimoya.ops.conv_norm import launch as conv
+from cherimoya.ops.conv_norm.launch import March, Parts, key_of, padded
+from cherimoya.ops.device import contiguous, dependent_launch, fast_tanh, filling, shared_memory
+
+OPTIONS = ("rows", "hidden", "stages", "num_warps", "registers")
+
+# Launch options to choose from; the first is the default. `registers`: the most a thread may have,
+# 0 for any; with 168 three programs of 4 warps share a multiprocessor.
+FORWARD: list[Config] = [
+    dict(zip(OPTIONS, choice, strict=True))
+    for choice in (
+        (64, 32, 2, 4, 168), (64, 32, 2, 4, 0), (64, 32, 3, 4, 0), (128, 32, 2, 8, 0),
+        (128, 64, 2, 8, 0), (64, 16, 2, 8, 0),
+    )
+]  # fmt: skip
+CAPPED_COLUMNS = 128  # beyond, a program's rows do not fit in `registers`
+LOG_SCALE = 6  # times 2^6, weights down to 2^-9 keep 22 bits; 2^10 is the first beyond fp16
+SCALE = 2.0**LOG_SCALE
+
+
+def block_forward(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+) -> Tensor:
+    """The block's output (N, L - 2 trim, C) for x (N, L, C) in fp32."""
+    x, conv_weight, dilation = conv.prepared(x, conv_weight, dilation)
+    weights = conv_weight, contiguous(linear1_weight), contiguous(linear2_weight)
+    parts, tables = stats_and_tables(x, *weights, dilation)
+    return products(x, conv_weight, parts, tables, dilation, residual_scale, eps, trim)
+
+
+def stats_and_tables(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    config: Config | None = None,
+) -> tuple[Parts, Tensor]:
+    """Statistics of the convolution of x, and the weights' tables (4, HP, CP), in one launch."""
+    n, length, channels = x.shape
+    weights = (conv_weight, linear1_weight, linear2_weight)
+    if config is None:
+        config = conv.best("block_stats", x, conv.STATS, lambda: partial(
+            stats_and_tables, filling(x), *weights, dilation
+        ))  # fmt: skip
+    hidden = len(linear1_weight)
+    padded_rows, padded_channels = padded_hidden(hidden), sum(column_widths(channels))
+    tables = x.new_empty(4, padded_rows, padded_channels, dtype=torch.float16)
+    march = March.over(length, dilation, channels, config)
+    parts = Parts.empty(x, march.tiles)
+    weight_programs = triton.cdiv(padded_rows * padded_channels, WEIGHT_BLOCK)
+    kernels.block_full_fp32_stats_kernel[(n * march.tiles + weight_programs,)](
+        x, conv_weight, parts.mean, parts.m2, parts.count, linear1_weight, linear2_weight, tables,
+        length, dilation, march.lanes, march.blocks, n * march.tiles,
+        H=hidden, CP=padded_channels, HP=padded_rows, BLOCK=WEIGHT_BLOCK, SCALE=SCALE,
+        **march.options, **dependent_launch(x.device),
+    )  # fmt: skip
+    return parts.few(), tables
+
+
+def products(
+    x: Tensor,
+    conv_weight: Tensor,
+    parts: Parts,
+    tables: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+    config: Config | None = None,
+) -> Tensor:
+    """x + residual_scale * linear2(gelu(linear1(xhat))): (N, L - 2 trim, C)."""
+    n, length, channels = x.shape
+    if config is None:
+
+        def rehearse() -> Run:
+            big = filling(x)
+            given = Parts.constant(big, parts.tiles)
+            return partial(
+                products, big, conv_weight, given, tables, dilation, residual_scale, eps, trim
+            )
+
+        key = key_of(x, H=tables.shape[1])
+        config = autotune.best("block_full_fp32_fwd", key, _fitting(x.device, channels), rehearse)
+    window = length - 2 * trim
+    out = x.new_empty(n, window, channels)
+    tiles = triton.cdiv(window, config["rows"])
+    first, second = column_widths(channels)
+    kernels.block_full_fp32_fwd_kernel[(n * tiles,)](
+        x, conv_weight, parts.mean, parts.m2, parts.count, tables, out,
+        length, window, trim, dilation, tiles, parts.tiles, eps,
+        residual_scale / SCALE,
+        C=channels, CA=first, CB=second, HP=tables.shape[1], HS=config["hidden"],
+        BM=config["rows"], STAGES=config["stages"], PARTS=padded(parts.tiles),
+        SCALE=SCALE, LOG_SCALE=LOG_SCALE, FAST=fast_tanh(x.device),
+        num_warps=config["num_warps"], num_stages=config["stages"],
+        maxnreg=config["registers"] or None, **dependent_launch(x.device),
+    )  # fmt: skip
+    return out
+
+
+def serves(device: torch.device, channels: int) -> bool:
+    """Whether the GPU has room for these kernels: not for the widest blocks."""
+    return bool(_fitting(device, channels))
+
+
+def _fitting(device: torch.device, channels: int) -> list[Config]:
+    """The choices that the GPU has room for."""
+    columns = sum(column_widths(channels))
+    possible = [
+        choice
+        for choice in FORWARD
+        if choice["rows"] * columns <= MOST_ACCUMULATED * 32 * choice["num_warps"]
+        and (columns <= CAPPED_COLUMNS or not choice["registers"])
+    ]
+    # both halves of the rows that stay, and of the pairs of tiles that stream through
+    return [
+        choice
+        for choice in possible
+        if 4 * columns * (choice["rows"] + 2 * choice["hidden"] * choice["stages"])
+        <= shared_memory(device)
+    ]

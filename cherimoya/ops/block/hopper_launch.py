@@ -1,0 +1,202 @@
+"""Launches of the block's Gluon kernels, see `block_kernels_hopper`."""
+
+from functools import cache, partial
+
+import torch
+import triton
+from torch import Tensor
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from cherimoya.ops import autotune
+from cherimoya.ops.autotune import Config, Run
+from cherimoya.ops.block import hopper_kernels as kernels
+from cherimoya.ops.block.hopper_fp32_kernels import hopper_fwd_fp32_kernel
+from cherimoya.ops.block.weights import ROWS_OF_SUMS, OutputGradient, Tables
+from cherimoya.ops.conv_norm.launch import GradSums, Parts, key_of, padded, unit_statistics
+from cherimoya.ops.device import dependent_launch, filling, multiprocessors
+
+TILE = ROWS_OF_SUMS  # positions
+FP32_WIDTH = 32  # columns of an fp32 stage
+SHARED_BYTES = 227 * 1024  # that one program may have
+CHANNELS = (32, 64, 96, 128)
+# By consumers: registers a thread at entry, and a consumer's after the producer gave its own up.
+REGISTERS = {2: (168, 232), 3: (128, 160)}
+
+FORWARD: list[Config] = [
+    {"consumers": consumers, "stages": stages, "hidden": 64, "rolled": rolled}
+    for consumers, stages, rolled in ((3, 3, 1), (2, 2, 0), (3, 6, 1), (2, 4, 0), (2, 2, 1))
+]
+FORWARD_FP32: list[Config] = [
+    {"consumers": 2, "stages": stages, "hidden": 64, "rolled": rolled}
+    for stages, rolled in ((2, 0), (2, 1), (3, 0), (3, 1))
+]
+BACKWARD: list[Config] = [
+    {"consumers": consumers, "stages": stages, "hidden": 64}
+    for consumers, stages in ((3, 6), (3, 3), (2, 2), (2, 4), (2, 6))
+]
+
+
+def serves(x: Tensor, hidden: int) -> bool:
+    """Whether these kernels take x (N, L, C) with so many hidden units, padded."""
+    both = (_forward_choices(x), (BACKWARD, 2 * TILE * 2 * x.shape[2]))
+    return x.shape[2] in CHANNELS and all(
+        _fitting(choices, x.shape[2], hidden, size) for choices, size in both
+    )
+
+
+def _forward_choices(x: Tensor) -> tuple[list[Config], int]:
+    """Choices of the forward for x, and the bytes of one of their stages."""
+    if x.dtype == torch.float32:  # a ring for each of two consumers
+        return FORWARD_FP32, 2 * 3 * TILE * FP32_WIDTH * 4
+    return FORWARD, 3 * TILE * 2 * x.shape[2]
+
+
+def forward(
+    x: Tensor,
+    conv_weight: Tensor,
+    tables: Tables,
+    parts: Parts,
+    statistics: tuple[Tensor, Tensor],
+    dilation: int,
+    trim: int,
+    eps: float,
+    keep: bool,
+    config: Config | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The block's output (N, L - 2 trim, C), and xhat like it (of no elements unless `keep`)."""
+    n, length, channels = x.shape
+    single = x.dtype == torch.float32
+    if config is None:
+
+        def rehearse() -> Run:
+            big = filling(x)
+            given, unit = Parts.constant(big, parts.tiles), unit_statistics(big)
+            return partial(
+                forward, big, conv_weight, tables, given, unit, dilation, trim, eps, keep
+            )
+
+        kernel = "hopper_fwd_fp32" if single else "hopper_fwd"
+        candidates, stage_bytes = _forward_choices(x)
+        choices = _fitting(candidates, channels, len(tables.up), stage_bytes)
+        config = autotune.best(kernel, key_of(x, H=len(tables.up)), choices, rehearse)
+    window = length - 2 * trim
+    out = torch.empty(n, window, channels, dtype=x.dtype, device=x.device)
+    xhat = torch.empty_like(out, dtype=tables.up.dtype) if keep else out.new_empty(0)
+    tiles = triton.cdiv(window, TILE)
+    grid = (min(multiprocessors(x.device), n * tiles),)
+    written = (
+        conv_weight, parts.mean, parts.m2, parts.count, *statistics, out, xhat if keep else out,
+        length, window, trim, dilation, tiles, n * tiles, parts.tiles, eps,
+    )  # fmt: skip
+    options = {
+        **_options(tables, channels, config),
+        **dependent_launch(x.device),
+        "PARTS": padded(parts.tiles),
+        "KEEP": keep,
+        "ROLLED": bool(config["rolled"]),
+    }
+    down = _tables(tables.down_half, tables, config)
+    if single:
+        hopper_fwd_fp32_kernel[grid](
+            TensorDescriptor.from_tensor(x, [1, TILE, FP32_WIDTH], _layout_fp32()),
+            _descriptor(tables.up, config["hidden"], FP32_WIDTH), *down, *written,
+            tables.unscale, **options,
+        )  # fmt: skip
+    else:
+        up = _tables(tables.up, tables, config)
+        kernels.hopper_fwd_kernel[grid](
+            *_rows(x, tables), *up, *down, *written, CONSUMERS=config["consumers"], **options
+        )
+    return out, xhat
+
+
+def xhat_gradient(
+    xhat: Tensor,
+    dout: OutputGradient,
+    tables: Tables,
+    dtype: torch.dtype,
+    config: Config | None = None,
+) -> tuple[Tensor, GradSums]:
+    """g = d xhat (N, window, C), and its sums."""
+    n, window, channels = xhat.shape
+    tiles = triton.cdiv(window, TILE)
+    if config is None:
+
+        def rehearse() -> Run:
+            big = filling(xhat)
+            scales = None if dout.scales is None else dout.scales.new_ones(len(big), tiles)
+            return partial(xhat_gradient, big, OutputGradient(big, scales), tables, dtype)
+
+        choices = _fitting(BACKWARD, channels, len(tables.up), 2 * TILE * 2 * channels)
+        key = key_of(xhat, H=len(tables.up), scaled=int(dout.scales is not None))
+        config = autotune.best("hopper_bwd_xhat", key, choices, rehearse)
+    g = torch.empty_like(xhat, dtype=dtype)
+    sums = GradSums.empty(xhat, tiles)
+    kernels.hopper_bwd_xhat_kernel[(min(multiprocessors(xhat.device), n * tiles),)](
+        *_rows(xhat, tables), *_rows(dout.values, tables), *_tables(tables.up, tables, config),
+        *_tables(tables.down, tables, config), dout.scales_or_any, g, sums.g, sums.gx,
+        window, tiles, n * tiles, tables.unscale, SCALED=dout.scales is not None,
+        CONSUMERS=config["consumers"], **_options(tables, channels, config),
+        **dependent_launch(xhat.device),
+    )  # fmt: skip
+    return g, sums.few()
+
+
+def _fitting(choices: list[Config], channels: int, hidden: int, stage_bytes: int) -> list[Config]:
+    """The choices whose weights and stages fit in shared memory."""
+    used = 2 * hidden * 2 * channels + 12 * channels + 1024
+    return [c for c in choices if used + c["stages"] * stage_bytes <= SHARED_BYTES]
+
+
+def _options(tables: Tables, channels: int, config: Config) -> dict[str, object]:
+    at_entry, consumer = REGISTERS[config["consumers"]]
+    return {
+        "C": channels,
+        "CA": tables.widths[0],
+        "CB": tables.widths[1],
+        "HS": config["hidden"],
+        "CHUNKS": len(tables.up) // config["hidden"],
+        "STAGES": config["stages"],
+        "REGISTERS": consumer,
+        "num_warps": 4,
+        "maxnreg": at_entry,
+    }
+
+
+@cache
+def _layout(columns: int, rank: int) -> gl.NVMMASharedLayout:
+    """Rows of 64 or more 16-bit columns in swizzled 128 bytes, of 32 in 64 bytes."""
+    swizzle = 128 if columns >= 64 else 64
+    return gl.NVMMASharedLayout(swizzle_byte_width=swizzle, element_bitwidth=16, rank=rank)
+
+
+@cache
+def _layout_fp32() -> gl.NVMMASharedLayout:
+    return gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=32, rank=3)
+
+
+def _rows(x: Tensor, tables: Tables) -> tuple[TensorDescriptor, TensorDescriptor]:
+    """Descriptors of x (N, rows, C) in tiles of CA and of CB columns."""
+    first, second = (
+        TensorDescriptor.from_tensor(x, [1, TILE, width], _layout(width, 3))
+        for width in _widths(tables)
+    )
+    return first, second
+
+
+def _tables(
+    table: Tensor, tables: Tables, config: Config
+) -> tuple[TensorDescriptor, TensorDescriptor]:
+    """Descriptors of a table (HP, C) in tiles of CA and of CB columns."""
+    first, second = (_descriptor(table, config["hidden"], width) for width in _widths(tables))
+    return first, second
+
+
+def _descriptor(table: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    return TensorDescriptor.from_tensor(table, [rows, columns], _layout(columns, 2))
+
+
+def _widths(tables: Tables) -> tuple[int, int]:
+    first, second = tables.widths
+    return first, second or first

@@ -1,0 +1,358 @@
+"""Launches of the kernels of the whole Cheri Block."""
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+
+import torch
+import triton
+from torch import Tensor
+
+from cherimoya.ops import autotune
+from cherimoya.ops.autotune import Config, Run
+from cherimoya.ops.block import kernels
+from cherimoya.ops.block.weights import (
+    HIDDEN_STEP,
+    ROWS_OF_SUMS,
+    OutputGradient,
+    Tables,
+    padded_hidden,
+    table_scales,
+)
+from cherimoya.ops.conv_norm import launch as conv
+from cherimoya.ops.conv_norm.launch import GradSums, March, Parts, key_of
+from cherimoya.ops.device import (
+    capability,
+    contiguous,
+    dependent_launch,
+    fast_tanh,
+    filling,
+    interpreting,
+    multiprocessors,
+    operand_dtype,
+    portable,
+    shared_memory,
+)
+
+WEIGHT_BLOCK = 1024
+
+GEMM = ("rows", "hidden", "stages", "num_warps")
+
+
+def _gemm(*choices: tuple[int, int, int, int]) -> list[Config]:
+    return [dict(zip(GEMM, choice, strict=True)) for choice in choices]
+
+
+# Launch options to choose from; the first is the default.
+FORWARD = _gemm(
+    (128, 64, 3, 8), (64, 64, 3, 4), (128, 64, 2, 8), (64, 32, 3, 4), (128, 32, 4, 8),
+    (256, 64, 2, 16), (64, 32, 2, 4), (64, 32, 5, 8),
+)  # fmt: skip
+BACKWARD_XHAT = _gemm(
+    (64, 32, 2, 4), (64, 64, 2, 4), (64, 64, 2, 8), (64, 32, 3, 4), (128, 32, 2, 8), (64, 32, 4, 4),
+)  # fmt: skip
+BACKWARD_WEIGHTS = _gemm(
+    (64, 64, 3, 4), (32, 64, 3, 4), (64, 64, 2, 4), (64, 64, 3, 8), (32, 64, 3, 8), (64, 64, 2, 8),
+    (32, 64, 5, 4),
+)  # fmt: skip
+
+MOST_ACCUMULATED = 192  # elements of accumulators that a thread can hold
+
+
+def stats_and_tables(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    half: bool,
+    config: Config | None = None,
+) -> tuple[Parts, Tables]:
+    """Statistics of the convolution of x, and the weights' tables, in one launch."""
+    n, length, channels = x.shape
+    weights = (conv_weight, linear1_weight, linear2_weight)
+    if config is None:
+        config = conv.best("block_stats", x, conv.STATS, lambda: partial(
+            stats_and_tables, filling(x), *weights, dilation, residual_scale, half
+        ))  # fmt: skip
+    tables = Tables.empty(x, linear1_weight, residual_scale, half)
+    march = March.over(length, dilation, channels, config)
+    parts = Parts.empty(x, march.tiles)
+    padded_rows, padded_channels = tables.up.shape
+    weight_programs = triton.cdiv(tables.up.numel(), WEIGHT_BLOCK)
+    kernels.block_stats_kernel[(n * march.tiles + weight_programs,)](
+        x, conv_weight, parts.mean, parts.m2, parts.count, linear1_weight, linear2_weight,
+        tables.up, tables.down, tables.down_half,
+        length, dilation, march.lanes, march.blocks, n * march.tiles, tables.scale,
+        H=len(linear1_weight), CP=padded_channels, HP=padded_rows, BLOCK=WEIGHT_BLOCK,
+        HALF=tables.down_half is not tables.down,
+        **march.options, **dependent_launch(x.device),
+    )  # fmt: skip
+    return parts.few(), tables
+
+
+def products(
+    xhat: Tensor, x: Tensor, tables: Tables, trim: int, config: Config | None = None
+) -> Tensor:
+    """x + residual_scale * linear2(gelu(linear1(xhat))): (N, L - 2 trim, C)."""
+    n, window, channels = xhat.shape
+    if config is None:
+
+        def rehearse() -> Run:
+            big = filling(x)
+            return partial(products, filling(xhat, len(big)), big, tables, trim)
+
+        config = _best("block_fwd", xhat, tables, FORWARD, rehearse)
+    out = torch.empty_like(xhat, dtype=x.dtype)
+    tiles = triton.cdiv(window, config["rows"])
+    kernels.block_fwd_kernel[(n * tiles,)](
+        xhat, x, tables.up, tables.down, out, x.shape[1], window, trim, tiles, tables.unscale,
+        C=channels, **tables.options(), **_options(config, x),
+    )  # fmt: skip
+    return out
+
+
+def xhat_gradient(
+    xhat: Tensor,
+    dout: OutputGradient,
+    tables: Tables,
+    dtype: torch.dtype,
+    config: Config | None = None,
+) -> tuple[Tensor, GradSums]:
+    """g = d xhat (N, window, C), and its sums."""
+    n, window, channels = xhat.shape
+    if config is None:
+
+        def rehearse() -> Run:
+            big = filling(xhat)
+            return partial(xhat_gradient, big, _filling(dout, big), tables, dtype)
+
+        config = _best("block_bwd_xhat", xhat, tables, BACKWARD_XHAT, rehearse, dout)
+    g = torch.empty_like(xhat, dtype=dtype)
+    tiles = triton.cdiv(window, config["rows"])
+    sums = GradSums.empty(xhat, triton.cdiv(window, ROWS_OF_SUMS))
+    kernels.block_bwd_xhat_kernel[(n * tiles,)](
+        xhat, dout.values, dout.scales_or_any, tables.up, tables.down, g, sums.g, sums.gx,
+        window, tiles, sums.tiles, tables.unscale,
+        C=channels, **tables.options(), SCALED=dout.scales is not None, **_options(config, xhat),
+    )  # fmt: skip
+    return g, sums.few()
+
+
+def weight_gradients(
+    xhat: Tensor, dout: OutputGradient, tables: Tables, config: Config | None = None
+) -> Tensor:
+    """Gradients of both tables in parts (2, parts, HP, CA + CB)."""
+    n, window, channels = xhat.shape
+    if config is None:
+
+        def rehearse() -> Run:
+            big = filling(xhat)
+            return partial(weight_gradients, big, _filling(dout, big), tables)
+
+        config = _best("block_bwd_weights", xhat, tables, BACKWARD_WEIGHTS, rehearse, dout)
+    scaled = dout.scales is not None
+    parts = weight_parts(xhat, len(tables.up))
+    if not scaled:  # nothing asks for the examples' borders
+        n, window = 1, n * window
+    tiles = triton.cdiv(window, config["rows"])
+    slices = len(tables.up) // config["hidden"]
+    partial_sums = xhat.new_empty(2, parts, *tables.up.shape, dtype=torch.float32)
+    kernels.block_bwd_weights_kernel[(parts * slices,)](
+        xhat, dout.values, dout.scales_or_any, tables.up, tables.down, *partial_sums,
+        window, tiles, n * tiles, C=channels, **tables.options(), SCALED=scaled,
+        OWNED=triton.next_power_of_2(triton.cdiv(n * tiles, parts)) if scaled else 1,
+        **_options(config, xhat),
+    )  # fmt: skip
+    return partial_sums
+
+
+def weight_parts(xhat: Tensor, padded_rows: int) -> int:
+    """Programs that share xhat (N, window, C) for the gradient of one step of hidden units."""
+    rows = xhat.shape[0] * xhat.shape[1]
+    resident = 2 * multiprocessors(xhat.device) // (padded_rows // HIDDEN_STEP)
+    return max(1, min(-(-rows // ROWS_OF_SUMS), resident))
+
+
+def reduce(
+    partial_sums: Tensor, part_dw: Tensor, hidden: int, residual_scale: float, unscale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the taps (3, C), linear1 (H, C) and linear2 (C, H), fp32, from their parts."""
+    parts, padded_rows, padded_channels = partial_sums.shape[1:]
+    channels = part_dw.shape[2]
+    new = partial_sums.new_empty
+    dw, dw1, dw2 = new(3, channels), new(hidden, channels), new(channels, hidden)
+    block = 1024 if interpreting() else 32  # the interpreter likes few programs
+    programs = triton.cdiv(padded_rows * padded_channels, block)
+    kernels.block_reduce_kernel[(2 * programs + triton.cdiv(3 * channels, block),)](
+        *partial_sums, part_dw, dw1, dw2, dw, parts, len(part_dw), programs,
+        unscale, residual_scale / 2, C=channels, H=hidden, CP=padded_channels, HP=padded_rows,
+        BLOCK=block, DEPTH=128, num_warps=4, **dependent_launch(partial_sums.device),
+    )  # fmt: skip
+    return dw, dw1, dw2
+
+
+def _options(config: Config, x: Tensor) -> dict[str, object]:
+    return {
+        "BM": config["rows"],
+        "HS": config["hidden"],
+        "STAGES": config["stages"],
+        "num_warps": config["num_warps"],
+        "num_stages": config["stages"],
+        "FAST": fast_tanh(x.device),
+        **dependent_launch(x.device),
+    }
+
+
+def _best(
+    kernel: str,
+    x: Tensor,
+    tables: Tables,
+    choices: list[Config],
+    rehearse: Callable[[], Run],
+    dout: OutputGradient | None = None,
+) -> Config:
+    """The launch options for x (N, L, C), of the choices that the GPU has room for.
+
+    Where dout has scales, a tile is what one of them belongs to.
+    """
+    rows, columns = tables.up.shape
+    scaled = dout is not None and dout.scales is not None
+    possible = [
+        choice
+        for choice in choices
+        if rows % choice["hidden"] == 0
+        and (not scaled or choice["rows"] == ROWS_OF_SUMS)
+        and _accumulated(kernel, choice) * columns <= MOST_ACCUMULATED * 32 * choice["num_warps"]
+    ]
+    needed = {i: _shared_bytes(kernel, choice, columns) for i, choice in enumerate(possible)}
+    fitting = [possible[i] for i in needed if needed[i] <= shared_memory(x.device)]
+    smallest = possible[min(needed, key=lambda i: needed[i])]
+    key = key_of(x, H=rows, scaled=int(scaled))
+    return autotune.best(kernel, key, fitting or [smallest], rehearse)
+
+
+def _accumulated(kernel: str, choice: Config) -> int:
+    """Rows of a program's accumulators."""
+    return 2 * choice["hidden"] if kernel == "block_bwd_weights" else choice["rows"]
+
+
+def _shared_bytes(kernel: str, choice: Config, columns: int) -> int:
+    """Shared memory of a program: rows that stay, and pairs of tiles that stream through."""
+    stays, streams = {
+        "block_fwd": (choice["rows"], choice["hidden"]),
+        "block_bwd_xhat": (2 * choice["rows"], choice["hidden"]),
+        "block_bwd_weights": (2 * choice["hidden"], choice["rows"]),
+    }[kernel]
+    return 2 * columns * (stays + 2 * streams * choice["stages"])
+
+
+def _filling(dout: OutputGradient, like: Tensor) -> OutputGradient:
+    """A gradient for as many examples as `like` has."""
+    scales = None
+    if dout.scales is not None:
+        scales = dout.scales.new_ones(len(like), dout.scales.shape[1])
+    return OutputGradient(like, scales)
+
+
+def block_forward(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """out (N, L - 2 trim, C), and what the backward needs besides x and the taps.
+
+    That is mean and 1 / std (N,), xhat like out (of no elements unless `keep`), and the tables.
+    """
+    x, conv_weight, dilation = conv.prepared(x, conv_weight, dilation)
+    w1, w2 = contiguous(linear1_weight), contiguous(linear2_weight)
+    statistics = conv.empty_statistics(x)
+    hopper = _hopper(x, len(w1))
+    parts, tables = stats_and_tables(
+        x, conv_weight, w1, w2, dilation, residual_scale, hopper is not None
+    )
+    if hopper:
+        out, xhat = hopper.forward(
+            x, conv_weight, tables, parts, statistics, dilation, trim, eps, keep
+        )
+    else:
+        xhat = conv.normalised(
+            x, conv_weight, dilation, trim, operand_dtype(x), parts, statistics, eps
+        )
+        out = products(xhat, x, tables, trim)
+    return out, *statistics, xhat if keep else x.new_empty(0), tables.up, tables.down
+
+
+def backward_products(
+    dout: Tensor,
+    x: Tensor,
+    conv_weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    xhat: Tensor,
+    up: Tensor,
+    down: Tensor,
+    hidden: int,
+    dilation: int,
+    residual_scale: float,
+    trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The part of the backward that reads xhat, which may have no elements.
+
+    Returns g = d xhat (N, window, C), its sums by tiles (N, tiles) and those of g * xhat, and the
+    gradients of the tables in parts (2, parts, HP, CA + CB).
+    """
+    x, conv_weight, dilation = conv.prepared(x, conv_weight, dilation)
+    dout = contiguous(dout.to(x.dtype))
+    tables = Tables.of(x, up, down, down, residual_scale)
+    if not xhat.numel():
+        xhat = conv.normalised(
+            x, conv_weight, dilation, trim, operand_dtype(x), None, (mean, rstd), 0.0
+        )
+    gradient = OutputGradient.of(dout)
+    hopper = _hopper(x, hidden)
+    by_xhat = hopper.xhat_gradient if hopper else xhat_gradient
+    g, sums = by_xhat(xhat, gradient, tables, x.dtype)
+    return g, sums.g, sums.gx, weight_gradients(xhat, gradient, tables)
+
+
+def backward_conv(
+    dout: Tensor,
+    x: Tensor,
+    conv_weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    g: Tensor,
+    sum_g: Tensor,
+    sum_gx: Tensor,
+    partial_sums: Tensor,
+    hidden: int,
+    dilation: int,
+    residual_scale: float,
+    trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x (its dtype), of the taps and of linear1's and linear2's weights (fp32)."""
+    x, conv_weight, dilation = conv.prepared(x, conv_weight, dilation)
+    dout = contiguous(dout.to(x.dtype))
+    sums = GradSums(sum_g, sum_gx, sum_g.shape[1])
+    dx, part_dw = conv.backward(x, conv_weight, g, dout, (mean, rstd), sums, dilation, trim)
+    _, unscale = table_scales(x, residual_scale)
+    return dx, *reduce(partial_sums, part_dw, hidden, residual_scale, unscale)
+
+
+def _hopper(x: Tensor, hidden: int) -> ModuleType | None:
+    """The launches in Gluon, where they serve x (N, L, C)."""
+    if capability(x.device)[0] != 9 or portable():
+        return None
+    try:
+        from cherimoya.ops.block import hopper_launch as block_launch_hopper
+    except ImportError:  # a Triton without this Gluon
+        return None
+    return block_launch_hopper if block_launch_hopper.serves(x, padded_hidden(hidden)) else None

@@ -1,0 +1,288 @@
+"""The whole Cheri Block as one operation, with its gradients."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cherimoya.ops import reference
+from cherimoya.ops.conv_norm.op import check, fused_dilated_conv_norm
+from cherimoya.ops.device import constant_when_compiled, operand_dtype, total_memory
+from cherimoya.ops.dispatch import autocast, route, wants_gradient
+from cherimoya.ops.reference import EPS
+
+# xhat is kept for the backward, one tensor a block, unless it is larger than this part of the
+# GPU's memory: recomputing it takes a launch.
+KEPT_SHARE = 1 / 64
+
+
+@torch.library.custom_op("cherimoya::cheri_block", mutates_args=())
+def fused_block(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The block's output, and what its backward needs: see `block_launch.block_forward`."""
+    from cherimoya.ops.block import launch as block_launch
+
+    weights = (conv_weight, linear1_weight, linear2_weight)
+    empty = not x.numel() or x.shape[1] == 2 * trim
+    run = _empty if empty else block_launch.block_forward
+    with torch.cuda.device_of(x):
+        return run(x, *weights, dilation, residual_scale, eps, trim, keep)
+
+
+@fused_block.register_fake
+def _empty(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from cherimoya.ops.block.weights import Tables
+
+    n, length, channels = x.shape
+    out = x.new_empty(n, length - 2 * trim, channels)
+    xhat = torch.empty_like(out, dtype=operand_dtype(x)) if keep else x.new_empty(0)
+    tables = Tables.empty(x, linear1_weight, residual_scale)
+    mean, rstd = (x.new_empty(n, dtype=torch.float32) for _ in range(2))
+    return out, mean, rstd, xhat, tables.up, tables.down
+
+
+@torch.library.custom_op("cherimoya::cheri_block_backward_products", mutates_args=())
+def backward_products(
+    dout: Tensor,
+    x: Tensor,
+    conv_weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    xhat: Tensor,
+    up: Tensor,
+    down: Tensor,
+    hidden: int,
+    dilation: int,
+    residual_scale: float,
+    trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The part of the backward that reads xhat: see `block_launch.backward_products`."""
+    from cherimoya.ops.block import launch as block_launch
+
+    sizes = (hidden, dilation, residual_scale, trim)
+    run = block_launch.backward_products if dout.numel() else _empty_products
+    with torch.cuda.device_of(x):
+        return run(dout, x, conv_weight, mean, rstd, xhat, up, down, *sizes)
+
+
+@backward_products.register_fake
+def _empty_products(
+    dout: Tensor, x: Tensor, conv_weight: Tensor, mean: Tensor, rstd: Tensor, xhat: Tensor,
+    up: Tensor, down: Tensor, hidden: int, dilation: int, residual_scale: float, trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    from cherimoya.ops.block.launch import weight_parts
+    from cherimoya.ops.block.weights import ROWS_OF_SUMS
+    from cherimoya.ops.conv_norm.launch import few_tiles
+
+    g = torch.empty_like(dout, dtype=x.dtype, memory_format=torch.contiguous_format)
+    tiles = few_tiles(-(-dout.shape[1] // ROWS_OF_SUMS))
+    sum_g, sum_gx = (x.new_empty(len(x), tiles, dtype=torch.float32) for _ in range(2))
+    shape = (2, weight_parts(dout, len(up)), *up.shape)
+    return g, sum_g, sum_gx, x.new_empty(shape, dtype=torch.float32)
+
+
+@torch.library.custom_op("cherimoya::cheri_block_backward_conv", mutates_args=())
+def backward_conv(
+    dout: Tensor,
+    x: Tensor,
+    conv_weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    g: Tensor,
+    sum_g: Tensor,
+    sum_gx: Tensor,
+    partial_sums: Tensor,
+    hidden: int,
+    dilation: int,
+    residual_scale: float,
+    trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, of the taps (3, C), of linear1 (H, C) and linear2 (C, H)."""
+    from cherimoya.ops.block import launch as block_launch
+
+    arguments = (dout, x, conv_weight, mean, rstd, g, sum_g, sum_gx, partial_sums)
+    sizes = (hidden, dilation, residual_scale, trim)
+    if dout.numel():
+        with torch.cuda.device_of(x):
+            return block_launch.backward_conv(*arguments, *sizes)
+    dx, dw, dw1, dw2 = _empty_gradients(*arguments, *sizes)
+    return dx.zero_(), dw.zero_(), dw1.zero_(), dw2.zero_()
+
+
+@backward_conv.register_fake
+def _empty_gradients(
+    dout: Tensor, x: Tensor, conv_weight: Tensor, mean: Tensor, rstd: Tensor, g: Tensor,
+    sum_g: Tensor, sum_gx: Tensor, partial_sums: Tensor,
+    hidden: int, dilation: int, residual_scale: float, trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    channels = x.shape[2]
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    shapes = (3, channels), (hidden, channels), (channels, hidden)
+    dw, dw1, dw2 = (x.new_empty(shape, dtype=torch.float32) for shape in shapes)
+    return dx, dw, dw1, dw2
+
+
+@torch.library.custom_op("cherimoya::cheri_block_full_fp32", mutates_args=())
+def fused_block_full_fp32(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+) -> Tensor:
+    """The block's output in full fp32, without gradients."""
+    from cherimoya.ops.block import fp32_launch as block_launch_full_fp32
+
+    weights = (conv_weight, linear1_weight, linear2_weight)
+    empty = not x.numel() or x.shape[1] == 2 * trim
+    run = _empty_full_fp32 if empty else block_launch_full_fp32.block_forward
+    with torch.cuda.device_of(x):
+        return run(x, *weights, dilation, residual_scale, eps, trim)
+
+
+@fused_block_full_fp32.register_fake
+def _empty_full_fp32(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float,
+    trim: int,
+) -> Tensor:
+    n, length, channels = x.shape
+    return x.new_empty(n, length - 2 * trim, channels)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, _, trim, _ = inputs
+    _, mean, rstd, xhat, up, down = output
+    ctx.save_for_backward(x, conv_weight, mean, rstd, up, down)
+    ctx.kept = [xhat]  # not saved: the backward drops it before the gradient of x needs room
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.sizes = len(linear1_weight), dilation, residual_scale, trim
+    ctx.dtypes = conv_weight.dtype, linear1_weight.dtype, linear2_weight.dtype
+
+
+def _gradients(ctx: Any, dout: Tensor | None, *_: Tensor) -> tuple[Tensor | None, ...]:
+    if dout is None:
+        return (None,) * 9
+    *given, up, down = ctx.saved_tensors
+    kept = ctx.kept.pop() if ctx.kept else dout.new_empty(0)  # a second backward has none
+    products = backward_products(dout, *given, kept, up, down, *ctx.sizes)
+    del kept
+    dx, *gradients = backward_conv(dout, *given, *products, *ctx.sizes)
+    weights = (g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True))
+    return dx, *weights, None, None, None, None, None
+
+
+fused_block.register_autograd(_gradients, setup_context=_save)
+
+
+@constant_when_compiled
+def _fits_full_fp32(device: torch.device, channels: int) -> bool:
+    from cherimoya.ops.block.fp32_launch import serves
+
+    return serves(device, channels)
+
+
+def cheri_block(
+    x: Tensor,
+    conv_weight: Tensor,
+    linear1_weight: Tensor,
+    linear2_weight: Tensor,
+    dilation: int,
+    residual_scale: float,
+    eps: float = EPS,
+    trim: int = 0,
+) -> Tensor:
+    """x + residual_scale * linear2(gelu_tanh(linear1(dilated_conv_norm(x)))).
+
+    On a GPU by fused kernels, forward and backward; elsewhere by `reference.cheri_block`. The
+    kernels keep x, two numbers an example and, where it is small beside the GPU's memory, the
+    normalised convolution for the backward; the rest is computed again. fp32 is multiplied with
+    11 significant bits, as TF32 is, if torch may (`torch.set_float32_matmul_precision("high")`).
+    If not, where no gradient is wanted, as three products of fp16: 22 bits of numbers over 0.1,
+    an absolute error of 3e-8 in smaller ones, and weights must be below 1,000, activations below
+    65,000. Else, and for the widest blocks, by cuBLAS between the fused kernels of the convolution
+    with normalisation.
+
+    Parameters
+    ----------
+    x : Tensor (N, L, C)
+        fp32, bf16 or fp16; under autocast it is cast first.
+    conv_weight : Tensor (3, C)
+    linear1_weight : Tensor (H, C)
+    linear2_weight : Tensor (C, H)
+    dilation : int
+        Distance between the taps.
+    residual_scale : float
+        Factor of the MLP's output.
+    eps : float
+        Added to the variance.
+    trim : int
+        Positions left out of the result on each side. The normalisation still reads them, the
+        MLP does not: worth it in the last block, whose ends no head reads.
+
+    Returns
+    -------
+    Tensor (N, L - 2 * trim, C), in the dtype of x
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit each other, the dilation is not positive, or nothing is left.
+    """
+    check(x, conv_weight, dilation)
+    channels, hidden = x.shape[2], len(linear1_weight)
+    expected = {"linear1": (hidden, channels), "linear2": (channels, hidden)}
+    for (name, shape), weight in zip(
+        expected.items(), (linear1_weight, linear2_weight), strict=True
+    ):
+        if weight.shape != shape:
+            raise ValueError(
+                f"{name}'s weight has shape {tuple(weight.shape)}; with {channels} channels and "
+                f"{hidden} hidden units it must be {shape}"
+            )
+    if 2 * trim > x.shape[1] or trim < 0:
+        raise ValueError(f"trim={trim} leaves nothing of {x.shape[1]} positions")
+    x = autocast(x)
+    weights = (conv_weight, linear1_weight, linear2_weight)
+    chosen = route(x.device, x.dtype)
+    if not chosen.conv_norm:
+        return reference.cheri_block(x, *weights, dilation, residual_scale, eps, trim)
+    if chosen.block:
+        size = math.prod(x.shape) * x.element_size()  # x.nbytes is not for symbolic shapes
+        small = size <= KEPT_SHARE * total_memory(x.device)
+        keep = small and wants_gradient(x, *weights)
+        return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep)[0]
+    if chosen.whole(x, *weights) and _fits_full_fp32(x.device, conv_weight.shape[1]):
+        return fused_block_full_fp32(x, *weights, dilation, residual_scale, eps, trim)
+    return reference.cheri_block_composed(
+        x, *weights, dilation, residual_scale, eps, trim, conv_norm=fused_dilated_conv_norm
+    )

@@ -1,0 +1,1 @@
+"""The dilated depthwise convolution with normalisation as one operation."""

@@ -1,0 +1,329 @@
+"""Launches of the kernels of the convolution with normalisation."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import triton
+from torch import Tensor
+
+from cherimoya.ops import autotune
+from cherimoya.ops.autotune import Config, Run
+from cherimoya.ops.conv_norm import kernels
+from cherimoya.ops.device import (
+    contiguous,
+    dependent_launch,
+    filling,
+    length_bucket,
+    multiprocessors,
+)
+
+# Launch options to choose from; the first is the default. A program holds rows x columns positions
+# and channels at once, and loads them `ahead` steps early, in the place of a pipeline's stages.
+MARCH = ("columns", "rows", "steps", "ahead", "num_warps")
+
+
+def _march(*choices: tuple[int, int, int, int, int]) -> list[Config]:
+    return [dict(zip(MARCH, choice, strict=True)) for choice in choices]
+
+
+STATS = _march(
+    (32, 16, 17, 4, 4), (32, 32, 17, 2, 8), (32, 8, 33, 6, 2), (32, 16, 9, 4, 4), (64, 8, 33, 6, 4),
+    (32, 64, 9, 2, 16), (32, 32, 9, 4, 8), (32, 128, 5, 2, 16),
+)  # fmt: skip
+FORWARD = _march(
+    (32, 32, 5, 4, 4), (32, 32, 9, 2, 4), (32, 16, 9, 4, 4), (32, 16, 17, 4, 4), (64, 16, 9, 4, 4),
+    (32, 64, 5, 3, 8), (32, 128, 3, 2, 16), (64, 32, 5, 5, 8),
+)  # fmt: skip
+BACKWARD = _march(
+    (32, 16, 9, 4, 4), (32, 16, 5, 4, 4), (32, 8, 9, 3, 2), (64, 16, 9, 2, 4), (32, 16, 17, 3, 4),
+    (64, 32, 9, 2, 16), (32, 32, 5, 3, 8),
+)  # fmt: skip
+MANY_TILES = 512
+
+
+@dataclass(frozen=True)
+class March:
+    """How `rows` positions fall into lanes, see the kernels' docstring."""
+
+    lanes: int
+    blocks: int  # tiles of an example and a group of columns
+    splits: int  # groups of columns
+    options: dict[str, int]  # the kernels' constants and launch options
+
+    @staticmethod
+    def over(rows: int, dilation: int, channels: int, config: Mapping[str, int]) -> "March":
+        in_lane = triton.cdiv(rows, dilation)
+        steps = min(config["steps"], in_lane)
+        if in_lane < 4 * steps:  # walks of equal length
+            steps = triton.cdiv(in_lane, round(in_lane / steps))
+        lanes = min(rows, dilation) * triton.cdiv(in_lane, steps)
+        options = {
+            "C": channels,
+            "COLUMNS": config["columns"],
+            "ROWS": config["rows"],
+            "STEPS": steps,
+            "AHEAD": min(config["ahead"], steps),
+            "num_warps": config["num_warps"],
+        }
+        blocks = triton.cdiv(lanes, config["rows"])
+        return March(lanes, blocks, triton.cdiv(channels, config["columns"]), options)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of one example."""
+        return self.blocks * self.splits
+
+
+def few_tiles(tiles: int) -> int:
+    """Tiles an example that a program reads the results of: all, or 1 after they are joined."""
+    return tiles if tiles <= MANY_TILES else 1
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Statistics of tiles, (N, tiles) each."""
+
+    mean: Tensor
+    m2: Tensor
+    count: Tensor
+    tiles: int
+
+    @staticmethod
+    def empty(x: Tensor, tiles: int) -> "Parts":
+        mean, m2, count = (x.new_empty(len(x), tiles, dtype=torch.float32) for _ in range(3))
+        return Parts(mean, m2, count, tiles)
+
+    @staticmethod
+    def constant(x: Tensor, tiles: int) -> "Parts":
+        """Parts that stand for examples of variance 1."""
+        mean, one = (x.new_full((len(x), tiles), v, dtype=torch.float32) for v in (0, 1))
+        return Parts(mean, one, one, tiles)
+
+    def few(self) -> "Parts":
+        """The same with one tile an example, where there are many: each program reads them all."""
+        if few_tiles(self.tiles) == self.tiles:
+            return self
+        count = self.count.sum(1, keepdim=True)
+        mean = (self.mean * self.count).sum(1, keepdim=True) / count
+        m2 = (self.m2 + self.count * (self.mean - mean).square()).sum(1, keepdim=True)
+        return Parts(mean, m2, count, 1)
+
+
+@dataclass(frozen=True)
+class GradSums:
+    """Sums of g and g * xhat over tiles, (N, tiles) each."""
+
+    g: Tensor
+    gx: Tensor
+    tiles: int
+
+    @staticmethod
+    def empty(x: Tensor, tiles: int) -> "GradSums":
+        g, gx = (x.new_empty(len(x), tiles, dtype=torch.float32) for _ in range(2))
+        return GradSums(g, gx, tiles)
+
+    @staticmethod
+    def constant(x: Tensor, tiles: int) -> "GradSums":
+        """Sums that are zero."""
+        zero = x.new_zeros(len(x), tiles, dtype=torch.float32)
+        return GradSums(zero, zero, tiles)
+
+    def few(self) -> "GradSums":
+        """The same with one tile an example, where there are many: each program reads them all."""
+        if few_tiles(self.tiles) == self.tiles:
+            return self
+        return GradSums(self.g.sum(1, keepdim=True), self.gx.sum(1, keepdim=True), 1)
+
+
+def key_of(x: Tensor, **more: int | str) -> dict[str, int | str]:
+    """What launch options are chosen for: never the number of examples."""
+    dtype = str(x.dtype).removeprefix("torch.")
+    return {"C": x.shape[2], **more, "dtype": dtype, "L": length_bucket(x.shape[1])}
+
+
+def padded(size: int) -> int:
+    """The power of two, at least 32, that one program reads `size` partial results with."""
+    return max(32, triton.next_power_of_2(size))
+
+
+def stats(x: Tensor, weight: Tensor, dilation: int, config: Config | None = None) -> Parts:
+    """Statistics of the convolution of x (N, L, C) by tiles."""
+    n, length, channels = x.shape
+    if config is None:
+        config = best("conv_stats", x, STATS, lambda: partial(stats, filling(x), weight, dilation))
+    march = March.over(length, dilation, channels, config)
+    parts = Parts.empty(x, march.tiles)
+    kernels.conv_stats_kernel[(n * march.tiles,)](
+        x, weight, parts.mean, parts.m2, parts.count, length, dilation, march.lanes,
+        march.blocks, **march.options, **dependent_launch(x.device),
+    )  # fmt: skip
+    return parts.few()
+
+
+def normalised(
+    x: Tensor,
+    weight: Tensor,
+    dilation: int,
+    trim: int,
+    dtype: torch.dtype,
+    parts: Parts | None,
+    statistics: tuple[Tensor, Tensor],
+    eps: float,
+    config: Config | None = None,
+) -> Tensor:
+    """The normalised convolution (N, L - 2 trim, C).
+
+    `statistics` are mean and 1 / std (N,): filled from `parts` if given, else read.
+    """
+    n, length, channels = x.shape
+    if config is None:
+
+        def rehearse() -> Run:
+            big = filling(x)
+            given = Parts.constant(big, parts.tiles) if parts else None
+            return partial(
+                normalised, big, weight, dilation, trim, dtype, given, unit_statistics(big), eps
+            )
+
+        config = best("conv_norm_fwd", x, FORWARD, rehearse)
+    window = length - 2 * trim
+    y = torch.empty(n, window, channels, dtype=dtype, device=x.device)
+    march = March.over(window, dilation, channels, config)
+    mean, rstd = statistics
+    given = parts or Parts(mean, mean, mean, 1)
+    kernels.conv_norm_fwd_kernel[(n * march.tiles,)](
+        x, weight, given.mean, given.m2, given.count, mean, rstd, y,
+        length, window, trim, dilation, march.lanes, march.blocks, given.tiles, eps,
+        PARTS=padded(given.tiles), COMBINE=parts is not None,
+        **march.options, **dependent_launch(x.device),
+    )  # fmt: skip
+    return y
+
+
+def gradient_sums(
+    x: Tensor,
+    weight: Tensor,
+    dy: Tensor,
+    statistics: tuple[Tensor, Tensor],
+    dilation: int,
+    config: Config | None = None,
+) -> GradSums:
+    """Sums of dy and dy * xhat (N, L, C) over tiles of each example."""
+    n, length, channels = x.shape
+    if config is None:
+
+        def rehearse() -> Run:
+            big = filling(x)
+            return partial(gradient_sums, big, weight, big, unit_statistics(big), dilation)
+
+        config = best("conv_norm_bwd_sums", x, FORWARD, rehearse)
+    march = March.over(length, dilation, channels, config)
+    sums = GradSums.empty(x, march.tiles)
+    kernels.conv_norm_bwd_sums_kernel[(n * march.tiles,)](
+        x, weight, dy, *statistics, sums.g, sums.gx, length, dilation, march.lanes,
+        march.blocks, **march.options, **dependent_launch(x.device),
+    )  # fmt: skip
+    return sums.few()
+
+
+def backward(
+    x: Tensor,
+    weight: Tensor,
+    g: Tensor,
+    dout: Tensor | None,
+    statistics: tuple[Tensor, Tensor],
+    sums: GradSums,
+    dilation: int,
+    trim: int,
+    config: Config | None = None,
+) -> tuple[Tensor, Tensor]:
+    """dx (N, L, C), and the taps' gradient in parts (parts, 3, C).
+
+    g (N, L - 2 trim, C) is the gradient of the normalised convolution, dout that of the
+    residual, of the same shape.
+    """
+    n, length, channels = x.shape
+    window = length - 2 * trim
+    if config is None:
+
+        def rehearse() -> Run:
+            big = filling(x)
+            few = GradSums.constant(big, sums.tiles)
+            grad = filling(g, len(big))
+            residual = None if dout is None else grad
+            given = unit_statistics(big)
+            return partial(backward, big, weight, grad, residual, given, few, dilation, trim)
+
+        config = best("conv_norm_bwd" if dout is None else "block_bwd_conv", x, BACKWARD, rehearse)
+    dx = torch.empty_like(x)
+    march = March.over(length, dilation, channels, config)
+    parts = max(1, min(n * march.blocks, _resident(x.device, config) // march.splits))
+    part_dw = x.new_empty(parts, 3, channels, dtype=torch.float32)
+    kernels.conv_norm_bwd_kernel[(parts * march.splits,)](
+        x, weight, g, g if dout is None else dout, *statistics, sums.g, sums.gx, dx, part_dw,
+        n, length, window, trim, dilation, march.lanes, march.blocks, sums.tiles,
+        TILES=padded(sums.tiles), RESIDUAL=dout is not None,
+        **march.options, **dependent_launch(x.device),
+    )  # fmt: skip
+    return dx, part_dw
+
+
+def sum_rows(parts: Tensor) -> Tensor:
+    """Sum over the first dimension of a contiguous fp32 tensor, in a fixed order."""
+    rows, size = len(parts), parts[0].numel()
+    out = torch.empty_like(parts[0])
+    kernels.sum_rows_kernel[(triton.cdiv(size, 32),)](
+        parts, out, rows, size, BLOCK=32, DEPTH=128, num_warps=4, **dependent_launch(parts.device)
+    )
+    return out
+
+
+def best(kernel: str, x: Tensor, choices: list[Config], rehearse: Callable[[], Run]) -> Config:
+    """The launch options for x (N, L, C), of the choices whose columns are not mostly padding."""
+    channels = x.shape[2]
+    fitting = [choice for choice in choices if channels % choice["columns"] == 0]
+    return autotune.best(kernel, key_of(x), fitting or choices[:1], rehearse)
+
+
+def empty_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """mean and 1 / std (N,), to be filled."""
+    return x.new_empty(len(x), dtype=torch.float32), x.new_empty(len(x), dtype=torch.float32)
+
+
+def unit_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """mean and 1 / std (N,) of normalised examples."""
+    return x.new_zeros(len(x), dtype=torch.float32), x.new_ones(len(x), dtype=torch.float32)
+
+
+def _resident(device: torch.device, config: Config) -> int:
+    """Programs that the GPU holds at once, at about 128 registers a thread."""
+    return multiprocessors(device) * max(1, 16 // config["num_warps"])
+
+
+def conv_norm_forward(
+    x: Tensor, weight: Tensor, dilation: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y (N, L, C) in the dtype of x, and mean and 1 / std (N,)."""
+    x, weight, dilation = prepared(x, weight, dilation)
+    statistics = empty_statistics(x)
+    parts = stats(x, weight, dilation)
+    return normalised(x, weight, dilation, 0, x.dtype, parts, statistics, eps), *statistics
+
+
+def conv_norm_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, dilation: int
+) -> tuple[Tensor, Tensor]:
+    """dx (N, L, C) and the taps' gradient (3, C)."""
+    dtype = weight.dtype
+    x, weight, dilation = prepared(x, weight, dilation)
+    dy = contiguous(dy.to(x.dtype))
+    sums = gradient_sums(x, weight, dy, (mean, rstd), dilation)
+    dx, parts = backward(x, weight, dy, None, (mean, rstd), sums, dilation, 0)
+    return dx, sum_rows(parts).to(dtype)
+
+
+def prepared(x: Tensor, weight: Tensor, dilation: int) -> tuple[Tensor, Tensor, int]:
+    """The arguments as the kernels want them; no tap reaches further than the whole length."""
+    return contiguous(x), contiguous(weight.float()), min(dilation, x.shape[1])

@@ -1,0 +1,1 @@
+"""Both heads' first halves as one operation."""

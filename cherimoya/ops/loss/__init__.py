@@ -1,0 +1,1 @@
+"""The training loss as one operation."""

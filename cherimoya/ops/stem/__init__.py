@@ -1,0 +1,1 @@
+"""The stem as one operation."""

@@ -1,0 +1,196 @@
+"""Triton kernels of the stem, forward and backward: a convolution of 4 bases by K taps, then GELU.
+
+An implicit matrix product. The windows of BM positions of one example, (BM, 4 K) with base b and
+tap k in column b * K + k as in the weight (C, 4, K), are gathered from X and never stored. Both
+the inner size and the C columns are handled as two powers of two, KA + KB and CA + CB, so that 84
+costs 64 + 32 and 96 the same. Operands are in the dtype of the output, fp32 as TF32; sums are
+fp32. The forward's may be in full fp32 (FULL), as three products of TF32. The backward's windows
+have one more column, of ones: its product is the bias's gradient.
+"""
+
+# Triton's language, not Python's.
+
+import triton
+import triton.language as tl
+
+from cherimoya.ops.block.kernels import load_rows, store_rows, twice_gelu, twice_gelu_and_slope
+from cherimoya.ops.conv_norm.kernels import sum_rows
+
+
+@triton.jit
+def as_operand(v, DT: tl.constexpr, FAST: tl.constexpr):
+    """v in the operands' dtype; fp32 is rounded to TF32, which the products would truncate to."""
+    v = v.to(DT)
+    if DT == tl.float32 and FAST:  # noqa: SIM300
+        v = tl.inline_asm_elementwise(
+            "cvt.rna.tf32.f32 $0, $1;", "=r,r", [v], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return v
+
+
+@triton.jit
+def load_windows(
+    x, row, L, base_stride, stride, K: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr,
+    DT: tl.constexpr, FAST: tl.constexpr,
+):  # fmt: skip
+    """Columns FIRST .. FIRST + WIDTH of these positions' windows: 4 K of x (4, L), a one, zeros."""
+    column = FIRST + tl.arange(0, WIDTH)
+    base = column // K
+    at = row[:, None] + (column - base * K - K // 2)[None, :]
+    inside = at.to(tl.uint32) < L.to(tl.uint32)  # nor below 0
+    if FIRST + WIDTH > 4 * K:
+        inside = inside & (column < 4 * K)[None, :]
+    v = tl.load(x + (base * base_stride)[None, :] + at * stride, mask=inside, other=0.0)
+    v = as_operand(v, DT, FAST)
+    if FIRST + WIDTH > 4 * K:
+        one = tl.where(column == 4 * K, 1.0, 0.0).to(DT)
+        v = tl.where((column == 4 * K)[None, :], one[None, :], v)
+    return v
+
+
+@triton.jit
+def load_weight(
+    weight, C: tl.constexpr, K: tl.constexpr, FIRST_C: tl.constexpr, WC: tl.constexpr,
+    FIRST_K: tl.constexpr, WK: tl.constexpr, DT: tl.constexpr, FAST: tl.constexpr,
+):  # fmt: skip
+    """A tile (WK, WC) of weight (C, 4 K) transposed, zero outside."""
+    c = FIRST_C + tl.arange(0, WC)
+    column = FIRST_K + tl.arange(0, WK)
+    inside = (c < C)[:, None] & (column < 4 * K)[None, :]
+    w = tl.load(weight + c[:, None] * (4 * K) + column[None, :], mask=inside, other=0.0)
+    return tl.trans(as_operand(w, DT, FAST))
+
+
+@triton.jit
+def convolved(
+    va, vb, weight, bias, C: tl.constexpr, K: tl.constexpr, KA: tl.constexpr, KB: tl.constexpr,
+    FIRST: tl.constexpr, WIDTH: tl.constexpr, DT: tl.constexpr, FAST: tl.constexpr,
+    FULL: tl.constexpr = False,
+):  # fmt: skip
+    """Columns FIRST .. FIRST + WIDTH of the convolution of windows va (BM, KA) and vb (BM, KB)."""
+    w = load_weight(weight, C, K, FIRST, WIDTH, 0, KA, DT, FAST)
+    PRECISION: tl.constexpr = "tf32x3" if FULL else "tf32" if FAST else "ieee"
+    pre = tl.dot(va, w, input_precision=PRECISION)
+    if KB > 0:
+        w = load_weight(weight, C, K, FIRST, WIDTH, KA, KB, DT, FAST)
+        pre = tl.dot(vb, w, pre, input_precision=PRECISION)
+    c = FIRST + tl.arange(0, WIDTH)
+    return pre + tl.load(bias + c, mask=c < C, other=0.0)[None, :]
+
+
+@triton.jit(do_not_specialize=["L", "tiles", "example_stride", "base_stride"])
+def stem_fwd_kernel(
+    x, weight, bias, out, L, tiles, example_stride, base_stride, stride,
+    C: tl.constexpr, K: tl.constexpr, FIRST: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr,
+    KA: tl.constexpr, KB: tl.constexpr, BM: tl.constexpr, FAST: tl.constexpr,
+    FULL: tl.constexpr,
+):  # fmt: skip
+    """out = gelu(conv(x)) for BM positions of one example, columns FIRST .. FIRST + CA + CB.
+
+    x (N, 4, L) with any strides, weight (C, 4, K) and bias (C,) fp32, out (N, L, C).
+    """
+    pid = tl.program_id(0)
+    n = (pid // tiles).to(tl.int64)
+    row = (pid % tiles) * BM + tl.arange(0, BM)
+    DT: tl.constexpr = out.dtype.element_ty
+    x += n * example_stride
+    out += n * L * C
+    va = load_windows(x, row, L, base_stride, stride, K, 0, KA, DT, FAST)
+    vb = va
+    if KB > 0:
+        vb = load_windows(x, row, L, base_stride, stride, K, KA, KB, DT, FAST)
+    pre = convolved(va, vb, weight, bias, C, K, KA, KB, FIRST, CA, DT, FAST, FULL)
+    store_rows(out, row, L, 0.5 * twice_gelu(pre, FAST), C, FIRST, CA)
+    if CB > 0:
+        pre = convolved(va, vb, weight, bias, C, K, KA, KB, FIRST + CA, CB, DT, FAST, FULL)
+        store_rows(out, row, L, 0.5 * twice_gelu(pre, FAST), C, FIRST + CA, CB)
+
+
+@triton.jit
+def pre_gradient(
+    va, vb, dout, weight, bias, row, L, C: tl.constexpr, K: tl.constexpr, KA: tl.constexpr,
+    KB: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr, DT: tl.constexpr,
+    FAST: tl.constexpr,
+):  # fmt: skip
+    """Columns FIRST .. FIRST + WIDTH of the gradient of the convolution, as an operand."""
+    dy = load_rows(dout, row, L, C, FIRST, WIDTH).to(tl.float32)
+    pre = convolved(va, vb, weight, bias, C, K, KA, KB, FIRST, WIDTH, DT, FAST)
+    _, slope = twice_gelu_and_slope(pre, FAST)
+    return as_operand(dy * (0.5 * slope), DT, FAST)
+
+
+@triton.jit
+def store_part(
+    part, value, C: tl.constexpr, K: tl.constexpr, FIRST_K: tl.constexpr, WK: tl.constexpr,
+    FIRST_C: tl.constexpr, WC: tl.constexpr,
+):  # fmt: skip
+    """Write a tile (WK, WC) of part (4 K + 1, C): the weight's gradient transposed, the bias's."""
+    column = (FIRST_K + tl.arange(0, WK))[:, None]
+    c = (FIRST_C + tl.arange(0, WC))[None, :]
+    tl.store(part + column * C + c, value, mask=(column <= 4 * K) & (c < C))
+
+
+@triton.jit(do_not_specialize=["L", "tiles", "all_tiles", "example_stride", "base_stride"])
+def stem_bwd_kernel(
+    x, weight, bias, dout, part_dw, L, tiles, all_tiles, example_stride, base_stride, stride,
+    C: tl.constexpr, K: tl.constexpr, FIRST: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr,
+    KA: tl.constexpr, KB: tl.constexpr, BM: tl.constexpr, FAST: tl.constexpr,
+):  # fmt: skip
+    """Partial gradients of weight and bias over every `programs`-th tile of BM positions.
+
+    x (N, 4, L) with any strides, weight (C, 4, K) and bias (C,) fp32, dout (N, L, C) -> part_dw
+    (programs, 4 K + 1, C), columns FIRST .. FIRST + CA + CB. The convolution is computed again.
+    """
+    DT: tl.constexpr = dout.dtype.element_ty
+    PRECISION: tl.constexpr = "tf32" if FAST else "ieee"
+    dw_aa = tl.zeros((KA, CA), dtype=tl.float32)
+    if KB > 0:
+        dw_ba = tl.zeros((KB, CA), dtype=tl.float32)
+    if CB > 0:
+        dw_ab = tl.zeros((KA, CB), dtype=tl.float32)
+        if KB > 0:
+            dw_bb = tl.zeros((KB, CB), dtype=tl.float32)
+    for tile in tl.range(
+        tl.program_id(0), all_tiles, tl.num_programs(0), num_stages=1, disable_licm=True
+    ):
+        n = (tile // tiles).to(tl.int64)
+        row = (tile % tiles) * BM + tl.arange(0, BM)
+        x_n = x + n * example_stride
+        dout_n = dout + n * L * C
+        va = load_windows(x_n, row, L, base_stride, stride, K, 0, KA, DT, FAST)
+        vb = va
+        if KB > 0:
+            vb = load_windows(x_n, row, L, base_stride, stride, K, KA, KB, DT, FAST)
+        dpre = pre_gradient(va, vb, dout_n, weight, bias, row, L, C, K, KA, KB, FIRST, CA, DT, FAST)
+        dw_aa = tl.dot(tl.trans(va), dpre, dw_aa, input_precision=PRECISION)
+        if KB > 0:
+            dw_ba = tl.dot(tl.trans(vb), dpre, dw_ba, input_precision=PRECISION)
+        if CB > 0:
+            dpre = pre_gradient(
+                va, vb, dout_n, weight, bias, row, L, C, K, KA, KB, FIRST + CA, CB, DT, FAST
+            )
+            dw_ab = tl.dot(tl.trans(va), dpre, dw_ab, input_precision=PRECISION)
+            if KB > 0:
+                dw_bb = tl.dot(tl.trans(vb), dpre, dw_bb, input_precision=PRECISION)
+    part = part_dw + tl.program_id(0).to(tl.int64) * (C * (4 * K + 1))
+    store_part(part, dw_aa, C, K, 0, KA, FIRST, CA)
+    if KB > 0:
+        store_part(part, dw_ba, C, K, KA, KB, FIRST, CA)
+    if CB > 0:
+        store_part(part, dw_ab, C, K, 0, KA, FIRST + CA, CB)
+        if KB > 0:
+            store_part(part, dw_bb, C, K, KA, KB, FIRST + CA, CB)
+
+
+@triton.jit(do_not_specialize=["parts"])
+def stem_reduce_kernel(
+    part_dw, dweight, dbias, parts, C: tl.constexpr, K: tl.constexpr, BLOCK: tl.constexpr,
+    DEPTH: tl.constexpr,
+):  # fmt: skip
+    """dweight (C, 4, K), dbias (C,) = sum of part_dw (parts, 4 K + 1, C), in a fixed order."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = sum_rows(part_dw, parts, (4 * K + 1) * C, at, BLOCK, DEPTH)
+    column = at // C
+    c = at % C
+    tl.store(dweight + c * (4 * K) + column, total, mask=column < 4 * K)
+    tl.store(dbias + c, total, mask=column == 4 * K)

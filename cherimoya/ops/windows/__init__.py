@@ -1,0 +1,1 @@
+"""Windows of loci, cut out of tables on the device."""

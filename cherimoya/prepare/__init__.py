@@ -1,0 +1,1 @@
+"""cherimoya-prepare: genome, tracks and loci become the HDF5 file of a training."""

@@ -1,0 +1,87 @@
+"""What preparing would do, said without doing it."""
+
+from pathlib import Path
+
+from cherimoya.config.prepare import PrepareConfig
+from cherimoya.errors import DataError
+from cherimoya.genome.chrom_names import shown
+from cherimoya.genome.fasta import Say
+from cherimoya.genome.intervals import Places
+from cherimoya.genome.track import Track
+from cherimoya.prepare import provenance
+from cherimoya.prepare.inputs import open_sources
+from cherimoya.prepare.parts import PART, Sources, flat
+from cherimoya.prepare.prepare import placed
+from cherimoya.prepare.resume import folder_for
+from cherimoya.prepare.workers import core_count
+
+COUNT = 2  # bytes, in most experiments
+PER_PROCESS = 150e6  # bytes that a process takes before it holds data
+GB = 1e9
+
+
+def inspect(config: PrepareConfig, say: Say = print) -> None:
+    """Say what the source files hold, which loci would be kept by position, and what it takes.
+
+    Writes nothing. Raises DataError as `prepare` does, for all that shows without reading the
+    signal.
+    """
+    with open_sources(config, None, say) as sources:
+        genome = sources.genome
+        say(
+            f"fasta: {genome.path.name}: {len(genome.lengths):,} sequences, "
+            f"{sum(genome.lengths.values()):,} bases: {shown(genome.lengths)}"
+        )
+        for key, groups in (("signal", sources.signal), ("control", sources.control)):
+            for i, group in enumerate(groups, 1):
+                for track in group:
+                    say(f"{key}, group {i} of {len(groups)}: {_described(track)}")
+        places, funnel = placed(sources)
+        say(funnel.table())
+        say("filters by sequence and signal come after these")
+        for line in _costs(places, sources):
+            say(line)
+    if config.output is not None:
+        say(f"output={config.output}: {_fate(Path(config.output), config)}")
+    say("nothing was written: leave check=true out to prepare")
+
+
+def _described(track: Track) -> str:
+    return f"{track.name} ({track.kind}, {track.path.name}): {len(track.lengths)} chromosomes"
+
+
+def _costs(places: Places, sources: Sources) -> list[str]:
+    """How many bytes the loci take in memory and on disk, at most."""
+    config, windows = sources.config, sources.windows
+    tracks, controls = len(flat(sources.signal)), len(flat(sources.control))
+    length = windows.out_window + 2 * windows.max_jitter
+    rows = round(len(places) * (1 + config.background_ratio))
+    each = windows.stored + COUNT * (tracks * length + controls * windows.stored)
+    processes = config.processes or core_count()
+    # a process holds a part twice while it joins its blocks
+    memory = (1 + processes) * PER_PROCESS + processes * 2 * min(rows, PART[1]) * each
+    bases = sum(sources.genome.lengths.values())
+    return [
+        f"would read {tracks + controls} tracks at {rows:,} windows of {windows.stored:,} bases, "
+        f"background included, in {processes} processes",
+        f"needs about {memory / GB:.2g} GB of memory, and {(bases + rows * each) / GB:.2g} GB of "
+        "disk beside the output while it runs",
+    ]
+
+
+def _fate(output: Path, config: PrepareConfig) -> str:
+    provenance.check_output(output)
+    if not output.exists():
+        left = folder_for(output)
+        if left.is_dir():
+            return f"would be written, with what is in {left} if that is of the same inputs"
+        return "would be written"
+    try:
+        damage = provenance.check_unchanged(output, config)
+    except DataError as error:
+        return "would be replaced" if config.overwrite else f"would be refused ({error})"
+    if config.overwrite:
+        return "would be replaced"
+    if damage is not None:
+        return f"{damage}: would be prepared again"
+    return "is up to date and would be left as it is"

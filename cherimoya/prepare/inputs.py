@@ -1,0 +1,101 @@
+"""The source files opened together, under the genome's names, and checked against each other."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from cherimoya.config.prepare import PrepareConfig
+from cherimoya.errors import DataError
+from cherimoya.genome.chrom_names import Aliases
+from cherimoya.genome.fasta import Genome, Say, read_genome
+from cherimoya.genome.intervals import Places, joined, read_places
+from cherimoya.genome.open_tracks import matched, open_tracks
+from cherimoya.genome.strands import check_unlike, strand_table
+from cherimoya.prepare.background import Windows
+from cherimoya.prepare.parts import PART, Sources, flat
+from cherimoya.prepare.resume import spooled_genome
+from cherimoya.prepare.workers import Workers, core_count
+
+WORTH_WINDOWS = 50_000  # of signal
+WORTH_BYTES = 100_000_000
+
+
+@contextmanager
+def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterator[Sources]:
+    """Every source file that `config` names; what is made of them is kept in `folder`, if any.
+
+    Raises DataError when a file cannot be read, or when two are of different genomes.
+    """
+    files = [read_places(path, config.center) for path in config.loci_files]
+    say(f"loci are centred on their {config.center}s (center={config.center})")
+    regions = [read_places(path, "midpoint", "exclude") for path in config.exclude_files]
+    with (
+        Workers(_worker_count(config, files) if folder else 1, folder or Path()) as workers,
+        open_tracks(config.signal, "signal", config, folder, say) as signal,
+        open_tracks(config.control, "control", config, folder, say) as control,
+    ):
+        if folder:
+            genome = spooled_genome(config.fasta, folder, say)
+        else:
+            genome = read_genome(config.fasta, None, say)
+        aliases = Aliases(config.chrom_alias, genome, say)
+        places = joined(
+            _renamed(part, f"loci={path}", aliases, genome)
+            for part, path in zip(files, config.loci_files, strict=True)
+        )
+        excluded = joined(
+            [
+                _none(places),
+                *(
+                    _renamed(part, f"exclude={path}", aliases, genome)
+                    for part, path in zip(regions, config.exclude_files, strict=True)
+                ),
+            ]
+        )
+        chroms = [c for c in dict.fromkeys(places.chrom.tolist()) if c in genome.lengths]
+        lines = [
+            line
+            for track in flat([*signal, *control])
+            for line in matched(track, chroms, aliases, genome)
+        ]
+        for line in dict.fromkeys(lines):  # two strands of a file say the same
+            say(line)
+        if not config.are_strands:
+            known = places.take(np.isin(places.chrom, list(genome.lengths)))
+            for key, groups in (("signal", signal), ("control", control)):
+                check_unlike(groups, known, config.out_window, key)
+        say(strand_table(signal, control))
+        windows = Windows(config.in_window, config.out_window, config.max_jitter)
+        yield Sources(
+            config, genome, places, excluded, signal, control, windows, folder, workers, say
+        )
+
+
+def _worker_count(config: PrepareConfig, loci: list[Places]) -> int:
+    """As many processes as have something to do, if the work takes longer than to start them."""
+    paths = [path for group in (*config.signal, *config.control) for path in group]
+    windows = round(sum(map(len, loci)) * (1 + config.background_ratio))
+    size = sum(Path(path).stat().st_size for path in [config.fasta, *paths] if Path(path).exists())
+    if windows * len(paths) < WORTH_WINDOWS and size < WORTH_BYTES:
+        return 1
+    chroms = len({chrom for part in loci for chrom in part.chrom.tolist()})
+    return min(config.processes or core_count(), chroms + windows // PART[1])
+
+
+def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome) -> Places:
+    places = places.renamed(aliases.accepted(places.chrom.tolist(), where))
+    lengths = np.array([genome.lengths.get(name, np.inf) for name in places.chrom.tolist()])
+    for row in np.flatnonzero(places.start >= lengths)[:1].tolist():
+        chrom = str(places.chrom[row])
+        raise DataError(
+            f"{where}: {places.name(row)} lies beyond the end of {chrom}, which has "
+            f"{genome.lengths[chrom]:,} bases in fasta={genome.path}. They are of different "
+            "assemblies: give the FASTA that the file was made with."
+        )
+    return places
+
+
+def _none(places: Places) -> Places:
+    return places.take(np.zeros(len(places), bool))

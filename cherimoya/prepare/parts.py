@@ -1,0 +1,189 @@
+"""Sequence and signal around places on the genome, cut out part by part and kept on disk."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cherimoya.config.prepare import PrepareConfig
+from cherimoya.genome.fasta import Genome, Say
+from cherimoya.genome.intervals import Places
+from cherimoya.genome.track import Track
+from cherimoya.prepare.background import Windows
+from cherimoya.prepare.cutting import KNOWN, TYPES, Cutter, keep
+from cherimoya.prepare.workers import Workers
+from cherimoya.util import console
+from cherimoya.util.marks import is_whole
+
+PART = (1024, 8192)  # loci cut at once: more than the first, if they can be, up to the second
+AT_ONCE = 256  # parts that may be open for reading at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """The opened files, their tracks by group, and what to cut out of them.
+
+    places: the loci; excluded: the regions that none may touch
+    folder: where parts are kept; None: nothing is to be cut
+    """
+
+    config: PrepareConfig
+    genome: Genome
+    places: Places
+    excluded: Places
+    signal: list[list[Track]]
+    control: list[list[Track]]
+    windows: Windows
+    folder: Path | None
+    workers: Workers
+    say: Say
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """n loci of which sequence, signal and control are on disk.
+
+    parts: folders; part, row: (n,) where each locus is; the rest is described at Cutter
+    """
+
+    places: Places
+    parts: list[Path]
+    part: np.ndarray
+    row: np.ndarray
+    totals: np.ndarray
+    gc: np.ndarray
+    unknown: np.ndarray
+    types: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def take(self, rows: np.ndarray) -> "Cut":
+        """The loci at `rows`, a mask or row numbers."""
+        return Cut(
+            self.places.take(rows),
+            self.parts,
+            self.part[rows],
+            self.row[rows],
+            self.totals[rows],
+            self.gc[rows],
+            self.unknown[rows],
+            {name: types[rows] for name, types in self.types.items()},
+        )
+
+
+class Column:
+    """One array of the loci of several cuts, in the order of `cuts`, read a few rows at a time."""
+
+    def __init__(self, name: str, cuts: Sequence[Cut]) -> None:
+        before = np.cumsum([0, *(len(cut.parts) for cut in cuts)])
+        self._files = [part / f"{name}.npy" for cut in cuts for part in cut.parts]
+        self._part = np.concatenate(
+            [cut.part + first for cut, first in zip(cuts, before, strict=False)]
+        )
+        self._row = np.concatenate([cut.row for cut in cuts])
+        self._open: dict[int, np.ndarray] = {}
+        row = self._file(int(self._part[0]))[:1]
+        types = [cut.types[name].max(initial=0) for cut in cuts if name in cut.types]
+        self.dtype = np.dtype(TYPES[max(types)]) if types else row.dtype
+        self.shape = (len(self._part), *row.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        part, row = self._part[rows], self._row[rows]
+        found = np.empty((len(part), *self.shape[1:]), self.dtype)
+        for i in np.unique(part).tolist():
+            there = part == i
+            found[there] = self._file(i)[row[there]]
+        return found
+
+    def _file(self, i: int) -> np.ndarray:
+        opened = self._open.get(i)
+        if opened is None:
+            if len(self._open) >= AT_ONCE:
+                self._open.clear()
+            opened = self._open[i] = np.load(self._files[i], mmap_mode="r")
+        return opened
+
+
+def cut(places: Places, what: str, sources: Sources) -> Cut:
+    """Sequence, signal and control around each of `places`, kept in parts that are named `what`.
+
+    A part that was kept before of the same places is not cut again.
+    """
+    config, workers = sources.config, sources.workers
+    assert sources.folder is not None
+    signal, control = flat(sources.signal), flat(sources.control)
+    orders = _orders(places)
+    parts = [sources.folder / _part_name(what, places.take(rows)) for rows in orders]
+    cutter = Cutter(
+        sources.genome, sources.windows, signal, control, [len(group) for group in sources.signal]
+    )
+    missing = [i for i, part in enumerate(parts) if not is_whole(part, sources.say)]
+    missing.sort(key=lambda i: -len(orders[i]))  # a long one last would leave the others idle
+    done = workers.map(keep, cutter, [(places.take(orders[i]), parts[i]) for i in missing])
+    label = f"reading {len(signal) + len(control)} tracks at {what}"
+    before = len(parts) - len(missing)
+    for _ in console.shown(done, label, len(parts), "part", before, tell=sources.say):
+        pass
+    return _kept(
+        places, parts, orders, [len(group) for group in sources.signal], bool(config.control)
+    )
+
+
+def _kept(
+    places: Places, parts: list[Path], orders: list[np.ndarray], groups: list[int], control: bool
+) -> Cut:
+    n = len(places)
+    part, row = np.empty(n, np.int32), np.empty(n, np.int32)
+    names = ["signal", "control"] if control else ["signal"]
+    types = {name: np.empty(n, np.uint8) for name in names}
+    totals, gc, unknown = np.empty((n, len(groups))), np.empty(n), np.empty(n, np.int64)
+    for i, (folder, rows) in enumerate(zip(parts, orders, strict=True)):
+        part[rows], row[rows] = i, np.arange(len(rows))
+        with np.load(folder / KNOWN) as known:
+            totals[rows], gc[rows], unknown[rows] = (
+                known[name] for name in ("totals", "gc", "unknown")
+            )
+            for name, values in types.items():
+                values[rows] = known[f"{name}_type"]
+    return Cut(places, parts, part, row, totals, gc, unknown, types)
+
+
+def _orders(places: Places) -> list[np.ndarray]:
+    """Row numbers of the places of each part, by chromosome and position.
+
+    Small chromosomes share one part, large ones have several.
+    """
+    parts: list[np.ndarray] = []
+    for rows in by_chromosome(places):
+        if parts and len(parts[-1]) + len(rows) <= PART[0]:
+            parts[-1] = np.concatenate([parts[-1], rows])
+        else:
+            parts += np.array_split(rows, -(-len(rows) // PART[1]))
+    return parts
+
+
+def _part_name(what: str, places: Places) -> str:
+    """A name that tells which places are in the part."""
+    digest = hashlib.sha256("\0".join(places.chrom.tolist()).encode())
+    digest.update(places.center.astype("<i8").tobytes())
+    first, last = places.chrom[0], places.chrom[-1]
+    named = first if first == last else f"{first}..{last}"
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in named)
+    return f"{what}-{safe[:60]}-{digest.hexdigest()[:16]}"
+
+
+def by_chromosome(places: Places) -> list[np.ndarray]:
+    """Row numbers of the places on each chromosome, in order of position."""
+    order = np.lexsort((places.center, places.chrom))
+    return np.split(order, np.flatnonzero(places.chrom[order][1:] != places.chrom[order][:-1]) + 1)
+
+
+def flat(groups: list[list[Track]]) -> list[Track]:
+    """The tracks of all groups, in order."""
+    return [track for group in groups for track in group]

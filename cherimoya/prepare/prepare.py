@@ -1,0 +1,308 @@
+"""FASTA + tracks + BED -> the HDF5 file of loci, with GC-matched background."""
+
+import errno
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cherimoya.config.prepare import PrepareConfig
+from cherimoya.data import hdf5
+from cherimoya.errors import DataError
+from cherimoya.genome.fasta import Say
+from cherimoya.genome.intervals import Places, apart, joined, overlapping
+from cherimoya.genome.track import stem
+from cherimoya.prepare import provenance as origin
+from cherimoya.prepare.background import candidates, match_gc
+from cherimoya.prepare.funnel import Funnel
+from cherimoya.prepare.inputs import open_sources
+from cherimoya.prepare.parts import Column, Cut, Sources, cut, flat
+from cherimoya.prepare.resume import continued
+from cherimoya.util.marks import mark_of, set_aside
+
+OUTLIER_PERCENTILE = 99
+GC_BINS = 50  # of the histogram that is recorded
+
+
+def prepare(config: PrepareConfig, say: Say = print) -> Path:
+    """Write the loci that `config` describes to `config.output` and return its path.
+
+    A window is centred on base `center` when it covers [center - length // 2, ...). Peaks keep
+    the order of the BED files, then follows the background by chromosome and position. The
+    same files and configuration give the same loci, so an output made of them is left as it is,
+    and a preparation that was interrupted goes on with the parts that are done.
+    `say` is told about progress, in lines.
+
+    Raises DataError, before any long work where it can, naming the file and the fix.
+    """
+    assert config.output is not None
+    began, output = time.monotonic(), Path(config.output)
+    folder = origin.check_output(output)
+    if output.exists() and not config.overwrite:
+        damage = origin.check_unchanged(output, config)
+        if damage is None:
+            say(f"{output}: up to date, made from these files and this configuration already")
+            if not mark_of(output).exists():
+                say(f"{mark_of(output)} is missing: whether the file is whole cannot be checked")
+            return output
+        say(f"{output}: {damage}, so it is prepared again")
+        set_aside(output, say)
+    begun_with = origin.begun_with(config)
+    try:
+        with (
+            continued(output, begun_with, say) as parts,
+            open_sources(config, parts, say) as sources,
+        ):
+            peaks, background, described = _loci(sources)
+            if origin.begun_with(config) != begun_with:
+                raise DataError("an input file has changed while it was read. Start again.")
+            mark_of(output).unlink(missing_ok=True)  # of a file that was there before
+            said = _write(output, peaks, background, described, sources)
+            origin.mark_prepared(output, described["provenance"])
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"output={output}: the disk is full. While preparing, {folder} needs as many bytes as "
+            "the genome has bases, 8 for each fragment, and the windows uncompressed (check=true "
+            "says how many). Free space, or choose another folder."
+        ) from None
+    say(f"{said}, {output.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s")
+    return output
+
+
+def placed(sources: Sources) -> tuple[Places, Funnel]:
+    """The loci that pass the filters of position, which need no sequence or signal."""
+    config, genome, windows, places = (
+        sources.config,
+        sources.genome,
+        sources.windows,
+        sources.places,
+    )
+    funnel = Funnel(f"in {', '.join(Path(p).name for p in config.loci_files)}", len(places))
+    known = np.isin(places.chrom, list(genome.lengths))
+    _check_some(funnel.keep("chromosome not in the genome", known), funnel)
+    places = places.take(known)
+    starts = windows.starts(places.center)
+    lengths = np.array([genome.lengths[name] for name in places.chrom.tolist()])
+    inside = (starts >= 0) & (starts + windows.stored <= lengths)
+    if not inside.all():
+        sources.say(_past(places.take(~inside), sources))
+    _check_some(funnel.keep("past an end of the chromosome", inside), funnel)
+    places = places.take(inside)
+    places = places.take(funnel.keep("same centre as another", _first_of_each(places)))
+    if config.exclude_files:
+        free = ~_in_excluded(places, sources)
+        _check_some(funnel.keep("in an excluded region", free), funnel)
+        places = places.take(free)
+    if config.overlap == "once":
+        first = apart(places, config.out_window)
+        places = places.take(funnel.keep("overlaps one before it", first))
+    return places, funnel
+
+
+def _past(places: Places, sources: Sources) -> str:
+    """What to say of loci whose windows reach past an end of their chromosome."""
+    chrom = str(places.chrom[0])
+    return (
+        f"{len(places):,} loci are left out because their windows of {sources.windows.stored:,} "
+        f"bases reach past an end of the chromosome, the first {places.name(0)} ({chrom} has "
+        f"{sources.genome.lengths[chrom]:,} bases). A smaller in_window or max_jitter keeps more."
+    )
+
+
+def _loci(sources: Sources) -> tuple[Cut, Cut | None, dict[str, Any]]:
+    """Peaks that pass every filter, their background if there is some, and attributes of both."""
+    config, say = sources.config, sources.say
+    peaks, cut_offs, funnel = _peaks(sources)
+    say(funnel.table())
+    _check_any_signal(peaks, config)
+    background, gc = None, dict[str, list[int]]()
+    if config.background_ratio > 0:
+        background, gc = _background(peaks, cut_offs, sources)
+    provenance = origin.provenance(config) | {"gc": gc}
+    provenance["funnel"] = [list(row) for row in funnel.rows]
+    windows = sources.windows
+    return peaks, background, {
+        "in_window": windows.in_window,
+        "out_window": windows.out_window,
+        "max_jitter": windows.max_jitter,
+        "track_names": [track.name for track in flat(sources.signal)],
+        "control_names": [track.name for track in flat(sources.control)],
+        "signal_groups": [len(group) for group in sources.signal],
+        "control_groups": [len(group) for group in sources.control],
+        "genome": config.genome or stem(Path(config.fasta)),
+        "provenance": provenance,
+    }  # fmt: skip
+
+
+def _peaks(sources: Sources) -> tuple[Cut, np.ndarray | None, Funnel]:
+    """The loci that pass every filter, and the outlier cut-off of each signal group."""
+    config = sources.config
+    places, funnel = placed(sources)
+    peaks = cut(places, "peaks", sources)
+    _say_letters(int(peaks.unknown.sum()), sources)
+    few_n = peaks.unknown / sources.windows.stored <= config.max_n_fraction
+    _check_some(funnel.keep(f"N over {config.max_n_fraction:.0%}", few_n), funnel)
+    peaks = peaks.take(few_n)
+    if config.min_counts > 0:
+        enough = peaks.totals.sum(axis=1) >= config.min_counts
+        _check_some(funnel.keep(f"under {config.min_counts:g} counts", enough), funnel)
+        peaks = peaks.take(enough)
+    cut_offs = None
+    if config.outlier_factor is not None:
+        high = np.percentile(peaks.totals, OUTLIER_PERCENTILE, axis=0)  # (groups,)
+        cut_offs = np.where(high > 0, config.outlier_factor * high, np.inf)
+        said = ", ".join(f"{value:,.0f}" for value in cut_offs)
+        usual = np.all(peaks.totals <= cut_offs, axis=1)
+        _check_some(funnel.keep(f"over the outlier cut-off ({said} counts)", usual), funnel)
+        peaks = peaks.take(usual)
+    return peaks, cut_offs, funnel
+
+
+def _background(
+    peaks: Cut, cut_offs: np.ndarray | None, sources: Sources
+) -> tuple[Cut | None, dict[str, list[int]]]:
+    """Background loci matched to `peaks`, away from all loci, and how many have which GC.
+
+    None and an empty dictionary if there are none.
+    """
+    config, say = sources.config, sources.say
+    rng = np.random.default_rng(config.seed)
+    near = sources.places.take(np.isin(sources.places.chrom, np.unique(peaks.places.chrom)))
+    pool, pool_gc = candidates(
+        sources.genome,
+        near,
+        sources.windows,
+        config.min_distance,
+        config.max_n_fraction,
+        rng,
+        sources.workers,
+    )
+    free = ~_in_excluded(pool, sources)
+    pool, pool_gc = pool.take(free), pool_gc[free]
+    asked = round(config.background_ratio * len(peaks))
+    rows = match_gc(peaks.gc, pool_gc, asked, config.gc_bin, rng)
+    fix = "Lower background_ratio or min_distance, or widen gc_bin, to get what is asked."
+    if not len(pool):
+        say(_no_room(asked, sources))
+        return None, {}
+    if not len(rows):
+        say(f"background: none of {asked:,} asked: {len(pool):,} windows away from peaks. {fix}")
+        return None, {}
+    loci = cut(pool.take(rows), "background", sources)
+    if cut_offs is not None:
+        loci = loci.take(np.all(loci.totals <= cut_offs, axis=1))
+    short = "" if len(loci) == asked else f" {fix}"
+    found = loci.gc.mean() if len(loci) else np.nan
+    say(
+        f"background: {len(loci):,} of {asked:,} asked, from {len(pool):,} windows away from "
+        f"peaks; mean GC {found:.3f}, peaks {peaks.gc.mean():.3f}.{short}"
+    )
+    if not len(loci):
+        return None, {}
+    shares = {"peaks": peaks.gc, "background": loci.gc, "free windows": pool_gc}
+    return loci, {
+        name: np.histogram(values, GC_BINS, (0, 1))[0].tolist() for name, values in shares.items()
+    }
+
+
+def _no_room(asked: int, sources: Sources) -> str:
+    """What to say where no window can be background."""
+    config, windows = sources.config, sources.windows
+    keys = ["a smaller out_window"]
+    keys += ["a smaller in_window or max_jitter"]
+    keys += [f"a smaller min_distance than {config.min_distance:,}"] * (config.min_distance > 0)
+    keys += ["fewer regions in exclude"] * bool(config.exclude_files)
+    keys += ["fewer or shorter loci"]
+    return (
+        f"background: none of {asked:,} asked: on the chromosomes of the peaks no window of "
+        f"{windows.out_window:,} bases lies between the loci, with {windows.stored:,} bases of "
+        f"known sequence around it. What makes room: {', '.join(keys)}. To do without: "
+        "background_ratio=0"
+    )
+
+
+def _write(
+    output: Path, peaks: Cut, background: Cut | None, described: dict[str, Any], sources: Sources
+) -> str:
+    """Write the loci, and say what is to be known of them; returns what was written, in words."""
+    cuts, say = [peaks] if background is None else [peaks, background], sources.say
+    places = joined(one.places for one in cuts)
+    starts, labels = sources.windows.starts(places.center), np.zeros(len(places), np.uint8)
+    labels[: len(peaks)] = 1
+    names = ("sequence", "signal", "control") if sources.control else ("sequence", "signal")
+    columns: dict[str, Any] = {name: Column(name, cuts) for name in names}
+    signal = columns["signal"].dtype
+    columns |= {"label": labels, "chrom": places.chrom}
+    columns |= {"start": starts, "end": starts + sources.windows.stored}
+    if signal.kind == "f":
+        say(_fractions(peaks, described["track_names"]))
+    say(f"writing {output} ...")
+    assert sources.folder is not None
+    made = sources.folder / output.name  # so that a kill leaves nothing elsewhere
+    os.replace(hdf5.write_columns(made, described, columns, sources.workers.count), output)
+    return (
+        f"{output}: {len(peaks):,} peaks and {len(places) - len(peaks):,} background loci, "
+        f"tracks {', '.join(described['track_names'])} ({signal})"
+    )
+
+
+def _in_excluded(places: Places, sources: Sources) -> np.ndarray:
+    """(n,) true where the stored sequence touches an excluded region."""
+    starts = sources.windows.starts(places.center)
+    return overlapping(places, starts, starts + sources.windows.stored, sources.excluded)
+
+
+def _say_letters(inside: int, sources: Sources) -> None:
+    letters: Counter[str] = Counter()
+    for chrom in np.unique(sources.places.chrom).tolist():
+        letters.update(sources.genome.letters.get(chrom, {}))
+    if letters:
+        listed = ", ".join(f"{letter} {count:,}" for letter, count in sorted(letters.items()))
+        sources.say(
+            f"letters other than A C G T are treated as N: {listed} ({inside:,} in the windows)"
+        )
+
+
+def _fractions(peaks: Cut, names: list[str]) -> str:
+    """What to say of signal that is not whole numbers, or of numbers over 2^31."""
+    rows = np.flatnonzero(peaks.types["signal"] == peaks.types["signal"].max())
+    values = Column("signal", [peaks.take(rows[:1])])[:1][0]  # (tracks, length)
+    found = [name for name, v in zip(names, values, strict=True) if (v != np.rint(v)).any()]
+    return (
+        f"the signal is not whole numbers ({', '.join(found) or 'or too large'} at "
+        f"{peaks.places.name(rows[0])}, {len(rows):,} such loci): stored as float32. Counts train "
+        "best as they are: give a file that is not normalised, if there is one."
+    )
+
+
+def _first_of_each(places: Places) -> np.ndarray:
+    """(n,) true for the first locus at each centre."""
+    _, chrom = np.unique(places.chrom, return_inverse=True)
+    _, first = np.unique(np.stack([chrom, places.center]), axis=1, return_index=True)
+    mask = np.zeros(len(places), bool)
+    mask[first] = True
+    return mask
+
+
+def _check_some(mask: np.ndarray, funnel: Funnel) -> None:
+    if not mask.any():
+        raise DataError(
+            f"no locus is left: the last filter below removed them.\n{funnel.table()}\n"
+            "Relax it (in_window, max_jitter, exclude, max_n_fraction, min_counts, "
+            "outlier_factor), or check that loci, fasta and signal belong together."
+        )
+
+
+def _check_any_signal(peaks: Cut, config: PrepareConfig) -> None:
+    for group, total in zip(config.signal, peaks.totals.sum(axis=0), strict=True):
+        if total == 0:
+            raise DataError(
+                f"signal: {', '.join(group)} is zero at all {len(peaks):,} loci. Check that the "
+                "file and the loci are of the same experiment and genome, and for a BAM that "
+                "bam.mates, bam.proper_pairs and bam.min_mapq leave reads."
+            )

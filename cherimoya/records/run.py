@@ -1,0 +1,173 @@
+"""What a run folder says about its run: read back without torch, whatever has become of it."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cherimoya.config.diff import CHANGED, Changes, command, read_changes, write_changes
+from cherimoya.config.train import TrainConfig, to_dict
+from cherimoya.errors import ConfigError
+from cherimoya.records import status
+from cherimoya.records import sweep as sweeps
+from cherimoya.records.per_locus import (
+    EXAMPLES,
+    SCORED_LOCI,
+    Examples,
+    ScoredLoci,
+    read_examples,
+    read_scored_loci,
+)
+from cherimoya.records.status import total_seconds
+from cherimoya.util import console
+from cherimoya.util.files import LOCK, appearing
+
+LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
+CONFIG, ROWS = "config.yaml", "metrics.jsonl"
+FILE_ENDINGS = (
+    ".bw", ".bigwig", ".bedgraph", ".bg", ".wig", ".h5", ".hdf5", ".npz", ".tsv", ".csv", ".txt",
+    ".json", ".html", ".gz",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder:
+    """A run as its files tell: what is not there, or not yet true, is empty or None."""
+
+    path: Path
+    state: str  # as of sweeps.Member
+    config: dict[str, Any]
+    changes: Changes | None  # of the defaults, if the run noted them
+    rows: list[dict[str, Any]]  # of metrics.jsonl
+    status: dict[str, Any]
+    summary: Mapping[str, Any]  # of a finished run
+
+    @cached_property
+    def loci(self) -> ScoredLoci | None:
+        """The scores of each locus."""
+        path = self.path / SCORED_LOCI
+        return read_scored_loci(path) if self.state == "done" and path.is_file() else None
+
+    @cached_property
+    def examples(self) -> Examples | None:
+        """A few loci with their profiles."""
+        path = self.path / EXAMPLES
+        return read_examples(path) if self.state == "done" and path.is_file() else None
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took in all, without the time that it stood still."""
+        trained = float(self.summary.get("train_seconds") or self.status.get("train_seconds") or 0)
+        return max(total_seconds(self.status), trained)
+
+    @property
+    def first_started(self) -> str | None:
+        """When the first of its processes began."""
+        return self.status.get("first_started", self.status.get("started"))
+
+    @property
+    def best_row(self) -> dict[str, Any] | None:
+        """The row of the epoch with the lowest validation loss so far."""
+        scored = [row for row in self.rows if row.get("valid/loss") is not None]
+        return min(scored, key=lambda row: row["valid/loss"]) if scored else None
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is something left to do, and a state to go on from."""
+        saved = any((self.path / "checkpoints" / n).is_file() for n in ("last.pt", "previous.pt"))
+        return saved and self.state != "done"
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with the run."""
+        return console.resume_command(self.path)
+
+    @property
+    def new_command(self) -> str | None:
+        """The command that makes the run anew; None for a run that did not note its changes."""
+        return None if self.changes is None else command(self.config, self.changes)
+
+
+def begin_run(folder: Path, config: TrainConfig, made: Changes | None) -> None:
+    """Make `folder`, which this process has locked, that of a new run, as `config` says.
+
+    What a run left there that ended before it had saved anything goes. Raises ConfigError where
+    there is more of another run.
+    """
+    rows = folder / ROWS
+    saved = [p for p in folder.glob("checkpoints/*.pt*") if not p.name.startswith(".")]  # whole
+    held = [p for p in (*saved, folder / "summary.json") if p.is_file()]
+    if rows.is_file() and rows.stat().st_size:
+        held.append(rows)
+    if held:
+        raise ConfigError(
+            f"{folder} holds another run: {held[0].relative_to(folder)} is there. Go on with it: "
+            f"{console.resume_command(folder)}. Or name a folder of its own for the new one: "
+            "hydra.run.dir=..."
+        )
+    rows.unlink(missing_ok=True)
+    write_config(folder, to_dict(config))
+    if made:
+        write_changes(folder, made)
+
+
+def forget_run(folder: Path) -> None:
+    """Remove what a run wrote into `folder` that could not begin; anything else there stays."""
+    for name in (CONFIG, CHANGED, status.NAME, ROWS, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or not empty
+        (folder / "checkpoints").rmdir()
+
+
+def write_config(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write config.yaml of the run in `folder`."""
+    with appearing(folder / CONFIG) as file:
+        file.write(yaml.safe_dump(dict(values), sort_keys=False).encode())
+
+
+def note_moved_data(folder: Path, config: TrainConfig) -> None:
+    """Have config.yaml name the file that a run goes on with, which may have another place now."""
+    values = yaml.safe_load((folder / CONFIG).read_text())
+    if values["data"].get("path") != config.data.path:
+        values["data"]["path"] = config.data.path
+        write_config(folder, values)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` holds a run, or what is left of one."""
+    return any((folder / name).is_file() for name in (CONFIG, "status.json"))
+
+
+def check_folder_name(output: Path, holds: str) -> None:
+    """Raise ConfigError where `output`, a folder to be made that `holds` files, is named as one."""
+    if output.suffix.lower() in FILE_ENDINGS and not output.is_dir():
+        raise ConfigError(
+            f"output={output}: the name of a file, but a folder is made, which holds {holds}. Name "
+            f"it without the ending: output={output.with_suffix('')}"
+        )
+
+
+def read_run(folder: Path) -> RunFolder:
+    """The run in `folder`."""
+    member = sweeps.read_member(folder)
+    config, status = (folder / n for n in (CONFIG, "status.json"))
+    return RunFolder(
+        path=folder,
+        state=member.state,
+        config=yaml.safe_load(config.read_text()) if config.is_file() else {},
+        changes=read_changes(folder),
+        rows=read_rows(folder / ROWS),
+        status=json.loads(status.read_text()) if status.is_file() else {},
+        summary=member.summary,
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; without the last one if a killed process left it half written."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]

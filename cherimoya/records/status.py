@@ -1,0 +1,90 @@
+"""status.json of a run: how it goes or ended, and whether the process that wrote it is there."""
+
+import json
+import os
+import socket
+import time
+import traceback
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cherimoya.util.files import appearing
+
+NAME = "status.json"
+TIME = "%Y-%m-%dT%H:%M:%S%z"
+SLACK_SECONDS = 2  # between clocks that count from the start and from 1970
+
+
+def write(
+    folder: Path,
+    state: str,
+    started: float,
+    error: BaseException | None = None,
+    **facts: Any,
+) -> None:
+    """Write the state, whose it is and since when, `facts`, and the error with its traceback."""
+    status: dict[str, Any] = {
+        "state": state,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": time.strftime(TIME, time.localtime(started)),
+        "seconds": round(time.time() - started, 1),
+        **facts,
+    }
+    if error is not None:
+        status["error"] = str(error) or type(error).__name__
+        status["traceback"] = "".join(traceback.format_exception(error))
+    with appearing(folder / NAME) as file:
+        file.write(json.dumps(status, indent=2).encode() + b"\n")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """status.json of the run in `folder`, empty where there is none.
+
+    A run whose process is gone from this machine without a word is interrupted, not running.
+    """
+    status = read_json(folder / NAME)
+    if status.get("state") == "running" and has_ended(status):
+        status["state"] = "interrupted"
+    return status
+
+
+def total_seconds(status: Mapping[str, Any]) -> float:
+    """Seconds of all processes of a run, one after another where it was interrupted."""
+    return float(status.get("seconds", 0) + status.get("seconds_before", 0))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `path` holds; empty where there is no such file, or it was cut off."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def has_ended(status: Mapping[str, Any]) -> bool:
+    """Whether the process that `status` is of was one of this machine, and is gone."""
+    if status["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(status["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    began = _began(status["pid"])  # another process may have got its number
+    started = datetime.strptime(status["started"], TIME).timestamp()
+    return began is not None and began > started + SLACK_SECONDS
+
+
+def _began(pid: int) -> float | None:
+    """When a process began, in seconds since 1970; None where /proc does not tell."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
+        up = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return time.time() - up + ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,225 @@
+"""A sweep on disk: its plan, the folder of each member, what is in it, and the table of all."""
+
+import hashlib
+import json
+import math
+import os
+import socket
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cherimoya.records import status
+from cherimoya.records.status import read_json
+from cherimoya.util import console
+from cherimoya.util.files import appearing
+
+PLAN = "sweep.json"
+MEMBER = "member.json"
+AT_WORK = ".running"  # how the note of a process ends
+LONGEST = 120  # characters of a folder's name
+METRICS = {  # column: where summary.json has it
+    "valid loss": ("best_valid_loss",),
+    "test MNLL": ("test", "profile_mnll"),
+    "profile r": ("test", "profile_pearson"),
+    "count r": ("test", "count_pearson"),
+    "minutes": ("train_seconds",),
+}
+SEED = "seed"
+PRUNED = "pruned"  # stopped by a search, which has heard enough
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is to do, in its folder's sweep.json."""
+
+    name: str
+    command: Sequence[str]
+    swept: Sequence[str]  # keys
+    members: Sequence[Mapping[str, str]]  # the swept overrides of each; none where unknown
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a sweep: what sets it apart, how far it came, and what it reached."""
+
+    folder: Path
+    overrides: Mapping[str, str]
+    state: str  # done, pruned, running, interrupted, failed, or waiting
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.state in ("done", PRUNED)
+
+    def metric(self, column: str) -> float:
+        """A column of the table; NaN where there is none."""
+        value: Any = self.summary
+        for key in METRICS[column]:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is None:
+            return math.nan
+        return value / 60 if column == "minutes" else float(value)
+
+
+def sweep_name(overrides: Iterable[str], swept: Sequence[str], chosen: str | None) -> str:
+    """The folder of a sweep: the same for the same command, whatever the order of its words."""
+    words = sorted(overrides)
+    if chosen and words == [f"sweep={chosen}"]:
+        return chosen
+    keys = chosen or "_".join(sorted(key.split(".")[-1] for key in swept))
+    return f"{keys[:LONGEST]}_{_digest(words)}"
+
+
+def member_name(overrides: Mapping[str, str]) -> str:
+    """The folder of a member: its swept overrides, such as n_filters=64,n_layers=5."""
+    name = ",".join(f"{k}={v}" for k, v in sorted(short_keys(overrides).items()))
+    name = "".join(c if c.isalnum() or c in "=,._-+" else "_" for c in name) or "run"
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}_{_digest([name])}"
+
+
+def short_keys(overrides: Mapping[str, str]) -> dict[str, str]:
+    """The overrides by the last part of their key, or by the whole key where two share it."""
+    last = [key.split(".")[-1] for key in overrides]
+    return {
+        (short if last.count(short) == 1 else key): value
+        for (key, value), short in zip(overrides.items(), last, strict=True)
+    }
+
+
+def _digest(words: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Write `plan` into the sweep's folder."""
+    members = [{"folder": member_name(m), "overrides": dict(m)} for m in plan.members]
+    content = {
+        "name": plan.name,
+        "command": list(plan.command),
+        "swept": list(plan.swept),
+        "members": members,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / PLAN, content)
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan of the sweep in `folder`; None where there is none."""
+    content = read_json(folder / PLAN)
+    if not content:
+        return None
+    members = [member["overrides"] for member in content["members"]]
+    return Plan(content["name"], content["command"], content["swept"], members)
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Note in the folder of a sweep, while the block runs, that this process is at it."""
+    own = {"pid": os.getpid(), "host": socket.gethostname()}
+    path = folder / f".{own['host']}.{own['pid']}{AT_WORK}"
+    _write_json(path, own | {"started": time.strftime(status.TIME)})
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def processes(folder: Path) -> list[dict[str, Any]]:
+    """Those at work on a sweep, with pid, host and since when; one elsewhere may be gone."""
+    noted = [read_json(path) for path in sorted(folder.glob(f".*{AT_WORK}"))]
+    return [process for process in noted if process and not status.has_ended(process)]
+
+
+def note_member(folder: Path, overrides: Mapping[str, str]) -> None:
+    """Write what sets a member apart into its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / MEMBER, dict(overrides))
+
+
+def read_member(folder: Path, overrides: Mapping[str, str] | None = None) -> Member:
+    """The member in `folder`; `overrides` where it has not begun yet."""
+    how = status.read(folder)
+    state = how.get("state", "waiting")
+    return Member(
+        folder=folder,
+        overrides=overrides if overrides is not None else read_json(folder / MEMBER),
+        state=state,
+        summary=read_json(folder / "summary.json") if state in ("done", PRUNED) else {},
+        status=how,
+    )
+
+
+def read_sweep(folder: Path) -> list[Member]:
+    """Every member, in the order of the plan, and then those that it does not name."""
+    plan = read_plan(folder)
+    planned = {member_name(m): m for m in plan.members} if plan else {}
+    begun = {path.parent.name for path in folder.glob(f"*/{MEMBER}")}
+    return [
+        *(read_member(folder / name, overrides) for name, overrides in planned.items()),
+        *(read_member(folder / name) for name in sorted(begun - planned.keys())),
+    ]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with appearing(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
+
+
+def table(members: Sequence[Member]) -> str:
+    """A row for each configuration, best first; seeds are folded into mean and spread."""
+    keys, order = folded(members)
+    short = list(short_keys(dict.fromkeys(keys, "")))
+    header = [*(short or ["run"]), "state", "parameters", *METRICS]
+    rows = []
+    for values, group in order:
+        done = [m for m in group if m.state == "done"]
+        size = f"{done[0].summary['parameters']:,}" if done else "-"
+        cells = [_spread([m.metric(column) for m in done]) for column in METRICS]
+        rows.append([*(values or (group[0].folder.name,)), _states(group), size, *cells])
+    return console.table(header, rows)
+
+
+def _states(group: Sequence[Member]) -> str:
+    """done; or of several: 1 of 3 done, 2 failed."""
+    if len(group) == 1:
+        return group[0].state
+    counts = Counter(m.state for m in group)
+    others = [f"{n} {state}" for state, n in sorted(counts.items()) if state != "done"]
+    return ", ".join([f"{counts['done']} of {len(group)} done", *others])
+
+
+def folded(
+    members: Sequence[Member],
+) -> tuple[list[str], list[tuple[tuple[str, ...], list[Member]]]]:
+    """The swept keys but the seed, and by their values the members, best first."""
+    keys = list(dict.fromkeys(key for m in members for key in m.overrides if key != SEED))
+    groups: dict[tuple[str, ...], list[Member]] = {}
+    for member in members:
+        groups.setdefault(tuple(member.overrides.get(k, "") for k in keys), []).append(member)
+    return keys, sorted(groups.items(), key=lambda item: _first(item[1]))
+
+
+def _first(group: Sequence[Member]) -> float:
+    """What rows are ordered by: the mean validation loss, those without one last."""
+    losses = [m.metric("valid loss") for m in group if m.state == "done"]
+    known = [loss for loss in losses if not math.isnan(loss)]
+    return statistics.fmean(known) if known else math.inf
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values or any(math.isnan(v) for v in values):
+        return "-"
+    mean = statistics.fmean(values)
+    digits = 1 if abs(mean) >= 10 else 3
+    words = f"{mean:.{digits}f}"
+    if len(values) > 1:
+        words += f" +- {statistics.stdev(values):.{digits}f}"
+    return words

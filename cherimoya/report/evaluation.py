@@ -1,0 +1,139 @@
+"""The page of an evaluation: scores with intervals, by signal group and chromosome, and loci."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cherimoya.records.evaluation import read_evaluation
+from cherimoya.records.logged import METRICS
+from cherimoya.records.metrics import IN_WORDS, higher_is_better
+from cherimoya.report.format import Chart, frame
+from cherimoya.report.plots import runs as plots
+from cherimoya.report.plots.theme import chart
+from cherimoya.report.scores import (
+    KEY_SCORES,
+    MARKS,
+    cards,
+    count_charts,
+    example_charts,
+    profile_charts,
+)
+
+CHART_METRICS = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric: the model's value and interval, then what stands beside it."""
+
+    label: str
+    unit: str
+    meaning: str
+    higher: bool
+    value: float | None
+    low: float | None
+    high: float | None
+    beside: list[float | None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The scores of some of the loci or tracks."""
+
+    name: str
+    peaks: int
+    background: int
+    cells: list[tuple[float | None, float | None, float | None]]  # value, low, high
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """What the template of an evaluation's page is filled with."""
+    found = read_evaluation(folder)
+    summary = found.summary
+    beside = {name: words for name, words in MARKS.items() if name in summary}
+    chromosomes: Mapping[str, Any] = summary.get("chromosomes", {})
+    groups = {", ".join(g["tracks"]): g for g in summary.get("groups", [])}
+    return {
+        **frame(f"evaluation {folder.resolve().name}"),
+        "summary": summary,
+        "subtitle": list(_subtitle(summary)),
+        "cards": list(cards(summary["model"], summary)),
+        "beside": list(beside.values()),
+        "confidence": f"{100 * summary['bootstrap']['confidence']:g} %",
+        "metrics": [_row(name, summary, beside) for name in METRICS],
+        "key_metrics": [IN_WORDS[name].label for name in KEY_SCORES],
+        "parts": [
+            ("signal groups", [_part(name, values) for name, values in groups.items()]),
+            ("chromosomes", [_part(name, values) for name, values in chromosomes.items()]),
+        ],
+        "chromosome_charts": list(_chromosome_charts(chromosomes, summary)),
+        "count_charts": list(count_charts(found)),
+        "profile_charts": list(profile_charts(found)),
+        "example_charts": list(example_charts(found)),
+        "origin": _origin(summary),
+    }
+
+
+def _subtitle(summary: Mapping[str, Any]) -> Iterator[str]:
+    n, loci = len(summary["checkpoints"]), summary["loci"]
+    yield f"{n} models, probabilities and log counts averaged" if n > 1 else "one model"
+    if summary["reverse_complement"]:
+        yield "both strands averaged"
+    yield f"{loci['peaks']:,} peaks, {loci['background']:,} background loci: {summary['split']}"
+    if summary.get("seen_in_training"):
+        yield f"{summary['seen_in_training']:,} of them on chromosomes seen in training"
+    yield f"{summary['window']['in']:,} bp in, {summary['window']['out']:,} bp out"
+
+
+def _row(name: str, summary: Mapping[str, Any], beside: Mapping[str, str]) -> Row:
+    words = IN_WORDS[name]
+    low, high = summary.get("intervals", {}).get(name, (None, None))
+    return Row(
+        words.label, words.unit, words.meaning, higher_is_better(name),
+        summary["model"][name], low, high, [summary[column][name] for column in beside],
+    )  # fmt: skip
+
+
+def _part(name: str, values: Mapping[str, Any]) -> Part:
+    cells = [
+        (values["model"][m], *values.get("intervals", {}).get(m, (None, None))) for m in KEY_SCORES
+    ]
+    return Part(name, values["loci"]["peaks"], values["loci"]["background"], cells)
+
+
+def _chromosome_charts(
+    chromosomes: Mapping[str, Any], summary: Mapping[str, Any]
+) -> Iterator[Chart]:
+    confidence = f"{100 * summary['bootstrap']['confidence']:g} %"
+    for name in CHART_METRICS:
+        known = {c: v for c, v in chromosomes.items() if v["model"][name] is not None}
+        if len(known) < 2:
+            continue
+        values = [v["model"][name] for v in known.values()]
+        spans = [v.get("intervals", {}).get(name, (None, None)) for v in known.values()]
+        average = summary["model"][name]
+        bars = f"; bars: {confidence} intervals" if summary["bootstrap"]["n"] else ""
+        yield Chart(
+            chart(
+                plots.by_part, list(known), values, spans, IN_WORDS[name].axis, average,
+                height=max(2.2, 0.9 + 0.2 * len(known)),
+            ),
+            f"{IN_WORDS[name].label} by chromosome{bars}; dashed: all of them",
+        )  # fmt: skip
+
+
+def _origin(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What the numbers depend on."""
+    noted = summary["provenance"]
+    found = {
+        "data": summary["data"],
+        "data fingerprint": noted["data_fingerprint"],
+        "replicate": summary["replicate_file"],
+        "GPU": noted["gpu"],
+        "processor": noted["cpu"],
+        "precision": noted["precision"],
+        "commit": noted["git_commit"],
+        **noted["versions"],
+    }
+    return {name: str(value) for name, value in found.items() if value is not None}

@@ -1,0 +1,86 @@
+"""Pages of runs and sweeps: one HTML file each, made from a folder's files and nothing else."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cherimoya.errors import CherimoyaError
+from cherimoya.records import sweep as sweeps
+from cherimoya.records.evaluation import is_evaluation
+from cherimoya.records.run import is_run
+from cherimoya.util import console
+from cherimoya.util.files import appearing
+
+PAGE = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """Write the page of the run, sweep or evaluation in `folder`, and return its path.
+
+    Raises CherimoyaError for a folder that is none of these, and without the packages that draw.
+    """
+    if not folder.is_dir():
+        raise CherimoyaError(f"{folder} is no folder. Name a run's or a sweep's.")
+    kind = _kind(folder)
+    if kind is None:
+        raise CherimoyaError(
+            f"{folder} is neither a run (config.yaml is missing) nor a sweep (no folder in it has "
+            f"a {sweeps.MEMBER}). Name a folder that cherimoya-train has made."
+        )
+    try:
+        from cherimoya.report import evaluation, run, sweep
+
+        page = _template(f"{kind}.html")
+    except ImportError as error:
+        package = (error.name or str(error)).split(".")[0]
+        raise CherimoyaError(
+            f"no plots: {package} is missing. Install it with: pip install 'cherimoya-train[plots]'"
+        ) from error
+    modules = {"run": run, "sweep": sweep, "evaluation": evaluation}
+    contents = modules[kind].contents(folder)
+    with appearing(folder / PAGE) as file:
+        file.write(page.render(**contents).encode())
+    return folder / PAGE
+
+
+def _kind(folder: Path) -> str | None:
+    """What is in `folder`."""
+    tests = {"sweep": is_sweep, "evaluation": is_evaluation, "run": is_run}
+    return next((kind for kind, test in tests.items() if test(folder)), None)
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether `folder` holds the members of a sweep."""
+    return any(folder.glob(f"*/{sweeps.MEMBER}"))
+
+
+def offer_report(folder: Path) -> None:
+    """Write the page at the end of other work, which a page that cannot be must not spoil."""
+    try:
+        console.say(f"report       {write_report(folder)}")
+    except CherimoyaError as error:
+        console.say_once(str(error))
+    except Exception as error:  # a drawing that fails is no reason to call the run failed
+        console.say(f"no report: {error!r}. Try again with: cherimoya-report {folder}")
+
+
+@cache
+def _template(name: str) -> Any:
+    import jinja2
+
+    from cherimoya.report import format as words
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cherimoya.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "score": words.score,
+        "duration": words.duration,
+        "moment": words.moment,
+        "whole": words.whole,
+    }
+    return environment.get_template(name)

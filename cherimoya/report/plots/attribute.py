@@ -1,0 +1,83 @@
+"""Sequence logos of contributions: letters as tall as what their bases contribute."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.font_manager import FontProperties
+from matplotlib.path import Path as Outline
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import MaxNLocator
+
+from cherimoya.records.attributions import Attributions
+from cherimoya.report.plots.theme import INK, SERIES, figure, save_png
+
+COLOURS = (SERIES[2], SERIES[0], SERIES[4], SERIES[1])  # A green, C blue, G yellow, T red
+UNITS = {"counts": "log(1 + counts)", "profile": "nats"}
+SHOWN = 120  # bases of a logo
+PER_LETTER, HEIGHT = 0.1, 1.3  # inches
+
+
+def logo_pages(found: Attributions, loci: int, output: Path) -> list[Path]:
+    """An image for each target, beside `output`: logos of the loci with the strongest bases."""
+    pages = []
+    for name, values in found.contributions.items():
+        strongest = np.argsort(-np.abs(values).max(axis=1), kind="stable")[:loci]
+        shown = min(SHOWN, values.shape[1])
+        with figure(len(strongest), 1, PER_LETTER * shown, HEIGHT) as (made, axes):
+            for row, axis in zip(strongest, axes[:, 0], strict=True):
+                first = busiest(values[row], shown)
+                part = slice(first, first + shown)
+                logo(axis, found.sequence[row, part], values[row, part])
+                start = found.start[row]
+                label(axis, str(found.chrom[row]), int(start), first, shown, f"locus {row}")
+            axes[-1, 0].set_xlabel("position (bp)")
+            output_name, _, group = name.partition("_")
+            made.suptitle(f"contributions to {output_name} of signal group {group}", fontsize=9)
+            made.supylabel(UNITS[output_name], fontsize=9)
+            pages.append(save_png(made, output.with_name(f"{output.stem}.{name}.png")))
+    return pages
+
+
+def busiest(values: np.ndarray, width: int) -> int:
+    """Where the `width` bases begin whose contributions (W,) are largest in sum."""
+    totals = np.concatenate([[0], np.abs(values).cumsum()])
+    return int(np.argmax(totals[width:] - totals[:-width]))
+
+
+def logo(axis: Axes, codes: np.ndarray, values: np.ndarray) -> None:
+    """Bases `codes` (W,) as letters of the heights `values` (W,), upside down below zero."""
+    for base in range(4):
+        outlines = []
+        for at in np.flatnonzero((codes == base) & (values != 0)):
+            letter = _letter("ACGT"[base])
+            scaled = np.asarray(letter.vertices) * (0.9, values[at]) + (at - 0.45, 0)
+            outlines.append(Outline(scaled, letter.codes))
+        axis.add_collection(PathCollection(outlines, facecolor=COLOURS[base], linewidth=0))
+    axis.axhline(0, color=INK, linewidth=0.6)
+    low, high = min(values.min(), 0), max(values.max(), 0)
+    room = 0.05 * (high - low) or 1
+    axis.set(xlim=(-0.5, len(codes) - 0.5), ylim=(low - room, high + room))
+    axis.grid(False)
+
+
+def label(axis: Axes, chrom: str, start: int, first: int, shown: int, otherwise: str) -> None:
+    """Name the bases of a logo."""
+    known = start >= 0
+    begin = first + max(start, 0)
+    axis.set_title(f"{chrom}:{begin:,}-{begin + shown:,}" if known else otherwise)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value + begin:,.0f}")
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=4))
+
+
+@cache
+def _letter(letter: str) -> Outline:
+    """The outline of a letter that fills the unit square."""
+    drawn = TextPath(
+        (0, 0), letter, size=1, prop=FontProperties(family="DejaVu Sans", weight="bold")
+    )
+    box = drawn.get_extents()
+    return Outline((drawn.vertices - (box.x0, box.y0)) / (box.width, box.height), drawn.codes)

@@ -1,0 +1,171 @@
+"""The page of one run: what its files say, in words, numbers and charts."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cherimoya.config.diff import at
+from cherimoya.records import sweep as sweeps
+from cherimoya.records.logged import METRICS
+from cherimoya.records.metrics import IN_WORDS, higher_is_better, share_of_ceiling
+from cherimoya.records.run import RunFolder, read_run
+from cherimoya.report.format import Chart, frame
+from cherimoya.report.plots import runs as plots
+from cherimoya.report.plots.theme import chart
+from cherimoya.report.scores import (
+    BESIDE,
+    KEY_SCORES,
+    Card,
+    cards,
+    count_charts,
+    example_charts,
+    profile_charts,
+)
+
+CURVES = (
+    "train/loss", "valid/loss", "valid/profile_mnll", "valid/profile_pearson",
+    "valid/profile_jsd", "valid/count_pearson",
+)  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """What the template of a run's page is filled with."""
+    run = read_run(folder)
+    best, split = run.best_row, run.summary.get("scored_split", "test")
+    return {
+        **frame(f"run {folder.resolve().name}"),
+        "run": run,
+        "split": split,
+        "sweep": folder.resolve().parent.name if (folder / sweeps.MEMBER).is_file() else None,
+        "subtitle": _subtitle(run),
+        "cards": list(_cards(run)),
+        "scored_on": f"{split} peaks" if run.summary else f"validation, epoch {best['epoch']}"
+        if best else "",
+        "changed": _changed(run),
+        "config": yaml.safe_dump(run.config, sort_keys=False) if run.config else "",
+        "curves": list(_curves(run)),
+        "metrics": list(_metrics(run)),
+        "count_charts": list(count_charts(run)),
+        "profile_charts": list(profile_charts(run)),
+        "example_charts": list(example_charts(run)),
+        "speed": _speed(run),
+        "origin": _origin(run),
+        "kernel_options": json.dumps(at(run.summary, "provenance.kernel_options") or {}, indent=1),
+    }  # fmt: skip
+
+
+def _subtitle(run: RunFolder) -> list[str]:
+    """The run in a few words: its network, what it read, when and how long."""
+    model, window = run.config.get("model", {}), run.summary.get("window", {})
+    parts = []
+    if model:
+        parts.append(f"{model.get('n_filters')} filters x {model.get('n_layers')} blocks")
+    if "parameters" in run.summary:
+        parts.append(f"{run.summary['parameters']:,} parameters")
+    if window:
+        parts.append(
+            f"{window['in']:,} bp in, {window['out']:,} bp out, receptive field "
+            f"{window['receptive_field']:,} bp"
+        )
+    if "seed" in run.config:
+        parts.append(f"seed {run.config['seed']}")
+    return parts
+
+
+def _cards(run: RunFolder) -> Iterator[Card]:
+    """The key scores: of the scored split, else of the best epoch's validation so far."""
+    scores = run.summary.get(run.summary.get("scored_split", ""), {})
+    if not scores and run.best_row:
+        scores = {name: run.best_row.get(f"valid/{name}") for name in KEY_SCORES}
+    return cards(scores, run.summary)
+
+
+def _changed(run: RunFolder) -> list[tuple[str, Any, Any]]:
+    """Key, value and default of what is not as by default: options of groups, then their keys."""
+    if run.changes is None:
+        return []
+    keys = [(key, at(run.config, key), default) for key, default in run.changes.keys.items()]
+    groups = [(group, *pair) for group, pair in run.changes.groups.items()]
+    return [*groups, *((k, v, "to be set" if d == "???" else d) for k, v, d in keys)]
+
+
+def _curves(run: RunFolder) -> Iterator[Chart]:
+    best = (run.best_row or {}).get("epoch")
+    for name in CURVES:
+        if any(row.get(name) is not None for row in run.rows):
+            split, metric = name.split("/")
+            words = IN_WORDS[metric]
+            said = words.label if split == "valid" else "training loss, mean of an epoch"
+            caption = f"{said} by epoch" + (f": {words.meaning}" if split == "valid" else "")
+            yield Chart(
+                chart(plots.curve, run.rows, name, best if split == "valid" else None), caption
+            )
+    if run.rows and any(name.startswith("lr/") for name in run.rows[0]):
+        yield Chart(chart(plots.rates, run.rows), "learning rate of each optimizer by epoch")
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A metric on the scored peaks, of the baselines beside them, and on validation peaks."""
+
+    label: str
+    unit: str
+    meaning: str
+    higher: bool
+    scored: list[float | None]  # the model, the average profile, and the ceiling if there is one
+    share: float | None  # of the way from chance to the ceiling, in percent
+    valid: float | None  # of the best epoch
+
+
+def _metrics(run: RunFolder) -> Iterator[MetricRow]:
+    if not run.rows and not run.summary:
+        return
+    names = (run.summary.get("scored_split", "test"), *BESIDE)
+    columns = [run.summary[name] for name in names if name in run.summary]
+    for name in METRICS:
+        words, higher = IN_WORDS[name], higher_is_better(name)
+        scored = [column.get(name) for column in columns]
+        beside = (
+            run.summary.get(column, {}).get(name) for column in ("ceiling", "average_profile")
+        )
+        share = share_of_ceiling(name, scored[0] if scored else None, *beside)
+        valid = (run.best_row or {}).get(f"valid/{name}")
+        yield MetricRow(words.label, words.unit, words.meaning, higher, scored, share, valid)
+
+
+def _speed(run: RunFolder) -> dict[str, str]:
+    summary, speed = run.summary, run.summary.get("speed") or {}
+    found = {}
+    if "train_seconds" in summary:
+        found["training"] = f"{summary['train_seconds'] / 60:,.1f} min"
+        found["steps"] = f"{summary['steps']:,} in {summary['epochs']:,} epochs"
+    if speed:
+        found["a step"] = f"{speed['ms_per_step']:,.2f} ms"
+        found["throughput"] = f"{speed['sequences_per_second']:,.0f} sequences a second"
+        found["waiting for data"] = f"{speed['waiting_for_data']:.1%} of the time"
+        if speed.get("peak_memory_mb") is not None:
+            found["peak device memory"] = f"{speed['peak_memory_mb']:,.0f} MiB"
+    return found
+
+
+def _origin(run: RunFolder) -> dict[str, str]:
+    """What the numbers depend on besides the configuration."""
+    noted, status = run.summary.get("provenance", {}), run.status
+    processes = at(run.config, "trainer.devices") or 1
+    found = {
+        "GPU": f"{processes} x {noted['gpu']}" if noted.get("gpu") else None,
+        "processor": noted.get("cpu"),
+        "host": status.get("host"),
+        "precision": noted.get("precision"),
+        "commit": noted.get("git_commit"),
+        "data": at(run.config, "data.path") or at(run.config, "data.source"),
+        "data fingerprint": noted.get("data_fingerprint"),
+        **noted.get("versions", {}),
+    }
+    for split, n in run.summary.get("loci", {}).items():
+        found[f"{split} loci"] = f"{n['peaks']:,} peaks, {n['background']:,} background"
+    return {name: str(value) for name, value in found.items() if value is not None}

@@ -1,0 +1,137 @@
+"""Scores on a page: the key ones on cards, and charts of single loci."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from cherimoya.records.metrics import IN_WORDS, higher_is_better
+from cherimoya.records.per_locus import Examples, ScoredLoci
+from cherimoya.report.format import Chart
+from cherimoya.report.plots import runs as plots
+from cherimoya.report.plots.theme import chart, chart_in_rows
+
+KEY_SCORES = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
+BESIDE = {"average_profile": "average profile", "ceiling": "ceiling"}
+MARKS = BESIDE | {"replicate": "replicate"}
+
+
+class Scored(Protocol):
+    """A folder with scores: a run's or an evaluation's."""
+
+    @property
+    def loci(self) -> ScoredLoci | None: ...
+
+    @property
+    def examples(self) -> Examples | None: ...
+
+    @property
+    def summary(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Card:
+    """A key score beside its baseline, ceiling and a replicate's, each None where unknown."""
+
+    label: str
+    unit: str
+    value: float
+    higher: bool
+    baseline: float | None
+    ceiling: float | None
+    replicate: float | None
+
+    @property
+    def reached(self) -> float | None:
+        """The way from the baseline to the ceiling that was gone, in percent, within 0 to 100."""
+        if self.baseline is None or self.ceiling is None or self.baseline == self.ceiling:
+            return None
+        share = (self.value - self.baseline) / (self.ceiling - self.baseline)
+        return 100 * min(max(share, 0.0), 1.0)
+
+    @property
+    def below_baseline(self) -> bool:
+        """Whether the baseline does better."""
+        if self.baseline is None:
+            return False
+        return self.value < self.baseline if self.higher else self.value > self.baseline
+
+
+def cards(scores: Mapping[str, float | None], summary: Mapping[str, Any]) -> Iterator[Card]:
+    """The key ones of `scores`, with what `summary` has beside them."""
+    for name in KEY_SCORES:
+        value, words = scores.get(name), IN_WORDS[name]
+        if value is None:
+            continue
+        beside = (summary.get(column, {}).get(name) for column in MARKS)
+        yield Card(words.label, words.unit, value, higher_is_better(name), *beside)
+
+
+def count_charts(run: Scored) -> Iterator[Chart]:
+    """Predicted against observed counts, and their calibration."""
+    if run.loci is None:
+        return
+    peak, n_groups = run.loci.label == 1, run.loci.observed_log_counts.shape[1]
+    for g in range(n_groups):
+        seen, guess = run.loci.observed_log_counts[:, g], run.loci.predicted_log_counts[:, g]
+        group = _of_group(run, g, n_groups)
+        yield Chart(
+            chart(plots.counts, seen, guess, run.loci.label),
+            f"predicted against observed counts of each locus{group}",
+        )
+        if peak.any():
+            yield Chart(
+                chart(plots.calibration, seen[peak], guess[peak]),
+                f"calibration of the counts{group}: observed counts of peaks that were predicted "
+                "alike",
+            )
+
+
+def profile_charts(run: Scored) -> Iterator[Chart]:
+    """How many peaks have which profile score."""
+    if run.loci is None:
+        return
+    peak = run.loci.label == 1
+    for name in ("profile_pearson", "profile_jsd"):
+        values: np.ndarray = getattr(run.loci, name)[peak]
+        for g in range(values.shape[1]):
+            if not np.isfinite(values[:, g]).any():
+                continue
+            n_groups = values.shape[1]
+            held = run.summary if n_groups == 1 else _group(run, g)
+            marks: Mapping[str, float | None] = {"mean": float(np.nanmean(values[:, g]))} | {
+                label: held.get(column, {}).get(name) for column, label in MARKS.items()
+            }
+            yield Chart(
+                chart(plots.distribution, values[:, g], name, marks),
+                f"{IN_WORDS[name].label} of each peak{_of_group(run, g, n_groups)}",
+            )
+
+
+def _group(run: Scored, g: int) -> Mapping[str, Any]:
+    """What is known of a signal group alone."""
+    groups = run.summary.get("groups", [])
+    return groups[g] if g < len(groups) else {}
+
+
+def _of_group(run: Scored, g: int, n_groups: int) -> str:
+    """The end of a caption: which of several signal groups a chart is of."""
+    if n_groups == 1:
+        return ""
+    tracks = _group(run, g).get("tracks")
+    return f", {', '.join(tracks)}" if tracks else f", signal group {g}"
+
+
+def example_charts(run: Scored) -> Iterator[Chart]:
+    """Observed and predicted profiles of a few loci."""
+    if run.examples is None:
+        return
+    for i in range(len(run.examples.start)):
+        totals = [values[i].sum() for values in (run.examples.observed, run.examples.expected)]
+        caption = f"{totals[0]:,.0f} counts observed, {totals[1]:,.0f} predicted"
+        tracks = run.examples.observed.shape[1]
+        drawn = chart_in_rows(
+            plots.example, tracks, run.examples, i, width=5.6, height=2.7 if tracks == 1 else 1.9
+        )
+        yield Chart(drawn, caption)

@@ -1,0 +1,268 @@
+"""The page of a sweep: its configurations side by side, and which one to choose."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from cherimoya.records import sweep as sweeps
+from cherimoya.records.metrics import IN_WORDS, higher_is_better
+from cherimoya.records.run import RunFolder, read_run
+from cherimoya.records.sweep import Member
+from cherimoya.report import selection
+from cherimoya.report.format import Chart, frame, whole, with_spread
+from cherimoya.report.plots import sweep as plots_sweep
+from cherimoya.report.plots.sweep import Grid, Point
+from cherimoya.report.plots.theme import chart
+from cherimoya.report.selection import LOSS, SCORES, Configuration, number
+
+SHOWN = (LOSS, *SCORES)
+COMPARED = (LOSS, "profile_pearson", "count_pearson")  # in trade-offs and effects
+COSTS = {"parameters": "parameters", "minutes": "training time (min)"}
+MOST_LISTED = 12  # values of a key at the top of the page
+LONG_VALUE = 6  # letters
+MINUTES_DIGITS = 2
+MOST_KEYS = 8  # whose effects are drawn
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row of the list of runs."""
+
+    member: Member
+    name: str
+    page: str | None  # relative to the sweep's page
+    error: str
+    traceback: str
+    measures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table: what is written, and what it is sorted by."""
+
+    text: str
+    sort: float | str = field(default=math.nan)
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """What the template of a sweep's page is filled with."""
+    members = sweeps.read_sweep(folder)
+    found = selection.configurations(members)
+    choice = selection.recommend(found)
+    keys = list(dict.fromkeys(key for c in found for key in c.values))
+    runs = [_run(member) for member in members]
+    return {
+        **frame(f"sweep {folder.resolve().name}"),
+        "states": _states(members),
+        "n_runs": len(members),
+        "n_configurations": len(found),
+        "swept": [(key, _range(selection.levels_of(found, key))) for key in keys],
+        "seeds": sorted({m.overrides[sweeps.SEED] for m in members if sweeps.SEED in m.overrides}),
+        "choice": choice,
+        "notes": list(_notes(members, keys)),
+        "columns": [*keys, "runs", "parameters", *(f"{_name(m)}" for m in SHOWN), "minutes"],
+        "table": [
+            (choice is not None and c is choice.chosen, _cells(c, keys)) for c in found
+        ],
+        "heat_maps": list(_heat_maps(found)),
+        "trade_offs": list(_trade_offs(found, choice)),
+        "effects": list(_effects(found, keys)),
+        "fields": _receptive_fields(members),
+        "failed": [run for run in runs if run.member.state == "failed"],
+        "runs": runs,
+        "run_columns": {m: _name(m) for m in (LOSS, "profile_pearson", "count_pearson")},
+    }  # fmt: skip
+
+
+def _name(measure: str) -> str:
+    return "validation loss" if measure == LOSS else IN_WORDS[measure].label
+
+
+def _axis(measure: str) -> str:
+    """A measure with its split and unit, for an axis."""
+    words = IN_WORDS[measure]
+    return f"{'validation' if measure == LOSS else 'test'} {words.axis}"
+
+
+def _run(member: Member) -> Run:
+    run: RunFolder = read_run(member.folder)
+    page = member.folder / "report.html"
+    return Run(
+        member=member,
+        name=member.folder.name,
+        page=f"{quote(member.folder.name)}/report.html" if page.is_file() else None,
+        error=str(run.status.get("error") or "").strip(),
+        traceback=str(run.status.get("traceback") or ""),
+        measures={m: selection.measured(member, m) for m in (*SHOWN, "minutes")},
+    )
+
+
+def _states(members: Sequence[Member]) -> list[tuple[str, int]]:
+    """How many runs are in which state, the finished ones first."""
+    order = ["done", "pruned", "running", "waiting", "interrupted", "failed"]
+    counted = Counter(m.state for m in members)
+    return sorted(counted.items(), key=lambda item: (order.index(item[0]) if item[0] in order
+                                                     else len(order), item[0]))  # fmt: skip
+
+
+def _notes(members: Sequence[Member], keys: Sequence[str]) -> Iterator[str]:
+    """What a reader has to know before comparing numbers."""
+    without = sum(m.state != "done" for m in members)
+    if without:
+        yield f"{without} of {len(members)} runs have no scores; means are over those that have."
+    done = [m.summary for m in members if m.state == "done"]
+    origins = [summary.get("provenance", {}) for summary in done]
+    machines = {origin.get("gpu") or origin.get("cpu") for origin in origins}
+    if len(machines) > 1:
+        listed = ", ".join(sorted(str(m) for m in machines))
+        yield f"Training times are from different machines and do not compare: {listed}."
+    together = [origin.get("runs_at_once", 1) for origin in origins]
+    if max(together, default=1) > 1:
+        yield (
+            f"Up to {max(together)} runs at once shared a device: training times are longer than "
+            "alone, and compare only roughly."
+        )
+    data = {origin.get("data_fingerprint") for origin in origins}
+    windows = {str(s.get("window")) for s in done} if all("window" in s for s in done) else set()
+    if len(data) > 1 or len({w.rsplit(",", 1)[0] for w in windows}) > 1:
+        yield (
+            "The runs read different data or windows: losses and scores do not compare across "
+            "these."
+        )
+    splits = {s.get("scored_split") for s in done}
+    if splits == {"validation"}:
+        yield "No test chromosomes were set: the scores are of the validation loci."
+
+
+def _cells(found: Configuration, keys: Sequence[str]) -> list[Cell]:
+    cells = []
+    for key in keys:
+        value = found.values.get(key, "")
+        known = not math.isnan(number(value))
+        cells.append(Cell(value, number(value) if known else value))
+    n_done, n = len(found.done), len(found.members)
+    state = found.members[0].state if n == 1 else f"{n_done} of {n} done"
+    cells.append(Cell(state, n_done))
+    size = found.mean("parameters")
+    cells.append(Cell(whole(size), size))
+    for measure in (*SHOWN, "minutes"):
+        mean = found.mean(measure)
+        digits = MINUTES_DIGITS if measure == "minutes" else None
+        cells.append(Cell(with_spread(mean, found.spread(measure), digits), mean))
+    return cells
+
+
+def _heat_maps(found: Sequence[Configuration]) -> Iterator[tuple[str, list[Chart]]]:
+    """For each pair of numeric keys, a heat map of each measure."""
+    numeric = selection.numeric_keys(found)
+    for y_key, x_key in itertools.combinations(numeric, 2):
+        others = [key for c in found for key in c.values if key not in (x_key, y_key)]
+        over = f", mean over {', '.join(dict.fromkeys(others))}" if others else ""
+        charts = []
+        for measure in (*SHOWN, "minutes"):
+            grid = _grid(found, x_key, y_key, measure)
+            if not np.isfinite(grid.values).any() or not grid.is_grid:
+                continue
+            minutes = measure == "minutes"
+            title = "training time (min)" if minutes else _axis(measure)
+            higher = not minutes and higher_is_better(measure)
+            svg = chart(plots_sweep.heat_map, grid, title, higher, height=_height(len(grid.y)))
+            charts.append(Chart(svg, f"{title}{over}: brighter is better, the best is framed"))
+        if charts:
+            yield f"{y_key} by {x_key}", charts
+
+
+def _height(rows: int) -> float:
+    """Inches for a heat map of so many rows."""
+    return min(max(1.2 + 0.36 * rows, 2.4), 6.0)
+
+
+def _grid(found: Sequence[Configuration], x_key: str, y_key: str, measure: str) -> Grid:
+    x, y = selection.levels_of(found, x_key), selection.levels_of(found, y_key)
+    values, missing = np.full((len(y), len(x)), np.nan), {}
+    for row, column in np.ndindex(values.shape):
+        here = [
+            c for c in found if (c.values.get(x_key), c.values.get(y_key)) == (x[column], y[row])
+        ]
+        known = [c.mean(measure) for c in here if not math.isnan(c.mean(measure))]
+        if known:
+            values[row, column] = np.mean(known)
+        elif here:
+            missing[row, column] = here[0].members[0].state
+    return Grid(x_key, y_key, x, y, values, missing)
+
+
+def _trade_offs(found: Sequence[Configuration], choice: selection.Choice | None) -> Iterator[Chart]:
+    for cost, label in COSTS.items():
+        for measure in COMPARED:
+            known = [
+                c for c in found
+                if not math.isnan(c.mean(cost)) and not math.isnan(c.mean(measure))
+            ]  # fmt: skip
+            if len(known) < 2 or len({c.mean(cost) for c in known}) < 2:
+                continue
+            points = [
+                Point(
+                    " x ".join(map(_short, c.values.values())), c.mean(cost), c.mean(measure),
+                    _or_zero(c.spread(cost)), _or_zero(c.spread(measure)),
+                )
+                for c in known
+            ]  # fmt: skip
+            higher = higher_is_better(measure)
+            best = selection.front([(p.cost, p.score) for p in points], higher)
+            chosen = known.index(choice.chosen) if choice and choice.chosen in known else None
+            svg = chart(plots_sweep.trade_off, points, best, chosen, label, _axis(measure), higher)
+            named = " x ".join(known[0].values)
+            spread = "; bars: SD over seeds" if any(p.score_spread for p in points) else ""
+            yield Chart(svg, f"{_name(measure)} against {label}; names: {named}{spread}")
+
+
+def _range(levels: Sequence[str]) -> str:
+    """The values of a key, or of many the first and the last."""
+    if len(levels) <= MOST_LISTED:
+        return ", ".join(levels)
+    return f"{len(levels)} values from {_short(levels[0])} to {_short(levels[-1])}"
+
+
+def _short(value: str) -> str:
+    """A value for a chart: of a long number three digits."""
+    known = len(value) > LONG_VALUE and not math.isnan(number(value))
+    return f"{number(value):.3g}" if known else value
+
+
+def _or_zero(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
+
+
+def _effects(found: Sequence[Configuration], keys: Sequence[str]) -> Iterator[Chart]:
+    for key in keys[:MOST_KEYS]:
+        for measure in COMPARED:
+            levels = selection.effect(found, key, measure)
+            if len(levels) > 1:
+                svg = chart(plots_sweep.effect, key, levels, _axis(measure))
+                yield Chart(svg, f"{_name(measure)} by {key}, over all configurations")
+
+
+def _receptive_fields(members: Sequence[Member]) -> Chart | None:
+    """The receptive field of each depth beside the window, if there are several that runs noted."""
+    depths: dict[int, int] = {}
+    windows: dict[str, int] = {}
+    for member in members:
+        window = member.summary.get("window")
+        layers = read_run(member.folder).config.get("model", {}).get("n_layers")
+        if window and layers:
+            depths[layers] = max(window["receptive_field"], depths.get(layers, 0))
+            windows = {"input window": window["in"], "output window": window["out"]}
+    if len(depths) < 2:
+        return None
+    svg = chart(plots_sweep.receptive_fields, *zip(*sorted(depths.items()), strict=True), windows)
+    beyond = [str(d) for d, field in sorted(depths.items()) if field > windows["input window"]]
+    words = f"; wider than the input at {', '.join(beyond)} blocks" if beyond else ""
+    return Chart(svg, f"input bases that one predicted base depends on{words}")

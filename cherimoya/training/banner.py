@@ -1,0 +1,99 @@
+"""The short summary at the start of a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from cherimoya import __version__
+from cherimoya.config.train import TrainConfig
+from cherimoya.data.batches import examples_per_epoch
+from cherimoya.data.dataset import Dataset
+from cherimoya.evaluation import baselines
+from cherimoya.genome.chrom_names import shown
+from cherimoya.inference.precision import HALF
+from cherimoya.ops.dispatch import route
+from cherimoya.training.step import TrainingStep
+
+
+def banner(
+    config: TrainConfig,
+    folder: Path,
+    known: Mapping[str, str],
+    step: TrainingStep,
+    dataset: Dataset,
+) -> str:
+    """Device and why, the network, the data, the steps, the optimizers, and where it all goes.
+
+    `known` says of device, precision, loci and metrics what only their makers know.
+    """
+    model, loci = step.model, dataset.loci
+    parameters = dict(model.named_parameters())
+    examples = examples_per_epoch(loci.label[dataset.rows["train"]], config.data.negative_ratio)
+    batch_size = config.trainer.batch_size
+    splits = []
+    for split, rows in dataset.rows.items():
+        peaks = len(dataset.peaks(split))
+        splits.append(f"{split} {peaks:,} peaks + {len(rows) - peaks:,} background")
+    held_out = [
+        f"{split} {shown(dict.fromkeys(loci.chrom[dataset.rows[split]].tolist()))}"
+        for split in ("validation", "test")
+    ]
+    size = sum(p.numel() for p in parameters.values())
+    facts = {
+        "run": f"{folder}, seed {config.seed}",
+        "device": known["device"],
+        "steps run": known["precision"],
+        "kernels": route(step.device, HALF.get(step.precision, torch.float32)).why,
+        "model": f"{config.model.n_filters} filters x {config.model.n_layers} blocks, "
+        f"{size:,} parameters",
+        "window": f"{loci.in_window:,} bp in, {loci.out_window:,} bp out, "
+        f"receptive field {model.receptive_field:,} bp"
+        f"{', wider than the window' if model.receptive_field > loci.in_window else ''}",
+        "data": f"{dataset.path} ({dataset.fingerprint})",
+        "loci": "; ".join([*splits, known["loci"]]),
+        "held out": "; ".join(held_out),
+        "steps": f"{examples // batch_size} an epoch of {batch_size} examples "
+        f"({examples % batch_size} dropped), {config.trainer.max_epochs} epochs",
+        "metrics": known["metrics"],
+    }
+    truth = baselines.ceiling(dataset, "validation")
+    if truth is not None:
+        best = truth.metrics()
+        facts["ceiling"] = (
+            f"validation MNLL {best['profile_mnll']:.3f}, profile r "
+            f"{best['profile_pearson']:.3f}, count r {best['count_pearson']:.3f}: the simulation's "
+            "own truth"
+        )
+    lines = [f"Cherimoya {__version__}"]
+    lines += [f"  {name:<9} {value}" for name, value in facts.items()]
+    for optimizer, names in step.routes.items():
+        numbers = sum(parameters[n].numel() for n in names)
+        lines.append(f"  {optimizer:<9} {len(names)} tensors, {numbers:,} numbers: {_short(names)}")
+    return "\n".join(
+        [
+            *lines,
+            *(f"  warning   {w}" for w in window_warnings(config.model.n_layers, loci.in_window)),
+        ]
+    )
+
+
+def window_warnings(n_layers: int, in_window: int) -> list[str]:
+    """Blocks whose dilation is no shorter than the input window: their outer taps read padding."""
+    useful = (in_window - 1).bit_length()  # blocks with dilation < in_window
+    if n_layers > useful:
+        wasted = ", ".join(str(2**i) for i in range(useful, n_layers))
+        return [
+            f"dilation {wasted} is no shorter than the {in_window} bp window: those blocks read "
+            f"only padding beside the centre. Use model.n_layers={useful} or a longer "
+            "data.in_window."
+        ]
+    return []
+
+
+def _short(names: Sequence[str]) -> str:
+    """Parameter names with the blocks' numbers folded: blocks.*.linear1.weight."""
+    folded = dict.fromkeys(
+        ".".join("*" if part.isdigit() else part for part in name.split(".")) for name in names
+    )
+    return ", ".join(folded)

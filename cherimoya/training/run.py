@@ -1,0 +1,250 @@
+"""One run, from its configuration to its scores and plots."""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cherimoya.config.diff import Changes
+from cherimoya.config.train import DataConfig, TrainConfig, check_trimming, to_dict
+from cherimoya.data.batches import examples_per_epoch
+from cherimoya.data.dataset import Dataset, load_dataset
+from cherimoya.data.feed import Resident, Source, place
+from cherimoya.distributed.processes import Processes, joined
+from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
+from cherimoya.inference.precision import choose_precision
+from cherimoya.loggers.run_log import RunLog
+from cherimoya.network import Cherimoya, build_model
+from cherimoya.records.provenance import choose_device, describe_device, provenance
+from cherimoya.records.run import begin_run, forget_run, note_moved_data
+from cherimoya.records.sweep import MEMBER
+from cherimoya.report.pages import offer_report
+from cherimoya.training.banner import banner
+from cherimoya.training.checkpoint import Checkpoints
+from cherimoya.training.interrupt import StopRequest, stop_request
+from cherimoya.training.pruned import conclude_pruned
+from cherimoya.training.step import TrainingStep
+from cherimoya.training.summary import conclude
+from cherimoya.training.trainer import Trainer, Watch
+from cherimoya.util import console
+from cherimoya.util.files import locked
+
+
+@dataclass
+class Surroundings:
+    """What a run finds in its process: alone by default, else what it has in common with others."""
+
+    say: Callable[[str], None] = console.say
+    bar: bool = True  # of progress, on a terminal
+    at_once: int = 1  # runs that share the device, which times depend on
+    watch: Watch | None = None  # may end the training early, see Trainer
+    stop: StopRequest | None = None  # None: the run listens to signals itself
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+    resident: dict[str, tuple[Source, str]] = field(default_factory=dict)
+
+    def load(self, config: DataConfig) -> Dataset:
+        """The dataset of `config`, which may be loaded already."""
+        key = repr(config)
+        if key not in self.datasets:
+            self.datasets[key] = load_dataset(config)
+        return self.datasets[key]
+
+    def place(
+        self, dataset: Dataset, device: torch.device, config: DataConfig
+    ) -> tuple[Source, str]:
+        """The loci on `device`, and why so; where they are resident, others may read them too."""
+        key = repr(config)
+        if key in self.resident:
+            return self.resident[key]
+        placed = place(dataset.loci, device, config.placement)
+        if isinstance(placed[0], Resident):
+            self.resident[key] = placed
+        return placed
+
+
+def run(
+    config: TrainConfig,
+    folder: Path,
+    watch: Watch | None = None,
+    changes: Changes | None = None,
+) -> None:
+    """Train as `config` says, in `folder`, and leave scores and plots there.
+
+    With `config.trainer.resume` the run in `folder` goes on. Of several processes, started by a
+    launcher, the first alone writes and speaks. `watch` may end the training early, see Trainer.
+    `changes` are what `config` changes of the defaults, to be noted in a new run's folder. Raises
+    CherimoyaError for anything the user can mend, also where the folder holds another run, and
+    Interrupted after Ctrl-C or SIGTERM.
+    """
+    for _ in run_in_parts(config, folder, Surroundings(watch=watch), changes):
+        pass
+
+
+def run_in_parts(
+    config: TrainConfig, folder: Path, around: Surroundings, changes: Changes | None = None
+) -> Iterator[None]:
+    """As `run`, but it can do something else between two strides of training steps."""
+    device = choose_device(config.trainer.device)
+    with ExitStack() as record:
+        log = None
+        with joined(device) as processes:
+            folder = Path(processes.gathered(str(folder))[0])
+            if processes.first:
+                record.enter_context(locked(folder))
+                if config.trainer.resume is None:
+                    begin_run(folder, config, changes)
+                log = RunLog(folder, config.logger)
+                record.enter_context(_left_behind(config, log))
+                record.enter_context(log)
+                log.check_wandb()
+            trainer, origin = yield from _train(config, folder, device, processes, log, around)
+        if log and trainer.state.stopped:
+            log.outcome = "pruned"
+            conclude_pruned(trainer, log, around.say, origin)
+        elif log:
+            conclude(config, trainer, log, around.say, origin)
+
+
+def _train(
+    config: TrainConfig,
+    folder: Path,
+    device: torch.device,
+    processes: Processes,
+    log: RunLog | None,
+    around: Surroundings,
+) -> Generator[None, None, tuple[Trainer, dict[str, Any]]]:
+    """Train in this process, the one that writes if it has the log; also the run's provenance."""
+    say = around.say if log else _say_nothing
+    settings = config.trainer
+    precision = choose_precision(settings.precision, device)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    saved = checkpoints.load_last(say) if settings.resume else None
+    threads = saved["threads"] if saved else settings.threads
+    torch.set_num_threads(threads or max(torch.get_num_threads() // processes.on_this_machine, 1))
+    dataset = around.load(config.data)
+    model = model_for(config, dataset).to(device)
+    step = training_step(config, model, dataset, precision, processes)
+    source, where_loci_are = around.place(dataset, device, config.data)
+    trainer = Trainer(
+        config, step, dataset, source, log, checkpoints, say, around.bar, around.watch
+    )
+    if saved:
+        trainer.restore(saved)
+        if log:
+            note_moved_data(folder, config)
+    origin = provenance(dataset.fingerprint, device, precision) | {"runs_at_once": around.at_once}
+    if log:
+        log.start_wandb(
+            {**to_dict(config), "network": model.config, **origin},
+            saved["wandb_id"] if saved else None,
+        )
+        facts = {
+            "device": describe_device(device, settings.device, processes.world),
+            "precision": f"{precision}{' (chosen)' if settings.precision == 'auto' else ''}, "
+            f"{trainer.runner.in_words}",
+            "loci": where_loci_are,
+            "metrics": log.where,
+        }
+        say(banner(config, folder, facts, step, dataset))
+    if saved:
+        say(f"resumed after {trainer.state.step:,} steps, in epoch {trainer.state.epoch}")
+    if log:  # from here on it is a run that has begun
+        log.progress(
+            epoch=trainer.state.epoch, epochs=settings.max_epochs,
+            train_seconds=trainer.state.seconds, ms_per_step=None,
+        )  # fmt: skip
+    try:
+        with nullcontext(around.stop) if around.stop else stop_request() as stop:
+            yield from trainer.train(stop)
+    except Interrupted:
+        say(f"saved. Continue with: {console.resume_command(folder)}")
+        raise
+    except torch.OutOfMemoryError as error:
+        raise LocalError(out_of_memory(config, folder)) from error
+    finally:
+        source.close()
+        trainer.runner.forget()
+    return trainer, origin
+
+
+@contextmanager
+def _left_behind(config: TrainConfig, log: RunLog) -> Iterator[None]:
+    """Leave the page of a run that is done or has failed; one that was stopped goes on some day.
+
+    Of a new run that could not begin, for a reason that the user can mend, nothing is left, unless
+    it is one of a sweep, which tells of it.
+    """
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        new = config.trainer.resume is None and not (log.folder / MEMBER).is_file()
+        if new and not log.begun and isinstance(error, CherimoyaError):
+            forget_run(log.folder)
+        elif config.trainer.plots:
+            offer_report(log.folder)
+        raise
+    if config.trainer.plots:
+        offer_report(log.folder)
+
+
+def _say_nothing(message: str) -> None:
+    """What processes after the first have to say."""
+
+
+def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:
+    """The network, with heads and trimming that fit the data, initialised from the seed."""
+    loci = dataset.loci
+    controls = 0 if loci.control is None else loci.control.shape[1]
+    wanted = {
+        "model.signal_groups": (config.model.signal_groups, loci.signal_groups),
+        "model.n_control_tracks": (config.model.n_control_tracks, controls),
+    }
+    for key, (asked, held) in wanted.items():
+        if asked is not None and asked != held:
+            raise ConfigError(
+                f"{key}={asked}, but {dataset.path} has {held}. Leave {key}=null to take it from "
+                "the file."
+            )
+    check_trimming(config.model.trimming, loci.in_window, loci.out_window)
+    torch.manual_seed(config.seed)
+    trimming = (loci.in_window - loci.out_window) // 2
+    return build_model(config.model, loci.signal_groups, controls, trimming)
+
+
+def out_of_memory(config: TrainConfig, folder: Path) -> str:
+    """What to say when the device's memory is full."""
+    settings = config.trainer
+    pieces = settings.devices * settings.accumulate
+    smaller = max(settings.batch_size // 2 // pieces, 1) * pieces
+    return (
+        f"out of memory on the device with trainer.batch_size={settings.batch_size} in {pieces} "
+        f"pieces. Try trainer.accumulate={2 * settings.accumulate}, which keeps the batch, or "
+        f"trainer.batch_size={smaller}, in a new run ({folder} keeps what was saved)."
+    )
+
+
+def training_step(
+    config: TrainConfig,
+    model: Cherimoya,
+    dataset: Dataset,
+    precision: str,
+    processes: Processes,
+) -> TrainingStep:
+    """The training step for this data. Raises ConfigError when an epoch has no full batch."""
+    label = dataset.loci.label[dataset.rows["train"]]
+    examples = examples_per_epoch(label, config.data.negative_ratio)
+    batch_size = config.trainer.batch_size
+    if examples < batch_size:
+        raise ConfigError(
+            f"trainer.batch_size={batch_size}, but an epoch has {examples} examples and only full "
+            f"batches are used. Set trainer.batch_size={max(examples // 4, 1)} or less."
+        )
+    return TrainingStep(
+        model, config.loss, config.optim, examples // batch_size, config.trainer.max_epochs,
+        precision, config.trainer.accumulate, processes,
+    )  # fmt: skip

@@ -1,0 +1,162 @@
+"""The end of a run: scores of the best checkpoint, a summary, plots, and where they are."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cherimoya.config.train import TrainConfig, to_dict
+from cherimoya.data.dataset import Dataset
+from cherimoya.evaluation import baselines
+from cherimoya.evaluation.examples import example_loci
+from cherimoya.evaluation.per_locus import write_scored_loci
+from cherimoya.evaluation.scores import Scores, evaluate
+from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.loggers.run_log import RunLog
+from cherimoya.network import Cherimoya
+from cherimoya.ops import autotune
+from cherimoya.records import logged
+from cherimoya.records.logged import METRICS
+from cherimoya.records.metrics import share_of_ceiling
+from cherimoya.records.per_locus import EXAMPLES, SCORED_LOCI, read_examples, write_examples
+from cherimoya.records.run import BEST, read_rows
+from cherimoya.training.trainer import Trainer
+from cherimoya.util import console
+
+
+def conclude(
+    config: TrainConfig,
+    trainer: Trainer,
+    log: RunLog,
+    say: Callable[[str], None],
+    origin: Mapping[str, Any],
+) -> None:
+    """Score the best checkpoint on the test loci, write the summary and the plots, and say so.
+
+    `origin` is what the numbers depend on, kept in the summary as "provenance".
+    """
+    folder, dataset, state = log.folder, trainer.dataset, trainer.state
+    split = "test" if len(dataset.rows["test"]) else "validation"
+    model = Cherimoya.load(folder / "checkpoints" / BEST, device=_device_of(trainer.step.model))
+    size = config.trainer.eval_batch_size
+    rows, precision = dataset.rows[split], trainer.step.precision
+    predict = CapturedModel(model, config.trainer.cuda_graph)
+    scores = evaluate(predict, trainer.source, rows, dataset.loci.label, size, precision)
+    speed = trainer.speed()
+    columns = _beside(scores, dataset, split)
+    log.summary(
+        {
+            "best_epoch": state.best_epoch,
+            "epochs": state.epoch,
+            "steps": state.step,
+            logged.TRAIN_SECONDS: round(state.seconds, 1),
+            "speed": speed,
+            "best_valid_loss": state.best_loss,
+            logged.PARAMETERS: sum(p.numel() for p in model.parameters()),
+            "scored_split": split,
+            "window": {
+                "in": dataset.loci.in_window,
+                "out": dataset.loci.out_window,
+                "receptive_field": model.receptive_field,
+            },
+            "loci": {
+                name: {"peaks": len(peaks), "background": len(dataset.rows[name]) - len(peaks)}
+                for name, peaks in ((name, dataset.peaks(name)) for name in dataset.rows)
+            },
+            "provenance": {**origin, "kernel_options": autotune.chosen()},
+            **{name.replace(" ", "_"): values for name, values in columns.items()},
+        }
+    )
+    write_scored_loci(folder / SCORED_LOCI, scores, dataset.loci, rows)
+    peaks = dataset.peaks(split)
+    examples = example_loci(predict, trainer.source, dataset.loci, peaks, precision)
+    write_examples(folder / EXAMPLES, examples)
+    plots = _plots(trainer, scores, log) if config.trainer.plots else []
+    say("")
+    say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
+    say(score_table(columns))
+    say(f"\n{state.step:,} steps in {console.duration(state.seconds)}{_speed_in_words(speed)}")
+    say(f"run          {folder}")
+    say(f"checkpoints  {folder / 'checkpoints'}")
+    if plots:
+        say(f"plots        {folder / 'plots'}")
+    log.table(logged.LOCI, folder / SCORED_LOCI, state.step)
+    log.model({**origin, "config": to_dict(config), "network": model.config, "best": columns})
+    if log.sync_command:
+        say(f"W&B          {log.sync_command}")
+
+
+def _speed_in_words(speed: Mapping[str, float | None]) -> str:
+    """A few words on `Trainer.speed`; none for a run too short to tell."""
+    if not speed:
+        return ""
+    words = (
+        f": {speed['ms_per_step']:.2f} ms a step, {speed['sequences_per_second']:,.0f} sequences a "
+        f"second, {speed['waiting_for_data']:.1%} of it waiting for data"
+    )
+    memory = speed["peak_memory_mb"]
+    return words if memory is None else f"{words}, {memory:,.0f} MiB of the device at most"
+
+
+def _beside(scores: Scores, dataset: Dataset, split: str) -> dict[str, dict[str, float]]:
+    """The scores of the model, of the average profile, and of the truth where it is known."""
+    columns = {split: scores, "average profile": baselines.average_profile(dataset, split)}
+    truth = baselines.ceiling(dataset, split)
+    if truth is not None:
+        columns["ceiling"] = truth
+    return {name: values.metrics() for name, values in columns.items()}
+
+
+def score_table(columns: dict[str, dict[str, float]]) -> str:
+    """Metrics by column; beside a ceiling also how far the model came to it, from chance."""
+    header = ["metric", *columns]
+    first = next(iter(columns.values()))
+    if "ceiling" in columns:
+        header.append("of ceiling")
+    rows = []
+    for name in METRICS:
+        row = [name, *(_number(values[name]) for values in columns.values())]
+        if "ceiling" in columns:
+            constant = columns.get("average profile", {}).get(name)
+            share = share_of_ceiling(name, first[name], columns["ceiling"][name], constant)
+            row.append("" if share is None else f"{share:.0f} %")
+        rows.append(row)
+    return console.table(header, rows)
+
+
+def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
+    try:
+        from cherimoya.report.plots import runs as plots
+    except ImportError:
+        console.say_once(
+            "no plots: matplotlib is missing. Install it with: pip install 'cherimoya-train[plots]'"
+        )
+        return []
+    folder = log.folder / "plots"
+    made = [
+        plots.learning_curves(
+            read_rows(log.folder / "metrics.jsonl"), folder / "learning_curves.png"
+        ),
+        plots.count_scatter(
+            scores.log_counts.numpy(),
+            scores.observed_log_counts.numpy(),
+            scores.label.numpy(),
+            folder / "counts.png",
+        ),
+        plots.example_profiles(
+            read_examples(log.folder / EXAMPLES),
+            folder / "profiles.png",
+        ),
+    ]
+    for path in made:
+        log.image(logged.plot(path.stem), path, trainer.state.step)
+    return made
+
+
+def _device_of(model: Cherimoya) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"

@@ -1,0 +1,1 @@
+"""Files, progress, optional packages: what any room needs and no subject owns."""

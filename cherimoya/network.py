@@ -75,7 +75,6 @@ class Cherimoya(nn.Module):
         self.trimming = SPARE_CONTEXT + sum(dilations) if trimming is None else trimming
         if self.trimming < 0:
             raise ValueError(f"trimming={trimming}: must not be negative")
-        has_controls = int(n_control_tracks > 0)
         self.lw0 = nn.Parameter(torch.ones(len(groups)))
         self.lw1 = nn.Parameter(torch.ones(len(groups)))
         self.iconv = nn.Conv1d(4, n_filters, STEM_KERNEL, padding=STEM_KERNEL // 2)
@@ -86,7 +85,7 @@ class Cherimoya(nn.Module):
             n_filters + n_control_tracks, sum(groups), profile_kernel_size,
             padding=profile_kernel_size // 2,
         )  # fmt: skip
-        self.linear = nn.Linear(n_filters + has_controls, len(groups))
+        self.linear = nn.Linear(n_filters + (n_control_tracks > 0), len(groups))
         for layer in (self.iconv, self.fconv, self.linear):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

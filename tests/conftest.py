@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest's workers share the cores
 from toy import Toy
 
-from cherimoya.config.train import SyntheticConfig
+from cherimoya.config.data import SyntheticConfig
 from cherimoya.data import hdf5
 from cherimoya.data.synthetic import simulate
 

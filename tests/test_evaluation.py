@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from cherimoya import Cherimoya
-from cherimoya.config.train import DataConfig
+from cherimoya.config.data import DataConfig
 from cherimoya.data.dataset import load_dataset
 from cherimoya.data.feed import Resident
 from cherimoya.evaluation import baselines

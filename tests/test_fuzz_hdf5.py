@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_hdf5_probe import ALL_KEYS, settings, train_on, valid_file
 
-from cherimoya.config.train import KeysConfig
+from cherimoya.config.data import KeysConfig
 from cherimoya.data import hdf5, hdf5_probe
 
 LIMIT = 10.0  # seconds that the library has for a file, less than an input may take

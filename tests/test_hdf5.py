@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cherimoya.config.train import KeysConfig
+from cherimoya.config.data import KeysConfig
 from cherimoya.data import hdf5
 from cherimoya.data.loci import smallest_integers
 from cherimoya.errors import DataError

@@ -11,7 +11,7 @@ import torch
 from test_changes import made_of
 from test_hdf5 import plain_file
 
-from cherimoya.config.train import DataConfig, KeysConfig
+from cherimoya.config.data import DataConfig, KeysConfig
 from cherimoya.data import hdf5, hdf5_probe
 from cherimoya.data.batches import plan_epoch
 from cherimoya.data.dataset import check_file, load_dataset

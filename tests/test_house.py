@@ -1,14 +1,16 @@
 """Rules of the house: who imports whom, every configuration composes, the wheel works alone."""
 
-import ast
 import os
 import subprocess
 import sys
 import venv
 import zipfile
 from pathlib import Path
+from statistics import median
 
+import house_facts
 import pytest
+from house_facts import MODULES, PACKAGE, imports
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -22,14 +24,7 @@ from cherimoya.config.tools import DashboardConfig
 from cherimoya.config.train import TrainConfig, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "cherimoya"
 
-# A room, and a file of the package's root, may import only itself and what stands before it.
-FLOORS = (
-    *("errors", "util", "config", "genome", "ops", "optim", "cheri", "network", "metrics"),
-    *("losses", "distributed", "data", "records", "inference", "loggers", "report", "prepare"),
-    *("evaluation", "interpret", "training", "sweeps", "cli"),
-)
 ONLY_IN = {  # third-party package: the only places that may import it
     "hydra": {"cli", "config.command_line", "config.groups", "sweeps"},
     "omegaconf": {"cli", "config.command_line", "config.groups", "sweeps"},
@@ -43,41 +38,32 @@ ONLY_IN = {  # third-party package: the only places that may import it
     "figwig": {"genome.bigwig_writer"},
     "pysam": {"genome.bam"},
 }
-MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def dotted(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+@pytest.mark.parametrize("module", MODULES)
+def test_some_packages_are_imported_in_one_place_alone(module):
+    for name in imports(MODULES[module]):
+        places = ONLY_IN.get(name.partition(".")[0], {""})
+        assert any(module.startswith(place) for place in places), f"{module} imports {name}"
 
 
-def imports(path: Path) -> set[str]:
-    """Every module that `path` imports, inside functions too, as absolute dotted names."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+def test_imports_go_one_way():
+    assert house_facts.upward() == []
+    assert house_facts.circle() == []
 
 
-def floor(name: str) -> int:
-    return FLOORS.index(name.split(".")[0])
+def test_no_module_takes_private_names_of_another():
+    assert house_facts.private() == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_imports_go_one_way(path):
-    if path == PACKAGE / "__init__.py":
-        return  # its two names are imported when they are asked for
-    for name in imports(path):
-        package, _, rest = name.partition(".")
-        if package == "cherimoya" and rest and not rest.startswith("__"):
-            assert floor(rest) <= floor(dotted(path)), f"{dotted(path)} imports {name}"
-        if package in ONLY_IN:
-            assert any(dotted(path).startswith(place) for place in ONLY_IN[package]), (
-                f"{dotted(path)} imports {name}"
-            )
+def test_files_and_functions_are_short():
+    assert house_facts.long_files(350) == []
+    assert house_facts.long_functions(50) == []
+    assert median(map(house_facts.lines, PACKAGE.rglob("*.py"))) <= 130
+
+
+def test_rooms_are_few():
+    assert len({path.parent for path in MODULES.values() if path.parent.parent == PACKAGE}) <= 20
 
 
 def test_the_command_line_answers_without_torch_or_wandb():

@@ -18,7 +18,8 @@ from cherimoya.config.train import LoggerConfig
 from cherimoya.errors import Interrupted
 from cherimoya.loggers import wandb as wandb_run
 from cherimoya.loggers.run_log import RunLog
-from cherimoya.loggers.wandb import FLUSH_SECONDS, numbers_on_disk, read_table, run_name
+from cherimoya.loggers.wandb import FLUSH_SECONDS, read_table, run_name
+from cherimoya.loggers.wandb_files import numbers_on_disk
 from cherimoya.records import logged
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.status import total_seconds
@@ -131,7 +132,7 @@ def test_what_wandb_disabled_leaves_in_the_folder_counts(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "settings").write_text("[default]\nmode = disabled\n")
-    code = "from cherimoya.loggers.wandb import switched; print(switched(True))"
+    code = "from cherimoya.loggers.wandb_server import switched; print(switched(True))"
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, env=clean_environment(), cwd=tmp_path,
         capture_output=True, text=True,

@@ -5,7 +5,8 @@ import pytest
 from omegaconf import OmegaConf
 from toy import CONF
 
-from cherimoya.config.train import FOLDS, DataConfig, SyntheticConfig, resolve
+from cherimoya.config.data import FOLDS, DataConfig, SyntheticConfig
+from cherimoya.config.train import resolve
 from cherimoya.data import hdf5
 from cherimoya.data.splits import beside, folds, split_rows
 from cherimoya.data.synthetic import simulate

@@ -11,7 +11,7 @@ import torch
 
 from cherimoya import metrics
 from cherimoya.cli.train import conf_dir
-from cherimoya.config.train import SyntheticConfig
+from cherimoya.config.data import SyntheticConfig
 from cherimoya.data import hdf5, motif_grammar, synthetic
 from cherimoya.data.loci import Loci
 from cherimoya.errors import ConfigError
@@ -237,7 +237,7 @@ def test_a_cache_that_another_process_writes_is_waited_for(tmp_path):
 
 def test_two_processes_may_make_the_cache_at_once(tmp_path):
     code = (
-        "import sys; from cherimoya.config.train import SyntheticConfig\n"
+        "import sys; from cherimoya.config.data import SyntheticConfig\n"
         "from cherimoya.data.synthetic import cached\n"
         "config = SyntheticConfig(3, 3, 30, 12, 150.0)\n"
         "print(cached(config, 300, 160, 10, sys.argv[1]))"

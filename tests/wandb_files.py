@@ -4,7 +4,7 @@ import json
 
 from wandb.proto import wandb_internal_pb2
 
-from cherimoya.loggers.wandb import records
+from cherimoya.loggers.wandb_files import records
 
 
 def read_wandb(path) -> dict:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from string import Template
@@ -37,6 +37,27 @@ class Command(Protocol):
         """The sweep that they ask for, if they do."""
 
 
+def _runs_here(arguments: list[str]) -> bool:
+    """Whether the command trains, and this process is the one that plans it."""
+    return not command_line.only_tells(arguments) and cli_search.ONCE not in arguments
+
+
+def _at_work(job: Job) -> AbstractContextManager[None]:
+    """Leads the sweep that is planned, if it is one, as its folder then says."""
+    leads = job.sweep if job.sweep and not job.sweep.is_member else None
+    return sweeps.at_work(leads.folder) if leads else nullcontext()
+
+
+def _check_one_run(name: str, arguments: list[str]) -> None:
+    """Refuse a sweep over a configuration of the user's own."""
+    if command_line.several_runs(arguments):
+        raise ConfigError(
+            f"--config-name={name} is for one run. For a sweep keep what differs in a file "
+            f"experiment/{name}.yaml that begins with '# @package _global_', and add "
+            f"experiment={name}"
+        )
+
+
 @quiet_when_closed()
 def main(
     name: str,
@@ -65,23 +86,16 @@ def main(
             return
         if not command and any(a.startswith("hydra/launcher=") for a in arguments):
             raise ConfigError("hydra/launcher is for the sweeps of cherimoya-train. Leave it out.")
-        if name != base and command_line.several_runs(arguments):
-            raise ConfigError(
-                f"--config-name={name} is for one run. For a sweep keep what differs in a file "
-                f"experiment/{name}.yaml that begins with '# @package _global_', and add "
-                f"experiment={name}"
-            )
+        if name != base:
+            _check_one_run(name, arguments)
         if flag(arguments, "--cfg") is not None or name != base:
             _check_composed(name, arguments, schema, base)
-        elif (
-            command and not command_line.only_tells(arguments) and cli_search.ONCE not in arguments
-        ):
+        elif command and _runs_here(arguments):
             job.sweep = command.plan(arguments, member_of)
             arguments = cli_sweep.for_hydra(arguments, job.sweep)
         sys.argv[1:] = arguments
         decorated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
-        leads = job.sweep if job.sweep and not job.sweep.is_member else None
-        with sweeps.at_work(leads.folder) if leads else nullcontext():
+        with _at_work(job):
             decorated(job)()
     except (CherimoyaError, *hydra_errors.COMPOSING, OSError) as error:
         said = in_words(error)

@@ -3,9 +3,9 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from cherimoya.config.data import KeysConfig
 from cherimoya.config.models import ModelsConfig
 from cherimoya.config.schema import Used, checked
-from cherimoya.config.train import KeysConfig
 from cherimoya.errors import ConfigError
 
 RESAMPLED = Used(

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from cherimoya.config.data import check_windows
 from cherimoya.config.schema import MissingValue, Used, checked
-from cherimoya.config.train import check_windows
 from cherimoya.errors import ConfigError
 
 BACKGROUND = Used(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cherimoya.config.train import DataConfig
+from cherimoya.config.data import DataConfig
 from cherimoya.data import hdf5, synthetic
 from cherimoya.data.loci import Loci, crop, crop_sizes
 from cherimoya.data.splits import split_rows

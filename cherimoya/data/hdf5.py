@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,13 +12,12 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 
-from cherimoya.config.train import KeysConfig
+from cherimoya.config.data import KeysConfig
 from cherimoya.data import plain
-from cherimoya.data.hdf5_probe import check_finishes
+from cherimoya.data.hdf5_file import appearing, opened
 from cherimoya.data.loci import Loci, check, crop
 from cherimoya.data.splits import select_splits
-from cherimoya.errors import CherimoyaError, DataError, DiskError, printable
-from cherimoya.util.files import check_readable
+from cherimoya.errors import DataError, DiskError, printable
 from cherimoya.util.marks import checked_digest
 
 __all__ = [
@@ -42,7 +39,7 @@ CHUNK_BYTES = 1 << 18
 LEVEL = 1  # of gzip
 AHEAD = 16  # chunks in memory for each thread
 REQUIRED = ("sequence", "signal", "label", "chrom", "start", "end")
-# libver: attributes over 64 KB, such as the provenance of many files; locks: see _opened
+# libver: attributes over 64 KB, such as the provenance of many files; locks: see hdf5_file.opened
 CREATE: dict[str, Any] = {"libver": "v108", "locking": False}
 NUMBERS = ("in_window", "out_window", "max_jitter")
 LISTS = ("track_names", "control_names", "signal_groups", "control_groups")
@@ -109,7 +106,7 @@ def write_columns(
     """
     path = Path(path)
     try:
-        with _appearing(path) as temporary, h5py.File(temporary, "w", **CREATE) as file:
+        with appearing(path) as temporary, h5py.File(temporary, "w", **CREATE) as file:
             _write_attributes(file, described)
             with ThreadPoolExecutor(threads) as pool:
                 for name, values in columns.items():
@@ -123,7 +120,7 @@ def write_columns(
 
 def read_header(path: str | Path, keys: KeysConfig | None = None) -> Header:
     """The header of the file at `path`. Raises DataError as `read` does, values excepted."""
-    with _opened(path) as file:
+    with opened(path) as file:
         if _is_plain(file, path, keys):
             return Header(**plain.header(file, path, keys))  # type: ignore[arg-type]
         _check_present(file, path)
@@ -132,7 +129,7 @@ def read_header(path: str | Path, keys: KeysConfig | None = None) -> Header:
 
 def is_prepared(path: str | Path) -> bool:
     """Whether the file is in this package's own format. Raises DataError if it cannot be read."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return bool(file.attrs.get("format") == FORMAT)
 
 
@@ -146,7 +143,7 @@ def read(path: str | Path, rows: np.ndarray | None = None, keys: KeysConfig | No
     HDF5, truncated, another format or version, a dataset missing, shapes that disagree, codes
     over 4, negative, NaN or infinite signal.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         if _is_plain(file, path, keys):
             loci = plain.loci(file, path, keys, rows)  # type: ignore[arg-type]
         else:
@@ -306,47 +303,3 @@ def _is_plain(file: h5py.File, path: str | Path, keys: KeysConfig | None) -> boo
         "cherimoya-prepare, or name the datasets of a plain one: "
         "'data.keys={sequence: X, signal: y, control: null, label: null, chrom: null}'."
     )
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[h5py.File]:
-    """The file open for reading; what h5py says about damage becomes a DataError."""
-    path = Path(path)
-    check_readable(path, "data.path")
-    if not path.is_file():
-        raise DataError(
-            f"data.path={path}: {'is a folder' if path.is_dir() else 'no such file'}. Make one "
-            "with cherimoya-prepare, or set data.path to an existing HDF5 file."
-        )
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty. Prepare it again, or copy it again.")
-    if not h5py.is_hdf5(path):
-        raise DataError(
-            f"{path}: not an HDF5 file. Set data.path to a file made by cherimoya-prepare."
-        )
-    check_finishes(path)
-    try:
-        # a finished file never changes, and network file systems often refuse locks
-        with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except CherimoyaError:
-        raise
-    except Exception as error:  # of h5py and numpy, which have many kinds for damage
-        said = printable(" ".join(str(error).split()), 200) or type(error).__name__
-        raise DataError(
-            f"{path}: truncated or damaged ({said}). Copy it again, or prepare it again."
-        ) from None
-
-
-@contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name at the end, or is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

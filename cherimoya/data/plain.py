@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cherimoya.config.train import KeysConfig
+from cherimoya.config.data import KeysConfig
 from cherimoya.data.loci import Loci, smallest_integers
 from cherimoya.errors import DataError, printable
 from cherimoya.genome.sequence import N_CODE

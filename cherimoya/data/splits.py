@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from cherimoya.config.train import FOLDS, DataConfig
+from cherimoya.config.data import FOLDS, DataConfig
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import name_mismatch, shown
 

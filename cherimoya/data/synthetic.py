@@ -1,6 +1,6 @@
 """The embedded default data set: a simulated experiment whose truth is known.
 
-Peaks hold core promoters and the motifs that modulate them (see `grammar`), background holds
+Peaks hold core promoters and the motifs that modulate them (see `motif_grammar`), background holds
 none; GC content differs between chromosomes and loci. Observed counts are Poisson around the
 expected signal times a log-normal factor per locus, which no sequence model can foresee.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.config.train import SyntheticConfig
+from cherimoya.config.data import SyntheticConfig
 from cherimoya.data import hdf5, motif_grammar
 from cherimoya.data.loci import Loci, smallest_integers
 from cherimoya.data.motif_grammar import MOTIFS

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cherimoya.config.train import KeysConfig
+from cherimoya.config.data import KeysConfig
 from cherimoya.data import hdf5
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.loci import Loci

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import yaml
 
+from cherimoya.config.data import DataConfig
 from cherimoya.config.schema import build
-from cherimoya.config.train import DataConfig
 from cherimoya.data import hdf5
 from cherimoya.data.dataset import data_file
 from cherimoya.data.splits import split_rows

@@ -1,6 +1,6 @@
 """What a run leaves behind: rows, a summary and a status on disk, and the same at W&B.
 
-The run folder is the source of truth; what `wandb_run` sends is a copy.
+The run folder is the source of truth; what `loggers.wandb` sends is a copy.
 """
 
 import json
@@ -12,7 +12,8 @@ from typing import Any
 
 from cherimoya.config.train import LoggerConfig
 from cherimoya.errors import CherimoyaError, Interrupted
-from cherimoya.loggers.wandb import WandbRun, wandb_mode
+from cherimoya.loggers.wandb import WandbRun
+from cherimoya.loggers.wandb_server import wandb_mode
 from cherimoya.records import logged, status
 from cherimoya.records.sweep import MEMBER
 from cherimoya.util.files import jsonable, write_json

@@ -6,112 +6,28 @@ long.
 
 import csv
 import math
-import netrc
 import os
 import re
-import shutil
-import struct
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 
 from cherimoya.config.train import LoggerConfig
 from cherimoya.errors import CherimoyaError
+from cherimoya.loggers.wandb_files import numbers_on_disk, remove_empty
+from cherimoya.loggers.wandb_server import REACH_SECONDS
 from cherimoya.records import logged
 from cherimoya.records.sweep import MEMBER
 from cherimoya.util import console
 
-REACH_SECONDS = 4.0  # for the server to answer at the start
 FINISH_SECONDS = 60.0  # for the last rows to be sent; what is left can be synced later
 FLUSH_SECONDS = 1.0  # after which a row is on disk, even if the process is killed
 MAX_TABLE_ROWS = 10_000  # of which W&B shows a table at once
 MAX_TAG = 64  # characters
-FILE_HEADER, RECORD_HEADER, BLOCK = 7, 7, 32768  # bytes, of a .wandb file
 VALIDATED = {logged.valid(name) for name in logged.VALIDATED}
 OWN_FOLDER = r"\d\d-\d\d-\d\d_[0-9a-f]{6}"  # of a run that was not given a folder
-
-
-def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
-    """ "online", "offline" or "none", and why. Only asks; nothing is started.
-
-    W&B's own switches count: the variable WANDB_MODE always, and with logger.mode=auto what
-    `wandb disabled` and `wandb offline` leave in the working folder.
-
-    Raises CherimoyaError within seconds when online is wanted and cannot be.
-    """
-    switch = switched(config.mode == "auto")
-    if switch == "disabled":
-        return "none", "W&B is disabled"
-    if config.mode == "offline" or switch == "offline":
-        return "offline", "as asked"
-    url, has_key = server()
-    if not has_key:
-        if config.mode == "auto":
-            return "offline", "no API key"
-        raise CherimoyaError(
-            f"logger.mode=online, but there is no API key for {url}. Run `wandb login`, set "
-            "WANDB_API_KEY, or use logger.mode=offline."
-        )
-    problem = unreachable(url)
-    if problem:
-        raise CherimoyaError(
-            f"a W&B API key is set, but {url} cannot be reached ({problem}). Use "
-            "logger.mode=offline to sync later, or logger=none."
-        )
-    return "online", url
-
-
-def switched(also_here: bool) -> str | None:
-    """What WANDB_MODE says, or `also_here` W&B's settings: online, offline, disabled, or None."""
-    mode = os.environ.get("WANDB_MODE", "").strip().lower()
-    if mode:
-        return {"dryrun": "offline"}.get(mode, mode)
-    if not also_here:
-        return None
-    import wandb
-
-    return str(wandb.setup().settings.mode or "") or None
-
-
-def server() -> tuple[str, bool]:
-    """The address of the W&B server, and whether there is an API key for it."""
-    import wandb
-
-    settings = wandb.setup().settings
-    return settings.base_url, bool(settings.api_key) or _has_netrc_entry(settings.base_url)
-
-
-def _has_netrc_entry(url: str) -> bool:
-    try:
-        file = netrc.netrc(os.environ.get("NETRC"))
-    except (OSError, netrc.NetrcParseError):
-        return False
-    return file.authenticators(urlparse(url).hostname or "") is not None
-
-
-def unreachable(url: str) -> str | None:
-    """Why `url` does not answer within seconds, or None: any HTTP answer will do."""
-    outcome: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(url, timeout=REACH_SECONDS).close()
-            outcome.append(None)
-        except urllib.error.HTTPError:
-            outcome.append(None)
-        except OSError as error:
-            outcome.append(str(getattr(error, "reason", error)))
-
-    thread = threading.Thread(target=ask, daemon=True)  # a name server may never answer
-    thread.start()
-    thread.join(REACH_SECONDS + 1)
-    return outcome[0] if outcome else f"no answer in {REACH_SECONDS:.0f} s"
 
 
 class WandbRun:
@@ -138,30 +54,9 @@ class WandbRun:
         import wandb
 
         if wandb_id:
-            _remove_empty(folder, wandb_id)
-        member = (folder / MEMBER).is_file()
-        swept = member or "WANDB_SWEEP_ID" in os.environ
+            remove_empty(folder, wandb_id)
         try:
-            self._run: Any = wandb.init(
-                project=config.project,
-                name=config.run_name or run_name(folder, settings),
-                group=config.group,
-                job_type="sweep" if swept else "train",
-                tags=run_tags(config.tags, settings),
-                dir=folder,
-                mode=mode,  # type: ignore[arg-type]
-                id=wandb_id,
-                resume="allow" if wandb_id else None,
-                config=dict(settings),
-                reinit="create_new",
-                settings=wandb.Settings(
-                    silent=True,
-                    console="off",
-                    init_timeout=REACH_SECONDS + 3,
-                    finish_timeout=FINISH_SECONDS,
-                    x_transaction_log_flush_interval=FLUSH_SECONDS,
-                ),
-            )
+            self._run = _opened(folder, config, mode, settings, wandb_id)
         except wandb.errors.Error as error:
             raise CherimoyaError(
                 f"W&B refused the run: {str(error).splitlines()[0]} "
@@ -256,6 +151,40 @@ class WandbRun:
             )
 
 
+def _opened(
+    folder: Path,
+    config: LoggerConfig,
+    mode: str,
+    settings: Mapping[str, Any],
+    wandb_id: str | None,
+) -> Any:
+    """W&B's run, new or that of `wandb_id`."""
+    import wandb
+
+    member = (folder / MEMBER).is_file()
+    swept = member or "WANDB_SWEEP_ID" in os.environ
+    return wandb.init(
+        project=config.project,
+        name=config.run_name or run_name(folder, settings),
+        group=config.group,
+        job_type="sweep" if swept else "train",
+        tags=run_tags(config.tags, settings),
+        dir=folder,
+        mode=mode,  # type: ignore[arg-type]
+        id=wandb_id,
+        resume="allow" if wandb_id else None,
+        config=dict(settings),
+        reinit="create_new",
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=REACH_SECONDS + 3,
+            finish_timeout=FINISH_SECONDS,
+            x_transaction_log_flush_interval=FLUSH_SECONDS,
+        ),
+    )
+
+
 class Standing:
     """What W&B's summary says of the validation so far, from rows seen in order."""
 
@@ -301,46 +230,6 @@ def run_tags(asked: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
 def _data_name(settings: Mapping[str, Any]) -> str:
     path = settings["data"]["path"]
     return Path(path).stem if path else str(settings["data"]["source"])
-
-
-def numbers_on_disk(folder: Path, wandb_id: str) -> set[int]:
-    """The numbers of the rows that W&B's files in a run's folder hold.
-
-    A row may be missing that is in metrics.jsonl: W&B's process writes a little later.
-    """
-    from wandb.proto import wandb_internal_pb2
-
-    found = set()
-    for path in folder.glob(f"wandb/*run-*/run-{wandb_id}.wandb"):
-        for data in records(path.read_bytes()):
-            record = wandb_internal_pb2.Record.FromString(data)  # type: ignore[attr-defined]
-            for item in record.history.item:
-                if "_step" in (item.key, *item.nested_key):
-                    found.add(int(item.value_json))
-    return found
-
-
-def records(content: bytes) -> Iterator[bytes]:
-    """The whole records of a .wandb file: after a header, a log in LevelDB's format."""
-    at, parts = FILE_HEADER, b""
-    while at + RECORD_HEADER <= len(content):
-        rest = BLOCK - at % BLOCK
-        if rest < RECORD_HEADER:  # too short for a record
-            at += rest
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, at)
-        at += RECORD_HEADER + length
-        parts += content[at - length : at]
-        if kind in (1, 4) and at <= len(content):  # a whole record, or the last part of one
-            yield parts
-            parts = b""
-
-
-def _remove_empty(folder: Path, wandb_id: str) -> None:
-    """Remove what a run killed in its first second left: without a record, no sync gets past it."""
-    for file in folder.glob(f"wandb/offline-run-*/run-{wandb_id}.wandb"):
-        if file.stat().st_size <= FILE_HEADER:
-            shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def read_table(path: Path) -> tuple[list[Any], list[list[Any]]]:

@@ -31,10 +31,6 @@ def banner(
     parameters = dict(model.named_parameters())
     examples = examples_per_epoch(loci.label[dataset.rows["train"]], config.data.negative_ratio)
     batch_size = config.trainer.batch_size
-    splits = []
-    for split, rows in dataset.rows.items():
-        peaks = len(dataset.peaks(split))
-        splits.append(f"{split} {peaks:,} peaks + {len(rows) - peaks:,} background")
     held_out = [
         f"{split} {shown(dict.fromkeys(loci.chrom[dataset.rows[split]].tolist()))}"
         for split in ("validation", "test")
@@ -51,31 +47,42 @@ def banner(
         f"receptive field {model.receptive_field:,} bp"
         f"{', wider than the window' if model.receptive_field > loci.in_window else ''}",
         "data": f"{dataset.path} ({dataset.fingerprint})",
-        "loci": "; ".join([*splits, known["loci"]]),
+        "loci": "; ".join([*_splits(dataset), known["loci"]]),
         "held out": "; ".join(held_out),
         "steps": f"{examples // batch_size} an epoch of {batch_size} examples "
         f"({examples % batch_size} dropped), {config.trainer.max_epochs} epochs",
         "metrics": known["metrics"],
     }
-    truth = baselines.ceiling(dataset, "validation")
-    if truth is not None:
-        best = truth.metrics()
-        facts["ceiling"] = (
-            f"validation MNLL {best['profile_mnll']:.3f}, profile r "
-            f"{best['profile_pearson']:.3f}, count r {best['count_pearson']:.3f}: the simulation's "
-            "own truth"
-        )
+    facts |= _ceiling(dataset)
     lines = [f"Cherimoya {__version__}"]
     lines += [f"  {name:<9} {value}" for name, value in facts.items()]
     for optimizer, names in step.routes.items():
         numbers = sum(parameters[n].numel() for n in names)
         lines.append(f"  {optimizer:<9} {len(names)} tensors, {numbers:,} numbers: {_short(names)}")
-    return "\n".join(
-        [
-            *lines,
-            *(f"  warning   {w}" for w in window_warnings(config.model.n_layers, loci.in_window)),
-        ]
-    )
+    warnings = window_warnings(config.model.n_layers, loci.in_window)
+    return "\n".join([*lines, *(f"  warning   {warning}" for warning in warnings)])
+
+
+def _splits(dataset: Dataset) -> list[str]:
+    """How many loci each split has, in words."""
+    peaks = {split: len(dataset.peaks(split)) for split in dataset.rows}
+    return [
+        f"{split} {peaks[split]:,} peaks + {len(rows) - peaks[split]:,} background"
+        for split, rows in dataset.rows.items()
+    ]
+
+
+def _ceiling(dataset: Dataset) -> dict[str, str]:
+    """What the truth of simulated data scores, in words; nothing for other data."""
+    truth = baselines.ceiling(dataset, "validation")
+    if truth is None:
+        return {}
+    best = truth.metrics()
+    return {
+        "ceiling": f"validation MNLL {best['profile_mnll']:.3f}, profile r "
+        f"{best['profile_pearson']:.3f}, count r {best['count_pearson']:.3f}: the simulation's "
+        "own truth"
+    }
 
 
 def window_warnings(n_layers: int, in_window: int) -> list[str]:

@@ -1,6 +1,6 @@
 """One run, from its configuration to its scores and plots."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from cherimoya.config.data import DataConfig
 from cherimoya.config.diff import Changes
-from cherimoya.config.train import DataConfig, TrainConfig, check_trimming, to_dict
+from cherimoya.config.train import TrainConfig, check_trimming, to_dict
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
 from cherimoya.data.feed import Resident, Source, place
@@ -108,6 +109,24 @@ def run_in_parts(
             conclude(config, trainer, log, around.say, origin)
 
 
+def _precision_in_words(trainer: Trainer) -> str:
+    chosen = " (chosen)" if trainer.config.trainer.precision == "auto" else ""
+    return f"{trainer.step.precision}{chosen}, {trainer.runner.in_words}"
+
+
+def _say_begun(
+    trainer: Trainer, log: RunLog, saved: Mapping[str, Any] | None, say: Callable[[str], None]
+) -> None:
+    """From here on it is a run that has begun, on disk too."""
+    state = trainer.state
+    if saved:
+        say(f"resumed after {state.step:,} steps, in epoch {state.epoch}")
+    log.progress(
+        epoch=state.epoch, epochs=trainer.config.trainer.max_epochs,
+        train_seconds=state.seconds, ms_per_step=None,
+    )  # fmt: skip
+
+
 def _train(
     config: TrainConfig,
     folder: Path,
@@ -141,21 +160,11 @@ def _train(
             {**to_dict(config), "network": model.config, **origin},
             saved["wandb_id"] if saved else None,
         )
-        facts = {
-            "device": describe_device(device, settings.device, processes.world),
-            "precision": f"{precision}{' (chosen)' if settings.precision == 'auto' else ''}, "
-            f"{trainer.runner.in_words}",
-            "loci": where_loci_are,
-            "metrics": log.where,
-        }
+        device_in_words = describe_device(device, settings.device, processes.world)
+        facts = {"device": device_in_words, "loci": where_loci_are, "metrics": log.where}
+        facts["precision"] = _precision_in_words(trainer)
         say(banner(config, folder, facts, step, dataset))
-    if saved:
-        say(f"resumed after {trainer.state.step:,} steps, in epoch {trainer.state.epoch}")
-    if log:  # from here on it is a run that has begun
-        log.progress(
-            epoch=trainer.state.epoch, epochs=settings.max_epochs,
-            train_seconds=trainer.state.seconds, ms_per_step=None,
-        )  # fmt: skip
+        _say_begun(trainer, log, saved, say)
     try:
         with nullcontext(around.stop) if around.stop else stop_request() as stop:
             yield from trainer.train(stop)

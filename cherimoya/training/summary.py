@@ -45,29 +45,7 @@ def conclude(
     scores = evaluate(predict, trainer.source, rows, dataset.loci.label, size, precision)
     speed = trainer.speed()
     columns = _beside(scores, dataset, split)
-    log.summary(
-        {
-            "best_epoch": state.best_epoch,
-            "epochs": state.epoch,
-            "steps": state.step,
-            logged.TRAIN_SECONDS: round(state.seconds, 1),
-            "speed": speed,
-            "best_valid_loss": state.best_loss,
-            logged.PARAMETERS: sum(p.numel() for p in model.parameters()),
-            "scored_split": split,
-            "window": {
-                "in": dataset.loci.in_window,
-                "out": dataset.loci.out_window,
-                "receptive_field": model.receptive_field,
-            },
-            "loci": {
-                name: {"peaks": len(peaks), "background": len(dataset.rows[name]) - len(peaks)}
-                for name, peaks in ((name, dataset.peaks(name)) for name in dataset.rows)
-            },
-            "provenance": {**origin, "kernel_options": autotune.chosen()},
-            **{name.replace(" ", "_"): values for name, values in columns.items()},
-        }
-    )
+    log.summary(_summary(trainer, model, split, speed, origin, columns))
     write_scored_loci(folder / SCORED_LOCI, scores, dataset.loci, rows)
     peaks = dataset.peaks(split)
     examples = example_loci(predict, trainer.source, dataset.loci, peaks, precision)
@@ -97,6 +75,39 @@ def _speed_in_words(speed: Mapping[str, float | None]) -> str:
     )
     memory = speed["peak_memory_mb"]
     return words if memory is None else f"{words}, {memory:,.0f} MiB of the device at most"
+
+
+def _summary(
+    trainer: Trainer,
+    model: Cherimoya,
+    split: str,
+    speed: Mapping[str, float | None],
+    origin: Mapping[str, Any],
+    columns: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """What summary.json says of a run that ended well."""
+    dataset, state = trainer.dataset, trainer.state
+    return {
+        "best_epoch": state.best_epoch,
+        "epochs": state.epoch,
+        "steps": state.step,
+        logged.TRAIN_SECONDS: round(state.seconds, 1),
+        "speed": speed,
+        "best_valid_loss": state.best_loss,
+        logged.PARAMETERS: sum(p.numel() for p in model.parameters()),
+        "scored_split": split,
+        "window": {
+            "in": dataset.loci.in_window,
+            "out": dataset.loci.out_window,
+            "receptive_field": model.receptive_field,
+        },
+        "loci": {
+            name: {"peaks": len(peaks), "background": len(dataset.rows[name]) - len(peaks)}
+            for name, peaks in ((name, dataset.peaks(name)) for name in dataset.rows)
+        },
+        "provenance": {**origin, "kernel_options": autotune.chosen()},
+        **{name.replace(" ", "_"): values for name, values in columns.items()},
+    }
 
 
 def _beside(scores: Scores, dataset: Dataset, split: str) -> dict[str, dict[str, float]]:

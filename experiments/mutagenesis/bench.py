@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 from rows import append_row  # noqa: E402
 
 from cherimoya.cli.train import process_wide_switches  # noqa: E402
-from cherimoya.config.train import SyntheticConfig  # noqa: E402
+from cherimoya.config.data import SyntheticConfig  # noqa: E402
 from cherimoya.data.synthetic import simulate  # noqa: E402
 from cherimoya.inference.checkpoints import find_checkpoint  # noqa: E402
 from cherimoya.interpret.mutagenesis import centred, default_batch, saturation_mutagenesis  # noqa: E402

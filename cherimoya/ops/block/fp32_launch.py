@@ -9,7 +9,8 @@ from torch import Tensor
 from cherimoya.ops import autotune
 from cherimoya.ops.autotune import Config, Run
 from cherimoya.ops.block import fp32_kernels as kernels
-from cherimoya.ops.block.launch import MOST_ACCUMULATED, WEIGHT_BLOCK
+from cherimoya.ops.block.launch import WEIGHT_BLOCK
+from cherimoya.ops.block.options import MOST_ACCUMULATED
 from cherimoya.ops.block.weights import column_widths, padded_hidden
 from cherimoya.ops.conv_norm import launch as conv
 from cherimoya.ops.conv_norm.launch import March, Parts, key_of, padded

@@ -1,4 +1,4 @@
-"""Parts of the Gluon kernels for GPUs with TMA and wgmma (sm_90): see `block_kernels_hopper`."""
+"""Parts of the Gluon kernels for GPUs with TMA and wgmma (sm_90): see `hopper_kernels`."""
 
 import triton.language as tl
 from triton.experimental import gluon

@@ -1,4 +1,4 @@
-"""The block's forward in Gluon for fp32 tensors, products in fp16: see `block_kernels_hopper`.
+"""The block's forward in Gluon for fp32 tensors, products in fp16: see `hopper_kernels`.
 
 A tile's taps, at twice the bytes, come 32 columns at a time; each consumer has a producer and a
 ring of its own.

@@ -1,5 +1,6 @@
-"""Launches of the block's Gluon kernels, see `block_kernels_hopper`."""
+"""Launches of the block's Gluon kernels, see `hopper_kernels`."""
 
+from collections.abc import Callable
 from functools import cache, partial
 
 import torch
@@ -52,6 +53,15 @@ def _forward_choices(x: Tensor) -> tuple[list[Config], int]:
     return FORWARD, 3 * TILE * 2 * x.shape[2]
 
 
+def _best_forward(x: Tensor, tables: Tables, rehearse: Callable[[], Run]) -> Config:
+    """The launch options of the forward."""
+    kernel = "hopper_fwd_fp32" if x.dtype == torch.float32 else "hopper_fwd"
+    candidates, stage_bytes = _forward_choices(x)
+    hidden = len(tables.up)
+    choices = _fitting(candidates, x.shape[2], hidden, stage_bytes)
+    return autotune.best(kernel, key_of(x, H=hidden), choices, rehearse)
+
+
 def forward(
     x: Tensor,
     conv_weight: Tensor,
@@ -76,10 +86,7 @@ def forward(
                 forward, big, conv_weight, tables, given, unit, dilation, trim, eps, keep
             )
 
-        kernel = "hopper_fwd_fp32" if single else "hopper_fwd"
-        candidates, stage_bytes = _forward_choices(x)
-        choices = _fitting(candidates, channels, len(tables.up), stage_bytes)
-        config = autotune.best(kernel, key_of(x, H=len(tables.up)), choices, rehearse)
+        config = _best_forward(x, tables, rehearse)
     window = length - 2 * trim
     out = torch.empty(n, window, channels, dtype=x.dtype, device=x.device)
     xhat = torch.empty_like(out, dtype=tables.up.dtype) if keep else out.new_empty(0)
@@ -89,13 +96,8 @@ def forward(
         conv_weight, parts.mean, parts.m2, parts.count, *statistics, out, xhat if keep else out,
         length, window, trim, dilation, tiles, n * tiles, parts.tiles, eps,
     )  # fmt: skip
-    options = {
-        **_options(tables, channels, config),
-        **dependent_launch(x.device),
-        "PARTS": padded(parts.tiles),
-        "KEEP": keep,
-        "ROLLED": bool(config["rolled"]),
-    }
+    options = {**_options(tables, channels, config), **dependent_launch(x.device)}
+    options |= {"PARTS": padded(parts.tiles), "KEEP": keep, "ROLLED": bool(config["rolled"])}
     down = _tables(tables.down_half, tables, config)
     if single:
         hopper_fwd_fp32_kernel[grid](

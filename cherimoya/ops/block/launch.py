@@ -1,6 +1,5 @@
 """Launches of the kernels of the whole Cheri Block."""
 
-from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 
@@ -8,9 +7,9 @@ import torch
 import triton
 from torch import Tensor
 
-from cherimoya.ops import autotune
 from cherimoya.ops.autotune import Config, Run
 from cherimoya.ops.block import kernels
+from cherimoya.ops.block.options import BACKWARD_WEIGHTS, BACKWARD_XHAT, FORWARD, best_options
 from cherimoya.ops.block.weights import (
     HIDDEN_STEP,
     ROWS_OF_SUMS,
@@ -20,7 +19,7 @@ from cherimoya.ops.block.weights import (
     table_scales,
 )
 from cherimoya.ops.conv_norm import launch as conv
-from cherimoya.ops.conv_norm.launch import GradSums, March, Parts, key_of
+from cherimoya.ops.conv_norm.launch import GradSums, March, Parts
 from cherimoya.ops.device import (
     capability,
     contiguous,
@@ -31,32 +30,9 @@ from cherimoya.ops.device import (
     multiprocessors,
     operand_dtype,
     portable,
-    shared_memory,
 )
 
 WEIGHT_BLOCK = 1024
-
-GEMM = ("rows", "hidden", "stages", "num_warps")
-
-
-def _gemm(*choices: tuple[int, int, int, int]) -> list[Config]:
-    return [dict(zip(GEMM, choice, strict=True)) for choice in choices]
-
-
-# Launch options to choose from; the first is the default.
-FORWARD = _gemm(
-    (128, 64, 3, 8), (64, 64, 3, 4), (128, 64, 2, 8), (64, 32, 3, 4), (128, 32, 4, 8),
-    (256, 64, 2, 16), (64, 32, 2, 4), (64, 32, 5, 8),
-)  # fmt: skip
-BACKWARD_XHAT = _gemm(
-    (64, 32, 2, 4), (64, 64, 2, 4), (64, 64, 2, 8), (64, 32, 3, 4), (128, 32, 2, 8), (64, 32, 4, 4),
-)  # fmt: skip
-BACKWARD_WEIGHTS = _gemm(
-    (64, 64, 3, 4), (32, 64, 3, 4), (64, 64, 2, 4), (64, 64, 3, 8), (32, 64, 3, 8), (64, 64, 2, 8),
-    (32, 64, 5, 4),
-)  # fmt: skip
-
-MOST_ACCUMULATED = 192  # elements of accumulators that a thread can hold
 
 
 def stats_and_tables(
@@ -103,7 +79,7 @@ def products(
             big = filling(x)
             return partial(products, filling(xhat, len(big)), big, tables, trim)
 
-        config = _best("block_fwd", xhat, tables, FORWARD, rehearse)
+        config = best_options("block_fwd", xhat, tables, FORWARD, rehearse)
     out = torch.empty_like(xhat, dtype=x.dtype)
     tiles = triton.cdiv(window, config["rows"])
     kernels.block_fwd_kernel[(n * tiles,)](
@@ -128,7 +104,7 @@ def xhat_gradient(
             big = filling(xhat)
             return partial(xhat_gradient, big, _filling(dout, big), tables, dtype)
 
-        config = _best("block_bwd_xhat", xhat, tables, BACKWARD_XHAT, rehearse, dout)
+        config = best_options("block_bwd_xhat", xhat, tables, BACKWARD_XHAT, rehearse, dout)
     g = torch.empty_like(xhat, dtype=dtype)
     tiles = triton.cdiv(window, config["rows"])
     sums = GradSums.empty(xhat, triton.cdiv(window, ROWS_OF_SUMS))
@@ -151,7 +127,7 @@ def weight_gradients(
             big = filling(xhat)
             return partial(weight_gradients, big, _filling(dout, big), tables)
 
-        config = _best("block_bwd_weights", xhat, tables, BACKWARD_WEIGHTS, rehearse, dout)
+        config = best_options("block_bwd_weights", xhat, tables, BACKWARD_WEIGHTS, rehearse, dout)
     scaled = dout.scales is not None
     parts = weight_parts(xhat, len(tables.up))
     if not scaled:  # nothing asks for the examples' borders
@@ -203,49 +179,6 @@ def _options(config: Config, x: Tensor) -> dict[str, object]:
         "FAST": fast_tanh(x.device),
         **dependent_launch(x.device),
     }
-
-
-def _best(
-    kernel: str,
-    x: Tensor,
-    tables: Tables,
-    choices: list[Config],
-    rehearse: Callable[[], Run],
-    dout: OutputGradient | None = None,
-) -> Config:
-    """The launch options for x (N, L, C), of the choices that the GPU has room for.
-
-    Where dout has scales, a tile is what one of them belongs to.
-    """
-    rows, columns = tables.up.shape
-    scaled = dout is not None and dout.scales is not None
-    possible = [
-        choice
-        for choice in choices
-        if rows % choice["hidden"] == 0
-        and (not scaled or choice["rows"] == ROWS_OF_SUMS)
-        and _accumulated(kernel, choice) * columns <= MOST_ACCUMULATED * 32 * choice["num_warps"]
-    ]
-    needed = {i: _shared_bytes(kernel, choice, columns) for i, choice in enumerate(possible)}
-    fitting = [possible[i] for i in needed if needed[i] <= shared_memory(x.device)]
-    smallest = possible[min(needed, key=lambda i: needed[i])]
-    key = key_of(x, H=rows, scaled=int(scaled))
-    return autotune.best(kernel, key, fitting or [smallest], rehearse)
-
-
-def _accumulated(kernel: str, choice: Config) -> int:
-    """Rows of a program's accumulators."""
-    return 2 * choice["hidden"] if kernel == "block_bwd_weights" else choice["rows"]
-
-
-def _shared_bytes(kernel: str, choice: Config, columns: int) -> int:
-    """Shared memory of a program: rows that stay, and pairs of tiles that stream through."""
-    stays, streams = {
-        "block_fwd": (choice["rows"], choice["hidden"]),
-        "block_bwd_xhat": (2 * choice["rows"], choice["hidden"]),
-        "block_bwd_weights": (2 * choice["hidden"], choice["rows"]),
-    }[kernel]
-    return 2 * columns * (stays + 2 * streams * choice["stages"])
 
 
 def _filling(dout: OutputGradient, like: Tensor) -> OutputGradient:

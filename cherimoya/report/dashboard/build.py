@@ -4,7 +4,7 @@ import sys
 
 from cherimoya.config.tools import DashboardConfig
 from cherimoya.errors import CherimoyaError
-from cherimoya.loggers import wandb as wandb_run
+from cherimoya.loggers.wandb_server import server, unreachable
 
 
 def dashboard(config: DashboardConfig) -> None:
@@ -19,7 +19,7 @@ def dashboard(config: DashboardConfig) -> None:
             f"a dashboard needs wandb-workspaces ({error}). Install it with: pip install "
             "'cherimoya-train[dashboards]'"
         ) from None
-    url, has_key = wandb_run.server()
+    url, has_key = server()
     dry_run = not has_key if config.dry_run is None else config.dry_run
     if dry_run:
         why = "as asked" if config.dry_run else f"there is no API key for {url}"
@@ -28,7 +28,7 @@ def dashboard(config: DashboardConfig) -> None:
         return
     if not has_key:
         raise CherimoyaError(f"there is no API key for {url}. Run `wandb login`, or dry_run=true.")
-    problem = wandb_run.unreachable(url)
+    problem = unreachable(url)
     if problem:
         raise CherimoyaError(f"{url} cannot be reached ({problem}). Use dry_run=true.")
     for kind, address in views.publish(config).items():

@@ -1,0 +1,124 @@
+"""What can be configured of the data. Values live in conf/data/*.yaml."""
+
+from dataclasses import dataclass
+
+from cherimoya.config.schema import MissingValue, Used, checked
+from cherimoya.errors import ConfigError
+
+FOLDS = 5  # that data.fold chooses from
+
+
+@dataclass(frozen=True)
+class KeysConfig:
+    """Dataset names of a plain HDF5 file with one-hot sequences."""
+
+    sequence: str
+    signal: str
+    control: str | None
+    label: str | None
+    chrom: str | None
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """The simulated experiment: how much of it, and from which seed."""
+
+    seed: int = checked(at_least=0)
+    n_chromosomes: int = checked(at_least=3)
+    n_peaks: int = checked(at_least=8)
+    n_background: int = checked(at_least=0)
+    mean_count: float = checked(above=0)
+
+
+FROM_A_FILE = Used(
+    lambda data: data.source == "hdf5", "data=synthetic simulates its data", "data=hdf5"
+)
+SIMULATED = Used(
+    lambda data: data.source == "synthetic", "data=hdf5 reads a file", "data=synthetic"
+)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the loci come from, their windows, and which chromosomes go to which split."""
+
+    source: str = checked(choices=("synthetic", "hdf5"))
+    placement: str = checked(choices=("auto", "resident", "stream"))
+    path: str | None = checked(used=FROM_A_FILE)
+    keys: KeysConfig | None = checked(used=FROM_A_FILE)
+    synthetic: SyntheticConfig | None = checked(used=SIMULATED)
+    cache_dir: str | None = checked(used=SIMULATED)
+    in_window: int | None = checked(at_least=1)
+    out_window: int | None = checked(at_least=1)
+    max_jitter: int | None = checked(at_least=0)
+    negative_ratio: float = checked(at_least=0)
+    reverse_complement: bool = checked()
+    train_chroms: list[str] | None = checked()
+    validation_chroms: list[str] | None = checked()
+    test_chroms: list[str] | None = checked()
+    exclude_chroms: list[str] = checked()
+    fold: int | None = checked(at_least=0, at_most=FOLDS - 1, default=None)
+    leave_out: str | None = checked(default=None)
+
+    def __post_init__(self) -> None:
+        check_windows(self.in_window, self.out_window)
+        self._check_one_way_to_split()
+        splits = {
+            "data.train_chroms": self.train_chroms or [],
+            "data.validation_chroms": self.validation_chroms or [],
+            "data.test_chroms": self.test_chroms or [],
+            "data.exclude_chroms": self.exclude_chroms,
+        }
+        seen: dict[str, str] = {}
+        for key, chroms in splits.items():
+            for chrom in chroms:
+                if chrom in seen:
+                    where = (
+                        f"twice in {key}" if seen[chrom] == key else f"in {seen[chrom]} and {key}"
+                    )
+                    raise ConfigError(
+                        f"chromosome {chrom} is {where}. Each chromosome belongs to one split: "
+                        f"remove it from {key}."
+                    )
+                seen[chrom] = key
+        for key, named in (
+            ("data.train_chroms", self.train_chroms),
+            ("data.validation_chroms", self.validation_chroms),
+        ):
+            if named == []:
+                raise ConfigError(f"{key}=[] is empty. Name at least one chromosome.")
+        if self.source == "hdf5" and self.path is None:
+            raise MissingValue("data.path has no value. Set it: data.path=<file made by prepare>")
+        if self.source == "synthetic" and self.synthetic is None:
+            raise ConfigError(
+                "data.synthetic is null. Use data=synthetic, or data=hdf5 data.path=..."
+            )
+
+    def _check_one_way_to_split(self) -> None:
+        """Lists of chromosomes, a fold, or one chromosome that is left out."""
+        lists = [k for k in ("train_chroms", "validation_chroms", "test_chroms") if self._has(k)]
+        other = [key for key in ("fold", "leave_out") if self._has(key)]
+        if len(other) + bool(lists) > 1:
+            said = " and ".join(f"data.{key}={getattr(self, key)}" for key in (*other, *lists))
+            drop = " ".join(f"data.{key}=null" for key in (lists or other[1:]))
+            raise ConfigError(f"{said}: these are two ways to split. Keep one, with {drop}")
+        for key in ("validation_chroms", "test_chroms"):
+            if not other and not self._has(key):
+                raise MissingValue(
+                    f"data.{key} has no value. Set it on the command line: data.{key}=[<chromosome>"
+                    f"]. Or leave the choice to data.fold, from 0 to {FOLDS - 1}."
+                )
+
+    def _has(self, key: str) -> bool:
+        return getattr(self, key) is not None
+
+
+def check_windows(in_window: int | None, out_window: int | None, prefix: str = "data.") -> None:
+    """Refuse windows of which one cannot be centred in the other."""
+    if in_window is None or out_window is None:
+        return
+    if out_window > in_window or (in_window - out_window) % 2:
+        raise ConfigError(
+            f"{prefix}in_window={in_window} and {prefix}out_window={out_window}: the input must be "
+            "at least as long as the output and exceed it by an even number of bases."
+        )

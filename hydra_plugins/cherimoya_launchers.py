@@ -20,7 +20,7 @@ class Processes(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep the task, which is that of cherimoya.cli.train, and the configuration."""
+        """Keep the task, which is that of cherimoya-train, and the configuration."""
         self.task, self.config = task_function, config
 
     def launch(

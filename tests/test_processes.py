@@ -92,7 +92,7 @@ def test_no_thread_of_a_left_group_meets_the_end_of_python(tmp_path):
 def test_torchrun_starts_the_same_run(one, cherimoya_train, train_arguments, tmp_path):
     torchrun = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-        "-m", "cherimoya.cli.train",
+        "-m", "cherimoya.cli",
     ]  # fmt: skip
     for arguments in ([*train_arguments, "trainer.device=cpu"], ["trainer.resume={}"]):
         run = next(tmp_path.glob("outputs/*/*/"), None)  # the second time it has nothing left to do

@@ -269,7 +269,3 @@ def process_wide_switches(precision: str, autotune: bool) -> None:
     tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-
-
-if __name__ == "__main__":
-    train()

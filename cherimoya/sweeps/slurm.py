@@ -26,7 +26,7 @@ case "$SLURM_ARRAY_TASK_ID" in
   *) echo "no run has number $SLURM_ARRAY_TASK_ID" >&2; exit 1 ;;
 esac
 cd {folder} || exit 1
-{setup}{python} -m cherimoya.cli.train {fixed} "${{member[@]}}" &
+{setup}{python} -m cherimoya.cli {fixed} "${{member[@]}}" &
 run=$!
 trap 'kill -USR1 "$run" 2>/dev/null' USR1
 trap 'kill -TERM "$run" 2>/dev/null' TERM

@@ -37,13 +37,13 @@ class Command(Protocol):
         """The sweep that they ask for, if they do."""
 
 
-def _runs_here(arguments: list[str]) -> bool:
-    """Whether the command trains, and this process is the one that plans it."""
+def _may_sweep(arguments: list[str]) -> bool:
+    """Whether a sweep may begin: runs are not only told about, nor is it one member by itself."""
     return not command_line.only_tells(arguments) and cli_search.ONCE not in arguments
 
 
 def _at_work(job: Job) -> AbstractContextManager[None]:
-    """Leads the sweep that is planned, if it is one, as its folder then says."""
+    """While it lasts, the folder of the sweep that this process leads, if any, says so."""
     leads = job.sweep if job.sweep and not job.sweep.is_member else None
     return sweeps.at_work(leads.folder) if leads else nullcontext()
 
@@ -90,7 +90,7 @@ def main(
             _check_one_run(name, arguments)
         if flag(arguments, "--cfg") is not None or name != base:
             _check_composed(name, arguments, schema, base)
-        elif command and _runs_here(arguments):
+        elif command and _may_sweep(arguments):
             job.sweep = command.plan(arguments, member_of)
             arguments = cli_sweep.for_hydra(arguments, job.sweep)
         sys.argv[1:] = arguments

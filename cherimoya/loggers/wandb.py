@@ -1,4 +1,4 @@
-"""A run's copy at Weights & Biases, which only this module imports.
+"""A run's copy at Weights & Biases, which only the wandb modules of this folder import.
 
 The copy may fail, or be switched off, without harm to the training, which never waits for it for
 long.

@@ -81,9 +81,9 @@ def hazards(said: str) -> list[str]:
     """Kernels and lines of the races that were reported, without those that HAND_OVER explains."""
     found = set()
     for kernel, name, line in ACCESS.findall(said):
-        source = next((HERE.parents[1] / "cherimoya" / "ops").glob(name), None)
-        text = source.read_text().splitlines()[int(line) - 1] if source else ""
-        explained = text.strip().startswith(HAND_OVER)
+        sources = (HERE.parents[1] / "cherimoya" / "ops").rglob(name)
+        texts = [source.read_text().splitlines()[int(line) - 1 : int(line)] for source in sources]
+        explained = any(text and text[0].strip().startswith(HAND_OVER) for text in texts)
         found.add(f"{kernel} {name}:{line}{' (hand-over)' if explained else ''}")
     return sorted(found)
 

@@ -134,9 +134,9 @@ class Cherimoya(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x)  # (N, L, C)
         x = self.blocks[-1](x, trim=unread)  # (N, L - 2 unread, C)
-        return self.read_out(x, X_ctl, unread)
+        return self.apply_heads(x, X_ctl, unread)
 
-    def read_out(self, x: Tensor, X_ctl: Tensor | None, unread: int) -> tuple[Tensor, Tensor]:
+    def apply_heads(self, x: Tensor, X_ctl: Tensor | None, unread: int) -> tuple[Tensor, Tensor]:
         """Both heads on the last block's output x (N, L - 2 unread, C); X_ctl (N, controls, L)."""
         cut = self.trimming - unread
         weight = self.fconv.weight[:, : x.shape[2]] if self.n_control_tracks else self.fconv.weight

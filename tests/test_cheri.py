@@ -6,7 +6,7 @@ from torch import nn
 
 from cherimoya import CheriBlock, Cherimoya
 from cherimoya import cheri as public
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 
 
 def block_and_input(**changes: object) -> tuple[CheriBlock, torch.Tensor]:
@@ -86,7 +86,7 @@ def test_the_pieces_add_nothing_to_a_checkpoint():
 def test_without_a_gpu_a_captured_model_is_the_model():
     model = Cherimoya(n_filters=8, n_layers=2, trimming=4)
     X = torch.nn.functional.one_hot(torch.randint(0, 4, (2, 40)), 4).mT.float()
-    for a, b in zip(CapturedModel(model)(X), model(X), strict=True):
+    for a, b in zip(CUDAGraphModel(model)(X), model(X), strict=True):
         assert torch.equal(a, b)
         assert not a.requires_grad
 
@@ -96,7 +96,7 @@ def test_without_a_gpu_a_captured_model_is_the_model():
 def test_a_captured_model_predicts_the_same_bits_and_sees_new_weights():
     torch.manual_seed(0)
     model = Cherimoya(n_filters=32, n_layers=3, trimming=10, n_control_tracks=1).cuda()
-    captured = CapturedModel(model)
+    captured = CUDAGraphModel(model)
     for n in (2, 3, 2):
         X = torch.nn.functional.one_hot(torch.randint(0, 4, (n, 100)), 4).mT.float().cuda()
         X_ctl = torch.rand(n, 1, 100, device="cuda")
@@ -113,7 +113,7 @@ def test_a_captured_model_reads_weights_changed_between_two_autocasts(monkeypatc
     monkeypatch.setenv("CHERIMOYA_KERNELS", "reference")  # whose weights autocast casts and keeps
     torch.manual_seed(0)
     model = Cherimoya(n_filters=32, n_layers=3, trimming=10, profile_kernel_size=9).cuda()
-    captured = CapturedModel(model)
+    captured = CUDAGraphModel(model)
     X = torch.nn.functional.one_hot(torch.randint(0, 4, (2, 100)), 4).mT.float().cuda()
     for _ in range(3):
         with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import clean_environment
 
-from cherimoya.ops.precompile import compiled_together, rehearsing
+from cherimoya.ops.precompile import compiled_together, is_precompiling
 
 REHEARSE = """
 import json, sys, warnings
@@ -20,7 +20,7 @@ import torch
 from kernel_cases import different, poisoned_allocations
 from test_step import state_of
 from triton.runtime.jit import JITFunction
-from cherimoya.ops.precompile import compiled_together, rehearsing
+from cherimoya.ops.precompile import compiled_together, is_precompiling
 from cherimoya.training.capture import Runner
 
 CPU, DO_COMPILE = torch.device("cpu"), JITFunction._do_compile
@@ -81,7 +81,7 @@ def interrupted():
             work()
             raise KeyboardInterrupt
     except KeyboardInterrupt:
-        restored = JITFunction._do_compile is DO_COMPILE and not rehearsing()
+        restored = JITFunction._do_compile is DO_COMPILE and not is_precompiling()
         return {"asked": len(compiler.asked), "restored": restored}
 
 
@@ -195,4 +195,4 @@ def test_kernels_compiled_side_by_side_are_those_compiled_one_by_one(tmp_path):
 def test_on_a_cpu_nothing_is_left_out(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with compiled_together(torch.device("cpu")):
-        assert not rehearsing()
+        assert not is_precompiling()

@@ -88,7 +88,9 @@ def test_the_widest_blocks_are_left_to_cublas(monkeypatch):
 
     for kilobytes, widest in ((99, 192), (163, 256), (227, 256)):
         monkeypatch.setattr(launch, "shared_memory", lambda _, kb=kilobytes: kb * 1024)
-        served = [c for c in (8, 96, 192, 256, 512, 1024) if launch.serves(torch.device("cuda"), c)]
+        served = [
+            c for c in (8, 96, 192, 256, 512, 1024) if launch.is_supported(torch.device("cuda"), c)
+        ]
         assert served[-1] == widest
         assert served == sorted(served)
 

@@ -11,7 +11,7 @@ from cherimoya.data.dataset import load_dataset
 from cherimoya.data.feed import Resident
 from cherimoya.evaluation import baselines
 from cherimoya.evaluation.scores import evaluate
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.training.banner import window_warnings
 from cherimoya.training.summary import score_table
 from cherimoya.training.trainer import count_weight
@@ -36,7 +36,7 @@ def test_metrics_are_those_of_scipy_over_the_peaks(dataset):
         torch.nn.init.normal_(p, std=0.3)
     model.train()
     loci, rows = Resident(dataset.loci, torch.device("cpu")), dataset.rows["train"]
-    scores = evaluate(CapturedModel(model), loci, rows, dataset.loci.label, 7, "fp32")
+    scores = evaluate(CUDAGraphModel(model), loci, rows, dataset.loci.label, 7, "fp32")
     assert model.training  # as it was
     found = scores.metrics()
 

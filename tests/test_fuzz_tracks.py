@@ -17,7 +17,7 @@ from toy import LENGTHS, Toy, configure
 
 from cherimoya.genome.chrom_names import Aliases
 from cherimoya.genome.fasta import Genome, read_genome
-from cherimoya.genome.intervals import read_places
+from cherimoya.genome.intervals import read_intervals
 from cherimoya.genome.open_tracks import matched, open_tracks
 
 pytestmark = pytest.mark.slow
@@ -90,7 +90,7 @@ def test_loci(toy: Toy, genome: Genome) -> None:
     outcomes, path = Outcomes("BED and narrowPeak"), toy.folder / "x.bed"
 
     def read(center: str) -> None:
-        places = read_places(path, center)
+        places = read_intervals(path, center)
         Aliases("auto", genome, lambda _: None).accepted(places.chrom.tolist(), "loci=x.bed")
         assert (places.start >= 0).all()
         assert ((places.start <= places.center) & (places.center < places.end)).all()

@@ -66,7 +66,7 @@ def test_patterns_are_matched_on_either_strand():
 def test_q_values_are_those_of_benjamini_and_hochberg(monkeypatch):
     p = np.array([[0.01, 0.2], [0.03, 0.5]])
     fake = SimpleNamespace(tomtom=lambda queries, targets: (p,))
-    monkeypatch.setattr(modisco, "needed", lambda name: fake)
+    monkeypatch.setattr(modisco, "import_optional", lambda name: fake)
     both = [pattern(np.eye(4))] * 2
     found = modisco.matched(both, {"a": np.eye(4), "b": np.eye(4)})
     assert [(m.motif, m.p) for m in found] == [("a", 0.01), ("a", 0.03)]

@@ -6,21 +6,21 @@ import pytest
 
 from cherimoya.errors import InUse
 from cherimoya.util import files
-from cherimoya.util.files import owned
+from cherimoya.util.files import lock_output
 
 
 def test_a_second_owner_is_refused_until_the_first_is_done(tmp_path):
     output = tmp_path / "new" / "deep" / "out.tsv"
-    with owned(output):
+    with lock_output(output):
         with (
             pytest.raises(InUse, match=r"out\.tsv is being made by another process"),
-            owned(output),
+            lock_output(output),
         ):
             raise AssertionError
-        with owned(output.with_name("other.tsv")):
+        with lock_output(output.with_name("other.tsv")):
             pass
     assert list(tmp_path.iterdir()) == []  # nothing came of it
-    with owned(output):
+    with lock_output(output):
         output.write_text("made")
     assert list(output.parent.iterdir()) == [output]
 
@@ -35,7 +35,7 @@ def test_a_lock_that_its_owner_removed_meanwhile_is_taken_anew(tmp_path, monkeyp
         return real(lock)
 
     monkeypatch.setattr(files, "_taken", finishing)
-    with owned(output):
+    with lock_output(output):
         assert len(seen) == 2
-        with pytest.raises(InUse), owned(output):
+        with pytest.raises(InUse), lock_output(output):
             raise AssertionError

@@ -14,7 +14,7 @@ from cherimoya.data.feed import Resident
 from cherimoya.evaluation import baselines
 from cherimoya.evaluation.per_locus import write_scored_loci
 from cherimoya.evaluation.scores import Scores, evaluate
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.records import per_locus
 from cherimoya.training.run import run
 
@@ -30,7 +30,7 @@ def finished(train_arguments, tmp_path):
     model = Cherimoya.load(tmp_path / "checkpoints" / "best.pt")
     source = Resident(dataset.loci, torch.device("cpu"))
     rows = dataset.rows["test"]
-    scores = evaluate(CapturedModel(model), source, rows, dataset.loci.label, 64, "fp32")
+    scores = evaluate(CUDAGraphModel(model), source, rows, dataset.loci.label, 64, "fp32")
     return tmp_path, dataset, scores
 
 

@@ -149,7 +149,7 @@ def test_bed_dialects(toy: Toy) -> None:
     path = toy.folder / "loci.bed.gz"
     path.write_bytes(gzip.compress("\r\n".join(lines).encode()))
     for name in ("loci.bed", "loci.bed.gz"):
-        found = places.read_places(toy.folder / name, "midpoint")
+        found = places.read_intervals(toy.folder / name, "midpoint")
         assert list(found.chrom) == ["chrA", "chrB"]
         assert list(found.center) == [150, 5]
 

@@ -21,7 +21,7 @@ from cherimoya.distributed import launch
 from cherimoya.distributed.processes import Processes
 from cherimoya.errors import ConfigError
 from cherimoya.evaluation.scores import evaluate
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 
 TWO = ["trainer.device=cpu", "trainer.devices=2"]
 
@@ -180,7 +180,7 @@ def test_a_process_without_loci_to_validate_adds_none():
     )
     rows, label = np.arange(1), np.ones(6)
     for rank, n in ((0, 1), (1, 0)):
-        scores = evaluate(CapturedModel(model), source, rows, label, 4, "fp32", Second(rank, 2))
+        scores = evaluate(CUDAGraphModel(model), source, rows, label, 4, "fp32", Second(rank, 2))
         assert len(scores.log_counts) == n
 
 

@@ -13,14 +13,14 @@ from cherimoya.util import console
 def test_lines_elsewhere_than_on_a_terminal_count_from_what_was_done(monkeypatch):
     monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
     told: list[str] = []
-    items = list(console.shown("abc", "epoch 2", 1005, "step", done=1002, tell=told.append))
+    items = list(console.track("abc", "epoch 2", 1005, "step", done=1002, tell=told.append))
     assert items == ["a", "b", "c"]
     assert told[0] == "epoch 2: step 1,002 of 1,005"
 
 
 def test_quick_work_prints_no_line():
     told: list[str] = []
-    assert list(console.shown(range(3), "x", 3, "step", tell=told.append)) == [0, 1, 2]
+    assert list(console.track(range(3), "x", 3, "step", tell=told.append)) == [0, 1, 2]
     assert told == []
 
 

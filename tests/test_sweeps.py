@@ -20,7 +20,7 @@ from cherimoya.records import sweep as sweeps
 from cherimoya.records.status import read_json
 from cherimoya.records.sweep import Member
 from cherimoya.sweeps import plan as cli_sweep
-from cherimoya.util.files import locked
+from cherimoya.util.files import lock_folder
 
 GRID = ["-m", "model.n_filters=4,8", "seed=0,1"]
 
@@ -186,7 +186,7 @@ def test_a_folder_that_another_process_is_at_is_left_alone(tmp_path, monkeypatch
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("mine")
     monkeypatch.setattr(cli_sweep, "PATIENCE_SECONDS", 0.2)
-    with locked(folder), pytest.raises(InUse, match=f"in use by process {os.getpid()}"):
+    with lock_folder(folder), pytest.raises(InUse, match=f"in use by process {os.getpid()}"):
         cli_sweep.begin(folder, {"seed": "0"}, {}, ())
     assert (folder / "metrics.jsonl").read_text() == "mine"
     assert cli_sweep.begin(folder, {"seed": "0"}, {}, ()) == "new"

@@ -15,7 +15,7 @@ from cherimoya.config.data import SyntheticConfig
 from cherimoya.data import hdf5, motif_grammar, synthetic
 from cherimoya.data.loci import Loci
 from cherimoya.errors import ConfigError
-from cherimoya.util.files import owned
+from cherimoya.util.files import lock_output
 from cherimoya.util.marks import mark_of, write_mark
 
 WINDOWS = (320, 160, 16)  # in, out, jitter: those of conf/data/synthetic.yaml
@@ -223,7 +223,7 @@ def test_a_cache_that_another_process_writes_is_waited_for(tmp_path):
     whole = path.read_bytes()
     mark_of(path).unlink()
     with ThreadPoolExecutor(1) as pool:
-        with owned(path):
+        with lock_output(path):
             path.write_bytes(b"half")
             second = pool.submit(synthetic.cached, SMALL, *SMALL_WINDOWS, tmp_path)
             with pytest.raises(TimeoutError):  # without the lock, both write, and one may fail

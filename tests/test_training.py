@@ -22,7 +22,7 @@ from cherimoya.records.run import LAST, PREVIOUS, begin_run
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.run import run
 from cherimoya.training.trainer import Trainer
-from cherimoya.util.files import locked
+from cherimoya.util.files import lock_folder
 
 TRAIN = [sys.executable, "-c", "from cherimoya.cli.train import train; train()"]
 
@@ -355,7 +355,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
 
 def test_two_runs_cannot_own_one_folder(tmp_path):
     message = f"in use by process {os.getpid()}"
-    with locked(tmp_path), pytest.raises(CherimoyaError, match=message), locked(tmp_path):
+    with lock_folder(tmp_path), pytest.raises(CherimoyaError, match=message), lock_folder(tmp_path):
         pass
-    with locked(tmp_path):  # free again
+    with lock_folder(tmp_path):  # free again
         pass

@@ -244,10 +244,10 @@ def test_nothing_is_measured_or_kept_while_a_graph_is_captured(gpu):
 
 
 def test_nothing_is_measured_or_kept_while_launches_are_left_out(gpu, monkeypatch):
-    monkeypatch.setattr(autotune, "rehearsing", lambda: True)
+    monkeypatch.setattr(autotune, "is_precompiling", lambda: True)
     assert gpu.best() == CANDIDATES[0]
     assert (gpu.launched, autotune.chosen()) == ([], {})
-    monkeypatch.setattr(autotune, "rehearsing", lambda: False)
+    monkeypatch.setattr(autotune, "is_precompiling", lambda: False)
     assert gpu.best() == {"rows": 32}
 
 

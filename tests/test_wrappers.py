@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cherimoya import Cherimoya
-from cherimoya.inference.ensemble import Ensemble, other_strand
+from cherimoya.inference.ensemble import Ensemble, reverse_complement_tracks
 from cherimoya.inference.wrappers import (
     ControlWrapper,
     ExpectedCountsWrapper,
@@ -63,9 +63,9 @@ def test_both_strands_give_one_answer_whichever_is_shown():
 
 def test_strands_swap_within_a_group_alone():
     values = torch.arange(12.0).view(1, 4, 3)
-    turned = other_strand(values, [1, 2, 1])
+    turned = reverse_complement_tracks(values, [1, 2, 1])
     assert turned[0, :, 0].tolist() == [2, 8, 5, 11]
-    assert torch.equal(other_strand(turned, [1, 2, 1]), values)
+    assert torch.equal(reverse_complement_tracks(turned, [1, 2, 1]), values)
 
 
 @pytest.mark.parametrize(
@@ -148,5 +148,5 @@ def test_wrappers_take_an_ensemble():
     both = Ensemble([model(0), model(1)], reverse_complement=True)
     X = sequences()
     found = ExpectedCountsWrapper(ControlWrapper(both))(X)
-    turned = other_strand(ExpectedCountsWrapper(both)(X.flip(1, 2)), GROUPS)
+    turned = reverse_complement_tracks(ExpectedCountsWrapper(both)(X.flip(1, 2)), GROUPS)
     torch.testing.assert_close(found, turned)

@@ -24,14 +24,14 @@ class SequencesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedModels(ModelsConfig):
+class InferenceConfig(ModelsConfig):
     """Models that are asked about sequences."""
 
     batch_size: int | None = checked(at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LociConfig(AskedModels):
+class LociConfig(InferenceConfig):
     """Which sequences: of a prepared file, or of a BED file and a genome."""
 
     data: SequencesConfig
@@ -139,7 +139,7 @@ class AttributeConfig(LociConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariantsConfig(AskedModels):
+class VariantsConfig(InferenceConfig):
     """Everything `cherimoya-variants` composes."""
 
     seed: int = checked(

@@ -6,7 +6,7 @@ import numpy as np
 
 from cherimoya.config.data import FOLDS, DataConfig
 from cherimoya.errors import DataError
-from cherimoya.genome.chrom_names import name_mismatch, shown
+from cherimoya.genome.chrom_names import format_names, name_mismatch
 
 
 def select_splits(
@@ -76,9 +76,10 @@ def folds(
     """
     peaks = _peaks(chrom, label, exclude)
     if sum(count > 0 for count in peaks.values()) < FOLDS:
+        held = format_names(name for name, count in peaks.items() if count)
         raise DataError(
             f"data.fold needs peaks on {FOLDS} chromosomes or more, but {where} has them on "
-            f"{shown(name for name, count in peaks.items() if count)}. Name the chromosomes: "
+            f"{held}. Name the chromosomes: "
             "data.fold=null data.validation_chroms=[...] data.test_chroms=[...]"
         )
     lists: list[list[str]] = [[] for _ in range(FOLDS)]
@@ -131,8 +132,8 @@ def _check_known(split: str, names: Collection[str], held: list[str], where: str
         renamed = ",".join(mismatch.get(name, name) for name in names)
         fix = f"The two are named differently: set 'data.{split}_chroms=[{renamed}]'."
     raise DataError(
-        f"data.{split}_chroms names {shown(unknown)}, which {where} does not have. "
-        f"Named: {shown(names)}. In the file: {shown(held)}. {fix}"
+        f"data.{split}_chroms names {format_names(unknown)}, which {where} does not have. "
+        f"Named: {format_names(names)}. In the file: {format_names(held)}. {fix}"
     )
 
 
@@ -141,7 +142,7 @@ def _check_all_used(named: dict[str, Collection[str] | None], held: list[str], w
     left = [name for name in held if name not in used]
     if left:
         raise DataError(
-            f"{where} has {shown(left)}, which no split names. Add to data.train_chroms, "
+            f"{where} has {format_names(left)}, which no split names. Add to data.train_chroms, "
             "data.validation_chroms or data.test_chroms, or leave out with "
             f"'data.exclude_chroms=[{','.join(left)}]'."
         )
@@ -152,6 +153,6 @@ def _check_has_peaks(split: str, chosen: Collection[str], label: np.ndarray, whe
         return
     held = f"{len(label)} background loci and no peaks" if len(label) else "no loci"
     raise DataError(
-        f"the {split} split has {held}: data.{split}_chroms={shown(chosen)} in {where}. "
+        f"the {split} split has {held}: data.{split}_chroms={format_names(chosen)} in {where}. "
         "Choose chromosomes with peaks (background alone cannot train or score a model)."
     )

@@ -21,7 +21,7 @@ from cherimoya.data import hdf5, motif_grammar
 from cherimoya.data.loci import Loci, smallest_integers
 from cherimoya.data.motif_grammar import MOTIFS
 from cherimoya.errors import ConfigError, DataError
-from cherimoya.util.files import owned
+from cherimoya.util.files import lock_output
 from cherimoya.util.marks import mark_of, not_as_written, read_mark, write_mark
 
 GENERATOR_VERSION = 1  # part of the cache key: raise it whenever the same seed gives other data
@@ -143,7 +143,7 @@ def _default_cache() -> Path:
 
 def _written(path: Path, loci: Loci) -> Path:
     """Write the file and its mark, unless another process did while this one simulated."""
-    with owned(path, PATIENCE):
+    with lock_output(path, PATIENCE):
         if not _is_whole(path):
             hdf5.write(path, loci)
             write_mark(mark_of(path), {}, [path])

@@ -27,7 +27,7 @@ from cherimoya.evaluation.scored_loci import (
 )
 from cherimoya.evaluation.scores import Scores, evaluate
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import check_precision
 from cherimoya.inference.window import known_window
 from cherimoya.records.evaluation import LOCI, SCORES
@@ -38,7 +38,7 @@ from cherimoya.records.run import check_folder_name, is_run
 from cherimoya.report.format import score
 from cherimoya.report.pages import offer_report
 from cherimoya.util import console
-from cherimoya.util.files import owned, write_json
+from cherimoya.util.files import lock_output, write_json
 
 Say = Callable[[str], None]
 
@@ -51,7 +51,7 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = console.say) -> Path
     """
     folder = Path(config.output)
     _check_output(folder, config.overwrite)
-    with owned(folder / SCORES):
+    with lock_output(folder / SCORES):
         _evaluate(config, folder, say)
     return folder
 
@@ -74,7 +74,7 @@ def _evaluate(config: EvaluateConfig, folder: Path, say: Say) -> None:
     seen = seen_in_training(found, dataset, config)
     if seen:
         say(f"{seen:,} of these {len(rows):,} loci are of chromosomes seen in training")
-    predict = CapturedModel(model)
+    predict = CUDAGraphModel(model)
     source, _ = place(dataset.loci, device, "auto")
     label = dataset.loci.label
     scores = evaluate(
@@ -159,7 +159,7 @@ def _tables(
     tracks = [[next(names) for _ in range(size)] for size in groups]
     parts = 1 + sum(len(some) for some in (groups, chroms) if len(some) > 1)
     total = parts * config.bootstrap
-    ticks = iter(console.shown(range(total), "intervals", total, "resample"))
+    ticks = iter(console.track(range(total), "intervals", total, "resample"))
 
     def scored(part: Mapping[str, Scores]) -> dict[str, Any]:
         return _scored(part, config, lambda: next(ticks, None))

@@ -4,7 +4,7 @@ import numpy as np
 
 from cherimoya.data.feed import Source
 from cherimoya.data.loci import Loci
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import autocast
 from cherimoya.inference.wrappers import expected_counts
 from cherimoya.records.per_locus import Examples, output_windows
@@ -13,7 +13,7 @@ N_EXAMPLE_LOCI = 4
 
 
 def example_loci(
-    predict: CapturedModel, source: Source, loci: Loci, peaks: np.ndarray, precision: str
+    predict: CUDAGraphModel, source: Source, loci: Loci, peaks: np.ndarray, precision: str
 ) -> Examples:
     """A few of the loci at `peaks`, evenly spread from the most counts to the median."""
     j, groups = loci.max_jitter, predict.model.signal_groups

@@ -8,7 +8,7 @@ import numpy as np
 from cherimoya.data.loci import Loci
 from cherimoya.evaluation.scores import Scores
 from cherimoya.records.per_locus import PROFILE_SCORES, group_column, output_windows
-from cherimoya.util.files import appearing
+from cherimoya.util.files import atomic_write
 
 
 def write_scored_loci(path: Path, scores: Scores, loci: Loci, rows: np.ndarray) -> Path:
@@ -33,7 +33,7 @@ def write_scored_loci(path: Path, scores: Scores, loci: Loci, rows: np.ndarray) 
             columns[group_column(name, g, n_groups)] = [_cell(number) for number in column]
     lines = ["\t".join(columns)]
     lines += ["\t".join(map(str, row)) for row in zip(*columns.values(), strict=True)]
-    with appearing(path) as file:
+    with atomic_write(path) as file:
         file.write("\n".join(lines).encode() + b"\n")
     return path
 

@@ -11,7 +11,7 @@ from cherimoya.data import hdf5
 from cherimoya.data.dataset import Dataset, load_dataset
 from cherimoya.data.loci import Loci, crop
 from cherimoya.errors import ConfigError, DataError
-from cherimoya.genome.chrom_names import name_mismatch, shown
+from cherimoya.genome.chrom_names import format_names, name_mismatch
 from cherimoya.inference.checkpoints import Checkpoint
 from cherimoya.inference.ensemble import Ensemble
 
@@ -54,7 +54,7 @@ def load_scored(
         _check_known(config.chroms, loci.chrom, str(path))
         rows = np.flatnonzero(np.isin(loci.chrom, config.chroms))
     others = np.flatnonzero(~np.isin(loci.chrom, np.unique(loci.chrom[rows])))
-    named = shown(config.chroms) if config.chroms is not None else "all"
+    named = format_names(config.chroms) if config.chroms is not None else "all"
     _check_peaks(loci, rows, named, str(path))
     return Dataset(loci, {SCORED: rows, REFERENCE: others}, path, digest), named
 
@@ -129,9 +129,10 @@ def seen_in_training(
             free = set(chrom.tolist()).difference(*known.values())
             named = f"'chroms=[{','.join(sorted(free))}]' in place of split"
             fix = named if free else "one model at a time"
+            listed = format_names(dict.fromkeys(held[seen].tolist()))
             raise ConfigError(
                 f"split={config.split}: {int(seen.sum()):,} of its {len(held):,} loci lie on "
-                f"{shown(list(dict.fromkeys(held[seen].tolist())))}, which {path} was trained on. "
+                f"{listed}, which {path} was trained on. "
                 f"Score what no model was trained on: {fix}."
             )
     if not known:
@@ -186,8 +187,8 @@ def _check_known(chroms: list[str], held: np.ndarray, where: str) -> None:
         renamed = ",".join(mismatch.get(name, name) for name in chroms)
         fix = f"Set 'chroms=[{renamed}]'." if mismatch else "Use names that the file has."
         raise ConfigError(
-            f"chroms names {shown(unknown)}, which {where} does not have. In the file: "
-            f"{shown(names)}. {fix}"
+            f"chroms names {format_names(unknown)}, which {where} does not have. In the file: "
+            f"{format_names(names)}. {fix}"
         )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from cherimoya import metrics
 from cherimoya.data.feed import Source
 from cherimoya.distributed.processes import Processes
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import autocast
 from cherimoya.network import Cherimoya
 from cherimoya.records.logged import PROFILE_METRICS
@@ -91,7 +91,7 @@ def score_profiles(
 
 @torch.no_grad()
 def evaluate(
-    predict: CapturedModel,
+    predict: CUDAGraphModel,
     source: Source,
     rows: np.ndarray,
     label: np.ndarray,
@@ -116,7 +116,7 @@ def evaluate(
     try:
         starts = range(0, len(own), batch_size)
         shown = (
-            console.shown(starts, label_of_progress, len(starts), "batch")
+            console.track(starts, label_of_progress, len(starts), "batch")
             if label_of_progress
             else starts
         )

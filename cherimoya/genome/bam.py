@@ -18,7 +18,7 @@ from cherimoya.genome.track import Cuts, Track, stem
 from cherimoya.util import console
 from cherimoya.util.marks import read_mark, write_mark
 from cherimoya.util.native import LibraryError, call
-from cherimoya.util.optional import needed
+from cherimoya.util.optional import import_optional
 
 KIND = "BAM"
 MAGIC = b"BAM\1"
@@ -81,7 +81,7 @@ def opened(
     The file is read whole and indexed in the folder `spool`, or in one of the system's; an index
     that lies beside it may be older or damaged, and is not used.
     """
-    needed("pysam")
+    import_optional("pysam")
     if not ends_whole(path):
         raise DataError(
             f"{key}={path}: truncated (the end-of-file block is missing). Copy it again."
@@ -149,7 +149,7 @@ def _tracks(reads: Reads) -> list[Track]:
 
 def _lengths(path: Path, spool: Path) -> dict[str, int]:
     """Chromosome to length, by the header."""
-    with needed("pysam").AlignmentFile(str(spool / LINK), "rb", check_sq=False) as file:
+    with import_optional("pysam").AlignmentFile(str(spool / LINK), "rb", check_sq=False) as file:
         return dict(zip(file.references, file.lengths, strict=True))
 
 
@@ -159,7 +159,7 @@ def _make_index(path: Path, spool: Path, key: str) -> None:
     In one thread: htslib's threads wait for each other forever over some damaged blocks.
     """
     made = spool / f".{os.getpid()}.{INDEX}"
-    pysam = needed("pysam")
+    pysam = import_optional("pysam")
     try:
         pysam.index("-c", "-o", str(made), str(spool / LINK))
     except pysam.SamtoolsError:
@@ -176,7 +176,7 @@ def _make_index(path: Path, spool: Path, key: str) -> None:
 def _is_sorted(path: Path) -> bool:
     """Whether the reads lie by coordinate. Raises OSError where they cannot be read."""
     last = (0, -1)
-    with needed("pysam").AlignmentFile(str(path), "rb") as file:
+    with import_optional("pysam").AlignmentFile(str(path), "rb") as file:
         for read in file.fetch(until_eof=True):
             at = (read.reference_id % 2**32, read.reference_start)  # those without a place go last
             if at < last:
@@ -188,7 +188,7 @@ def _is_sorted(path: Path) -> bool:
 @lru_cache(maxsize=1)
 def _alignments(spool: Path, _size: int, _time: int) -> Any:
     link, index = str(spool / LINK), str(spool / INDEX)
-    return needed("pysam").AlignmentFile(link, "rb", index_filename=index)
+    return import_optional("pysam").AlignmentFile(link, "rb", index_filename=index)
 
 
 def _five_prime(path: Path, spool: Path, chrom: str, config: BamConfig) -> list[np.ndarray]:

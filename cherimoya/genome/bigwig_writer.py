@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.errors import DiskError
-from cherimoya.util.optional import needed
+from cherimoya.util.optional import import_optional
 
 Piece = tuple[str, np.ndarray, np.ndarray]  # chromosome, positions (k,) ascending, values (k,)
 FAR = 1_000  # bases without a value from which on a stretch ends
@@ -25,7 +25,7 @@ def write_bigwig(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with needed("figwig").BigWigWriter(
+        with import_optional("figwig").BigWigWriter(
             temporary, dict(sorted(lengths.items())), level=LEVEL
         ) as file:
             for chrom, at, values in pieces:

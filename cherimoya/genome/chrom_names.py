@@ -21,7 +21,7 @@ def name_mismatch(asked: Iterable[str], held: Iterable[str]) -> dict[str, str]:
     return {n: bare[_bare(n)] for n in asked if n not in held and _bare(n) in bare}
 
 
-def shown(names: Iterable[str]) -> str:
+def format_names(names: Iterable[str]) -> str:
     """The first few of `names`, and how many there are in all."""
     listed = [printable(name) for name in names]
     more = f", ... ({len(listed)} in all)" if len(listed) > SHOWN else ""
@@ -77,7 +77,7 @@ class Aliases:
         listed = list(dict.fromkeys(names))
         aliases = self._aliases(listed)
         if aliases:
-            self._say(f"{where}: {named(aliases)}")
+            self._say(f"{where}: {format_aliases(aliases)}")
         found = [aliases.get(name, name) for name in listed]
         check_names(found, self._genome.lengths, where, self._genome)
         return aliases
@@ -118,16 +118,16 @@ def check_names(
         "file's names and the genome's, one pair a line: chrom_alias=names.tsv"
     )
     if proposal:
-        fix = f"Proposal: {named(proposal)}. Accept it with chrom_alias=auto."
+        fix = f"Proposal: {format_aliases(proposal)}. Accept it with chrom_alias=auto."
     raise DataError(
         f"{where} and fasta={genome.path} name chromosomes differently. In the file: "
-        f"{shown(asked)}. In the genome: {shown(genome.lengths)}. {fix}"
+        f"{format_names(asked)}. In the genome: {format_names(genome.lengths)}. {fix}"
     )
 
 
-def named(aliases: Mapping[str, str]) -> str:
+def format_aliases(aliases: Mapping[str, str]) -> str:
     """`aliases` in words."""
-    return shown(f"{old} is {new}" for old, new in aliases.items())
+    return format_names(f"{old} is {new}" for old, new in aliases.items())
 
 
 def _read_table(choice: str, genome: Genome) -> dict[str, str]:
@@ -153,7 +153,7 @@ def _read_table(choice: str, genome: Genome) -> dict[str, str]:
     if not table:
         raise DataError(
             f"chrom_alias={path}: no line holds one of the genome's names "
-            f"({shown(genome.lengths)}) and another for it."
+            f"({format_names(genome.lengths)}) and another for it."
         )
     return table
 
@@ -164,7 +164,7 @@ def _read_line(line: str, genome: Genome, where: str) -> dict[str, str]:
     targets = sorted(listed & set(genome.lengths))
     if len(targets) > 1:
         raise DataError(
-            f"{where}: {shown(targets)} are all names of the genome. Each line names one "
+            f"{where}: {format_names(targets)} are all names of the genome. Each line names one "
             "chromosome."
         )
     return {word: targets[0] for word in listed - set(targets)} if targets else {}

@@ -78,7 +78,7 @@ def read_genome(path: str | Path, spool: Path | None, tell: Say = console.say) -
         with opened(path, "rb") as file, open(spool or os.devnull, "wb") as codes_file:
             pieces = _fasta_pieces(file, path)
             label = f"reading {path.name}"
-            for header, lines in console.shown(pieces, label, None, "piece", tell=tell):
+            for header, lines in console.track(pieces, label, None, "piece", tell=tell):
                 if header is not None:
                     name = _fasta_name(header, lengths, path)
                     lengths[name], others[name] = 0, Counter()

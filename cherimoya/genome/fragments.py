@@ -114,7 +114,7 @@ class Fragments(Track):
         with fasta.opened(path, "rb") as file:
             blocks = iter(lambda: file.read(BLOCK), b"")
             label = f"reading {path.name}"
-            for block in console.shown(blocks, label, None, "piece", tell=tell):
+            for block in console.track(blocks, label, None, "piece", tell=tell):
                 whole, newline, rest = (rest + block).rpartition(b"\n")
                 number += self._add(whole + newline, number)
             self._add(rest, number)

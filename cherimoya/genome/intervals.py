@@ -18,7 +18,7 @@ SUMMIT_COLUMN = 9  # narrowPeak column 10, an offset from the start
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class Intervals:
     """Loci on the genome: chrom (n,) text; center, start, end (n,) int64, 0-based, half open."""
 
     chrom: np.ndarray
@@ -29,29 +29,31 @@ class Places:
     def __len__(self) -> int:
         return len(self.center)
 
-    def take(self, rows: np.ndarray) -> "Places":
+    def take(self, rows: np.ndarray) -> "Intervals":
         """The places at `rows`, a mask or row numbers."""
-        return Places(self.chrom[rows], self.center[rows], self.start[rows], self.end[rows])
+        return Intervals(self.chrom[rows], self.center[rows], self.start[rows], self.end[rows])
 
     def name(self, row: int) -> str:
         """chrom:start-end of one place."""
         return f"{self.chrom[row]}:{self.start[row]:,}-{self.end[row]:,}"
 
-    def renamed(self, aliases: Mapping[str, str]) -> "Places":
+    def renamed(self, aliases: Mapping[str, str]) -> "Intervals":
         """The same on chromosomes of other names: the old name -> the new one."""
         if not aliases:
             return self
         return replace(self, chrom=np.array([aliases.get(c, c) for c in self.chrom.tolist()]))
 
 
-def joined(parts: Iterable[Places]) -> Places:
+def joined(parts: Iterable[Intervals]) -> Intervals:
     """The places of all `parts`, in order."""
     listed = list(parts)
     names = ("chrom", "center", "start", "end")
-    return Places(*(np.concatenate([getattr(part, name) for part in listed]) for name in names))
+    return Intervals(*(np.concatenate([getattr(part, name) for part in listed]) for name in names))
 
 
-def overlapping(places: Places, start: np.ndarray, end: np.ndarray, regions: Places) -> np.ndarray:
+def overlapping(
+    places: Intervals, start: np.ndarray, end: np.ndarray, regions: Intervals
+) -> np.ndarray:
     """(n,) true where [start, end) on the chromosome of `places` shares a base with a region."""
     found = np.zeros(len(places), bool)
     for chrom in np.unique(places.chrom):
@@ -66,7 +68,7 @@ def overlapping(places: Places, start: np.ndarray, end: np.ndarray, regions: Pla
     return found
 
 
-def apart(places: Places, distance: int) -> np.ndarray:
+def enforce_spacing(places: Intervals, distance: int) -> np.ndarray:
     """(n,) true for places whose centre is `distance` or more from those of all kept before."""
     kept = np.zeros(len(places), bool)
     for chrom in np.unique(places.chrom):
@@ -81,7 +83,7 @@ def apart(places: Places, distance: int) -> np.ndarray:
     return kept
 
 
-def read_places(path: str | Path, center: str, key: str = "loci") -> Places:
+def read_intervals(path: str | Path, center: str, key: str = "loci") -> Intervals:
     """The lines of a BED or narrowPeak file, plain or gzip, named by `key` in the configuration.
 
     center: "midpoint", or "summit" (narrowPeak column 10, bases after the start). Raises
@@ -103,7 +105,7 @@ def read_places(path: str | Path, center: str, key: str = "loci") -> Places:
         raise DataError(f"{key}={path}: no loci in it. Give a BED file with at least one line.")
     chrom, middle, start, end = zip(*rows, strict=True)
     numbers = (np.array(column, np.int64) for column in (middle, start, end))
-    return Places(np.array(chrom), *numbers)
+    return Intervals(np.array(chrom), *numbers)
 
 
 def _place(line: str, center: str, where: str) -> tuple[str, int, int, int]:

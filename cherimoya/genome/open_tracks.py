@@ -12,7 +12,7 @@ from cherimoya.config.diff import hydra_value
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome import bam, bigwig, fragments
-from cherimoya.genome.chrom_names import Aliases, check_names, named, shown
+from cherimoya.genome.chrom_names import Aliases, check_names, format_aliases, format_names
 from cherimoya.genome.fasta import Genome, Say, check_exists, opened
 from cherimoya.genome.formats import INTERVALS, data_lines, what_else
 from cherimoya.genome.strands import check_groups
@@ -147,9 +147,9 @@ def matched(track: Track, chroms: Collection[str], aliases: Aliases, genome: Gen
     over = check_lengths(track, genome, chroms)
     missing = [chrom for chrom in chroms if chrom not in track.lengths]
     _check_renamed(track, missing, genome)
-    said = [f"{track.path.name}: {named(changed)}"] if changed else []
+    said = [f"{track.path.name}: {format_aliases(changed)}"] if changed else []
     said += [track.note] * bool(track.note)
-    said += [f"{track.path.name} has no {shown(missing)}: zeros there"] * bool(missing)
+    said += [f"{track.path.name} has no {format_names(missing)}: zeros there"] * bool(missing)
     return said + over
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.errors import DataError
-from cherimoya.genome.intervals import Places
+from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.track import Track
 from cherimoya.util.console import table
 
@@ -88,7 +88,9 @@ def check_groups(
             )
 
 
-def check_unlike(groups: Sequence[Sequence[Track]], places: Places, length: int, key: str) -> None:
+def check_unlike(
+    groups: Sequence[Sequence[Track]], places: Intervals, length: int, key: str
+) -> None:
     """Raise DataError for pairs of files that hold the same signal, up to its scale.
 
     Compares windows of `length` bases at some of `places` on the chromosome that has most.
@@ -111,7 +113,7 @@ def check_unlike(groups: Sequence[Sequence[Track]], places: Places, length: int,
             )
 
 
-def _likeness(pair: Sequence[Track], places: Places, length: int) -> float:
+def _likeness(pair: Sequence[Track], places: Intervals, length: int) -> float:
     """The correlation of two tracks base by base, 0 where there is too little of either."""
     starts = np.maximum(places.center - length // 2, 0).tolist()
     windows = [

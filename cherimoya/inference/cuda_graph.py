@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class CapturedModel:
+class CUDAGraphModel:
     """Predictions of `model`, captured once per shape of the input and replayed.
 
     The graphs read the weights where they are, so that weights changed in place count at once;

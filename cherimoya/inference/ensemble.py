@@ -67,10 +67,10 @@ class Ensemble(nn.Module):
         found = [model(X, X_ctl) for model in self.models]
         if self.reverse_complement:
             X = X.flip(1, 2)  # A C G T reversed is T G C A
-            X_ctl = None if X_ctl is None else other_strand(X_ctl, self.control_groups)
+            X_ctl = None if X_ctl is None else reverse_complement_tracks(X_ctl, self.control_groups)
             for model in self.models:
                 logits, log_counts = model(X, X_ctl)
-                found.append((other_strand(logits, self.signal_groups), log_counts))
+                found.append((reverse_complement_tracks(logits, self.signal_groups), log_counts))
         if len(found) == 1:
             return found[0]
         log_p = torch.stack([log_probabilities(f[0], self.signal_groups) for f in found])
@@ -78,7 +78,7 @@ class Ensemble(nn.Module):
         return log_p.logsumexp(dim=0) - math.log(len(found)), log_counts
 
 
-def other_strand(values: Tensor, groups: Sequence[int]) -> Tensor:
+def reverse_complement_tracks(values: Tensor, groups: Sequence[int]) -> Tensor:
     """Tracks (N, tracks, L) seen from the other strand: both axes reversed within each group."""
     return torch.cat([part.flip(1, 2) for part in values.split(list(groups), dim=1)], dim=1)
 

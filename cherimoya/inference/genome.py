@@ -17,7 +17,7 @@ from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.chrom_names import Aliases, table_of
 from cherimoya.genome.fasta import check_exists, genome_on_disk
 from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint, load_ensemble
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.genome_inputs import (
     Windows,
@@ -43,9 +43,9 @@ from cherimoya.inference.writers import write_outputs
 from cherimoya.records.provenance import choose_device, git_commit, versions
 from cherimoya.records.run import check_folder_name, is_run
 from cherimoya.util import console
-from cherimoya.util.files import owned
+from cherimoya.util.files import lock_output
 from cherimoya.util.marks import not_as_written, read_mark, write_mark
-from cherimoya.util.optional import needed
+from cherimoya.util.optional import import_optional
 
 Say = Callable[[str], None]
 
@@ -67,7 +67,7 @@ def predict_genome(config: PredictConfig, say: Say = console.say) -> Path:
     shape = _shape(config, found, model, say)
     folder = Path(config.output)
     plan = _plan(config, found, shape)
-    with owned(folder / DONE):
+    with lock_output(folder / DONE):
         stale = _stale(folder, plan, config.overwrite, say)
         if stale is None:
             return folder
@@ -115,7 +115,7 @@ def _predict_all(
             least = _begin(folder / PARTS, plan, BATCHES * config.batch_size)
             parts = in_parts(windows, lengths, least, folder / PARTS)
             say(_what(config, windows, shape, lengths, f"{config.precision} on {device.type}"))
-            run, size = CapturedModel(model), config.batch_size
+            run, size = CUDAGraphModel(model), config.batch_size
             predict = partial(predict_batch, run, batch_size=size, precision=config.precision)
             with console.resumable("the chromosomes that are done", say):
                 predict_missing(parts, predict, shape, genome, controls, size, device, say)
@@ -173,7 +173,7 @@ def _check_inputs(
     config: PredictConfig, found: list[Checkpoint], device: torch.device, control_groups: list[int]
 ) -> None:
     if config.kind == "bigwig":
-        needed("figwig")
+        import_optional("figwig")
     check_exists(Path(config.fasta), "fasta")
     if config.loci is not None:
         check_exists(Path(config.loci), "loci")

@@ -9,9 +9,9 @@ import numpy as np
 
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome import bigwig
-from cherimoya.genome.chrom_names import Aliases, name_mismatch, named, shown
+from cherimoya.genome.chrom_names import Aliases, format_aliases, format_names, name_mismatch
 from cherimoya.genome.fasta import Genome, Say, check_exists
-from cherimoya.genome.intervals import read_places
+from cherimoya.genome.intervals import read_intervals
 from cherimoya.genome.open_tracks import matched
 
 Values = Callable[[str, int], np.ndarray]  # of a chromosome and its length: (tracks, length)
@@ -74,7 +74,7 @@ def around(
 
     Raises DataError for a locus whose centre is not on the genome.
     """
-    places = read_places(path, center)
+    places = read_intervals(path, center)
     places = places.renamed(aliases.accepted(places.chrom.tolist(), f"loci={path}"))
     check_chroms(dict.fromkeys(places.chrom.tolist()), lengths, f"loci={path}")
     beyond = np.array([lengths[c] for c in places.chrom.tolist()]) <= places.center
@@ -100,10 +100,10 @@ def check_chroms(asked: Collection[str], lengths: Mapping[str, int], where: str)
         mismatch = name_mismatch(unknown, lengths)
         fix = "Name some that it has."
         if mismatch:
-            fix = f"The two name chromosomes differently: {named(mismatch)}. Rename one."
+            fix = f"The two name chromosomes differently: {format_aliases(mismatch)}. Rename one."
         raise ConfigError(
-            f"{where} names {shown(unknown)}, which the FASTA does not have. In the FASTA: "
-            f"{shown(lengths)}. {fix}"
+            f"{where} names {format_names(unknown)}, which the FASTA does not have. In the FASTA: "
+            f"{format_names(lengths)}. {fix}"
         )
 
 

@@ -109,7 +109,7 @@ def predict_missing(
     if len(missing) < len(parts):
         every, left = (sum(len(part.windows) for part in some) for some in (parts, missing))
         say(f"{every - left} of {chromosomes(every)} are done already")
-    bar = iter(console.shown(range(todo), "predicting", total, "batch", total - todo, say))
+    bar = iter(console.track(range(todo), "predicting", total, "batch", total - todo, say))
     for part in missing:
         batches = _batches(part, genome, controls, shape, batch_size, device)
         _keep(part, (predict(*batch) for batch in batches), shape, bar)

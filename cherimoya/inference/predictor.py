@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cherimoya.errors import DataError
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import check_precision, computing_in
 from cherimoya.inference.wrappers import expected_counts
 from cherimoya.metrics import group_softmax
@@ -99,7 +99,7 @@ def predict(
     groups: list[int] = list(model.signal_groups)  # type: ignore[arg-type]
     with _at_work(model, device) as here:
         check_precision(precision, here)
-        run = CapturedModel(model)
+        run = CUDAGraphModel(model)
         parts = []
         for start in range(0, len(X), batch_size):
             rows = slice(start, start + batch_size)
@@ -113,7 +113,7 @@ def predict(
 
 
 def predict_batch(
-    run: CapturedModel, X: Tensor, X_ctl: Tensor | None, batch_size: int, precision: str
+    run: CUDAGraphModel, X: Tensor, X_ctl: Tensor | None, batch_size: int, precision: str
 ) -> tuple[Tensor, Tensor]:
     """Logits and log counts of X (n, 4, L) on its device, in fp32 on the CPU.
 

@@ -38,7 +38,7 @@ def write_outputs(
     total = sum(-(-len(w.start) // AT_ONCE) for w in windows)
     for name, values in _bigwigs(config.values, shape).items():
         found = _pieces(parts, shape, lengths, values)
-        pieces = console.shown(found, f"writing {name}.bw", total, "piece")
+        pieces = console.track(found, f"writing {name}.bw", total, "piece")
         held = {w.chrom: lengths[w.chrom] for w in windows}
         files.append(write_bigwig(folder / f"{name}.bw", dict(sorted(held.items())), pieces))
     return files

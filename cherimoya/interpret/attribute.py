@@ -38,10 +38,10 @@ from cherimoya.prepare.provenance import check_output
 from cherimoya.records.attributions import read_attributions, write_attributions
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
-from cherimoya.util.files import owned
+from cherimoya.util.files import lock_output
 from cherimoya.util.journal import Journal
 from cherimoya.util.marks import mark_of, not_as_written, read_mark, set_aside, write_mark
-from cherimoya.util.optional import needed
+from cherimoya.util.optional import import_optional
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig", "modisco",
         "max_seqlets", "motif_file")  # fmt: skip
@@ -57,11 +57,11 @@ def attribute(config: AttributeConfig) -> Path:
     """
     output = Path(config.output)
     if config.bigwig:
-        needed("figwig")
+        import_optional("figwig")
     if config.modisco:
         check_modisco(config.motif_file)
     check_output(output)
-    with owned(output):
+    with lock_output(output):
         _attribute(config, output)
     return output
 
@@ -164,7 +164,7 @@ def _attribute_all(
         console.say(f"{len(journal):,} of {len(loci):,} loci were done before")
     blocks = range(len(journal), len(loci), at_once)
     total = -(-len(loci) // at_once)
-    for first in console.shown(blocks, config.method, total, "block", done=total - len(blocks)):
+    for first in console.track(blocks, config.method, total, "block", done=total - len(blocks)):
         rows = slice(first, first + at_once)
         codes = torch.from_numpy(loci.codes[rows])
         controls = None if loci.controls is None else loci.controls[rows]

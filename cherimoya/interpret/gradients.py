@@ -14,7 +14,7 @@ from cherimoya.interpret.target import Target
 from cherimoya.network import Cherimoya
 from cherimoya.ops import reference
 from cherimoya.util import console
-from cherimoya.util.optional import needed
+from cherimoya.util.optional import import_optional
 
 PAIRS_AT_ONCE = 32  # of a sequence and a reference
 BATCHES_AT_ONCE = 4  # batches of pairs between two looks at the progress
@@ -40,7 +40,7 @@ def input_gradients(
     model.eval()
     try:
         starts = range(0, len(codes), batch_size)
-        for start in console.shown(starts, "gradients", len(starts), "batch", bar=bar):
+        for start in console.track(starts, "gradients", len(starts), "batch", bar=bar):
             rows = slice(start, start + batch_size)
             X = one_hot(codes[rows]).requires_grad_()
             own = None if controls is None else controls[rows].to(device)
@@ -88,7 +88,10 @@ def deep_lift_shap(
     PackageError
         If tangermeme is not installed.
     """
-    engine, ersatz = needed("tangermeme.deep_lift_shap"), needed("tangermeme.ersatz")
+    engine, ersatz = (
+        import_optional("tangermeme.deep_lift_shap"),
+        import_optional("tangermeme.ersatz"),
+    )
     device = next(model.parameters()).device
     explained = Explained(model, target).eval()
     X = one_hot(as_codes(sequences).cpu())
@@ -96,7 +99,7 @@ def deep_lift_shap(
     loci = max(1, BATCHES_AT_ONCE * batch_size // n)
     found, deltas = [torch.zeros(0, 4, X.shape[2])], [torch.zeros(0)]
     starts = range(0, len(X), loci)
-    for start in console.shown(starts, "DeepLIFT/SHAP", len(starts), "batch", bar=bar):
+    for start in console.track(starts, "DeepLIFT/SHAP", len(starts), "batch", bar=bar):
         rows = slice(start, start + loci)
         against = (
             ersatz.dinucleotide_shuffle(X[rows], n=n_shuffles, random_state=[seed] * len(X[rows]))
@@ -153,7 +156,7 @@ class Explained(nn.Module):
         blocks: list[CheriBlock] = list(model.blocks)  # type: ignore[arg-type]
         self.conv_norms = nn.ModuleList(ConvNorm(block) for block in blocks)
         self.softmax = nn.Softmax(dim=1)
-        self.product = needed("tangermeme.deep_lift_shap").BilinearOp("...,...->...")
+        self.product = import_optional("tangermeme.deep_lift_shap").BilinearOp("...,...->...")
 
     def forward(self, X: Tensor, X_ctl: Tensor | None = None) -> Tensor:
         """The target of X (N, 4, L): (N, 1)."""
@@ -162,7 +165,7 @@ class Explained(nn.Module):
         for conv_norm, block in zip(self.conv_norms, blocks, strict=True):
             hidden = block.activation(block.linear1(conv_norm(x)))
             x = x + block.residual_scale * block.linear2(hidden)
-        logits, log_counts = self.model.read_out(x, X_ctl, 0)
+        logits, log_counts = self.model.apply_heads(x, X_ctl, 0)
         if self.target.output == "counts":
             return log_counts[:, self.target.group, None]
         centred = self.target.centred_logits(logits, self.model.signal_groups)

@@ -10,9 +10,9 @@ from cherimoya.config.interpret import LociConfig
 from cherimoya.data import hdf5
 from cherimoya.data.dataset import data_file
 from cherimoya.errors import ConfigError, DataError
-from cherimoya.genome.chrom_names import Aliases, shown, table_of
+from cherimoya.genome.chrom_names import Aliases, format_names, table_of
 from cherimoya.genome.fasta import Genome, genome_on_disk, read_genome
-from cherimoya.genome.intervals import Places, read_places
+from cherimoya.genome.intervals import Intervals, read_intervals
 from cherimoya.inference.checkpoints import find_checkpoint
 from cherimoya.inference.genome_inputs import check_chroms
 from cherimoya.inference.window import USUAL_OUTPUT, input_window
@@ -125,12 +125,12 @@ def _of_genome(config: LociConfig, model: Cherimoya) -> Sequences:
             "no sequences are named. Set data.path=<file made by cherimoya-prepare>, or both "
             "loci=<BED file> and fasta=<genome>."
         )
-    places = read_places(config.loci, config.center)
+    places = read_intervals(config.loci, config.center)
     with genome_on_disk(config.fasta) as genome:
         return _around(places, genome, config, model)
 
 
-def _around(places: Places, genome: Genome, config: LociConfig, model: Cherimoya) -> Sequences:
+def _around(places: Intervals, genome: Genome, config: LociConfig, model: Cherimoya) -> Sequences:
     usual = 2 * model.trimming + USUAL_OUTPUT
     window = _window(config, model, (usual, f"for {USUAL_OUTPUT:,} predicted"))
     aliases = Aliases(config.chrom_alias, genome)
@@ -142,7 +142,7 @@ def _around(places: Places, genome: Genome, config: LociConfig, model: Cherimoya
     elsewhere = int((ends < 0).sum())
     past = len(places) - len(inside) - elsewhere
     for n, why in (
-        (elsewhere, f"the genome has no {shown(absent)}"),
+        (elsewhere, f"the genome has no {format_names(absent)}"),
         (past, f"the {window} bases around them reach past an end of the chromosome"),
     ):
         if n:

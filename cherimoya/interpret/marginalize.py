@@ -14,7 +14,7 @@ from cherimoya.errors import ConfigError
 from cherimoya.genome.motif import Motif
 from cherimoya.interpret.loci import file_list, read_sequences
 from cherimoya.interpret.models import (
-    Averaged,
+    EnsemblePredictor,
     check_effects_precision,
     check_new,
     checkpoint_files,
@@ -29,9 +29,9 @@ from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
-from cherimoya.util.files import appearing, owned
+from cherimoya.util.files import atomic_write, lock_output
 from cherimoya.util.journal import Journal
-from cherimoya.util.optional import needed
+from cherimoya.util.optional import import_optional
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "profiles")
 Prediction = tuple[torch.Tensor, torch.Tensor]  # probabilities and log counts
@@ -44,7 +44,7 @@ def marginalize(config: MarginalizeConfig) -> Path:
     """
     output = Path(config.output)
     check_output(output)
-    with owned(output):
+    with lock_output(output):
         check_new(output, config.overwrite)
         _marginalize_all(config, output)
     return output
@@ -60,7 +60,7 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
     _check_fit(motifs, found.codes.shape[1] - 2 * models[0].trimming)
     background = shuffled(found.codes, config.seed) if config.shuffle else found.codes
     size = config.batch_size or default_batch(device)
-    predict = Averaged(models, config.reverse_complement, size, config.precision)
+    predict = EnsemblePredictor(models, config.reverse_complement, size, config.precision)
     files = {**file_list(found, checkpoint_files(config.checkpoint))}
     if config.motif_file:
         files["motif_file"] = [config.motif_file]
@@ -94,7 +94,7 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
 def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
     """Each sequence (n, L) with its bases in another order, but the same dinucleotides."""
     X = one_hot(torch.from_numpy(codes))
-    shuffle = needed("tangermeme.ersatz").dinucleotide_shuffle
+    shuffle = import_optional("tangermeme.ersatz").dinucleotide_shuffle
     made = shuffle(X, n=1, random_state=seed, allow_N=True)[:, 0]
     is_n = made.sum(dim=1) == 0
     return torch.where(is_n, 4, made.argmax(dim=1)).to(torch.uint8).numpy()
@@ -136,7 +136,7 @@ def write_table(path: Path, found: Marginals, origin: dict[str, Any]) -> Path:
     groups = found.values["jsd"].shape[1]
     ends = [f"_{g}" if groups > 1 else "" for g in range(groups)]
     header = [f"{name}{end}" for name in found.values for end in ends]
-    with appearing(path) as file:
+    with atomic_write(path) as file:
         file.write(f"# {json.dumps(origin, sort_keys=True)}\n".encode())
         file.write(("\t".join(["motif", "letters", "backgrounds", *header]) + "\n").encode())
         for i, motif in enumerate(found.motifs):
@@ -151,7 +151,7 @@ def _effects(
     background: np.ndarray,
     before: Prediction,
     compared: np.ndarray | None,
-    predict: Averaged,
+    predict: EnsemblePredictor,
     journal: Journal,
     seed: int,
 ) -> None:
@@ -159,13 +159,15 @@ def _effects(
     done = len(journal)
     if done:
         console.say(f"{done:,} of {len(motifs):,} motifs were done before")
-    for motif in console.shown(motifs[done:], "motifs", len(motifs), "motif", done=done):
+    for motif in console.track(motifs[done:], "motifs", len(motifs), "motif", done=done):
         after = _predicted(motif, background, predict, seed)
         found = statistics(before, after, predict.signal_groups, compared)
         journal.append(found.reshape(1, -1))
 
 
-def _predicted(motif: Motif, background: np.ndarray, predict: Averaged, seed: int) -> Prediction:
+def _predicted(
+    motif: Motif, background: np.ndarray, predict: EnsemblePredictor, seed: int
+) -> Prediction:
     instances = motif.drawn(np.random.default_rng(seed), len(background))
     return predict(torch.from_numpy(insert(background, instances)))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cherimoya.errors import DataError
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.precision import check_precision, computing_in
 from cherimoya.inference.predictor import check_finite
@@ -41,7 +41,7 @@ def check_effects_precision(precision: str, device: torch.device) -> None:
         )
 
 
-class Averaged:
+class EnsemblePredictor:
     """Predictions of an Ensemble for codes, batch by batch. Controls are zeros."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Averaged:
         self.device = next(models[0].parameters()).device
         self.signal_groups = models[0].signal_groups
         self._controls = models[0].n_control_tracks
-        self._predict = CapturedModel(Ensemble(models, both_strands).eval())
+        self._predict = CUDAGraphModel(Ensemble(models, both_strands).eval())
         self.batch_size, self._precision = batch_size, precision
 
     @torch.no_grad()

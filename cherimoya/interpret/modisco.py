@@ -16,8 +16,8 @@ from cherimoya.errors import ConfigError
 from cherimoya.genome.meme import read_meme
 from cherimoya.records.attributions import Attributions, read_attributions
 from cherimoya.util import console
-from cherimoya.util.files import appearing
-from cherimoya.util.optional import needed
+from cherimoya.util.files import atomic_write
+from cherimoya.util.optional import import_optional
 
 LEIDEN_RUNS = 2  # clusterings of which the best is kept, as modisco's own command does
 TRIMMED_BELOW = 0.3  # of the largest contribution: a pattern's ends; as in modisco's report
@@ -67,7 +67,7 @@ def folder_of(output: Path, target: str) -> Path:
 def check_modisco(motif_file: str | None) -> None:
     """Raise CherimoyaError, before any long work, for what would keep `find_motifs` from it."""
     for module in ("modiscolite.tfmodisco", "memelite"):
-        needed(module)
+        import_optional(module)
     if motif_file is not None:
         read_meme(Path(motif_file))
 
@@ -105,7 +105,7 @@ def matched(patterns: list[Pattern], known: dict[str, np.ndarray]) -> list[Match
     from scipy.stats import false_discovery_control
 
     with _quiet():
-        p = needed("memelite").tomtom(
+        p = import_optional("memelite").tomtom(
             [pattern.probabilities.T for pattern in patterns], list(known.values())
         )[0]  # (patterns, motifs)
     q = false_discovery_control(p, axis=None).reshape(p.shape)
@@ -116,7 +116,7 @@ def matched(patterns: list[Pattern], known: dict[str, np.ndarray]) -> list[Match
 
 def write_table(path: Path, patterns: list[Pattern], matches: list[Match]) -> Path:
     """A row for each pattern: name, seqlets, consensus, contribution, and its match if any."""
-    with appearing(path) as file:
+    with atomic_write(path) as file:
         columns = ["pattern", "seqlets", "consensus", "contribution", "match", "p_value", "q_value"]
         file.write(("\t".join(columns) + "\n").encode())
         for i, pattern in enumerate(patterns):
@@ -141,7 +141,7 @@ def _run(found: Attributions, target: str, max_seqlets: int, path: Path) -> list
     hypothetical = found.hypothetical[target][order].transpose(0, 2, 1)
     with console.going_on(f"motifs of {target}"):
         try:
-            both = needed("modiscolite.tfmodisco").TFMoDISco(
+            both = import_optional("modiscolite.tfmodisco").TFMoDISco(
                 one_hot, np.ascontiguousarray(hypothetical), verbose=True,
                 max_seqlets_per_metacluster=max_seqlets, n_leiden_runs=LEIDEN_RUNS,
             )  # fmt: skip
@@ -151,7 +151,7 @@ def _run(found: Attributions, target: str, max_seqlets: int, path: Path) -> list
                 "hundreds at least, or a wider window. The attributions are kept."
             ) from None
     _number_loci(both, order)
-    needed("modiscolite.io").save_hdf5(str(path), *both, width)
+    import_optional("modiscolite.io").save_hdf5(str(path), *both, width)
     return [
         _trimmed(f"{sign}_patterns.pattern_{i}", pattern)
         for sign, patterns in zip(("pos", "neg"), both, strict=True)
@@ -178,13 +178,13 @@ def _trimmed(name: str, pattern: Any) -> Pattern:
 
 def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
     """modisco's own report: one page with the logos, examples and matches of each pattern."""
-    report = needed("modiscolite.descriptive_report").generate_descriptive_report
+    report = import_optional("modiscolite.descriptive_report").generate_descriptive_report
     with tempfile.TemporaryDirectory() as scratch:
         file = None
         if known is not None:
             file = str(Path(scratch) / "known.meme")
             named = dict(zip(_words(list(known)), known.values(), strict=True))
-            needed("memelite.io").write_meme(file, named)
+            import_optional("memelite.io").write_meme(file, named)
         with _quiet():
             report(
                 str(folder / "modisco.h5"), scratch, meme_motif_db=file, ttl=True,

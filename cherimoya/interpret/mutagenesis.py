@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import computing_in
 from cherimoya.inference.predictor import check_finite
 from cherimoya.interpret.sequences import as_codes, one_hot
@@ -63,7 +63,7 @@ def saturation_mutagenesis(
     positions = range(codes.shape[1])[window or slice(None)]
     step = mutate.loci_at_once(len(positions))
     parts = [torch.zeros(len(targets), 0, BASES, len(positions))]
-    for row in console.shown(
+    for row in console.track(
         range(0, len(codes), step), "mutagenesis", len(codes), "locus", bar=bar
     ):
         rows = slice(row, row + step)
@@ -85,7 +85,7 @@ class Mutagenesis:
     ) -> None:
         self.model, self.targets = model, targets
         self._batch_size, self._precision = batch_size, precision
-        self._predict = CapturedModel(model)
+        self._predict = CUDAGraphModel(model)
         self._dtype = next(model.parameters()).dtype
         self._groups: list[int] = model.signal_groups  # type: ignore[assignment]
 

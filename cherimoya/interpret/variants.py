@@ -19,7 +19,7 @@ from cherimoya.genome.vcf import Variants, left_out, read_variants
 from cherimoya.inference.checkpoints import find_checkpoint
 from cherimoya.inference.window import USUAL_OUTPUT, input_window
 from cherimoya.interpret.models import (
-    Averaged,
+    EnsemblePredictor,
     check_effects_precision,
     check_new,
     checkpoint_files,
@@ -39,7 +39,7 @@ from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
-from cherimoya.util.files import owned
+from cherimoya.util.files import lock_output
 from cherimoya.util.journal import Journal, journal_path
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "vcf")
@@ -53,8 +53,8 @@ def variants(config: VariantsConfig) -> Path:
     """
     output = Path(config.output)
     check_output(output)
-    vcf = owned(output.with_suffix(".vcf")) if config.vcf else nullcontext()
-    with owned(output), vcf:
+    vcf = lock_output(output.with_suffix(".vcf")) if config.vcf else nullcontext()
+    with lock_output(output), vcf:
         _check_outputs(output, config)
         _score_all(config, output)
     return output
@@ -74,7 +74,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         console.say("the model's control tracks are set to zero")
     asked_for = read_variants(config.variants)
     size = config.batch_size or default_batch(device)
-    predict = Averaged(models, config.reverse_complement, size, config.precision)
+    predict = EnsemblePredictor(models, config.reverse_complement, size, config.precision)
     files: dict[str, Sequence[str | Path]] = {
         "checkpoint": checkpoint_files(config.checkpoint),
         "variants": [config.variants],
@@ -108,7 +108,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         console.say(f"{vcf}: the same as INFO")
 
 
-def effects_of(predict: Averaged, ref: np.ndarray, alt: np.ndarray) -> np.ndarray:
+def effects_of(predict: EnsemblePredictor, ref: np.ndarray, alt: np.ndarray) -> np.ndarray:
     """What changes from codes `ref` to `alt`, (n, L) each: (n, 3 G) float64.
 
     Log counts of ref, of alt, and the Jensen-Shannon distance between their profiles, by group.
@@ -153,7 +153,7 @@ def _score(
     random: Variants | None,
     genome: Genome,
     length: int,
-    predict: Averaged,
+    predict: EnsemblePredictor,
     journal: Journal,
     step: int,
 ) -> None:
@@ -165,7 +165,7 @@ def _score(
     codes = cache(genome.codes)
     starts = range(len(journal), len(todo), step)
     done, total = len(journal) // step, -(-len(todo) // step)
-    for start in console.shown(starts, "variants", total, "block", done=done):
+    for start in console.track(starts, "variants", total, "block", done=done):
         pairs = [_windows(v, row, codes, length) for v, row in todo[start : start + step]]
         ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
         journal.append(effects_of(predict, ref, alt))
@@ -181,7 +181,7 @@ def _windows(
 
 
 def _columns(
-    scored: np.ndarray, asked: np.ndarray, variants: Variants, predict: Averaged
+    scored: np.ndarray, asked: np.ndarray, variants: Variants, predict: EnsemblePredictor
 ) -> tuple[dict[str, np.ndarray], int]:
     """Columns (n,) by name, NaN for what was not scored; and the number of random variants.
 

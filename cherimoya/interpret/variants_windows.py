@@ -67,7 +67,7 @@ def check_variants(variants: Variants, genome: Genome, length: int, path: str) -
     must be another assembly.
     """
     codes, n = cache(genome.codes), len(variants)
-    rows = console.shown(range(n), "comparing with the genome", n, "variant")
+    rows = console.track(range(n), "comparing with the genome", n, "variant")
     found = [_status(variants, i, codes, genome.lengths, length) for i in rows]
     status = np.array(found, dtype=object)
     differ = np.flatnonzero((status == MISMATCH) | (status == BEYOND))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cherimoya.genome.vcf import Variants, text_lines
-from cherimoya.util.files import appearing
+from cherimoya.util.files import atomic_write
 
 IN_VCF = {  # column: INFO key, description
     "log2_fold_change": ("CM_LFC", "log2 fold change of predicted counts, ALT against REF"),
@@ -43,7 +43,7 @@ def write_table(path: Path, effects: Effects) -> Path:
     """A row for each variant, after a comment that says where the numbers come from."""
     v = effects.variants
     header = ["chrom", "pos", "id", "ref", "alt", "status", *effects.columns]
-    with appearing(path) as file:
+    with atomic_write(path) as file:
         origin = effects.provenance | {"random_variants": effects.n_random}
         file.write(f"# {json.dumps(origin, sort_keys=True)}\n".encode())
         file.write(("\t".join(header) + "\n").encode())
@@ -59,7 +59,7 @@ def write_vcf(table: Path, source: Path, effects: Effects) -> Path:
     """The VCF file `source` with what was found as INFO, or a new one if it was a table."""
     path = table.with_suffix(".vcf")
     lines = _annotated(source, effects) if effects.variants.is_vcf else _new(effects)
-    with appearing(path) as file:
+    with atomic_write(path) as file:
         for line in lines:
             file.write(line.encode() + b"\n")
     return path

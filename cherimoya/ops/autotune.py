@@ -21,7 +21,7 @@ from statistics import median
 
 import torch
 
-from cherimoya.ops.precompile import rehearsing
+from cherimoya.ops.precompile import is_precompiling
 from cherimoya.util.console import duration, say, say_once
 
 Config = dict[str, int]
@@ -56,7 +56,7 @@ def best(
     if label not in _chosen:
         config = _remembered(label, candidates)
         if config is None and _can_measure():
-            if torch.cuda.is_current_stream_capturing() or rehearsing():
+            if torch.cuda.is_current_stream_capturing() or is_precompiling():
                 return _nearest(label, candidates)  # not kept: a later launch can measure
             config = _tuned(label, candidates, rehearse())
         _chosen[label] = _nearest(label, candidates) if config is None else config

@@ -19,7 +19,7 @@ MOST_THREADS = 16  # Triton's own Python runs one at a time; LLVM, ptxas and gcc
 _rehearsal = threading.Event()  # a backward is in a thread of its own, which must know
 
 
-def rehearsing() -> bool:
+def is_precompiling() -> bool:
     """Whether launches may be left out now, so that nothing can be measured."""
     return _rehearsal.is_set()
 
@@ -34,7 +34,7 @@ def compiled_together(device: torch.device) -> Iterator[None]:
     must be thrown away. A kernel that cannot be compiled is left to its next launch, which says
     why. Where no kernels serve `device`, nothing is left out.
     """
-    if interpreting() or rehearsing() or not route(device, torch.float32).conv_norm:
+    if interpreting() or is_precompiling() or not route(device, torch.float32).conv_norm:
         yield
         return
     from triton.runtime.jit import JITFunction

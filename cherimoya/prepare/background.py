@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cherimoya.genome.fasta import Genome
-from cherimoya.genome.intervals import Places
+from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.sequence import N_CODE
 from cherimoya.prepare.workers import Workers
 
@@ -45,13 +45,13 @@ def n_fraction(codes: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray
 
 def candidates(
     genome: Genome,
-    peaks: Places,
+    peaks: Intervals,
     windows: Windows,
     min_distance: int,
     max_n_fraction: float,
     rng: np.random.Generator,
     workers: Workers,
-) -> tuple[Places, np.ndarray]:
+) -> tuple[Intervals, np.ndarray]:
     """Places whose output windows touch neither each other nor a peak, and their GC (n,).
 
     A peak is its interval and the output window at its centre, `min_distance` bases wider on
@@ -73,7 +73,7 @@ def candidates(
         np.concatenate([getattr(places, name) for places in found])
         for name in ("chrom", "center", "start", "end")
     )
-    return Places(*columns), np.concatenate(gc)
+    return Intervals(*columns), np.concatenate(gc)
 
 
 def _fractions(
@@ -114,7 +114,7 @@ def match_gc(
 
 
 def _free_centers(
-    length: int, peaks: Places, windows: Windows, min_distance: int, rng: np.random.Generator
+    length: int, peaks: Intervals, windows: Windows, min_distance: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Centres of adjacent output windows that fill each gap between peaks, placed at random."""
     out_left = peaks.center - windows.out_window // 2
@@ -133,9 +133,9 @@ def _free_centers(
     return np.repeat(first, number) + rank * windows.out_window + windows.out_window // 2
 
 
-def _places(chrom: str, centers: np.ndarray, windows: Windows) -> Places:
+def _places(chrom: str, centers: np.ndarray, windows: Windows) -> Intervals:
     left = centers - windows.out_window // 2
-    return Places(np.full(len(centers), chrom), centers, left, left + windows.out_window)
+    return Intervals(np.full(len(centers), chrom), centers, left, left + windows.out_window)
 
 
 def _window_sums(

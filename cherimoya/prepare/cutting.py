@@ -8,7 +8,7 @@ import numpy as np
 
 from cherimoya.errors import DataError
 from cherimoya.genome.fasta import Genome
-from cherimoya.genome.intervals import Places
+from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.sequence import N_CODE
 from cherimoya.genome.track import Track
 from cherimoya.prepare.background import Windows
@@ -35,7 +35,7 @@ class Cutter:
     control: list[Track]
     groups: list[int]
 
-    def __call__(self, places: Places) -> Arrays:
+    def __call__(self, places: Intervals) -> Arrays:
         """sequence (n, stored) uint8, signal (n, tracks, length) and, if there are some, control
         (n, controls, stored) in the smallest of TYPES, and of each locus:
 
@@ -49,7 +49,7 @@ class Cutter:
         blocks = [self._block(places.take(rows)) for rows in _blocks(places)]
         return {name: _joined([block[name] for block in blocks]) for name in blocks[0]}
 
-    def _block(self, places: Places) -> Arrays:
+    def _block(self, places: Intervals) -> Arrays:
         """The same of a few places on one chromosome."""
         windows, starts = self.windows, self.windows.starts(places.center)
         inset = (windows.in_window - windows.out_window) // 2
@@ -76,7 +76,7 @@ class Cutter:
         return found
 
 
-def keep(cutter: Cutter, job: tuple[Places, Path]) -> None:
+def keep(cutter: Cutter, job: tuple[Intervals, Path]) -> None:
     """Cut the job's places and write what comes out to its folder, which appears whole.
 
     sequence, signal and control become files of their own, the rest is in KNOWN.
@@ -97,7 +97,7 @@ def smallest_types(values: np.ndarray) -> np.ndarray:
     return np.where(whole, held_by, len(HIGHEST)).astype(np.uint8)
 
 
-def _blocks(places: Places) -> Iterator[np.ndarray]:
+def _blocks(places: Intervals) -> Iterator[np.ndarray]:
     """Row numbers of up to BLOCK places at a time, on one chromosome each."""
     changes = np.flatnonzero(places.chrom[1:] != places.chrom[:-1]) + 1
     for rows in np.split(np.arange(len(places)), changes):
@@ -111,7 +111,7 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays, dtype=dtype, casting="same_kind")
 
 
-def _values(tracks: list[Track], places: Places, starts: np.ndarray, length: int) -> np.ndarray:
+def _values(tracks: list[Track], places: Intervals, starts: np.ndarray, length: int) -> np.ndarray:
     """(n, tracks, length) float32."""
     chrom = str(places.chrom[0])
     values = np.empty((len(starts), len(tracks), length), np.float32)
@@ -123,7 +123,9 @@ def _values(tracks: list[Track], places: Places, starts: np.ndarray, length: int
     return values
 
 
-def _no_count(values: np.ndarray, starts: np.ndarray, tracks: list[Track], places: Places) -> str:
+def _no_count(
+    values: np.ndarray, starts: np.ndarray, tracks: list[Track], places: Intervals
+) -> str:
     row, i, base = np.argwhere((values < 0) | ~np.isfinite(values))[0]
     where = (
         f"{tracks[i].path}: {values[row, i, base]:g} at {places.chrom[row]}:"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.errors import DataError
-from cherimoya.genome.chrom_names import shown
+from cherimoya.genome.chrom_names import format_names
 from cherimoya.genome.fasta import Say
-from cherimoya.genome.intervals import Places
+from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.track import Track
 from cherimoya.prepare import provenance
 from cherimoya.prepare.inputs import open_sources
@@ -30,7 +30,7 @@ def inspect(config: PrepareConfig, say: Say = print) -> None:
         genome = sources.genome
         say(
             f"fasta: {genome.path.name}: {len(genome.lengths):,} sequences, "
-            f"{sum(genome.lengths.values()):,} bases: {shown(genome.lengths)}"
+            f"{sum(genome.lengths.values()):,} bases: {format_names(genome.lengths)}"
         )
         for key, groups in (("signal", sources.signal), ("control", sources.control)):
             for i, group in enumerate(groups, 1):
@@ -50,7 +50,7 @@ def _described(track: Track) -> str:
     return f"{track.name} ({track.kind}, {track.path.name}): {len(track.lengths)} chromosomes"
 
 
-def _costs(places: Places, sources: Sources) -> list[str]:
+def _costs(places: Intervals, sources: Sources) -> list[str]:
     """How many bytes the loci take in memory and on disk, at most."""
     config, windows = sources.config, sources.windows
     tracks, controls = len(flat(sources.signal)), len(flat(sources.control))

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-class Funnel:
+class FilterReport:
     """Rows of (what, removed, left), starting from `count` loci described by `what`."""
 
     def __init__(self, what: str, count: int) -> None:

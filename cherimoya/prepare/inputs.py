@@ -10,7 +10,7 @@ from cherimoya.config.prepare import PrepareConfig
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import Aliases
 from cherimoya.genome.fasta import Genome, Say, read_genome
-from cherimoya.genome.intervals import Places, joined, read_places
+from cherimoya.genome.intervals import Intervals, joined, read_intervals
 from cherimoya.genome.open_tracks import matched, open_tracks
 from cherimoya.genome.strands import check_unlike, strand_table
 from cherimoya.prepare.background import Windows
@@ -28,9 +28,9 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
 
     Raises DataError when a file cannot be read, or when two are of different genomes.
     """
-    files = [read_places(path, config.center) for path in config.loci_files]
+    files = [read_intervals(path, config.center) for path in config.loci_files]
     say(f"loci are centred on their {config.center}s (center={config.center})")
-    regions = [read_places(path, "midpoint", "exclude") for path in config.exclude_files]
+    regions = [read_intervals(path, "midpoint", "exclude") for path in config.exclude_files]
     with (
         Workers(_worker_count(config, files) if folder else 1, folder or Path()) as workers,
         open_tracks(config.signal, "signal", config, folder, say) as signal,
@@ -73,7 +73,7 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
         )
 
 
-def _worker_count(config: PrepareConfig, loci: list[Places]) -> int:
+def _worker_count(config: PrepareConfig, loci: list[Intervals]) -> int:
     """As many processes as have something to do, if the work takes longer than to start them."""
     paths = [path for group in (*config.signal, *config.control) for path in group]
     windows = round(sum(map(len, loci)) * (1 + config.background_ratio))
@@ -84,7 +84,7 @@ def _worker_count(config: PrepareConfig, loci: list[Places]) -> int:
     return min(config.processes or core_count(), chroms + windows // PART[1])
 
 
-def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome) -> Places:
+def _renamed(places: Intervals, where: str, aliases: Aliases, genome: Genome) -> Intervals:
     places = places.renamed(aliases.accepted(places.chrom.tolist(), where))
     lengths = np.array([genome.lengths.get(name, np.inf) for name in places.chrom.tolist()])
     for row in np.flatnonzero(places.start >= lengths)[:1].tolist():
@@ -97,5 +97,5 @@ def _renamed(places: Places, where: str, aliases: Aliases, genome: Genome) -> Pl
     return places
 
 
-def _none(places: Places) -> Places:
+def _none(places: Intervals) -> Intervals:
     return places.take(np.zeros(len(places), bool))

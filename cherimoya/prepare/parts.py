@@ -9,7 +9,7 @@ import numpy as np
 
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.genome.fasta import Genome, Say
-from cherimoya.genome.intervals import Places
+from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.track import Track
 from cherimoya.prepare.background import Windows
 from cherimoya.prepare.cutting import KNOWN, TYPES, Cutter, keep
@@ -31,8 +31,8 @@ class Sources:
 
     config: PrepareConfig
     genome: Genome
-    places: Places
-    excluded: Places
+    places: Intervals
+    excluded: Intervals
     signal: list[list[Track]]
     control: list[list[Track]]
     windows: Windows
@@ -48,7 +48,7 @@ class Cut:
     parts: folders; part, row: (n,) where each locus is; the rest is described at Cutter
     """
 
-    places: Places
+    places: Intervals
     parts: list[Path]
     part: np.ndarray
     row: np.ndarray
@@ -110,7 +110,7 @@ class Column:
         return opened
 
 
-def cut(places: Places, what: str, sources: Sources) -> Cut:
+def cut(places: Intervals, what: str, sources: Sources) -> Cut:
     """Sequence, signal and control around each of `places`, kept in parts that are named `what`.
 
     A part that was kept before of the same places is not cut again.
@@ -128,7 +128,7 @@ def cut(places: Places, what: str, sources: Sources) -> Cut:
     done = workers.map(keep, cutter, [(places.take(orders[i]), parts[i]) for i in missing])
     label = f"reading {len(signal) + len(control)} tracks at {what}"
     before = len(parts) - len(missing)
-    for _ in console.shown(done, label, len(parts), "part", before, tell=sources.say):
+    for _ in console.track(done, label, len(parts), "part", before, tell=sources.say):
         pass
     return _kept(
         places, parts, orders, [len(group) for group in sources.signal], bool(config.control)
@@ -136,7 +136,7 @@ def cut(places: Places, what: str, sources: Sources) -> Cut:
 
 
 def _kept(
-    places: Places, parts: list[Path], orders: list[np.ndarray], groups: list[int], control: bool
+    places: Intervals, parts: list[Path], orders: list[np.ndarray], groups: list[int], control: bool
 ) -> Cut:
     n = len(places)
     part, row = np.empty(n, np.int32), np.empty(n, np.int32)
@@ -154,7 +154,7 @@ def _kept(
     return Cut(places, parts, part, row, totals, gc, unknown, types)
 
 
-def _orders(places: Places) -> list[np.ndarray]:
+def _orders(places: Intervals) -> list[np.ndarray]:
     """Row numbers of the places of each part, by chromosome and position.
 
     Small chromosomes share one part, large ones have several.
@@ -168,7 +168,7 @@ def _orders(places: Places) -> list[np.ndarray]:
     return parts
 
 
-def _part_name(what: str, places: Places) -> str:
+def _part_name(what: str, places: Intervals) -> str:
     """A name that tells which places are in the part."""
     digest = hashlib.sha256("\0".join(places.chrom.tolist()).encode())
     digest.update(places.center.astype("<i8").tobytes())
@@ -178,7 +178,7 @@ def _part_name(what: str, places: Places) -> str:
     return f"{what}-{safe[:60]}-{digest.hexdigest()[:16]}"
 
 
-def by_chromosome(places: Places) -> list[np.ndarray]:
+def by_chromosome(places: Intervals) -> list[np.ndarray]:
     """Row numbers of the places on each chromosome, in order of position."""
     order = np.lexsort((places.center, places.chrom))
     return np.split(order, np.flatnonzero(places.chrom[order][1:] != places.chrom[order][:-1]) + 1)

@@ -13,14 +13,14 @@ from cherimoya.config.prepare import PrepareConfig
 from cherimoya.data import hdf5
 from cherimoya.errors import DataError
 from cherimoya.genome.fasta import Say
-from cherimoya.genome.intervals import Places, apart, joined, overlapping
+from cherimoya.genome.intervals import Intervals, enforce_spacing, joined, overlapping
 from cherimoya.genome.track import stem
 from cherimoya.prepare import provenance as origin
 from cherimoya.prepare.background import candidates, match_gc
-from cherimoya.prepare.funnel import Funnel
+from cherimoya.prepare.funnel import FilterReport
 from cherimoya.prepare.inputs import open_sources
 from cherimoya.prepare.parts import Column, Cut, Sources, cut, flat
-from cherimoya.prepare.resume import continued
+from cherimoya.prepare.resume import resumable_output
 from cherimoya.util.marks import mark_of, set_aside
 
 OUTLIER_PERCENTILE = 99
@@ -53,7 +53,7 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
     begun_with = origin.begun_with(config)
     try:
         with (
-            continued(output, begun_with, say) as parts,
+            resumable_output(output, begun_with, say) as parts,
             open_sources(config, parts, say) as sources,
         ):
             peaks, background, described = _loci(sources)
@@ -74,7 +74,7 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
     return output
 
 
-def placed(sources: Sources) -> tuple[Places, Funnel]:
+def placed(sources: Sources) -> tuple[Intervals, FilterReport]:
     """The loci that pass the filters of position, which need no sequence or signal."""
     config, genome, windows, places = (
         sources.config,
@@ -82,7 +82,7 @@ def placed(sources: Sources) -> tuple[Places, Funnel]:
         sources.windows,
         sources.places,
     )
-    funnel = Funnel(f"in {', '.join(Path(p).name for p in config.loci_files)}", len(places))
+    funnel = FilterReport(f"in {', '.join(Path(p).name for p in config.loci_files)}", len(places))
     known = np.isin(places.chrom, list(genome.lengths))
     _check_some(funnel.keep("chromosome not in the genome", known), funnel)
     places = places.take(known)
@@ -99,12 +99,12 @@ def placed(sources: Sources) -> tuple[Places, Funnel]:
         _check_some(funnel.keep("in an excluded region", free), funnel)
         places = places.take(free)
     if config.overlap == "once":
-        first = apart(places, config.out_window)
+        first = enforce_spacing(places, config.out_window)
         places = places.take(funnel.keep("overlaps one before it", first))
     return places, funnel
 
 
-def _past(places: Places, sources: Sources) -> str:
+def _past(places: Intervals, sources: Sources) -> str:
     """What to say of loci whose windows reach past an end of their chromosome."""
     chrom = str(places.chrom[0])
     return (
@@ -139,7 +139,7 @@ def _loci(sources: Sources) -> tuple[Cut, Cut | None, dict[str, Any]]:
     }  # fmt: skip
 
 
-def _peaks(sources: Sources) -> tuple[Cut, np.ndarray | None, Funnel]:
+def _peaks(sources: Sources) -> tuple[Cut, np.ndarray | None, FilterReport]:
     """The loci that pass every filter, and the outlier cut-off of each signal group."""
     config = sources.config
     places, funnel = placed(sources)
@@ -251,7 +251,7 @@ def _write(
     )
 
 
-def _in_excluded(places: Places, sources: Sources) -> np.ndarray:
+def _in_excluded(places: Intervals, sources: Sources) -> np.ndarray:
     """(n,) true where the stored sequence touches an excluded region."""
     starts = sources.windows.starts(places.center)
     return overlapping(places, starts, starts + sources.windows.stored, sources.excluded)
@@ -280,7 +280,7 @@ def _fractions(peaks: Cut, names: list[str]) -> str:
     )
 
 
-def _first_of_each(places: Places) -> np.ndarray:
+def _first_of_each(places: Intervals) -> np.ndarray:
     """(n,) true for the first locus at each centre."""
     _, chrom = np.unique(places.chrom, return_inverse=True)
     _, first = np.unique(np.stack([chrom, places.center]), axis=1, return_index=True)
@@ -289,7 +289,7 @@ def _first_of_each(places: Places) -> np.ndarray:
     return mask
 
 
-def _check_some(mask: np.ndarray, funnel: Funnel) -> None:
+def _check_some(mask: np.ndarray, funnel: FilterReport) -> None:
     if not mask.any():
         raise DataError(
             f"no locus is left: the last filter below removed them.\n{funnel.table()}\n"

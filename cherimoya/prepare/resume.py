@@ -10,7 +10,7 @@ from typing import Any
 
 from cherimoya.errors import DataError, DiskError, PackageError
 from cherimoya.genome.fasta import Genome, Say, read_genome
-from cherimoya.util.files import locked
+from cherimoya.util.files import lock_folder
 from cherimoya.util.marks import not_as_written, read_mark, write_mark
 
 MADE_FROM, GENOME = "made_from.json", "genome.json"
@@ -23,7 +23,7 @@ def folder_for(output: Path) -> Path:
 
 
 @contextmanager
-def continued(output: Path, made_from: Mapping[str, Any], say: Say) -> Iterator[Path]:
+def resumable_output(output: Path, made_from: Mapping[str, Any], say: Say) -> Iterator[Path]:
     """The folder of what is done of `output`, owned by this process alone.
 
     What is in it stays only if it was begun with the same `made_from`. It is removed when the
@@ -33,7 +33,7 @@ def continued(output: Path, made_from: Mapping[str, Any], say: Say) -> Iterator[
     """
     folder = folder_for(output)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with lock_folder(folder):
         _begin(folder, json.loads(json.dumps(dict(made_from))), say)
         try:
             yield folder

@@ -7,7 +7,7 @@ from cherimoya.records.logged import LOWER_IS_BETTER, RANKING_METRICS
 
 
 @dataclass(frozen=True)
-class Words:
+class MetricInfo:
     """How a metric is called in prose and on an axis, and what it measures."""
 
     label: str
@@ -20,29 +20,29 @@ class Words:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
-IN_WORDS = {
-    "loss": Words("loss", "nats a locus", "profile MNLL + a fixed weight x count error"),
-    "profile_mnll": Words(
+METRIC_INFO = {
+    "loss": MetricInfo("loss", "nats a locus", "profile MNLL + a fixed weight x count error"),
+    "profile_mnll": MetricInfo(
         "profile MNLL",
         "nats a locus",
         "multinomial negative log-likelihood of the observed profile",
     ),
-    "profile_pearson": Words(
+    "profile_pearson": MetricInfo(
         "profile Pearson", "r", "observed and predicted profile of a peak, at 1 bp; mean over peaks"
     ),
-    "profile_spearman": Words("profile Spearman", "rho", "the same of ranks"),
-    "profile_jsd": Words(
+    "profile_spearman": MetricInfo("profile Spearman", "rho", "the same of ranks"),
+    "profile_jsd": MetricInfo(
         "profile JS distance", "0 to 0.83", "Jensen-Shannon distance of the profiles, natural log"
     ),
-    "count_pearson": Words(
+    "count_pearson": MetricInfo(
         "count Pearson", "r", "observed and predicted log(1 + counts) of the peaks"
     ),
-    "count_spearman": Words("count Spearman", "rho", "the same of ranks"),
-    "count_mse": Words(
+    "count_spearman": MetricInfo("count Spearman", "rho", "the same of ranks"),
+    "count_mse": MetricInfo(
         "count error", "squared log counts", "mean squared error of log(1 + counts) of the peaks"
     ),
-    "auroc": Words("AUROC", "0 to 1", "peaks against background, by predicted counts"),
-    "auprc": Words("AUPRC", "0 to 1", "the same, average precision"),
+    "auroc": MetricInfo("AUROC", "0 to 1", "peaks against background, by predicted counts"),
+    "auprc": MetricInfo("AUPRC", "0 to 1", "the same, average precision"),
 }
 
 

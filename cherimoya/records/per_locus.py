@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cherimoya.records import logged
-from cherimoya.util.files import appearing
+from cherimoya.util.files import atomic_write
 
 if TYPE_CHECKING:
     from cherimoya.data.loci import Loci
@@ -86,7 +86,7 @@ class Examples:
 
 def write_examples(path: Path, examples: Examples) -> Path:
     """Keep `examples` as a compressed NumPy archive with an array for each field."""
-    with appearing(path) as file:
+    with atomic_write(path) as file:
         np.savez_compressed(file, **vars(examples))
     return path
 

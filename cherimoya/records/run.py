@@ -25,7 +25,7 @@ from cherimoya.records.per_locus import (
 )
 from cherimoya.records.status import total_seconds
 from cherimoya.util import console
-from cherimoya.util.files import LOCK, appearing
+from cherimoya.util.files import LOCK, atomic_write
 
 LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
 CONFIG, ROWS = "config.yaml", "metrics.jsonl"
@@ -126,7 +126,7 @@ def forget_run(folder: Path) -> None:
 
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:
     """Write config.yaml of the run in `folder`."""
-    with appearing(folder / CONFIG) as file:
+    with atomic_write(folder / CONFIG) as file:
         file.write(yaml.safe_dump(dict(values), sort_keys=False).encode())
 
 

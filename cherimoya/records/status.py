@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cherimoya.util.files import appearing
+from cherimoya.util.files import atomic_write
 
 NAME = "status.json"
 TIME = "%Y-%m-%dT%H:%M:%S%z"
@@ -36,7 +36,7 @@ def write(
     if error is not None:
         status["error"] = str(error) or type(error).__name__
         status["traceback"] = "".join(traceback.format_exception(error))
-    with appearing(folder / NAME) as file:
+    with atomic_write(folder / NAME) as file:
         file.write(json.dumps(status, indent=2).encode() + b"\n")
 
 

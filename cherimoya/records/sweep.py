@@ -17,7 +17,7 @@ from typing import Any
 from cherimoya.records import status
 from cherimoya.records.status import read_json
 from cherimoya.util import console
-from cherimoya.util.files import appearing
+from cherimoya.util.files import atomic_write
 
 PLAN = "sweep.json"
 MEMBER = "member.json"
@@ -169,7 +169,7 @@ def read_sweep(folder: Path) -> list[Member]:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    with appearing(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cherimoya.records.evaluation import read_evaluation
 from cherimoya.records.logged import METRICS
-from cherimoya.records.metrics import IN_WORDS, higher_is_better
+from cherimoya.records.metrics import METRIC_INFO, higher_is_better
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
 from cherimoya.report.plots.theme import chart
@@ -62,7 +62,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "beside": list(beside.values()),
         "confidence": f"{100 * summary['bootstrap']['confidence']:g} %",
         "metrics": [_row(name, summary, beside) for name in METRICS],
-        "key_metrics": [IN_WORDS[name].label for name in KEY_SCORES],
+        "key_metrics": [METRIC_INFO[name].label for name in KEY_SCORES],
         "parts": [
             ("signal groups", [_part(name, values) for name, values in groups.items()]),
             ("chromosomes", [_part(name, values) for name, values in chromosomes.items()]),
@@ -87,7 +87,7 @@ def _subtitle(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _row(name: str, summary: Mapping[str, Any], beside: Mapping[str, str]) -> Row:
-    words = IN_WORDS[name]
+    words = METRIC_INFO[name]
     low, high = summary.get("intervals", {}).get(name, (None, None))
     return Row(
         words.label, words.unit, words.meaning, higher_is_better(name),
@@ -116,10 +116,10 @@ def _chromosome_charts(
         bars = f"; bars: {confidence} intervals" if summary["bootstrap"]["n"] else ""
         yield Chart(
             chart(
-                plots.by_part, list(known), values, spans, IN_WORDS[name].axis, average,
+                plots.by_part, list(known), values, spans, METRIC_INFO[name].axis, average,
                 height=max(2.2, 0.9 + 0.2 * len(known)),
             ),
-            f"{IN_WORDS[name].label} by chromosome{bars}; dashed: all of them",
+            f"{METRIC_INFO[name].label} by chromosome{bars}; dashed: all of them",
         )  # fmt: skip
 
 

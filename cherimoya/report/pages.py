@@ -9,7 +9,7 @@ from cherimoya.records import sweep as sweeps
 from cherimoya.records.evaluation import is_evaluation
 from cherimoya.records.run import is_run
 from cherimoya.util import console
-from cherimoya.util.files import appearing
+from cherimoya.util.files import atomic_write
 
 PAGE = "report.html"
 
@@ -38,7 +38,7 @@ def write_report(folder: Path) -> Path:
         ) from error
     modules = {"run": run, "sweep": sweep, "evaluation": evaluation}
     contents = modules[kind].contents(folder)
-    with appearing(folder / PAGE) as file:
+    with atomic_write(folder / PAGE) as file:
         file.write(page.render(**contents).encode())
     return folder / PAGE
 

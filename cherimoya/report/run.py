@@ -11,7 +11,7 @@ import yaml
 from cherimoya.config.diff import at
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.logged import METRICS
-from cherimoya.records.metrics import IN_WORDS, higher_is_better, share_of_ceiling
+from cherimoya.records.metrics import METRIC_INFO, higher_is_better, share_of_ceiling
 from cherimoya.records.run import RunFolder, read_run
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
@@ -98,7 +98,7 @@ def _curves(run: RunFolder) -> Iterator[Chart]:
     for name in CURVES:
         if any(row.get(name) is not None for row in run.rows):
             split, metric = name.split("/")
-            words = IN_WORDS[metric]
+            words = METRIC_INFO[metric]
             said = words.label if split == "valid" else "training loss, mean of an epoch"
             caption = f"{said} by epoch" + (f": {words.meaning}" if split == "valid" else "")
             yield Chart(
@@ -127,7 +127,7 @@ def _metrics(run: RunFolder) -> Iterator[MetricRow]:
     names = (run.summary.get("scored_split", "test"), *BESIDE)
     columns = [run.summary[name] for name in names if name in run.summary]
     for name in METRICS:
-        words, higher = IN_WORDS[name], higher_is_better(name)
+        words, higher = METRIC_INFO[name], higher_is_better(name)
         scored = [column.get(name) for column in columns]
         beside = (
             run.summary.get(column, {}).get(name) for column in ("ceiling", "average_profile")

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cherimoya.records.metrics import IN_WORDS, higher_is_better
+from cherimoya.records.metrics import METRIC_INFO, higher_is_better
 from cherimoya.records.per_locus import Examples, ScoredLoci
 from cherimoya.report.format import Chart
 from cherimoya.report.plots import runs as plots
@@ -61,7 +61,7 @@ class Card:
 def cards(scores: Mapping[str, float | None], summary: Mapping[str, Any]) -> Iterator[Card]:
     """The key ones of `scores`, with what `summary` has beside them."""
     for name in KEY_SCORES:
-        value, words = scores.get(name), IN_WORDS[name]
+        value, words = scores.get(name), METRIC_INFO[name]
         if value is None:
             continue
         beside = (summary.get(column, {}).get(name) for column in MARKS)
@@ -105,7 +105,7 @@ def profile_charts(run: Scored) -> Iterator[Chart]:
             }
             yield Chart(
                 chart(plots.distribution, values[:, g], name, marks),
-                f"{IN_WORDS[name].label} of each peak{_of_group(run, g, n_groups)}",
+                f"{METRIC_INFO[name].label} of each peak{_of_group(run, g, n_groups)}",
             )
 
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.metrics import IN_WORDS, higher_is_better
+from cherimoya.records.metrics import METRIC_INFO, higher_is_better
 from cherimoya.records.run import RunFolder, read_run
 from cherimoya.records.sweep import Member
 from cherimoya.report import selection
@@ -82,12 +82,12 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def _name(measure: str) -> str:
-    return "validation loss" if measure == LOSS else IN_WORDS[measure].label
+    return "validation loss" if measure == LOSS else METRIC_INFO[measure].label
 
 
 def _axis(measure: str) -> str:
     """A measure with its split and unit, for an axis."""
-    words = IN_WORDS[measure]
+    words = METRIC_INFO[measure]
     return f"{'validation' if measure == LOSS else 'test'} {words.axis}"
 
 

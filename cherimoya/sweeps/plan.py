@@ -24,7 +24,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, OtherRun
 from cherimoya.records import logged
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.sweep import Member
-from cherimoya.util.files import locked
+from cherimoya.util.files import lock_folder
 
 GROUP = "sweep"
 MEMBER_OF = "--member-of"
@@ -276,7 +276,7 @@ def begin(
     `check_same`, and InUse when another process is at it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, PATIENCE_SECONDS):
+    with lock_folder(folder, PATIENCE_SECONDS):
         check_same(folder, wanted, free)
         member = sweeps.read_member(folder)
         sweeps.note_member(folder, overrides)

@@ -26,7 +26,7 @@ from cherimoya.records import sweep as sweeps
 from cherimoya.records.study import Choices, Numbers, Search, Space, open_storage, optuna
 from cherimoya.sweeps import plan as cli_sweep
 from cherimoya.sweeps.plan import GROUP, Judge, Sweep
-from cherimoya.util.files import locked
+from cherimoya.util.files import lock_folder
 
 SWEEPER = "hydra/sweeper"
 SETTINGS = "hydra.sweeper"
@@ -207,7 +207,7 @@ def sweep(
     space, fixed = space_of(settings["params"] or {}, arguments)
     search = Search(folder, settings_of(settings), space)
     jobs = 0
-    with locked(folder):
+    with lock_folder(folder):
         search.begin()
         while trials := search.batch():
             overrides = [search.overrides(trial.params) for trial in trials]

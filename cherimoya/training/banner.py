@@ -10,7 +10,7 @@ from cherimoya.config.train import TrainConfig
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.evaluation import baselines
-from cherimoya.genome.chrom_names import shown
+from cherimoya.genome.chrom_names import format_names
 from cherimoya.inference.precision import HALF
 from cherimoya.ops.dispatch import route
 from cherimoya.training.step import TrainingStep
@@ -32,7 +32,7 @@ def banner(
     examples = examples_per_epoch(loci.label[dataset.rows["train"]], config.data.negative_ratio)
     batch_size = config.trainer.batch_size
     held_out = [
-        f"{split} {shown(dict.fromkeys(loci.chrom[dataset.rows[split]].tolist()))}"
+        f"{split} {format_names(dict.fromkeys(loci.chrom[dataset.rows[split]].tolist()))}"
         for split in ("validation", "test")
     ]
     size = sum(p.numel() for p in parameters.values())

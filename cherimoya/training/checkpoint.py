@@ -11,7 +11,7 @@ from cherimoya.errors import CherimoyaError, DataError
 from cherimoya.inference.checkpoints import WINDOW
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import LAST, PREVIOUS
-from cherimoya.util.files import appearing
+from cherimoya.util.files import atomic_write
 from cherimoya.util.torch_file import read_torch_file
 
 
@@ -28,14 +28,14 @@ class Checkpoints:
         window: bases in and out that it is trained with, which the file tells wherever it is
         """
         content = {"config": model.config, "state_dict": model.state_dict(), WINDOW: window}
-        with appearing(self.folder / name) as file:
+        with atomic_write(self.folder / name) as file:
             torch.save(content, file)
         return self.folder / name
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Save the training state; the one before stays as previous.pt."""
         last = self.folder / LAST
-        with appearing(self.folder / f"{LAST}.new") as file:
+        with atomic_write(self.folder / f"{LAST}.new") as file:
             torch.save(state, file)
         if last.exists():
             os.replace(last, self.folder / PREVIOUS)

@@ -31,7 +31,7 @@ from cherimoya.training.step import TrainingStep
 from cherimoya.training.summary import conclude
 from cherimoya.training.trainer import Trainer, Watch
 from cherimoya.util import console
-from cherimoya.util.files import locked
+from cherimoya.util.files import lock_folder
 
 
 @dataclass
@@ -94,7 +94,7 @@ def run_in_parts(
         with joined(device) as processes:
             folder = Path(processes.gathered(str(folder))[0])
             if processes.first:
-                record.enter_context(locked(folder))
+                record.enter_context(lock_folder(folder))
                 if config.trainer.resume is None:
                     begin_run(folder, config, changes)
                 log = RunLog(folder, config.logger)

@@ -12,7 +12,7 @@ from cherimoya.evaluation import baselines
 from cherimoya.evaluation.examples import example_loci
 from cherimoya.evaluation.per_locus import write_scored_loci
 from cherimoya.evaluation.scores import Scores, evaluate
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.network import Cherimoya
 from cherimoya.ops import autotune
@@ -41,7 +41,7 @@ def conclude(
     model = Cherimoya.load(folder / "checkpoints" / BEST, device=_device_of(trainer.step.model))
     size = config.trainer.eval_batch_size
     rows, precision = dataset.rows[split], trainer.step.precision
-    predict = CapturedModel(model, config.trainer.cuda_graph)
+    predict = CUDAGraphModel(model, config.trainer.cuda_graph)
     scores = evaluate(predict, trainer.source, rows, dataset.loci.label, size, precision)
     speed = trainer.speed()
     columns = _beside(scores, dataset, split)

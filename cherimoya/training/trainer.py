@@ -16,7 +16,7 @@ from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import Feed, Source
 from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.evaluation.scores import evaluate
-from cherimoya.inference.cuda_graph import CapturedModel
+from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.records import logged
 from cherimoya.records.run import BEST, FINAL
@@ -84,7 +84,7 @@ class Trainer:
             processes.rank, processes.world,
         )  # fmt: skip
         self.runner = Runner(step, self._work, settings.cuda_graph, say)
-        self.predict = CapturedModel(step.model, settings.cuda_graph)
+        self.predict = CUDAGraphModel(step.model, settings.cuda_graph)
         self.profile: Profile | None = None
         if settings.profile and log:
             self.profile = Profile(checkpoints.folder.parent, step.device, say)
@@ -140,7 +140,7 @@ class Trainer:
         if not self.log:
             return remaining
         label, done = f"epoch {self.state.epoch}", self.state.batch
-        return console.shown(
+        return console.track(
             remaining, label, self.steps_per_epoch, "step", done, self.say, self.bar
         )
 

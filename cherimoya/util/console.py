@@ -42,7 +42,7 @@ def resumable(kept: str = "what is done", tell: Callable[[str], None] = say) -> 
         raise
 
 
-def shown(
+def track(
     items: Iterable[T],
     label: str,
     total: int | None,

@@ -27,7 +27,7 @@ def check_readable(path: Path, key: str) -> None:
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A file to write; it is synced to disk and takes the name `path` when the block ends well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -42,7 +42,7 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Path:
     """Write `values` to `path`; NaN becomes null, which JSON can say."""
-    with appearing(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(jsonable(values), indent=2, allow_nan=False).encode() + b"\n")
     return path
 
@@ -59,7 +59,7 @@ def jsonable(value: Any) -> Any:
 
 
 @contextmanager
-def locked(folder: Path, patience: float = 0) -> Iterator[None]:
+def lock_folder(folder: Path, patience: float = 0) -> Iterator[None]:
     """Own the run folder; raises InUse if another process does, and still after `patience` s."""
     with open(folder / LOCK, "a+") as lock:
         end = time.monotonic() + patience
@@ -78,7 +78,7 @@ def locked(folder: Path, patience: float = 0) -> Iterator[None]:
 
 
 @contextmanager
-def owned(output: Path, patience: float = 0) -> Iterator[None]:
+def lock_output(output: Path, patience: float = 0) -> Iterator[None]:
     """Own a file that is being made, and what lies beside it while it is not whole.
 
     Its folder is made; one that nothing came into goes again. Raises InUse if another process

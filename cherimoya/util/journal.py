@@ -24,7 +24,7 @@ class Journal:
     A mark beside the file says how many bytes of it are whole, and their SHA-256: what a kill left
     behind them is dropped, and all of it where they have changed. Rows are made `block` at a time:
     those of a block that is not whole are dropped, so that what follows is made in the same blocks
-    as without the interruption. Who makes one owns the output (`files.owned`).
+    as without the interruption. Who makes one owns the output (`files.lock_output`).
     """
 
     def __init__(

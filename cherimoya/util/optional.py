@@ -11,7 +11,7 @@ EXTRAS = {
 }  # fmt: skip
 
 
-def needed(module: str) -> Any:
+def import_optional(module: str) -> Any:
     """A module of one of the packages above. Raises PackageError where it is not installed."""
     try:
         return importlib.import_module(module)

@@ -120,7 +120,7 @@ def products(
     return out
 
 
-def serves(device: torch.device, channels: int) -> bool:
+def is_supported(device: torch.device, channels: int) -> bool:
     """Whether the GPU has room for these kernels: not for the widest blocks."""
     return bool(_fitting(device, channels))
 

@@ -38,7 +38,7 @@ BACKWARD: list[Config] = [
 ]
 
 
-def serves(x: Tensor, hidden: int) -> bool:
+def is_supported(x: Tensor, hidden: int) -> bool:
     """Whether these kernels take x (N, L, C) with so many hidden units, padded."""
     both = (_forward_choices(x), (BACKWARD, 2 * TILE * 2 * x.shape[2]))
     return x.shape[2] in CHANNELS and all(

@@ -288,4 +288,6 @@ def _hopper(x: Tensor, hidden: int) -> ModuleType | None:
         from cherimoya.ops.block import hopper_launch as block_launch_hopper
     except ImportError:  # a Triton without this Gluon
         return None
-    return block_launch_hopper if block_launch_hopper.serves(x, padded_hidden(hidden)) else None
+    return (
+        block_launch_hopper if block_launch_hopper.is_supported(x, padded_hidden(hidden)) else None
+    )

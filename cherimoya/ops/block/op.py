@@ -206,9 +206,9 @@ fused_block.register_autograd(_gradients, setup_context=_save)
 
 @constant_when_compiled
 def _fits_full_fp32(device: torch.device, channels: int) -> bool:
-    from cherimoya.ops.block.fp32_launch import serves
+    from cherimoya.ops.block.fp32_launch import is_supported
 
-    return serves(device, channels)
+    return is_supported(device, channels)
 
 
 def cheri_block(

@@ -6,12 +6,12 @@ import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces.reports.v2.interface import MetricType, PanelTypes
 
 from cherimoya.records import logged
-from cherimoya.records.metrics import IN_WORDS
+from cherimoya.records.metrics import METRIC_INFO
 
 DEPTH, WIDTH, SEED = (wr.Config(key) for key in ("model.n_layers", "model.n_filters", "seed"))
 PARAMETERS = wr.SummaryMetric(logged.PARAMETERS)
 SECONDS = wr.SummaryMetric(logged.TRAIN_SECONDS)
-LABELS = {name: words.axis for name, words in IN_WORDS.items()}
+LABELS = {name: words.axis for name, words in METRIC_INFO.items()}
 HEADLINES = ("loss", "profile_pearson", "count_pearson")
 GPUS = 8  # that are drawn, of a machine that has them
 

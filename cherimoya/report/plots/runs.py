@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from cherimoya.records.metrics import IN_WORDS
+from cherimoya.records.metrics import METRIC_INFO
 from cherimoya.records.per_locus import Examples
 from cherimoya.report.plots.theme import (
     BACKGROUND,
@@ -45,7 +45,7 @@ def curve(axis: Axes, rows: Sequence[Mapping[str, Any]], name: str, best: int | 
         )  # fmt: skip
         legend(axis)
     split, metric = name.split("/")
-    words = IN_WORDS[metric]
+    words = METRIC_INFO[metric]
     axis.set_ylabel(f"{'training' if split == 'train' else 'validation'} {words.axis}")
     _epochs(axis)
 
@@ -123,7 +123,7 @@ def distribution(
     ):
         if value is not None:
             axis.axvline(value, color=colour, linestyle=dash, label=f"{label} {value:.3f}")
-    axis.set_xlabel(f"{IN_WORDS[name].axis} of a peak")
+    axis.set_xlabel(f"{METRIC_INFO[name].axis} of a peak")
     axis.set_ylabel("peaks")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     legend(axis)

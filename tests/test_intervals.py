@@ -135,7 +135,7 @@ def test_overlapping_by_brute_force() -> None:
     for _ in range(50):
         chrom, start = rng.choice(["a", "b", "c"], 30), rng.integers(0, 60, 30)
         end = start + rng.integers(1, 9, 30)
-        all_places = intervals.Places(chrom, start, start, end)
+        all_places = intervals.Intervals(chrom, start, start, end)
         mine = all_places.take(np.arange(20))
         regions = all_places.take(np.arange(20, 20 + rng.integers(0, 10)))
         wanted = [
@@ -270,7 +270,7 @@ def test_columns_read_rows_of_several_parts_in_any_order(tmp_path) -> None:
         order = rng.permutation([(i, row) for i in which for row in range(len(arrays[i]))])[:-1]
         n = np.zeros(len(order))
         found = gather.Cut(
-            intervals.Places(n, n, n, n), [parts[i] for i in which], order[:, 0] - which[0],
+            intervals.Intervals(n, n, n, n), [parts[i] for i in which], order[:, 0] - which[0],
             order[:, 1], n, n, n, {"signal": n.astype(np.uint8) + kind},
         )  # fmt: skip
         return found, np.stack([arrays[i][row] for i, row in order])

@@ -138,7 +138,7 @@ def test_an_interrupted_command_goes_on(asked, monkeypatch, capsys, tmp_path):
     app.attribute(asked())
     assert len(calls) == 4  # two, one in vain, and the third locus
     said = capsys.readouterr().out
-    assert "stopped. The same command goes on after what is done." in said
+    assert "stopped. Re-run the same command to resume." in said
     assert "2 of 3 loci were done before" in said
     whole, again = (read_attributions(tmp_path / f"{n}.h5") for n in ("whole", "out"))
     assert np.allclose(whole.hypothetical["counts_0"], again.hypothetical["counts_0"], atol=1e-6)

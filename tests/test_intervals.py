@@ -246,7 +246,7 @@ def test_a_process_that_is_killed_is_said_to_be(toy: Toy, monkeypatch) -> None:
         toy.run(processes=2)
     monkeypatch.undo()
     assert len(toy.run(processes=1)) == 2
-    assert any("going on with" in line for line in toy.said)
+    assert any("resuming from" in line for line in toy.said)
 
 
 def test_types_of_counts() -> None:

@@ -146,7 +146,7 @@ def test_an_interrupted_command_goes_on(asked, monkeypatch, capsys, tmp_path):
     app.marginalize(asked(motifs=motifs, shuffle=False))
     assert len(calls) == 4
     said = capsys.readouterr().out
-    assert "stopped. The same command goes on after what is done." in said
+    assert "stopped. Re-run the same command to resume." in said
     assert "1 of 3 motifs were done before" in said
     assert table(asked().output) == table(tmp_path / "whole.tsv")
 

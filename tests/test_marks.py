@@ -17,8 +17,15 @@ from cherimoya.errors import CherimoyaError
 from cherimoya.interpret import attribute as attribute_app
 from cherimoya.prepare.dry_run import inspect
 from cherimoya.records.attributions import read_attributions
-from cherimoya.util.journal import Journal, journal_path
-from cherimoya.util.marks import is_whole, mark_of, marked_folder, read_mark, write_mark
+from cherimoya.util.resume import (
+    Journal,
+    is_whole,
+    journal_path,
+    mark_of,
+    marked_folder,
+    read_mark,
+    write_mark,
+)
 
 VALUES = {"background_ratio": 1, "gc_bin": 1.0, "processes": 1, "overwrite": False}
 
@@ -182,7 +189,7 @@ def test_a_file_that_is_another_ones_is_kept(toy: Toy) -> None:
         ("peaks-*/signal.npy", "signal.npy cut short or changed since it was written, so it is"),
         ("peaks-*/known.npz", "known.npz cut short or changed since it was written, so it is made"),
         ("*/0.cuts", "0.cuts cut short or changed since it was written, so cuts.tsv is read again"),
-        ("made_from.json", "so all begins anew"),
+        ("made_from.json", "so it starts over"),
     ],
 )
 def test_damaged_parts_of_a_preparation_are_made_again(

@@ -90,13 +90,13 @@ def test_a_killed_command_goes_on(many: Toy, how: str, processes: int) -> None:
     again = command(many, WHOLE, "killed", count)
     assert again.returncode == 0, again.stderr
     assert (
-        f"{PARTIAL}: going on with what an interrupted run has done: the genome, 1 fragment "
+        f"{PARTIAL}: resuming from what an interrupted run has done: the genome, 1 fragment "
         in (again.stdout)
     )
     assert "6 parts of the peaks, " in again.stdout
     whole = command(many, WHOLE, "whole", count)
     assert whole.returncode == 0, whole.stderr
-    assert "going on" not in whole.stdout
+    assert "resuming" not in whole.stdout
     names = sorted(path.name for path in (many.folder / "killed").iterdir())
     assert names == ["out.h5", "out.h5.done.json"]
     files = [many.folder / folder / "out.h5" for folder in ("killed", "whole")]
@@ -128,7 +128,7 @@ VALUES = {"background_ratio": 1, "gc_bin": 1.0, "processes": 1}
 
 def test_parts_that_are_done_are_not_cut_again(many: Toy, monkeypatch) -> None:
     stopped(many, monkeypatch, 4, **VALUES)
-    assert many.said[-1].startswith("stopped. The same command goes on after what is done")
+    assert many.said[-1].startswith("stopped. Re-run the same command to resume")
     said: list[str] = []
     inspect(many.config(**VALUES, check=True), said.append)
     assert any("would be written, with what is in" in line and PARTIAL in line for line in said)
@@ -150,7 +150,7 @@ def test_parts_that_are_done_are_not_cut_again(many: Toy, monkeypatch) -> None:
         ("toy.fa", "fasta 1 was "),
     ],
 )
-def test_any_change_begins_anew(many: Toy, monkeypatch, change, words: str) -> None:
+def test_any_change_starts_over(many: Toy, monkeypatch, change, words: str) -> None:
     monkeypatch.chdir(many.folder)
     stopped(many, monkeypatch, 4, **VALUES)
     values = dict(VALUES)
@@ -164,9 +164,9 @@ def test_any_change_begins_anew(many: Toy, monkeypatch, change, words: str) -> N
         many.bases = {name: bases[::-1] for name, bases in many.bases.items()}
         many.fasta()
     after = many.run(**values)
-    said = next(line for line in many.said if "begins anew" in line)
+    said = next(line for line in many.said if "starts over" in line)
     assert words in said
-    assert not any("going on" in line for line in many.said)
+    assert not any("resuming" in line for line in many.said)
     assert same(after, many.run(**values, output=f"{many.folder}/fresh.h5"))
     assert not list(many.folder.glob("*.partial"))
 

@@ -179,12 +179,12 @@ def test_a_full_disk(toy: Toy, monkeypatch) -> None:
     def full(path, spool, tell):
         return fasta.read_genome(path, Path("/dev/full"), tell)
 
-    monkeypatch.setattr("cherimoya.prepare.resume.read_genome", full)
+    monkeypatch.setattr("cherimoya.prepare.inputs.read_genome", full)
     with pytest.raises(DataError, match=r"output=.*out.h5: the disk is full.*Free space"):
         toy.run()
     monkeypatch.undo()
     assert len(toy.run()) == 1
-    assert any("going on with" in line for line in toy.said)
+    assert any("resuming from" in line for line in toy.said)
 
 
 def test_a_disk_that_fills_while_the_result_is_written(toy: Toy, monkeypatch) -> None:

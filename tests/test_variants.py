@@ -446,7 +446,7 @@ def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
     app.variants(asked(batch_size=4))
     assert calls == [16, 14, 14]
     said = capsys.readouterr().out
-    assert "stopped. The same command goes on after what is done." in said
+    assert "stopped. Re-run the same command to resume." in said
     assert "16 of 30 variants were done before" in said
     assert table(asked().output) == table(toy.folder / "whole.tsv")
     assert not list(toy.folder.glob(".*"))

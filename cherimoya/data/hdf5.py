@@ -14,11 +14,12 @@ import numpy as np
 
 from cherimoya.config.data import KeysConfig
 from cherimoya.data import plain
-from cherimoya.data.hdf5_file import appearing, opened
+from cherimoya.data.hdf5_file import opened
 from cherimoya.data.loci import Loci, check, crop
 from cherimoya.data.splits import select_splits
-from cherimoya.errors import DataError, DiskError, printable
-from cherimoya.util.marks import checked_digest
+from cherimoya.errors import DataError, printable
+from cherimoya.util.files import atomic_path, disk_errors
+from cherimoya.util.resume import checked_digest
 
 __all__ = [
     "FORMAT",
@@ -105,16 +106,13 @@ def write_columns(
     Raises DiskError when the folder or the disk refuses.
     """
     path = Path(path)
-    try:
-        with appearing(path) as temporary, h5py.File(temporary, "w", **CREATE) as file:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary, h5py.File(temporary, "w", **CREATE) as file:
             _write_attributes(file, described)
             with ThreadPoolExecutor(threads) as pool:
                 for name, values in columns.items():
                     _write_dataset(file, name, values, pool, AHEAD * threads)
-    except OSError as error:
-        raise DiskError(
-            f"{path}: cannot be written ({error}). Free space, or choose another folder."
-        ) from None
     return path
 
 

@@ -1,6 +1,5 @@
-"""HDF5 files opened for reading, whatever they are, and written so that they appear whole."""
+"""HDF5 files opened for reading, whatever they are."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,17 +39,3 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
         raise DataError(
             f"{path}: truncated or damaged ({said}). Copy it again, or prepare it again."
         ) from None
-
-
-@contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name at the end, or is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from cherimoya.data.loci import Loci, smallest_integers
 from cherimoya.data.motif_grammar import MOTIFS
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.util.files import lock_output
-from cherimoya.util.marks import mark_of, not_as_written, read_mark, write_mark
+from cherimoya.util.resume import mark_of, not_as_written, read_mark, write_mark
 
 GENERATOR_VERSION = 1  # part of the cache key: raise it whenever the same seed gives other data
 NOISE = 0.1  # standard deviation of log counts among loci of the same sequence

@@ -38,9 +38,8 @@ from cherimoya.records.run import check_folder_name, is_run
 from cherimoya.report.format import score
 from cherimoya.report.pages import offer_report
 from cherimoya.util import console
+from cherimoya.util.console import Say
 from cherimoya.util.files import lock_output, write_json
-
-Say = Callable[[str], None]
 
 
 def evaluate_checkpoints(config: EvaluateConfig, say: Say = console.say) -> Path:

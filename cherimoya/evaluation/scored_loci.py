@@ -1,6 +1,6 @@
 """Which loci are scored, in which windows, and which others say what is usual."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.chrom_names import format_names, name_mismatch
 from cherimoya.inference.checkpoints import Checkpoint
 from cherimoya.inference.ensemble import Ensemble
+from cherimoya.util.console import Say
 
 SCORED, REFERENCE = "scored", "train"
 
@@ -23,7 +24,7 @@ def load_scored(
     first: Checkpoint,
     window: int | None,
     trimming: int,
-    say: Callable[[str], None],
+    say: Say,
 ) -> tuple[Dataset, str]:
     """The loci in windows of `window` bases (None: as needed), and what the scored are called.
 
@@ -66,7 +67,7 @@ def fitted(
     window: int | None,
     trimming: int,
     where: str,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Loci:
     """`loci` in windows of `window` bases, and of signal as asked for, else as in the run, else as
     the model needs.
@@ -141,7 +142,7 @@ def seen_in_training(
 
 
 def _of_split(
-    config: EvaluateConfig, first: Checkpoint, window: int | None, say: Callable[[str], None]
+    config: EvaluateConfig, first: Checkpoint, window: int | None, say: Say
 ) -> tuple[Dataset, str]:
     """The loci of a split of the run, in its own file or, chosen alike, in another one."""
     data = first.data

@@ -1,6 +1,5 @@
 """BAM files as tracks: the 5' ends of aligned reads."""
 
-import os
 import tempfile
 from array import array
 from collections.abc import Iterator
@@ -13,12 +12,14 @@ import numpy as np
 
 from cherimoya.config.prepare import BamConfig
 from cherimoya.errors import DataError
-from cherimoya.genome.fasta import Say, ends_whole
+from cherimoya.genome.fasta import ends_whole
 from cherimoya.genome.track import Cuts, Track, stem
 from cherimoya.util import console
-from cherimoya.util.marks import read_mark, write_mark
+from cherimoya.util.console import Say
+from cherimoya.util.files import atomic_path
 from cherimoya.util.native import LibraryError, call
 from cherimoya.util.optional import import_optional
+from cherimoya.util.resume import read_mark, write_mark
 
 KIND = "BAM"
 MAGIC = b"BAM\1"
@@ -158,19 +159,17 @@ def _make_index(path: Path, spool: Path, key: str) -> None:
 
     In one thread: htslib's threads wait for each other forever over some damaged blocks.
     """
-    made = spool / f".{os.getpid()}.{INDEX}"
     pysam = import_optional("pysam")
     try:
-        pysam.index("-c", "-o", str(made), str(spool / LINK))
+        with atomic_path(spool / INDEX) as made:
+            pysam.index("-c", "-o", str(made), str(spool / LINK))
     except pysam.SamtoolsError:
-        made.unlink(missing_ok=True)
         if _is_sorted(spool / LINK):
             raise
         raise DataError(
             f"{key}={path}: not sorted by coordinate. Sort it: "
             f"samtools sort -o sorted.bam {path} && samtools index sorted.bam"
         ) from None
-    os.replace(made, spool / INDEX)
 
 
 def _is_sorted(path: Path) -> bool:

@@ -1,12 +1,11 @@
 """Writing bigWig files of a value a base."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from cherimoya.errors import DiskError
+from cherimoya.util.files import atomic_path, disk_errors
 from cherimoya.util.optional import import_optional
 
 Piece = tuple[str, np.ndarray, np.ndarray]  # chromosome, positions (k,) ascending, values (k,)
@@ -23,19 +22,15 @@ def write_bigwig(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]
 
     Raises PackageError without figwig, DiskError when the disk refuses.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with import_optional("figwig").BigWigWriter(
-            temporary, dict(sorted(lengths.items())), level=LEVEL
-        ) as file:
-            for chrom, at, values in pieces:
-                for first, dense in _stretches(at, values):
-                    file.write(chrom, [first], dense[None], missing=np.nan)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DiskError(f"{path}: cannot be written ({error}). Free some space.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    writer, named = import_optional("figwig").BigWigWriter, dict(sorted(lengths.items()))
+    with (
+        disk_errors(path),
+        atomic_path(path) as temporary,
+        writer(temporary, named, level=LEVEL) as file,
+    ):
+        for chrom, at, values in pieces:
+            for first, dense in _stretches(at, values):
+                file.write(chrom, [first], dense[None], missing=np.nan)
     return path
 
 

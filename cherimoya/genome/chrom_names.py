@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cherimoya.errors import DataError, printable
-from cherimoya.genome.fasta import Genome, Say, check_exists, opened
+from cherimoya.genome.fasta import Genome, check_exists, opened
 from cherimoya.genome.intervals import NO_FIELDS
 from cherimoya.util import console
+from cherimoya.util.console import Say
 
 SHOWN = 12  # names in a message, or fewer
 CHOICES = ("none", "auto", "add_chr", "strip_chr")

@@ -4,7 +4,7 @@ import gzip
 import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +17,8 @@ import numpy as np
 from cherimoya.errors import DataError, printable
 from cherimoya.genome.sequence import N_CODE
 from cherimoya.util import console
+from cherimoya.util.console import Say
 from cherimoya.util.files import check_readable
-
-Say = Callable[[str], None]
 
 GZIP_MAGIC = b"\x1f\x8b"
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")

@@ -18,7 +18,8 @@ from cherimoya.genome import fasta
 from cherimoya.genome.formats import NAMED_COLUMNS, PEAKS, WHOLE, is_comment
 from cherimoya.genome.track import Cuts, Track, stem
 from cherimoya.util import console
-from cherimoya.util.marks import not_as_written, read_mark, write_mark
+from cherimoya.util.console import Say
+from cherimoya.util.resume import not_as_written, read_mark, write_mark
 
 KIND = "fragments"
 BLOCK = 1 << 24
@@ -44,7 +45,7 @@ class Fragments(Track):
     kind = KIND
 
     def __init__(
-        self, path: Path, key: str, config: FragmentsConfig, spool: Path, tell: fasta.Say
+        self, path: Path, key: str, config: FragmentsConfig, spool: Path, tell: Say
     ) -> None:
         self._files: dict[str, Path] = {}
         self._spool, self._config = spool, config
@@ -90,7 +91,7 @@ class Fragments(Track):
             self._cuts = Cuts(np.fromfile(self._files[chrom], np.int32))
         return self._cuts.values(start, end)
 
-    def _read_all(self, path: Path, tell: fasta.Say) -> None:
+    def _read_all(self, path: Path, tell: Say) -> None:
         for left in self._spool.iterdir():  # by a run that was killed here
             left.unlink()
         try:
@@ -109,7 +110,7 @@ class Fragments(Track):
             with open(cuts, "rb") as file:
                 os.fsync(file.fileno())
 
-    def _read(self, path: Path, tell: fasta.Say) -> None:
+    def _read(self, path: Path, tell: Say) -> None:
         rest, number = b"", 1
         with fasta.opened(path, "rb") as file:
             blocks = iter(lambda: file.read(BLOCK), b"")
@@ -228,7 +229,7 @@ def _whole(text: bytes) -> int:
 
 @contextmanager
 def opened(
-    path: Path, key: str, config: FragmentsConfig, spool: Path | None, tell: fasta.Say
+    path: Path, key: str, config: FragmentsConfig, spool: Path | None, tell: Say
 ) -> Iterator[list[Track]]:
     """The one track of the fragment file at `path`, read from front to back.
 

@@ -13,11 +13,12 @@ from cherimoya.config.prepare import PrepareConfig
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome import bam, bigwig, fragments
 from cherimoya.genome.chrom_names import Aliases, check_names, format_aliases, format_names
-from cherimoya.genome.fasta import Genome, Say, check_exists, opened
+from cherimoya.genome.fasta import Genome, check_exists, opened
 from cherimoya.genome.formats import INTERVALS, data_lines, what_else
 from cherimoya.genome.strands import check_groups
 from cherimoya.genome.track import Track
 from cherimoya.util import console
+from cherimoya.util.console import Say
 
 HEAD = 1 << 16  # bytes by which a file is recognised
 ASSEMBLIES = "They are different assemblies: give the FASTA that the reads were aligned to."

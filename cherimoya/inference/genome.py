@@ -4,7 +4,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,10 @@ from cherimoya.inference.writers import write_outputs
 from cherimoya.records.provenance import choose_device, git_commit, versions
 from cherimoya.records.run import check_folder_name, is_run
 from cherimoya.util import console
-from cherimoya.util.files import lock_output
-from cherimoya.util.marks import not_as_written, read_mark, write_mark
+from cherimoya.util.console import Say
+from cherimoya.util.files import lock_output, remove
 from cherimoya.util.optional import import_optional
-
-Say = Callable[[str], None]
+from cherimoya.util.resume import STOPPED, not_as_written, read_mark, write_mark
 
 DONE, PLAN, PARTS = "predictions.json", "plan.json", "parts"
 
@@ -108,17 +107,17 @@ def _predict_all(
         chroms = [w.chrom for w in windows]
         with opened_controls(config.control, chroms, aliases, genome, say) as controls:
             for path in stale:
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                remove(path)
             least = _begin(folder / PARTS, plan, BATCHES * config.batch_size)
             parts = in_parts(windows, lengths, least, folder / PARTS)
             say(_what(config, windows, shape, lengths, f"{config.precision} on {device.type}"))
             run, size = CUDAGraphModel(model), config.batch_size
             predict = partial(predict_batch, run, batch_size=size, precision=config.precision)
-            with console.resumable("the chromosomes that are done", say):
+            try:
                 predict_missing(parts, predict, shape, genome, controls, size, device, say)
+            except KeyboardInterrupt:
+                say(STOPPED)
+                raise
     return parts, lengths
 
 
@@ -230,7 +229,7 @@ def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool, say: Say) -> 
     if overwrite or not record.is_file():
         return present
     if record == noted and mark is None:
-        say(f"{noted}: {not_as_written(mark)}, so all begins anew")
+        say(f"{noted}: {not_as_written(mark)}, so it starts over")
         return present
     if before != plan:
         differ = ", ".join(sorted(k for k in plan if (before or {}).get(k) != plan[k]))

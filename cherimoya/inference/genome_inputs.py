@@ -10,9 +10,10 @@ import numpy as np
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome import bigwig
 from cherimoya.genome.chrom_names import Aliases, format_aliases, format_names, name_mismatch
-from cherimoya.genome.fasta import Genome, Say, check_exists
+from cherimoya.genome.fasta import Genome, check_exists
 from cherimoya.genome.intervals import read_intervals
 from cherimoya.genome.open_tracks import matched
+from cherimoya.util.console import Say
 
 Values = Callable[[str, int], np.ndarray]  # of a chromosome and its length: (tracks, length)
 

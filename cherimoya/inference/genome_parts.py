@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cherimoya.genome.fasta import Genome, Say
+from cherimoya.genome.fasta import Genome
 from cherimoya.genome.sequence import N_CODE
 from cherimoya.inference.genome_inputs import Values, Windows
 from cherimoya.ops.windows import op as gather
 from cherimoya.util import console
-from cherimoya.util.marks import is_whole, marked_folder
+from cherimoya.util.console import Say
+from cherimoya.util.resume import is_whole, marked_folder
 
 BATCHES = 8  # of a part, or more: so that few are not full
 BASES = 1 << 24  # of a part, unless one chromosome has more: they are held on the device

@@ -1,14 +1,13 @@
 """The input window of a question to a model: the one that it was trained on, unless asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from cherimoya.errors import ConfigError
 from cherimoya.inference.checkpoints import Checkpoint, trained_windows
 from cherimoya.util import console
+from cherimoya.util.console import Say
 
 USUAL_OUTPUT = 1000  # bases predicted, where nothing tells what the model was trained on
-
-Say = Callable[[str], None]
 
 
 def known_window(

@@ -39,9 +39,15 @@ from cherimoya.records.attributions import read_attributions, write_attributions
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
-from cherimoya.util.journal import Journal
-from cherimoya.util.marks import mark_of, not_as_written, read_mark, set_aside, write_mark
 from cherimoya.util.optional import import_optional
+from cherimoya.util.resume import (
+    Journal,
+    mark_of,
+    not_as_written,
+    read_mark,
+    set_aside,
+    write_mark,
+)
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig", "modisco",
         "max_seqlets", "motif_file")  # fmt: skip
@@ -94,8 +100,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     if config.loci is None:
         del settings["fasta"]  # read for the lengths of chromosomes alone
     if not (is_there and _is_done(output, config, settings)):
-        with console.resumable():
-            _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)
+        _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)
     console.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
     if deltas:
         console.say(
@@ -159,26 +164,20 @@ def _attribute_all(
     output, turn = Path(config.output), strand_channels(loci.control_groups)
     names = [target.name for target in targets]
     shape = (len(names), 4, window.stop - window.start)
-    journal = Journal(output, settings, shape, at_once, np.float32)
-    if len(journal):
-        console.say(f"{len(journal):,} of {len(loci):,} loci were done before")
-    blocks = range(len(journal), len(loci), at_once)
-    total = -(-len(loci) // at_once)
-    for first in console.track(blocks, config.method, total, "block", done=total - len(blocks)):
-        rows = slice(first, first + at_once)
-        codes = torch.from_numpy(loci.codes[rows])
-        controls = None if loci.controls is None else loci.controls[rows]
-        found = _mean([method(model, codes, window, controls) for model in models])
-        if config.reverse_complement:
-            found = _mean([found, _other_strand(method, models, codes, window, controls, turn)])
-        journal.append(found.swapaxes(0, 1))
-    start = np.where(loci.start < 0, -1, loci.start + window.start)
-    hypothetical = {name: journal.rows[:, t] for t, name in enumerate(names)}
-    codes_shown = loci.codes[:, window]
-    mark_of(output).unlink(missing_ok=True)  # of a file that was there before
-    write_attributions(output, codes_shown, loci.chrom, start, hypothetical, settings, files)
-    write_mark(mark_of(output), {"settings": settings}, [output])
-    journal.discard()
+    with Journal(output, settings, shape, at_once, np.float32) as journal:
+        for rows in journal.missing(len(loci), config.method, "loci"):
+            codes = torch.from_numpy(loci.codes[rows])
+            controls = None if loci.controls is None else loci.controls[rows]
+            found = _mean([method(model, codes, window, controls) for model in models])
+            if config.reverse_complement:
+                found = _mean([found, _other_strand(method, models, codes, window, controls, turn)])
+            journal.append(found.swapaxes(0, 1))
+        start = np.where(loci.start < 0, -1, loci.start + window.start)
+        hypothetical = {name: journal.rows[:, t] for t, name in enumerate(names)}
+        shown = loci.codes[:, window]
+        mark_of(output).unlink(missing_ok=True)  # of a file that was there before
+        write_attributions(output, shown, loci.chrom, start, hypothetical, settings, files)
+        write_mark(mark_of(output), {"settings": settings}, [output])
 
 
 def _other_strand(

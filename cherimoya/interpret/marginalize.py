@@ -30,8 +30,8 @@ from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
 from cherimoya.util.files import atomic_write, lock_output
-from cherimoya.util.journal import Journal
 from cherimoya.util.optional import import_optional
+from cherimoya.util.resume import Journal
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "profiles")
 Prediction = tuple[torch.Tensor, torch.Tensor]  # probabilities and log counts
@@ -56,39 +56,41 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
     device = choose_device(config.device, "device")
     check_effects_precision(config.precision, device)
     models = load_models(config.checkpoint, device)
-    found = read_sequences(config, models[0])
-    _check_fit(motifs, found.codes.shape[1] - 2 * models[0].trimming)
-    background = shuffled(found.codes, config.seed) if config.shuffle else found.codes
+    loci = read_sequences(config, models[0])
+    _check_fit(motifs, loci.codes.shape[1] - 2 * models[0].trimming)
+    background = shuffled(loci.codes, config.seed) if config.shuffle else loci.codes
     size = config.batch_size or default_batch(device)
     predict = EnsemblePredictor(models, config.reverse_complement, size, config.precision)
-    files = {**file_list(found, checkpoint_files(config.checkpoint))}
+    files = {**file_list(loci, checkpoint_files(config.checkpoint))}
     if config.motif_file:
         files["motif_file"] = [config.motif_file]
     origin = provenance(files)
     settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
-    settings |= {"sources": origin["sources"], "input": found.codes.shape[1]}
+    settings |= {"sources": origin["sources"], "input": loci.codes.shape[1]}
     before = predict(torch.from_numpy(background))
     compared = None
     if rival is not None:
         after = _predicted(rival, background, predict, config.seed)
         compared = fold_changes(before, after)
     names = STATISTICS if rival is None else STATISTICS + PAIRED
-    journal = Journal(output, settings, (len(names) * len(predict.signal_groups),))
-    with console.resumable():
-        _effects(motifs, background, before, compared, predict, journal, config.seed)
-    shape = (len(motifs), len(names), -1)
-    values = dict(zip(names, journal.rows.reshape(shape).transpose(1, 0, 2), strict=True))
-    marginals = Marginals(motifs, values, len(background))
-    write_table(output, marginals, origin)
-    console.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
-    if config.profiles:
-        strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
-        shown = {
-            motifs[i].name: _predicted(motifs[i], background, predict, config.seed)
-            for i in strongest[: config.profiles]
-        }
-        _offer_plot(output, marginals, before, shown, predict.signal_groups)
-    journal.discard()
+    width = len(names) * len(predict.signal_groups)
+    with Journal(output, settings, (width,)) as journal:
+        for row in journal.missing(len(motifs), "motifs", "motifs", "motif"):
+            after = _predicted(motifs[row.start], background, predict, config.seed)
+            found = statistics(before, after, predict.signal_groups, compared)
+            journal.append(found.reshape(1, -1))
+        columns = journal.rows.reshape(len(motifs), len(names), -1).swapaxes(0, 1)
+        values = dict(zip(names, columns, strict=True))
+        marginals = Marginals(motifs, values, len(background))
+        write_table(output, marginals, origin)
+        console.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
+        if config.profiles:
+            strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
+            shown = {
+                motifs[i].name: _predicted(motifs[i], background, predict, config.seed)
+                for i in strongest[: config.profiles]
+            }
+            _offer_plot(output, marginals, before, shown, predict.signal_groups)
 
 
 def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
@@ -144,25 +146,6 @@ def write_table(path: Path, found: Marginals, origin: dict[str, Any]) -> Path:
             cells = [motif.name, motif.letters, str(found.backgrounds), *numbers]
             file.write(("\t".join(cells) + "\n").encode())
     return path
-
-
-def _effects(
-    motifs: list[Motif],
-    background: np.ndarray,
-    before: Prediction,
-    compared: np.ndarray | None,
-    predict: EnsemblePredictor,
-    journal: Journal,
-    seed: int,
-) -> None:
-    """Keep `statistics` of each motif, flat: 5 G or 7 G numbers."""
-    done = len(journal)
-    if done:
-        console.say(f"{done:,} of {len(motifs):,} motifs were done before")
-    for motif in console.track(motifs[done:], "motifs", len(motifs), "motif", done=done):
-        after = _predicted(motif, background, predict, seed)
-        found = statistics(before, after, predict.signal_groups, compared)
-        journal.append(found.reshape(1, -1))
 
 
 def _predicted(

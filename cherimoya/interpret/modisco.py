@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from cherimoya.errors import ConfigError
 from cherimoya.genome.meme import read_meme
 from cherimoya.records.attributions import Attributions, read_attributions
 from cherimoya.util import console
-from cherimoya.util.files import atomic_write
+from cherimoya.util.files import atomic_path, atomic_write
 from cherimoya.util.optional import import_optional
 
 LEIDEN_RUNS = 2  # clusterings of which the best is kept, as modisco's own command does
@@ -88,7 +87,8 @@ def find_motifs(output: Path, max_seqlets: int, motif_file: str | None) -> list[
         )
     folders = []
     for target in found.hypothetical:
-        with _appearing_folder(folder_of(output, target)) as folder:
+        with atomic_path(folder_of(output, target)) as folder:
+            folder.mkdir()
             patterns = _run(found, target, max_seqlets, folder / "modisco.h5")
             matches = matched(patterns, known) if known and patterns else []
             write_table(folder / "motifs.tsv", patterns, matches)
@@ -210,20 +210,6 @@ def _tell(target: str, patterns: list[Pattern], matches: list[Match]) -> None:
     for i, pattern in enumerate(patterns):
         match = f"  {matches[i].motif} (q {matches[i].q:.2g})" if matches else ""
         console.say(f"  {pattern.name}  {pattern.seqlets} seqlets  {pattern.consensus}{match}")
-
-
-@contextlib.contextmanager
-def _appearing_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `path`, and the place of what was there, at the end
-    of the block."""
-    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    made.mkdir(parents=True)
-    try:
-        yield made
-        shutil.rmtree(path, ignore_errors=True)
-        made.rename(path)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ from cherimoya.prepare.provenance import check_output
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
-from cherimoya.util.journal import Journal, journal_path
+from cherimoya.util.resume import Journal, journal_path
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune", "vcf")
 BATCHES_AT_ONCE = 8  # between two writes
@@ -94,15 +94,12 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
             out = length - 2 * models[0].trimming
             random = random_variants(found, asked, genome, length, out, config)
         step = BATCHES_AT_ONCE * predict.batch_size // 2
-        journal = Journal(output, settings, (3 * len(predict.signal_groups),), step)
-        with console.resumable():
-            _score(found, asked, random, genome, length, predict, journal, step)
-    effects = Effects(
-        asked_for, status, *_columns(journal.rows, asked, found, predict), origin, settings
-    )
-    vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
-    write_table(output, effects)  # the last: what is there is whole
-    journal.discard()
+        with Journal(output, settings, (3 * len(predict.signal_groups),), step) as journal:
+            _score(found, asked, random, genome, length, predict, journal)
+            columns = _columns(journal.rows, asked, found, predict)
+            effects = Effects(asked_for, status, *columns, origin, settings)
+            vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
+            write_table(output, effects)  # the last: what is there is whole
     console.say(f"{output}: {len(asked):,} of {len(found):,} variants scored")
     if vcf:
         console.say(f"{vcf}: the same as INFO")
@@ -155,18 +152,13 @@ def _score(
     length: int,
     predict: EnsemblePredictor,
     journal: Journal,
-    step: int,
 ) -> None:
-    """Keep `effects_of` the variants in rows `asked`, then of the random ones, `step` at a time."""
+    """Keep `effects_of` the variants in rows `asked`, then of the random ones by block."""
     todo = [(variants, int(row)) for row in asked]
     todo += [(random, row) for row in range(len(random))] if random else []
-    if len(journal):
-        console.say(f"{len(journal):,} of {len(todo):,} variants were done before")
     codes = cache(genome.codes)
-    starts = range(len(journal), len(todo), step)
-    done, total = len(journal) // step, -(-len(todo) // step)
-    for start in console.track(starts, "variants", total, "block", done=done):
-        pairs = [_windows(v, row, codes, length) for v, row in todo[start : start + step]]
+    for rows in journal.missing(len(todo), "variants", "variants"):
+        pairs = [_windows(v, row, codes, length) for v, row in todo[rows]]
         ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
         journal.append(effects_of(predict, ref, alt))
 

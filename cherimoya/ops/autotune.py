@@ -23,6 +23,7 @@ import torch
 
 from cherimoya.ops.precompile import is_precompiling
 from cherimoya.util.console import duration, say, say_once
+from cherimoya.util.files import atomic_write, lock_output
 
 Config = dict[str, int]
 Run = Callable[[Config], object]
@@ -218,18 +219,14 @@ def _read(path: Path) -> dict[str, Config]:
 
 def _store(path: Path, label: str, config: Config, candidates: Sequence[Config]) -> Config:
     """Add a choice to the cache, unless another process was first; what the cache then holds."""
-    import fcntl
-
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock_output(path, math.inf):
             entries = _read(path)
             if entries.get(label) in candidates:
                 return entries[label]
-            temporary = path.with_suffix(".tmp")  # the lock's holder is its only writer
-            temporary.write_text(json.dumps(entries | {label: config}, indent=1, sort_keys=True))
-            temporary.replace(path)
+            with atomic_write(path) as file:
+                text = json.dumps(entries | {label: config}, indent=1, sort_keys=True)
+                file.write(text.encode())
     except OSError as error:
         say_once(f"no choice is kept: {error}. Set CHERIMOYA_CACHE to a folder to write in.")
     return config

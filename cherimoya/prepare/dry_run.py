@@ -5,15 +5,15 @@ from pathlib import Path
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import format_names
-from cherimoya.genome.fasta import Say
 from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.track import Track
 from cherimoya.prepare import provenance
 from cherimoya.prepare.inputs import open_sources
 from cherimoya.prepare.parts import PART, Sources, flat
 from cherimoya.prepare.prepare import placed
-from cherimoya.prepare.resume import folder_for
 from cherimoya.prepare.workers import core_count
+from cherimoya.util.console import Say
+from cherimoya.util.resume import partial_folder
 
 COUNT = 2  # bytes, in most experiments
 PER_PROCESS = 150e6  # bytes that a process takes before it holds data
@@ -72,7 +72,7 @@ def _costs(places: Intervals, sources: Sources) -> list[str]:
 def _fate(output: Path, config: PrepareConfig) -> str:
     provenance.check_output(output)
     if not output.exists():
-        left = folder_for(output)
+        left = partial_folder(output)
         if left.is_dir():
             return f"would be written, with what is in {left} if that is of the same inputs"
         return "would be written"

@@ -1,5 +1,6 @@
 """The source files opened together, under the genome's names, and checked against each other."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,15 +10,17 @@ import numpy as np
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import Aliases
-from cherimoya.genome.fasta import Genome, Say, read_genome
+from cherimoya.genome.fasta import Genome, read_genome
 from cherimoya.genome.intervals import Intervals, joined, read_intervals
 from cherimoya.genome.open_tracks import matched, open_tracks
 from cherimoya.genome.strands import check_unlike, strand_table
 from cherimoya.prepare.background import Windows
 from cherimoya.prepare.parts import PART, Sources, flat
-from cherimoya.prepare.resume import spooled_genome
 from cherimoya.prepare.workers import Workers, core_count
+from cherimoya.util.console import Say
+from cherimoya.util.resume import not_as_written, read_mark, write_mark
 
+GENOME = "genome.json"
 WORTH_WINDOWS = 50_000  # of signal
 WORTH_BYTES = 100_000_000
 
@@ -99,3 +102,28 @@ def _renamed(places: Intervals, where: str, aliases: Aliases, genome: Genome) ->
 
 def _none(places: Intervals) -> Intervals:
     return places.take(np.zeros(len(places), bool))
+
+
+def spooled_genome(path: str | Path, folder: Path, say: Say) -> Genome:
+    """The FASTA file at `path`; its codes are kept in `folder`, and not read twice."""
+    spool, noted = folder / "genome", folder / GENOME
+    mark = read_mark(noted)
+    if mark is None or mark.damaged():
+        if noted.exists():
+            say(f"{folder}: {not_as_written(mark)}, so the genome is read again")
+        genome = read_genome(path, spool, say)
+        write_mark(noted, {"lengths": genome.lengths, "letters": genome.letters}, [spool])
+        return genome
+    letters = {name: Counter(counts) for name, counts in mark.facts["letters"].items()}
+    return Genome(Path(path), mark.facts["lengths"], letters, spool)
+
+
+def describe_parts(folder: Path) -> str:
+    """What is done of a preparation."""
+    counts = {
+        "the genome": (folder / GENOME).is_file(),
+        "{} fragment files": len(list(folder.glob("*/fragments.json"))),
+        "{} parts of the peaks": len(list(folder.glob("peaks-*"))),
+        "{} parts of the background": len(list(folder.glob("background-*"))),
+    }
+    return ", ".join(what.format(int(n)) for what, n in counts.items() if n) or "nothing yet"

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.config.prepare import PrepareConfig
-from cherimoya.genome.fasta import Genome, Say
+from cherimoya.genome.fasta import Genome
 from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.track import Track
 from cherimoya.prepare.background import Windows
 from cherimoya.prepare.cutting import KNOWN, TYPES, Cutter, keep
 from cherimoya.prepare.workers import Workers
 from cherimoya.util import console
-from cherimoya.util.marks import is_whole
+from cherimoya.util.console import Say
+from cherimoya.util.resume import is_whole
 
 PART = (1024, 8192)  # loci cut at once: more than the first, if they can be, up to the second
 AT_ONCE = 256  # parts that may be open for reading at a time

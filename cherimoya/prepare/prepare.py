@@ -12,16 +12,15 @@ import numpy as np
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.data import hdf5
 from cherimoya.errors import DataError
-from cherimoya.genome.fasta import Say
 from cherimoya.genome.intervals import Intervals, enforce_spacing, joined, overlapping
 from cherimoya.genome.track import stem
 from cherimoya.prepare import provenance as origin
 from cherimoya.prepare.background import candidates, match_gc
 from cherimoya.prepare.funnel import FilterReport
-from cherimoya.prepare.inputs import open_sources
+from cherimoya.prepare.inputs import describe_parts, open_sources
 from cherimoya.prepare.parts import Column, Cut, Sources, cut, flat
-from cherimoya.prepare.resume import resumable_output
-from cherimoya.util.marks import mark_of, set_aside
+from cherimoya.util.console import Say
+from cherimoya.util.resume import mark_of, resumable_output, set_aside
 
 OUTLIER_PERCENTILE = 99
 GC_BINS = 50  # of the histogram that is recorded
@@ -53,7 +52,7 @@ def prepare(config: PrepareConfig, say: Say = print) -> Path:
     begun_with = origin.begun_with(config)
     try:
         with (
-            resumable_output(output, begun_with, say) as parts,
+            resumable_output(output, begun_with, describe_parts, say) as parts,
             open_sources(config, parts, say) as sources,
         ):
             peaks, background, described = _loci(sources)

@@ -15,7 +15,14 @@ from cherimoya.data import hdf5
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import check_exists
-from cherimoya.util.marks import checked_digest, mark_of, not_as_written, read_mark, write_mark
+from cherimoya.util.resume import (
+    changed_keys,
+    checked_digest,
+    mark_of,
+    not_as_written,
+    read_mark,
+    write_mark,
+)
 
 FILES = ("fasta", "loci", "exclude", "signal", "control")  # named in full by `sources`
 FREE = (
@@ -82,9 +89,7 @@ def check_unchanged(output: Path, config: PrepareConfig) -> str | None:
         before = _facts(hdf5.read_header(output).provenance)
     except (DataError, KeyError, TypeError, AttributeError):
         raise DataError(f"output={output}: exists already, made by something else. {fix}") from None
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if changed:
-        said = "; ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed)
+    if said := changed_keys(before, now):
         raise DataError(f"output={output}: exists already, made otherwise: {said}. {fix}")
     return None
 

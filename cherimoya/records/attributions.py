@@ -1,7 +1,6 @@
 """The HDF5 file of attributions."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import numpy as np
 from cherimoya.data.hdf5 import CREATE
 from cherimoya.data.hdf5_probe import check_finishes
 from cherimoya.data.plain import as_text
-from cherimoya.errors import DataError, DiskError
+from cherimoya.errors import DataError
 from cherimoya.genome.sequence import N_CODE
-from cherimoya.util.marks import mark_of, not_as_written, read_mark
+from cherimoya.util.files import atomic_path, disk_errors
+from cherimoya.util.resume import mark_of, not_as_written, read_mark
 
 FORMAT = "cherimoya-attributions"
 VERSION = 1
@@ -61,11 +61,10 @@ def write_attributions(
 
     Raises DiskError when the disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     n, width = sequence.shape
-    try:
-        with h5py.File(temporary, "w", **CREATE) as file:
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary, h5py.File(temporary, "w", **CREATE) as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "done": n})
             file.attrs["settings"] = json.dumps(dict(settings), sort_keys=True)
             file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
@@ -75,13 +74,6 @@ def write_attributions(
             file.create_dataset("end", data=np.where(start < 0, -1, start + width))
             for name, values in hypothetical.items():
                 _write_target(file, name, values, sequence)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DiskError(
-            f"{path}: cannot be written ({error}). Free space, or choose another folder."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

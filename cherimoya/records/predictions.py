@@ -1,13 +1,14 @@
 """The HDF5 file of predictions, a row for each locus."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+
+from cherimoya.util.files import atomic_path
 
 FORMAT, VERSION = "cherimoya-predictions", 1
 
@@ -31,24 +32,19 @@ def write_predictions(
     float32, and `attributes`, as JSON where they are no plain numbers or text.
     """
     tracks, groups, bases = shape
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w", locking=False) as file:
-            for name, value in ({"format": FORMAT, "version": VERSION} | dict(attributes)).items():
-                plain = isinstance(value, (str, int, float))
-                file.attrs[name] = value if plain else json.dumps(value)
-            n = len(chrom)
-            file.create_dataset("chrom", data=np.char.encode(chrom.astype(str), "utf-8"))
-            file.create_dataset("start", data=start.astype(np.int64))
-            file.create_dataset("end", data=start.astype(np.int64) + bases)
-            logits = file.create_dataset(
-                "logits", (n, tracks, bases), np.float32, chunks=(1, tracks, bases),
-                compression="gzip", compression_opts=1, shuffle=True,
-            )  # fmt: skip
-            log_counts = file.create_dataset("log_counts", (n, groups), np.float32)
-            for rows, some_logits, some_counts in parts:
-                logits[rows], log_counts[rows] = some_logits, some_counts
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        for name, value in ({"format": FORMAT, "version": VERSION} | dict(attributes)).items():
+            plain = isinstance(value, (str, int, float))
+            file.attrs[name] = value if plain else json.dumps(value)
+        n = len(chrom)
+        file.create_dataset("chrom", data=np.char.encode(chrom.astype(str), "utf-8"))
+        file.create_dataset("start", data=start.astype(np.int64))
+        file.create_dataset("end", data=start.astype(np.int64) + bases)
+        logits = file.create_dataset(
+            "logits", (n, tracks, bases), np.float32, chunks=(1, tracks, bases),
+            compression="gzip", compression_opts=1, shuffle=True,
+        )  # fmt: skip
+        log_counts = file.create_dataset("log_counts", (n, groups), np.float32)
+        for rows, some_logits, some_counts in parts:
+            logits[rows], log_counts[rows] = some_logits, some_counts
     return path

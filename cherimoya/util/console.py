@@ -14,6 +14,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
+Say = Callable[[str], None]
 
 LINE_SECONDS = 30.0  # between two plain lines
 TIMED_STEPS = 10  # steps after which the time left is first estimated
@@ -32,23 +33,13 @@ def say_once(message: str) -> None:
     say(message)
 
 
-@contextmanager
-def resumable(kept: str = "what is done", tell: Callable[[str], None] = say) -> Iterator[None]:
-    """Where Ctrl-C ends the block, a line says that the same command goes on after what is kept."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        tell(f"stopped. The same command goes on after {kept}.")
-        raise
-
-
 def track(
     items: Iterable[T],
     label: str,
     total: int | None,
     unit: str,
     done: int = 0,
-    tell: Callable[[str], None] = say,
+    tell: Say = say,
     bar: bool = True,
 ) -> Iterator[T]:
     """Iterate over `items`, `done` of `total` already dealt with, and show how far it is.
@@ -89,7 +80,7 @@ def going_on(label: str) -> Iterator[None]:
 class TimeEstimate:
     """Says once, after the first steps, how long the training will take."""
 
-    def __init__(self, steps_left: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, steps_left: int, tell: Say) -> None:
         self._left, self._tell = steps_left, tell
         self._count, self._first, self._since = 0, 0, 0.0
         self._told = False

@@ -4,13 +4,14 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from cherimoya.errors import DataError, InUse
+from cherimoya.errors import DataError, DiskError, InUse
 
 LOCK = ".lock"  # of a run's folder
 LOOK_SECONDS = 0.1  # between two tries to own a folder
@@ -27,17 +28,47 @@ def check_readable(path: Path, key: str) -> None:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write; it is synced to disk and takes the name `path` when the block ends well."""
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` for a file or folder to be written; it is synced to disk and
+    takes the place of `path` when the block ends well, and is removed otherwise."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove(temporary)
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        if temporary.is_dir():
+            remove(path)
+        else:
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the name `path` as in `atomic_path`."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        yield file
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Where an OSError becomes a DiskError of `path`, which is being written."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{path}: cannot be written ({error}). Free space, or choose another folder."
+        ) from None
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> Path:
@@ -61,16 +92,8 @@ def jsonable(value: Any) -> Any:
 @contextmanager
 def lock_folder(folder: Path, patience: float = 0) -> Iterator[None]:
     """Own the run folder; raises InUse if another process does, and still after `patience` s."""
-    with open(folder / LOCK, "a+") as lock:
-        end = time.monotonic() + patience
-        while not _taken(lock):
-            if time.monotonic() >= end:
-                lock.seek(0)
-                raise InUse(
-                    f"{folder} is in use by process {lock.read().strip() or 'unknown'}. "
-                    "Wait until it ends, or stop it first."
-                )
-            time.sleep(LOOK_SECONDS)
+    refusal = "{} is in use by process {}. Wait until it ends, or stop it first."
+    with _locked(folder / LOCK, patience, lambda pid: refusal.format(folder, pid)) as lock:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -84,27 +107,13 @@ def lock_output(output: Path, patience: float = 0) -> Iterator[None]:
     Its folder is made; one that nothing came into goes again. Raises InUse if another process
     makes the same file, and still after `patience` s.
     """
-    end = time.monotonic() + patience
     path = output.with_name(f".{output.name}.lock")
     made = [folder for folder in path.parents if not folder.exists()]
-    with ExitStack() as stack:
-        while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = stack.enter_context(open(path, "a"))
-            except FileNotFoundError:  # another owner removed the folder again
-                continue
-            if not _taken(lock):
-                if time.monotonic() < end:
-                    lock.close()
-                    time.sleep(LOOK_SECONDS)
-                    continue
-                raise InUse(
-                    f"output={output} is being made by another process. Wait until it ends, or "
-                    "choose another output."
-                )
-            if _is_named(lock, path):  # else its owner removed it meanwhile
-                break
+    refusal = (
+        f"output={output} is being made by another process. Wait until it ends, or choose another "
+        "output."
+    )
+    with _locked(path, patience, lambda _: refusal):
         try:
             yield
         finally:
@@ -112,6 +121,27 @@ def lock_output(output: Path, patience: float = 0) -> Iterator[None]:
             for folder in made:
                 with suppress(OSError):  # not empty
                     folder.rmdir()
+
+
+def _locked(path: Path, patience: float, refusal: Callable[[str], str]) -> IO[str]:
+    """The open file at `path`, locked; raises InUse with what `refusal` makes of its content."""
+    end = time.monotonic() + patience
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = open(path, "a+")  # noqa: SIM115 - the caller closes it, which unlocks it
+        except FileNotFoundError:  # another owner removed the folder again
+            continue
+        if not _taken(lock):
+            with lock:
+                if time.monotonic() >= end:
+                    lock.seek(0)
+                    raise InUse(refusal(lock.read().strip() or "unknown"))
+            time.sleep(LOOK_SECONDS)
+        elif _is_named(lock, path):
+            return lock
+        else:  # its owner removed it meanwhile
+            lock.close()
 
 
 def _is_named(file: IO[str], path: Path) -> bool:

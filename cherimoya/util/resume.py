@@ -1,0 +1,307 @@
+"""How commands go on with an output that was interrupted.
+
+A mark holds the size and SHA-256 of finished files, which are checked before they are believed; a
+journal the rows of an unfinished output; and a folder its parts.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from cherimoya.errors import DataError, DiskError, PackageError
+from cherimoya.util import console
+from cherimoya.util.console import Say
+from cherimoya.util.files import LOCK, atomic_path, lock_folder, remove, write_json
+
+FILES, DIGEST = "files", "sha256"
+OF_FOLDER = "done.json"  # a folder's mark, inside it
+STOPPED = "stopped. Re-run the same command to resume."
+MADE_FROM = "made_from.json"  # of the folder of an unfinished output
+
+Size = dict[str, Any]  # size in bytes, sha256
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a mark says. facts: what the work was of; files: size and SHA-256 by name."""
+
+    folder: Path
+    facts: dict[str, Any]
+    files: dict[str, Size]
+
+    def damaged(self) -> list[Path]:
+        """The files that are missing, or not as they were when the mark was written."""
+        paths = {self.folder / name: size for name, size in self.files.items()}
+        return [path for path, size in paths.items() if measured(path) != size]
+
+
+def mark_of(output: Path) -> Path:
+    """Where the mark of an output is: beside it."""
+    return output.with_name(f"{output.name}.{OF_FOLDER}")
+
+
+def measured(path: Path, end: int | None = None) -> Size | None:
+    """Size and SHA-256 of a file, or of its first `end` bytes; None where it is missing."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20 if end is None else min(1 << 20, end - size)):
+                digest.update(block)
+                size += len(block)
+    except FileNotFoundError:
+        return None
+    return {"size": size, DIGEST: digest.hexdigest()}
+
+
+def checked_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex. Raises DataError where the mark beside it is of other bytes."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    mark = read_mark(mark_of(path))
+    if mark is not None and mark.files.get(path.name, {}).get(DIGEST, digest) != digest:
+        raise DataError(
+            f"{path}: cut short or changed since it was written, as {mark_of(path).name} beside it "
+            f"says. Make it again, or copy both again; if the change is meant, remove "
+            f"{mark_of(path)}."
+        )
+    return digest
+
+
+def write_mark(path: Path, facts: Mapping[str, Any], files: Iterable[Path]) -> Path:
+    """Mark `files`, which lie in the mark's folder, as whole, once they are on the disk."""
+    sizes = {}
+    for file in files:
+        with open(file, "rb") as written:
+            os.fsync(written.fileno())
+        sizes[file.name] = measured(file)
+    return write_sizes(path, facts, sizes)
+
+
+def write_sizes(path: Path, facts: Mapping[str, Any], sizes: Mapping[str, Size | None]) -> Path:
+    """The same for files that were measured before. The mark holds a digest of its own.
+
+    What a process left that was killed while it wrote the same mark goes: an output has one owner.
+    """
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
+    values = json.loads(json.dumps({**facts, FILES: sizes}))
+    return write_json(path, {**values, DIGEST: _digest(values)})
+
+
+def read_mark(path: Path) -> Mark | None:
+    """The mark at `path`; None where there is none, or it is damaged itself."""
+    try:
+        values = json.loads(path.read_bytes())
+        if values.pop(DIGEST) != _digest(values):
+            return None
+        return Mark(path.parent, values, values.pop(FILES))
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+@contextmanager
+def marked_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill with files, which appears whole and with a mark when the block ends well."""
+    with atomic_path(folder) as temporary:
+        temporary.mkdir(parents=True)
+        yield temporary
+        write_mark(temporary / OF_FOLDER, {}, sorted(temporary.iterdir()))
+
+
+def is_whole(folder: Path, say: Say) -> bool:
+    """Whether `folder` is as `marked_folder` left it; one that is not is removed, and that said."""
+    if not folder.is_dir():
+        return False
+    mark = read_mark(folder / OF_FOLDER)
+    if mark is not None and not mark.damaged():
+        return True
+    say(f"{folder}: {not_as_written(mark)}, so it is made again")
+    shutil.rmtree(folder)
+    return False
+
+
+def set_aside(path: Path, say: Say) -> None:
+    """Give a file that is not as it was written another name: it may be somebody's."""
+    kept = path.with_name(f"{path.name}.damaged")
+    os.replace(path, kept)
+    say(f"{path}: what was there is kept as {kept.name}")
+
+
+def not_as_written(mark: Mark | None) -> str:
+    """Why what a mark stands for is not believed, in words."""
+    if mark is None:
+        return f"nothing valid says that it is whole ({OF_FOLDER})"
+    names = ", ".join(path.name for path in mark.damaged())
+    return f"{names} cut short or changed since it was written"
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def journal_path(output: Path) -> Path:
+    """Where the rows of an unfinished output are kept."""
+    return output.with_name(f".{output.name}.partial")
+
+
+class Journal:
+    """The rows of an `output` that are done, begun with `settings`; those of others are dropped.
+
+    A mark beside the file says how many bytes of it are whole, and their SHA-256: what a kill left
+    behind them is dropped, and all of it where they have changed. Rows are made `block` at a time:
+    those of a block that is not whole are dropped, so that what follows is made in the same blocks
+    as without the interruption. Who makes one owns the output (`files.lock_output`). At the end of
+    a `with` block that ends well it is discarded.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        settings: Mapping[str, Any],
+        shape: tuple[int, ...],
+        block: int = 1,
+        dtype: type = np.float64,
+    ) -> None:
+        self._path, self._shape, self._dtype = journal_path(output), shape, np.dtype(dtype)
+        self._block = block
+        self._mark, self._settings = mark_of(self._path), {"settings": dict(settings)}
+        row = self._dtype.itemsize * int(np.prod(shape))
+        self._count = self._whole_bytes() // (row * block) * block
+        with open(self._path, "ab") as file:
+            file.truncate(self._count * row)
+        self._digest = hashlib.sha256()
+        with open(self._path, "rb") as file:
+            while read := file.read(1 << 20):
+                self._digest.update(read)
+        self._note(self._count * row)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType
+    ) -> None:
+        """The output is made, or is to be gone on with: a line says so after Ctrl-C."""
+        if error is None:
+            self.discard()
+        elif isinstance(error, KeyboardInterrupt):
+            console.say(STOPPED)
+
+    def missing(self, total: int, label: str, unit: str, each: str = "block") -> Iterator[slice]:
+        """The rows of each block that is still to do, of `total` rows, while progress is shown."""
+        if len(self):
+            console.say(f"{len(self):,} of {total:,} {unit} were done before")
+        starts = range(len(self), total, self._block)
+        blocks = -(-total // self._block)
+        for start in console.track(starts, label, blocks, each, done=blocks - len(starts)):
+            yield slice(start, start + self._block)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Keep `rows` (k, *shape)."""
+        content = np.ascontiguousarray(rows, self._dtype).tobytes()
+        with open(self._path, "ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        self._count += len(rows)
+        self._digest.update(content)
+        self._note(size)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All of them, (n, *shape), on the disk."""
+        if not self._count:
+            return np.zeros((0, *self._shape), self._dtype)
+        return np.memmap(self._path, self._dtype, "r", shape=(self._count, *self._shape))
+
+    def discard(self) -> None:
+        """Remove the file: what it was for is done."""
+        self._mark.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
+
+    def _note(self, size: int) -> None:
+        sizes = {self._path.name: {"size": size, DIGEST: self._digest.hexdigest()}}
+        write_sizes(self._mark, self._settings, sizes)
+
+    def _whole_bytes(self) -> int:
+        """How much of what is there can be gone on with."""
+        if not self._path.is_file() or not self._path.stat().st_size:
+            return 0
+        mark = read_mark(self._mark)
+        if mark is not None and mark.facts != json.loads(json.dumps(self._settings)):
+            return 0
+        said = {} if mark is None else mark.files[self._path.name]
+        if mark is None or measured(self._path, said["size"]) != said:
+            console.say(f"{self._path}: changed since it was written, so all of it is made again")
+            return 0
+        return int(said["size"])
+
+
+def partial_folder(output: Path) -> Path:
+    """Where the parts of `output` are kept until it is whole."""
+    return output.with_name(f"{output.name}.partial")
+
+
+@contextmanager
+def resumable_output(
+    output: Path, made_from: Mapping[str, Any], done: Callable[[Path], str], say: Say
+) -> Iterator[Path]:
+    """The folder of what is done of `output`, owned by this process alone.
+
+    What is in it stays only if it was begun with the same `made_from`; `done` says what that is.
+    It is removed when the block ends well or finds fault with an input, and kept for the same
+    command otherwise.
+
+    Raises InUse where another process makes the same output.
+    """
+    folder = partial_folder(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder):
+        _begin(folder, json.loads(json.dumps(dict(made_from))), done, say)
+        try:
+            yield folder
+        except BaseException as error:
+            if isinstance(error, (DataError, PackageError)) and not isinstance(error, DiskError):
+                shutil.rmtree(folder)
+            else:
+                say(f"{STOPPED} What is done is kept in {folder}")
+            raise
+        shutil.rmtree(folder)
+
+
+def _begin(
+    folder: Path, made_from: Mapping[str, Any], done: Callable[[Path], str], say: Say
+) -> None:
+    """Leave in `folder` what was made from the same, and note what that is."""
+    mark = read_mark(folder / MADE_FROM)
+    if mark is not None and mark.facts["made_from"] == made_from:
+        say(f"{folder}: resuming from what an interrupted run has done: {done(folder)}")
+        return
+    if (folder / MADE_FROM).is_file():
+        before = {} if mark is None else mark.facts["made_from"]
+        said = changed_keys(before, made_from)
+        say(f"{folder}: an interrupted run had other inputs, so it starts over: {said}")
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            remove(path)
+    write_mark(folder / MADE_FROM, {"made_from": made_from}, [])
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs: "key was 1, now 2; ..."."""
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return "; ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import torch
 
     from cherimoya.cheri import CheriBlock
+    from cherimoya.genome.sequence import one_hot
     from cherimoya.inference.ensemble import Ensemble
-    from cherimoya.inference.predictor import Prediction, one_hot, predict
+    from cherimoya.inference.predictor import Prediction, predict
     from cherimoya.inference.wrappers import (
         ControlWrapper,
         ExpectedCountsWrapper,
@@ -44,7 +45,8 @@ _HOMES = {
     "CheriBlock": "cheri",
     "Cherimoya": "network",
     "Ensemble": "inference.ensemble",
-    **dict.fromkeys(("Prediction", "one_hot", "predict"), "inference.predictor"),
+    **dict.fromkeys(("Prediction", "predict"), "inference.predictor"),
+    "one_hot": "genome.sequence",
     **dict.fromkeys(
         ("ControlWrapper", "ExpectedCountsWrapper", "LogCountWrapper", "ProfileWrapper"),
         "inference.wrappers",

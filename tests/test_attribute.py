@@ -18,10 +18,10 @@ from cherimoya import Cherimoya
 from cherimoya.config.interpret import AttributeConfig
 from cherimoya.data import hdf5
 from cherimoya.errors import CherimoyaError, DataError, InUse
+from cherimoya.genome.sequence import reverse_complement
 from cherimoya.interpret import attribute as app
 from cherimoya.interpret.gradients import deep_lift_shap, input_gradients
 from cherimoya.interpret.mutagenesis import centred, saturation_mutagenesis
-from cherimoya.interpret.sequences import reverse_complement
 from cherimoya.interpret.target import Target
 from cherimoya.records.attributions import read_attributions
 

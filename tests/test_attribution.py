@@ -8,10 +8,7 @@ import torch
 
 from cherimoya import Cherimoya
 from cherimoya.errors import ConfigError, PackageError
-from cherimoya.interpret.gradients import Explained, deep_lift_shap, input_gradients
-from cherimoya.interpret.models import check_effects_precision
-from cherimoya.interpret.mutagenesis import centred, saturation_mutagenesis
-from cherimoya.interpret.sequences import (
+from cherimoya.genome.sequence import (
     as_codes,
     decode,
     encode,
@@ -19,6 +16,9 @@ from cherimoya.interpret.sequences import (
     reverse_complement,
     strand_channels,
 )
+from cherimoya.interpret.gradients import Explained, deep_lift_shap, input_gradients
+from cherimoya.interpret.models import check_effects_precision
+from cherimoya.interpret.mutagenesis import centred, saturation_mutagenesis
 from cherimoya.interpret.target import Target, targets_of
 
 LENGTH = 60

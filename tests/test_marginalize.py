@@ -14,9 +14,9 @@ from cherimoya.config.interpret import MarginalizeConfig
 from cherimoya.data import hdf5
 from cherimoya.errors import CherimoyaError
 from cherimoya.genome.motif import Motif
+from cherimoya.genome.sequence import decode, encode, one_hot
 from cherimoya.interpret import marginalize as app
 from cherimoya.interpret.motifs import insert, read_motifs
-from cherimoya.interpret.sequences import decode, encode, one_hot
 
 MEME = """MEME version 4
 

@@ -162,7 +162,7 @@ def test_a_damaged_part_is_predicted_again(predicted, monkeypatch, capsys, name)
     assert (predicted() / "predictions.h5").read_bytes() == before
     said = capsys.readouterr().out
     if name == "../plan.json":
-        assert "plan.json: nothing valid says that it is whole (done.json), so it starts over" in said
+        assert "that it is whole (done.json), so it starts over" in said
     elif name == "done.json":
         assert "nothing valid says that it is whole (done.json), so it is made again" in said
     else:

@@ -18,8 +18,8 @@ from toy import Toy
 from cherimoya import Cherimoya, metrics
 from cherimoya.config.interpret import VariantsConfig
 from cherimoya.errors import CherimoyaError, DataError, InUse
+from cherimoya.genome.sequence import encode, one_hot, reverse_complement
 from cherimoya.interpret import variants as app
-from cherimoya.interpret.sequences import encode, one_hot, reverse_complement
 
 LENGTH = 200
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"

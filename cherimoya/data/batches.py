@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cherimoya.data.loci import Loci
+from cherimoya.genome.sequence import strand_channels
 from cherimoya.ops.windows import op as gather
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -137,8 +138,5 @@ def _tensor(values: np.ndarray, device: torch.device) -> Tensor:
 
 def _strand_channels(groups: Sequence[int], device: torch.device) -> Tensor:
     """(2, tracks): the channels in order, and reversed within each group."""
-    reversed_, start = [], 0
-    for size in groups:
-        reversed_ += list(range(start + size - 1, start - 1, -1))
-        start += size
-    return torch.tensor([list(range(start)), reversed_], dtype=torch.int64, device=device)
+    order = strand_channels(groups)
+    return torch.tensor([sorted(order), order], dtype=torch.int64, device=device)

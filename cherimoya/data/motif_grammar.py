@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-COMPLEMENT = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
+from cherimoya.genome.sequence import COMPLEMENT, encode
+
 CONSERVED, VARIABLE = 0.97, 0.7  # chance of the consensus base
 
 
@@ -64,7 +65,7 @@ def probabilities(motif: Motif) -> np.ndarray:
     """Position weight matrix (width, 4): the chance of A, C, G and T at each base."""
     kept = np.array([CONSERVED if base.isupper() else VARIABLE for base in motif.consensus])
     matrix = np.repeat((1 - kept[:, None]) / 3, 4, axis=1)
-    matrix[np.arange(len(kept)), ["ACGT".index(base) for base in motif.consensus.upper()]] = kept
+    matrix[np.arange(len(kept)), encode(motif.consensus)] = kept
     return matrix
 
 
@@ -77,11 +78,6 @@ def known_motifs(shuffled: int = 95, seed: int = 0) -> dict[str, np.ndarray]:
         columns = rng.permutation(probabilities(MOTIFS[i % len(MOTIFS)]))
         known[f"shuffled_{i}"] = rng.permuted(columns, axis=1).T
     return known
-
-
-def reverse_complement(codes: np.ndarray) -> np.ndarray:
-    """Codes (..., L) of the other strand."""
-    return COMPLEMENT[codes[..., ::-1]]
 
 
 def scan(codes: np.ndarray) -> Instances:

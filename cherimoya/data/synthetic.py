@@ -21,6 +21,7 @@ from cherimoya.data import hdf5, motif_grammar
 from cherimoya.data.loci import Loci, smallest_integers
 from cherimoya.data.motif_grammar import MOTIFS
 from cherimoya.errors import ConfigError, DataError
+from cherimoya.genome.sequence import reverse_complement
 from cherimoya.util.files import lock_output
 from cherimoya.util.resume import mark_of, not_as_written, read_mark, write_mark
 
@@ -259,7 +260,7 @@ def _motif_sequences(rng: np.random.Generator, motif: int, strand: np.ndarray) -
     while len(todo):
         codes[todo] = (rng.random((len(todo), len(below), 1)) > below).sum(axis=2)
         todo = np.setdiff1d(todo, todo[_matching(codes[todo], motif)])
-    return np.where(strand[:, None] == 1, codes, motif_grammar.reverse_complement(codes))
+    return np.where(strand[:, None] == 1, codes, reverse_complement(codes))
 
 
 def _observe(rng: np.random.Generator, rates: np.ndarray) -> np.ndarray:

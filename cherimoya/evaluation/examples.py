@@ -5,7 +5,7 @@ import numpy as np
 from cherimoya.data.feed import Source
 from cherimoya.data.loci import Loci
 from cherimoya.inference.cuda_graph import CUDAGraphModel
-from cherimoya.inference.precision import autocast
+from cherimoya.inference.predictor import predict_batch
 from cherimoya.inference.wrappers import expected_counts
 from cherimoya.records.per_locus import Examples, output_windows
 
@@ -24,8 +24,7 @@ def example_loci(
     ]
     batch = source.centred(chosen)
     predict.model.eval()
-    with autocast(precision, source.device):
-        logits, log_counts = predict(batch.X, batch.control)
+    logits, log_counts = predict_batch(predict, batch.X, batch.control, precision)
     expected = expected_counts(logits, log_counts, groups)  # type: ignore[arg-type]
     sign = [-1 if size == 2 and i == 1 else 1 for size in groups for i in range(size)]  # type: ignore
     start, end = output_windows(loci, chosen)

@@ -1,5 +1,6 @@
 """Predictions on the loci of a split, and the metrics of training: profile, counts, peaks."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from cherimoya import metrics
 from cherimoya.data.feed import Source
 from cherimoya.distributed.processes import Processes
 from cherimoya.inference.cuda_graph import CUDAGraphModel
-from cherimoya.inference.precision import autocast
+from cherimoya.inference.predictor import predict_batch
 from cherimoya.network import Cherimoya
 from cherimoya.records.logged import PROFILE_METRICS
 from cherimoya.util import console
@@ -106,7 +107,7 @@ def evaluate(
     was in. With a label, progress is shown.
     """
     model: Cherimoya = predict.model  # type: ignore[assignment]
-    groups, device = model.signal_groups, source.device
+    groups = model.signal_groups
     processes = processes or Processes()
     share = np.array_split(rows, processes.world)[processes.rank]
     own = share if len(share) else rows[:1]  # of which nothing is kept
@@ -114,16 +115,12 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        starts = range(0, len(own), batch_size)
-        shown = (
-            console.track(starts, label_of_progress, len(starts), "batch")
-            if label_of_progress
-            else starts
-        )
-        for start in shown:
+        starts: Iterable[int] = range(0, len(own), batch_size)
+        if label_of_progress:
+            starts = console.track(starts, label_of_progress, -(-len(own) // batch_size), "batch")
+        for start in starts:
             batch = source.centred(own[start : start + batch_size])
-            with autocast(precision, device):
-                logits, log_counts = predict(batch.X, batch.control)
+            logits, log_counts = predict_batch(predict, batch.X, batch.control, precision)
             p = metrics.group_softmax(logits, groups)
             found = {"log_counts": log_counts, "observed": _log_totals(batch.signal, groups)}
             parts.append(_profile_metrics(logits, p, batch.signal, groups) | found)

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from cherimoya.errors import DataError, printable
-from cherimoya.genome.sequence import N_CODE
+from cherimoya.genome.sequence import CODES
 from cherimoya.util import console
 from cherimoya.util.console import Say
 from cherimoya.util.files import check_readable
@@ -81,7 +81,7 @@ def read_genome(path: str | Path, spool: Path | None, tell: Say = console.say) -
                 if header is not None:
                     name = _fasta_name(header, lengths, path)
                     lengths[name], others[name] = 0, Counter()
-                codes = lines.translate(_CODES, b"\r\n\t ")
+                codes = lines.translate(CODES, b"\r\n\t ")
                 lengths[name] += len(codes)
                 codes_file.write(codes)
                 others[name].update(lines.translate(None, b"ACGTacgt\r\n\t "))
@@ -199,6 +199,3 @@ def _fasta_name(header: bytes, known: Collection[str], path: Path) -> str:
 def _head(path: Path, size: int) -> bytes:
     with open(path, "rb") as file:
         return file.read(size)
-
-
-_CODES = bytes(b"ACGT".find(bytes([i]).upper()) % (N_CODE + 1) for i in range(256))

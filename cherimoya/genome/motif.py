@@ -4,10 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-IUPAC = {
-    "A": "A", "C": "C", "G": "G", "T": "T", "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT",
-    "M": "AC", "B": "CGT", "D": "AGT", "H": "ACT", "V": "ACG", "N": "",
-}  # fmt: skip
+from cherimoya.genome.sequence import IUPAC, N_CODE, encode
 
 
 @dataclass(frozen=True)
@@ -19,8 +16,8 @@ class Motif:
 
     def drawn(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """n instances as codes (n, width), each letter drawn among those it stands for; 4 = N."""
-        codes = np.full((n, len(self.letters)), 4, np.uint8)
+        codes = np.full((n, len(self.letters)), N_CODE, np.uint8)
         for at, letter in enumerate(self.letters):
-            if choices := ["ACGT".index(base) for base in IUPAC[letter]]:
-                codes[:, at] = rng.choice(choices, n)
+            if bases := IUPAC[letter]:
+                codes[:, at] = rng.choice(encode(bases), n)
         return codes

@@ -10,11 +10,12 @@ import numpy as np
 
 from cherimoya.errors import DataError, printable
 from cherimoya.genome.fasta import check_exists, opened
+from cherimoya.genome.sequence import BASES
 
 NEEDED = ("chrom", "pos", "ref", "alt")
 BCF = b"BCF"  # the first bytes, of which the whole may be BGZF
 VCF_COLUMNS = ("chrom", "pos", "id", "ref", "alt")  # the first ones
-LETTERS = frozenset("ACGTN")
+LETTERS = frozenset(BASES + "N")
 SHOWN_LETTERS = 20  # of an allele in a message, or fewer
 MOST_DIGITS = 15  # of a position: no chromosome is longer
 

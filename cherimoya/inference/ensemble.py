@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cherimoya.genome.sequence import reverse_complement_tracks
 from cherimoya.network import Cherimoya
 
 
@@ -76,11 +77,6 @@ class Ensemble(nn.Module):
         log_p = torch.stack([log_probabilities(f[0], self.signal_groups) for f in found])
         log_counts = torch.stack([f[1].float() for f in found]).mean(dim=0)
         return log_p.logsumexp(dim=0) - math.log(len(found)), log_counts
-
-
-def reverse_complement_tracks(values: Tensor, groups: Sequence[int]) -> Tensor:
-    """Tracks (N, tracks, L) seen from the other strand: both axes reversed within each group."""
-    return torch.cat([part.flip(1, 2) for part in values.split(list(groups), dim=1)], dim=1)
 
 
 def log_probabilities(logits: Tensor, groups: Sequence[int]) -> Tensor:

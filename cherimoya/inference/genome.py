@@ -112,7 +112,7 @@ def _predict_all(
             parts = in_parts(windows, lengths, least, folder / PARTS)
             say(_what(config, windows, shape, lengths, f"{config.precision} on {device.type}"))
             run, size = CUDAGraphModel(model), config.batch_size
-            predict = partial(predict_batch, run, batch_size=size, precision=config.precision)
+            predict = partial(predict_batch, run, precision=config.precision, size=size)
             try:
                 predict_missing(parts, predict, shape, genome, controls, size, device, say)
             except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import torch
 from cherimoya.genome.fasta import Genome
 from cherimoya.genome.sequence import N_CODE
 from cherimoya.inference.genome_inputs import Values, Windows
+from cherimoya.inference.predictor import to_cpu
 from cherimoya.ops.windows import op as gather
 from cherimoya.util import console
 from cherimoya.util.console import Say
@@ -113,7 +114,7 @@ def predict_missing(
     bar = iter(console.track(range(todo), "predicting", total, "batch", total - todo, say))
     for part in missing:
         batches = _batches(part, genome, controls, shape, batch_size, device)
-        _keep(part, (predict(*batch) for batch in batches), shape, bar)
+        _keep(part, (to_cpu(predict(*batch)) for batch in batches), shape, bar)
     next(bar, None)
 
 

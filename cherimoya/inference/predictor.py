@@ -3,20 +3,17 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cherimoya.errors import DataError
+from cherimoya.genome.sequence import is_text, one_hot
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import check_precision, computing_in
 from cherimoya.inference.wrappers import expected_counts
 from cherimoya.metrics import group_softmax
-
-BASES = "ACGT"
-UNKNOWN = "NRYSWKMBDHV"  # IUPAC's letters for several bases: a column of zeros
 
 Sequences = str | Sequence[str] | Tensor | np.ndarray
 
@@ -92,7 +89,7 @@ def predict(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
-    X = one_hot(X) if _is_text(X) else torch.as_tensor(X)  # (N, 4, L)
+    X = one_hot(X) if is_text(X) else torch.as_tensor(X)  # (N, 4, L)
     control = None if X_ctl is None else torch.as_tensor(X_ctl)
     if control is not None and len(control) != len(X):
         raise ValueError(f"X_ctl has {len(control)} rows, but X has {len(X)}")
@@ -105,7 +102,7 @@ def predict(
             rows = slice(start, start + batch_size)
             x = X[rows].to(here, torch.float32)
             c = None if control is None else control[rows].to(here, torch.float32)
-            parts.append(predict_batch(run, x, c, batch_size, precision))
+            parts.append(to_cpu(predict_batch(run, x, c, precision, batch_size)))
         if not parts:
             raise ValueError("X is empty: there is nothing to predict")
     logits, log_counts = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -113,22 +110,27 @@ def predict(
 
 
 def predict_batch(
-    run: CUDAGraphModel, X: Tensor, X_ctl: Tensor | None, batch_size: int, precision: str
+    run: CUDAGraphModel, X: Tensor, X_ctl: Tensor | None, precision: str, size: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits and log counts of X (n, 4, L) on its device, in fp32 on the CPU.
+    """Logits and log counts of X (n, 4, L), on its device.
 
-    On a GPU a batch that is not full is filled up, since each size is captured once.
+    With a `size`, a batch that is not full is filled up on a GPU, since each size is captured once.
     """
     n = len(X)
-    if X.device.type == "cuda" and n < batch_size:
-        X = torch.cat([X, X.new_zeros(batch_size - n, *X.shape[1:])])
+    if size and X.device.type == "cuda" and n < size:
+        X = torch.cat([X, X.new_zeros(size - n, *X.shape[1:])])
         if X_ctl is not None:
-            X_ctl = torch.cat([X_ctl, X_ctl.new_zeros(batch_size - n, *X_ctl.shape[1:])])
+            X_ctl = torch.cat([X_ctl, X_ctl.new_zeros(size - n, *X_ctl.shape[1:])])
     with computing_in(precision, X.device):
         logits, log_counts = run(X, X_ctl)
-    log_counts = log_counts[:n].float().cpu()
+    return logits[:n], log_counts[:n]
+
+
+def to_cpu(outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits, or probabilities, and log counts in fp32 on the CPU. Raises as `check_finite`."""
+    values, log_counts = (output.float().cpu() for output in outputs)
     check_finite(log_counts)
-    return logits[:n].float().cpu(), log_counts
+    return values, log_counts
 
 
 def check_finite(answers: Tensor) -> None:
@@ -139,32 +141,6 @@ def check_finite(answers: Tensor) -> None:
             "1,000) or activations are beyond the range of fp16, in which a GPU multiplies. "
             "CHERIMOYA_KERNELS=reference in the environment leaves that to PyTorch."
         )
-
-
-def one_hot(sequences: str | Sequence[str]) -> Tensor:
-    """Letters as one-hot X (N, 4, L) fp32, in the order A C G T; unknown bases are zeros.
-
-    Raises ValueError for other letters, and for sequences of several lengths.
-    """
-    texts = [sequences] if isinstance(sequences, str) else list(sequences)
-    lengths = sorted({len(text) for text in texts})
-    if len(lengths) != 1 or lengths[0] == 0:
-        raise ValueError(f"sequences of lengths {lengths}: they must be of one length, over 0")
-    known = _CODES[np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).clip(max=128)]
-    codes = torch.from_numpy(known).view(len(texts), -1)
-    if (codes > len(BASES)).any():
-        row, at = (int(i) for i in (codes > len(BASES)).nonzero()[0])
-        raise ValueError(
-            f"sequence {row} has {texts[row][at]!r} at position {at}: letters are {BASES}, or "
-            f"{UNKNOWN} for an unknown base"
-        )
-    return nn.functional.one_hot(codes.long(), len(BASES) + 1)[..., :4].transpose(1, 2).float()
-
-
-def _is_text(X: Sequences) -> TypeGuard[str | Sequence[str]]:
-    if isinstance(X, np.ndarray):
-        return X.dtype.kind == "U"
-    return isinstance(X, str) or (not isinstance(X, Tensor) and all(isinstance(x, str) for x in X))
 
 
 @contextmanager
@@ -179,9 +155,3 @@ def _at_work(model: nn.Module, device: str | torch.device | None) -> Iterator[to
         yield here
     finally:
         model.to(before).train(training)
-
-
-_CODES = np.full(129, len(BASES) + 1, np.uint8)  # by letter; the last for all beyond ASCII
-for _i, _letters in enumerate((*BASES, UNKNOWN)):
-    for _letter in _letters + _letters.lower():
-        _CODES[ord(_letter)] = _i

@@ -12,7 +12,7 @@ import torch
 from cherimoya.config.interpret import LEAST_WINDOW, AttributeConfig
 from cherimoya.config.train import to_dict
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
-from cherimoya.genome.sequence import N_CODE
+from cherimoya.genome.sequence import N_CODE, reverse_complement, reverse_complement_tracks
 from cherimoya.interpret.bigwig import track_path, write_tracks
 from cherimoya.interpret.gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
 from cherimoya.interpret.loci import (
@@ -31,7 +31,6 @@ from cherimoya.interpret.models import (
 )
 from cherimoya.interpret.modisco import check_modisco, find_motifs, folder_of
 from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
-from cherimoya.interpret.sequences import reverse_complement, strand_channels
 from cherimoya.interpret.target import Target, targets_of
 from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import check_output
@@ -161,7 +160,7 @@ def _attribute_all(
     files: dict[str, Any],
 ) -> None:
     """Go through the loci that are still to do, `at_once` at a time, and write the file."""
-    output, turn = Path(config.output), strand_channels(loci.control_groups)
+    output, groups = Path(config.output), loci.control_groups
     names = [target.name for target in targets]
     shape = (len(names), 4, window.stop - window.start)
     with Journal(output, settings, shape, at_once, np.float32) as journal:
@@ -170,7 +169,9 @@ def _attribute_all(
             controls = None if loci.controls is None else loci.controls[rows]
             found = _mean([method(model, codes, window, controls) for model in models])
             if config.reverse_complement:
-                found = _mean([found, _other_strand(method, models, codes, window, controls, turn)])
+                found = _mean(
+                    [found, _other_strand(method, models, codes, window, controls, groups)]
+                )
             journal.append(found.swapaxes(0, 1))
         start = np.where(loci.start < 0, -1, loci.start + window.start)
         hypothetical = {name: journal.rows[:, t] for t, name in enumerate(names)}
@@ -186,12 +187,12 @@ def _other_strand(
     codes: torch.Tensor,
     window: slice,
     controls: torch.Tensor | None,
-    turn: list[int],
+    groups: Sequence[int],
 ) -> np.ndarray:
     """What the reverse complement says of each base, on the forward strand: (T, n, 4, W)."""
     length = codes.shape[1]
     mirrored = slice(length - window.stop, length - window.start)
-    other = None if controls is None else controls[:, turn].flip(2)
+    other = None if controls is None else reverse_complement_tracks(controls, groups)
     turned = reverse_complement(codes)
     return _mean([method(model, turned, mirrored, other) for model in models])[..., ::-1, ::-1]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cherimoya.cheri import CheriBlock, fused_dilated_conv_norm
+from cherimoya.genome.sequence import as_codes, one_hot
 from cherimoya.inference.precision import computing_in
-from cherimoya.interpret.sequences import as_codes, one_hot
 from cherimoya.interpret.target import Target
 from cherimoya.network import Cherimoya
 from cherimoya.ops import reference

@@ -12,6 +12,7 @@ from cherimoya.config.interpret import MarginalizeConfig
 from cherimoya.config.train import to_dict
 from cherimoya.errors import ConfigError
 from cherimoya.genome.motif import Motif
+from cherimoya.genome.sequence import N_CODE, one_hot
 from cherimoya.interpret.loci import file_list, read_sequences
 from cherimoya.interpret.models import (
     EnsemblePredictor,
@@ -23,7 +24,6 @@ from cherimoya.interpret.models import (
 )
 from cherimoya.interpret.motifs import insert, read_motifs
 from cherimoya.interpret.mutagenesis import default_batch
-from cherimoya.interpret.sequences import one_hot
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
@@ -99,7 +99,7 @@ def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
     shuffle = import_optional("tangermeme.ersatz").dinucleotide_shuffle
     made = shuffle(X, n=1, random_state=seed, allow_N=True)[:, 0]
     is_n = made.sum(dim=1) == 0
-    return torch.where(is_n, 4, made.argmax(dim=1)).to(torch.uint8).numpy()
+    return torch.where(is_n, N_CODE, made.argmax(dim=1)).to(torch.uint8).numpy()
 
 
 def fold_changes(before: Prediction, after: Prediction) -> np.ndarray:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from cherimoya.errors import DataError
+from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.ensemble import Ensemble
-from cherimoya.inference.precision import check_precision, computing_in
-from cherimoya.inference.predictor import check_finite
-from cherimoya.interpret.sequences import one_hot
+from cherimoya.inference.precision import check_precision
+from cherimoya.inference.predictor import predict_batch, to_cpu
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import made_from
@@ -57,26 +57,15 @@ class EnsemblePredictor:
     def __call__(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (N, tracks, out), which add up to 1 over a group, and log counts (N, G),
         of codes (N, L), both float32 on the CPU."""
-        parts = [self._batch(codes[i : i + self.batch_size]) for i in self._starts(codes)]
-        p, log_counts = zip(*parts, strict=True)
-        return torch.cat(p), torch.cat(log_counts)
-
-    def _starts(self, codes: Tensor) -> range:
-        return range(0, len(codes), self.batch_size)
-
-    def _batch(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        codes, kept = codes.to(self.device), len(codes)
-        if self.device.type == "cuda":  # one shape, captured once
-            codes = torch.cat([codes, codes[:1].expand(-kept % self.batch_size, -1)])
-        X, X_ctl = one_hot(codes), None
-        if self._controls:
-            X_ctl = X.new_zeros(len(X), self._controls, X.shape[2])
-        with computing_in(self._precision, self.device):
-            logits, log_counts = self._predict(X, X_ctl)
-        p = group_softmax(logits.float(), self.signal_groups)
-        log_counts = log_counts[:kept].float().cpu()
-        check_finite(log_counts)
-        return p[:kept].cpu(), log_counts
+        size, parts = self.batch_size, []
+        for start in range(0, len(codes), size):
+            X, X_ctl = one_hot(codes[start : start + size].to(self.device)), None
+            if self._controls:
+                X_ctl = X.new_zeros(len(X), self._controls, X.shape[2])
+            logits, log_counts = predict_batch(self._predict, X, X_ctl, self._precision, size)
+            parts.append(to_cpu((group_softmax(logits.float(), self.signal_groups), log_counts)))
+        p, log_counts = (torch.cat(column) for column in zip(*parts, strict=True))
+        return p, log_counts
 
 
 def check_new(output: Path, overwrite: bool) -> None:

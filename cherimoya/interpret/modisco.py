@@ -13,6 +13,7 @@ import numpy as np
 
 from cherimoya.errors import ConfigError
 from cherimoya.genome.meme import read_meme
+from cherimoya.genome.sequence import BASES, one_hot
 from cherimoya.records.attributions import Attributions, read_attributions
 from cherimoya.util import console
 from cherimoya.util.files import atomic_path, atomic_write
@@ -43,7 +44,9 @@ class Pattern:
         """The most frequent base at each position, in lower case where it has less than half."""
         most = self.probabilities.argmax(axis=1)
         clear = self.probabilities.max(axis=1) >= 0.5
-        return "".join(("ACGT" if c else "acgt")[base] for base, c in zip(most, clear, strict=True))
+        return "".join(
+            (BASES if c else BASES.lower())[base] for base, c in zip(most, clear, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,12 @@ def _run(found: Attributions, target: str, max_seqlets: int, path: Path) -> list
     )
     # modisco takes the first seqlets that it meets, so the loci are mixed: no chromosome goes first
     order = np.random.default_rng(0).permutation(n)
-    one_hot = np.eye(5, 4, dtype=np.float32)[found.sequence[order]]  # (n, W, 4); an N is zeros
+    X = one_hot(found.sequence[order]).transpose(1, 2).contiguous().numpy()  # (n, W, 4)
     hypothetical = found.hypothetical[target][order].transpose(0, 2, 1)
     with console.going_on(f"motifs of {target}"):
         try:
             both = import_optional("modiscolite.tfmodisco").TFMoDISco(
-                one_hot, np.ascontiguousarray(hypothetical), verbose=True,
+                X, np.ascontiguousarray(hypothetical), verbose=True,
                 max_seqlets_per_metacluster=max_seqlets, n_leiden_runs=LEIDEN_RUNS,
             )  # fmt: skip
         except (ValueError, IndexError) as error:

@@ -7,7 +7,8 @@ import numpy as np
 
 from cherimoya.errors import ConfigError
 from cherimoya.genome.meme import read_meme
-from cherimoya.genome.motif import IUPAC, Motif
+from cherimoya.genome.motif import Motif
+from cherimoya.genome.sequence import BASES, IUPAC, N_CODE
 from cherimoya.util.console import say
 
 _LETTER_OF = {bases: letter for letter, bases in IUPAC.items()}
@@ -51,11 +52,11 @@ def _letter(column: np.ndarray) -> str:
     order = np.argsort(-column, kind="stable")
     p = column[order]
     if p[0] > 0.5 and p[0] > 2 * p[1]:
-        return "ACGT"[order[0]]
+        return BASES[order[0]]
     if p[0] + p[1] > 0.75 and p[1] > p[2]:
-        return _LETTER_OF["".join(sorted("ACGT"[base] for base in order[:2]))]
+        return _LETTER_OF["".join(sorted(BASES[base] for base in order[:2]))]
     if p[3] == 0 and p[2] > 0:
-        return _LETTER_OF["".join(sorted("ACGT"[base] for base in order[:3]))]
+        return _LETTER_OF["".join(sorted(BASES[base] for base in order[:3]))]
     return "N"
 
 
@@ -65,7 +66,7 @@ def insert(background: np.ndarray, instances: np.ndarray) -> np.ndarray:
     first = length // 2 - width // 2
     made = background.copy()
     there = made[:, first : first + width]
-    there[...] = np.where(instances < 4, instances, there)
+    there[...] = np.where(instances < N_CODE, instances, there)
     return made
 
 

@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cherimoya.genome.sequence import BASES, as_codes, one_hot
 from cherimoya.inference.cuda_graph import CUDAGraphModel
-from cherimoya.inference.precision import computing_in
-from cherimoya.inference.predictor import check_finite
-from cherimoya.interpret.sequences import as_codes, one_hot
+from cherimoya.inference.predictor import check_finite, predict_batch
 from cherimoya.interpret.target import Target, all_of
 from cherimoya.util import console
 
-BASES = 4
 FULL_BATCHES = 16  # of a call, for each that may be part empty
 
 
@@ -62,7 +60,7 @@ def saturation_mutagenesis(
     mutate = Mutagenesis(model, targets, batch_size or default_batch(device), precision)
     positions = range(codes.shape[1])[window or slice(None)]
     step = mutate.loci_at_once(len(positions))
-    parts = [torch.zeros(len(targets), 0, BASES, len(positions))]
+    parts = [torch.zeros(len(targets), 0, len(BASES), len(positions))]
     for row in console.track(
         range(0, len(codes), step), "mutagenesis", len(codes), "locus", bar=bar
     ):
@@ -91,7 +89,7 @@ class Mutagenesis:
 
     def loci_at_once(self, window: int) -> int:
         """Loci in a call that fill their batches, but for the last."""
-        return max(1, FULL_BATCHES * self._batch_size // (BASES * window))
+        return max(1, FULL_BATCHES * self._batch_size // (len(BASES) * window))
 
     @torch.no_grad()
     def __call__(self, codes: Tensor, positions: range, controls: Tensor | None) -> Tensor:
@@ -110,10 +108,8 @@ class Mutagenesis:
         own = torch.arange(n, device=codes.device)
         asked = zip((own, own * 0, codes[:, 0]), (rows, at, allele), strict=True)
         scores = self._scores(codes, controls, *(torch.cat(both) for both in asked))
-        effects = scores.new_zeros(len(self.targets), n, BASES, len(positions))
-        effects[:, rows, allele, at - positions.start] = (
-            scores[:, n : n + len(rows)] - scores[:, rows]
-        )
+        effects = scores.new_zeros(len(self.targets), n, len(BASES), len(positions))
+        effects[:, rows, allele, at - positions.start] = scores[:, n:] - scores[:, rows]
         return effects
 
     def _scores(
@@ -121,30 +117,23 @@ class Mutagenesis:
     ) -> Tensor:
         """Targets (T, m) of the loci at `rows` (m,) with `base` at position `at`."""
         size, found = self._batch_size, []
-        if codes.device.type == "cuda":  # one shape, captured once
-            rows, at, base = (_filled(values, size) for values in (rows, at, base))
         for start in range(0, len(rows), size):
             chosen = slice(start, start + size)
             mutated = codes[rows[chosen]]
             mutated.scatter_(1, at[chosen, None], base[chosen, None].to(codes.dtype))
             X_ctl = None if controls is None else controls[rows[chosen]]
-            with computing_in(self._precision, codes.device):
-                prediction = self._predict(one_hot(mutated).to(self._dtype), X_ctl)
+            X = one_hot(mutated).to(self._dtype)
+            prediction = predict_batch(self._predict, X, X_ctl, self._precision, size)
             found.append(all_of(self.targets, prediction, self._groups))
         scores = torch.cat(found, dim=1)
         check_finite(scores)
         return scores
 
 
-def _filled(values: Tensor, size: int) -> Tensor:
-    """`values` (m,) with zeros up to whole batches."""
-    return torch.cat([values, values.new_zeros(-len(values) % size)])
-
-
 def mutants(codes: Tensor, positions: range) -> tuple[Tensor, Tensor, Tensor]:
     """Row, position and new base of every single-base change at `positions` of codes (n, L)."""
     here = codes[:, positions.start : positions.stop]
-    bases = torch.arange(BASES, dtype=codes.dtype, device=codes.device)
+    bases = torch.arange(len(BASES), dtype=codes.dtype, device=codes.device)
     rows, at, allele = (here[:, :, None] != bases).nonzero(as_tuple=True)
     return rows, at + positions.start, allele
 

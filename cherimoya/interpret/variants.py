@@ -14,7 +14,7 @@ from cherimoya.config.train import to_dict
 from cherimoya.errors import ConfigError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import Genome, genome_on_disk
-from cherimoya.genome.sequence import N_CODE
+from cherimoya.genome.sequence import BASES, N_CODE
 from cherimoya.genome.vcf import Variants, left_out, read_variants
 from cherimoya.inference.checkpoints import find_checkpoint
 from cherimoya.inference.window import USUAL_OUTPUT, input_window
@@ -138,7 +138,7 @@ def random_variants(
     code = np.array([genome.codes(c)[p] for c, p in zip(chrom.tolist(), pos, strict=True)])
     other = (code + rng.integers(1, 4, len(rows))) % 4
     kept = code != N_CODE
-    letters = np.array(list("ACGT"))
+    letters = np.array(list(BASES))
     ref, alt = letters[code[kept]], letters[other[kept]]
     nothing = np.zeros(len(ref), np.int64)
     return Variants(chrom[kept], pos[kept], nothing, ref, alt, nothing, {}, False)

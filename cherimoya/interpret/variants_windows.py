@@ -10,8 +10,8 @@ import numpy as np
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import Aliases
 from cherimoya.genome.fasta import Genome
+from cherimoya.genome.sequence import decode, encode
 from cherimoya.genome.vcf import Variants, shortened
-from cherimoya.interpret.sequences import decode, encode
 from cherimoya.util import console
 
 OK = "ok"

@@ -31,9 +31,9 @@ from rows import append_row  # noqa: E402
 from cherimoya.cli.train import process_wide_switches  # noqa: E402
 from cherimoya.config.data import SyntheticConfig  # noqa: E402
 from cherimoya.data.synthetic import simulate  # noqa: E402
+from cherimoya.genome.sequence import one_hot  # noqa: E402
 from cherimoya.inference.checkpoints import find_checkpoint  # noqa: E402
 from cherimoya.interpret.mutagenesis import centred, default_batch, saturation_mutagenesis  # noqa: E402
-from cherimoya.interpret.sequences import one_hot  # noqa: E402
 from cherimoya.interpret.target import Target  # noqa: E402
 from cherimoya.network import Cherimoya  # noqa: E402
 from cherimoya.records.provenance import cpu_name, git_commit  # noqa: E402

@@ -11,6 +11,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
+from cherimoya.genome.sequence import BASES
 from cherimoya.records.attributions import Attributions
 from cherimoya.report.plots.theme import INK, SERIES, figure, save_png
 
@@ -52,7 +53,7 @@ def logo(axis: Axes, codes: np.ndarray, values: np.ndarray) -> None:
     for base in range(4):
         outlines = []
         for at in np.flatnonzero((codes == base) & (values != 0)):
-            letter = _letter("ACGT"[base])
+            letter = _letter(BASES[base])
             scaled = np.asarray(letter.vertices) * (0.9, values[at]) + (at - 0.45, 0)
             outlines.append(Outline(scaled, letter.codes))
         axis.add_collection(PathCollection(outlines, facecolor=COLOURS[base], linewidth=0))

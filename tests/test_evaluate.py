@@ -23,7 +23,7 @@ from cherimoya.evaluation.bootstrap import intervals
 from cherimoya.evaluation.scores import Scores, score_profiles
 from cherimoya.metrics import group_softmax
 from cherimoya.records import per_locus
-from cherimoya.records.logged import METRICS
+from cherimoya.records.metrics import METRICS
 from cherimoya.report.pages import write_report
 from cherimoya.training.run import run
 

@@ -20,9 +20,9 @@ from cherimoya.loggers import wandb as wandb_run
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.loggers.wandb import FLUSH_SECONDS, read_table, run_name
 from cherimoya.loggers.wandb_files import numbers_on_disk
-from cherimoya.records import logged
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.status import total_seconds
+from cherimoya.records.sweep import sync_command
 
 
 def logger(**values) -> LoggerConfig:
@@ -421,7 +421,7 @@ def test_one_command_sends_a_sweep_and_a_resumed_run_as_one(tmp_path):
     with suppress(ValueError), offline(broken) as failed:
         failed.row(row(0, 4.0, 0.0))
         raise ValueError("broken")
-    command = logged.sync_command(sweep, members=True)
+    command = sync_command(sweep, members=True)
     assert command == f"wandb sync '{sweep}'/*/wandb"
     with wandb_server() as (address, runs):
         environment = clean_environment() | {"WANDB_BASE_URL": address, "WANDB_API_KEY": "x" * 40}
@@ -441,7 +441,7 @@ def test_one_command_sends_a_sweep_and_a_resumed_run_as_one(tmp_path):
     assert len(runs) == 3
     assert runs[failed.wandb_id]["exit_code"] == 1
     assert runs[failed.wandb_id]["summary"][0]["status"] == "failed"
-    assert logged.sync_command(sweep, members=True) is None
+    assert sync_command(sweep, members=True) is None
 
 
 def parts_of(folder, ended: bool = True) -> list[dict]:

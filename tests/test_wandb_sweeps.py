@@ -10,7 +10,7 @@ from test_house import composed
 from wandb.sdk.launch.sweeps import utils
 
 from cherimoya.config.train import TrainConfig, resolve
-from cherimoya.records.logged import METRICS
+from cherimoya.records.metrics import METRICS
 
 FOLDER = REPOSITORY / "experiments" / "wandb_sweeps"
 spec = importlib.util.spec_from_file_location("make", FOLDER / "make.py")

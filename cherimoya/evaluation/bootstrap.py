@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from cherimoya.evaluation.scores import Scores
-from cherimoya.records.logged import METRICS
+from cherimoya.records.metrics import METRICS
 
 Interval = tuple[float, float]
 

@@ -31,7 +31,7 @@ from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import check_precision
 from cherimoya.inference.window import known_window
 from cherimoya.records.evaluation import LOCI, SCORES
-from cherimoya.records.logged import METRICS
+from cherimoya.records.metrics import METRICS
 from cherimoya.records.per_locus import EXAMPLES, write_examples
 from cherimoya.records.provenance import choose_device, provenance
 from cherimoya.records.run import check_folder_name, is_run

@@ -13,7 +13,7 @@ from cherimoya.distributed.processes import Processes
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.predictor import predict_batch
 from cherimoya.network import Cherimoya
-from cherimoya.records.logged import PROFILE_METRICS
+from cherimoya.records.metrics import PROFILE_METRICS
 from cherimoya.util import console
 
 

@@ -14,8 +14,8 @@ from cherimoya.config.train import LoggerConfig
 from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.loggers.wandb import WandbRun
 from cherimoya.loggers.wandb_server import wandb_mode
-from cherimoya.records import logged, status
-from cherimoya.records.sweep import MEMBER
+from cherimoya.records import status
+from cherimoya.records.sweep import MEMBER, sync_command
 from cherimoya.util.files import jsonable, write_json
 
 
@@ -97,7 +97,7 @@ class RunLog:
         with one for all."""
         if self._wandb is None or self._mode == "online" or (self.folder / MEMBER).is_file():
             return None
-        return logged.sync_command(self.folder)
+        return sync_command(self.folder)
 
     @property
     def position(self) -> int:

@@ -18,7 +18,7 @@ from cherimoya.config.train import LoggerConfig
 from cherimoya.errors import CherimoyaError
 from cherimoya.loggers.wandb_files import numbers_on_disk, remove_empty
 from cherimoya.loggers.wandb_server import REACH_SECONDS
-from cherimoya.records import logged
+from cherimoya.records import metrics
 from cherimoya.records.sweep import MEMBER
 from cherimoya.util import console
 
@@ -26,7 +26,7 @@ FINISH_SECONDS = 60.0  # for the last rows to be sent; what is left can be synce
 FLUSH_SECONDS = 1.0  # after which a row is on disk, even if the process is killed
 MAX_TABLE_ROWS = 10_000  # of which W&B shows a table at once
 MAX_TAG = 64  # characters
-VALIDATED = {logged.valid(name) for name in logged.VALIDATED}
+VALIDATED = {metrics.valid_key(name) for name in metrics.VALIDATED}
 OWN_FOLDER = r"\d\d-\d\d-\d\d_[0-9a-f]{6}"  # of a run that was not given a folder
 
 
@@ -75,13 +75,15 @@ class WandbRun:
 
     def _begin(self) -> None:
         """Say what the metrics are."""
-        for name in (logged.STEP, logged.EPOCH):
+        for name in (metrics.STEP, metrics.EPOCH):
             self._run.define_metric(name, hidden=True)
-        self._run.define_metric("*", step_metric=logged.STEP)
-        for name in logged.VALIDATED:
+        self._run.define_metric("*", step_metric=metrics.STEP)
+        for name in metrics.VALIDATED:
             # W&B's own min and max would forget the rows from before an interruption.
-            self._run.define_metric(logged.valid(name), step_metric=logged.STEP, summary="none")
-        self._run.summary.update({logged.STATUS: "running"})
+            self._run.define_metric(
+                metrics.valid_key(name), step_metric=metrics.STEP, summary="none"
+            )
+        self._run.summary.update({metrics.STATUS: "running"})
 
     def row(self, values: Mapping[str, Any]) -> None:
         """Append a row of the history, unless it was sent before an interruption."""
@@ -101,7 +103,7 @@ class WandbRun:
         """Send an image."""
         import wandb
 
-        self._log(lambda: {name: wandb.Image(str(path)), logged.STEP: step})
+        self._log(lambda: {name: wandb.Image(str(path)), metrics.STEP: step})
 
     def table(self, name: str, path: Path, step: int) -> None:
         """Send a tab-separated file with a header; at most MAX_TABLE_ROWS, evenly spread."""
@@ -113,7 +115,7 @@ class WandbRun:
                 console.say(f"W&B gets {MAX_TABLE_ROWS:,} of the {len(rows):,} rows of {path}")
                 chosen = np.linspace(0, len(rows) - 1, MAX_TABLE_ROWS, dtype=int)
                 rows = [rows[i] for i in chosen]
-            return {name: wandb.Table(columns=columns, data=rows), logged.STEP: step}
+            return {name: wandb.Table(columns=columns, data=rows), metrics.STEP: step}
 
         self._log(content)
 
@@ -130,7 +132,7 @@ class WandbRun:
 
     def finish(self, state: str, exit_code: int) -> None:
         """Close the run, with how it ended."""
-        self.summary({logged.STATUS: state})
+        self.summary({metrics.STATUS: state})
         self._attempt(lambda: self._run.finish(exit_code=exit_code))
 
     def _log(self, values: Callable[[], dict[str, Any]]) -> None:
@@ -193,17 +195,17 @@ class Standing:
 
     def see(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Take a row into account; returns what it changes."""
-        scores = {name: row.get(logged.valid(name)) for name in logged.VALIDATED}
+        scores = {name: row.get(metrics.valid_key(name)) for name in metrics.VALIDATED}
         known = {name: value for name, value in scores.items() if value is not None}
         changed: dict[str, Any] = {}
         for name, value in known.items():
-            key, end = logged.valid(name), logged.extreme(name)
+            key, end = metrics.valid_key(name), metrics.extreme(name)
             before = self.summary.get(key, {}).get(end)
             if before is None or (value < before if end == "min" else value > before):
                 changed[key] = {end: value}
-        if known.get("loss", math.inf) < self.summary.get(logged.best("loss"), math.inf):
-            changed |= {logged.best(name): value for name, value in known.items()}
-            changed[logged.best(logged.EPOCH)] = row.get(logged.EPOCH)
+        if known.get("loss", math.inf) < self.summary.get(metrics.best_key("loss"), math.inf):
+            changed |= {metrics.best_key(name): value for name, value in known.items()}
+            changed[metrics.best_key(metrics.EPOCH)] = row.get(metrics.EPOCH)
         self.summary |= changed
         return changed
 

@@ -1,54 +1,105 @@
-"""How the metrics are called, in what unit, and which way is better."""
+"""The metrics: name, label, unit, meaning, direction; and the keys that a run logs them under."""
 
 import math
 from dataclasses import dataclass
 
-from cherimoya.records.logged import LOWER_IS_BETTER, RANKING_METRICS
-
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """How a metric is called in prose and on an axis, and what it measures."""
+    """What a metric is called on a page and an axis, what it measures, and which way is better."""
 
     label: str
-    unit: str = ""
-    meaning: str = ""
+    unit: str
+    meaning: str
+    higher_is_better: bool = True
 
     @property
     def axis(self) -> str:
         """The label of an axis, with its unit."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
+        return f"{self.label} ({self.unit})"
 
 
 METRIC_INFO = {
-    "loss": MetricInfo("loss", "nats a locus", "profile MNLL + a fixed weight x count error"),
+    "loss": MetricInfo(
+        "loss", "nats a locus", "profile MNLL + a fixed weight x count error", False
+    ),
     "profile_mnll": MetricInfo(
         "profile MNLL",
         "nats a locus",
         "multinomial negative log-likelihood of the observed profile",
+        False,
     ),
     "profile_pearson": MetricInfo(
         "profile Pearson", "r", "observed and predicted profile of a peak, at 1 bp; mean over peaks"
     ),
     "profile_spearman": MetricInfo("profile Spearman", "rho", "the same of ranks"),
     "profile_jsd": MetricInfo(
-        "profile JS distance", "0 to 0.83", "Jensen-Shannon distance of the profiles, natural log"
+        "profile JS distance",
+        "0 to 0.83",
+        "Jensen-Shannon distance of the profiles, natural log",
+        False,
     ),
     "count_pearson": MetricInfo(
         "count Pearson", "r", "observed and predicted log(1 + counts) of the peaks"
     ),
     "count_spearman": MetricInfo("count Spearman", "rho", "the same of ranks"),
     "count_mse": MetricInfo(
-        "count error", "squared log counts", "mean squared error of log(1 + counts) of the peaks"
+        "count error",
+        "squared log counts",
+        "mean squared error of log(1 + counts) of the peaks",
+        False,
     ),
     "auroc": MetricInfo("AUROC", "0 to 1", "peaks against background, by predicted counts"),
     "auprc": MetricInfo("AUPRC", "0 to 1", "the same, average precision"),
 }
+VALIDATED = tuple(METRIC_INFO)  # of each epoch; the loss is what picks the best one
+METRICS = VALIDATED[1:]
+PROFILE_METRICS = tuple(name for name in METRICS if name.startswith("profile_"))
+RANKING_METRICS = ("auroc", "auprc")
+
+LOSSES = ("loss", "profile", "count")  # of training
+OPTIMIZERS = ("muon", "adamw", "sgd")  # those of a run have a learning rate
+PLOTS = ("learning_curves", "counts", "profiles")
+
+STEP, EPOCH = "step", "epoch"
+PARAMETERS, TRAIN_SECONDS = "parameters", "train_seconds"  # of the summary at the end
+STATUS = "status"  # of W&B's summary: running, done, interrupted or failed
+LOCI = "test_loci"  # the table of scores by locus, and its file's name
 
 
-def higher_is_better(name: str) -> bool:
-    """Whether more of the metric is better."""
-    return name not in LOWER_IS_BETTER
+def train_key(name: str) -> str:
+    """A training loss."""
+    return f"train/{name}"
+
+
+def valid_key(name: str) -> str:
+    """A validation metric of an epoch."""
+    return f"valid/{name}"
+
+
+def rate_key(optimizer: str) -> str:
+    """A learning rate."""
+    return f"lr/{optimizer}"
+
+
+def plot_key(name: str) -> str:
+    """An image at the end."""
+    return f"plots/{name}"
+
+
+def best_key(name: str) -> str:
+    """In W&B's summary: a validation metric of the best epoch, or that epoch's number."""
+    return f"best/{name}"
+
+
+def extreme(name: str) -> str:
+    """In W&B's summary: which end of a validation metric is the best one of all epochs."""
+    return "max" if METRIC_INFO[name].higher_is_better else "min"
+
+
+def extreme_key(name: str) -> str:
+    """In W&B's summary: the best value of a validation metric over all epochs."""
+    return f"{valid_key(name)}.{extreme(name)}"
 
 
 def share_of_ceiling(
@@ -64,7 +115,7 @@ def share_of_ceiling(
     """
     chance = constant if name in RANKING_METRICS else 0.0
     known = [v for v in (value, ceiling, chance) if v is not None and not math.isnan(v)]
-    if not higher_is_better(name) or len(known) < 3:
+    if not METRIC_INFO[name].higher_is_better or len(known) < 3:
         return None
     value, ceiling, chance = known
     return 100 * (value - chance) / (ceiling - chance) if min(value, ceiling) > chance else None

@@ -1,6 +1,5 @@
 """What a run folder says about its run: read back without torch, whatever has become of it."""
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,12 +22,13 @@ from cherimoya.records.per_locus import (
     read_examples,
     read_scored_loci,
 )
-from cherimoya.records.status import total_seconds
+from cherimoya.records.status import ROWS, read_rows, total_seconds
+from cherimoya.records.sweep import SUMMARY
 from cherimoya.util import console
 from cherimoya.util.files import LOCK, atomic_write
 
 LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
-CONFIG, ROWS = "config.yaml", "metrics.jsonl"
+CONFIG = "config.yaml"
 FILE_ENDINGS = (
     ".bw", ".bigwig", ".bedgraph", ".bg", ".wig", ".h5", ".hdf5", ".npz", ".tsv", ".csv", ".txt",
     ".json", ".html", ".gz",
@@ -79,7 +79,7 @@ class RunFolder:
     @property
     def can_resume(self) -> bool:
         """Whether there is something left to do, and a state to go on from."""
-        saved = any((self.path / "checkpoints" / n).is_file() for n in ("last.pt", "previous.pt"))
+        saved = any((self.path / "checkpoints" / n).is_file() for n in (LAST, PREVIOUS))
         return saved and self.state != "done"
 
     @property
@@ -101,7 +101,7 @@ def begin_run(folder: Path, config: TrainConfig, made: Changes | None) -> None:
     """
     rows = folder / ROWS
     saved = [p for p in folder.glob("checkpoints/*.pt*") if not p.name.startswith(".")]  # whole
-    held = [p for p in (*saved, folder / "summary.json") if p.is_file()]
+    held = [p for p in (*saved, folder / SUMMARY) if p.is_file()]
     if rows.is_file() and rows.stat().st_size:
         held.append(rows)
     if held:
@@ -140,7 +140,7 @@ def note_moved_data(folder: Path, config: TrainConfig) -> None:
 
 def is_run(folder: Path) -> bool:
     """Whether `folder` holds a run, or what is left of one."""
-    return any((folder / name).is_file() for name in (CONFIG, "status.json"))
+    return any((folder / name).is_file() for name in (CONFIG, status.NAME))
 
 
 def check_folder_name(output: Path, holds: str) -> None:
@@ -155,19 +155,13 @@ def check_folder_name(output: Path, holds: str) -> None:
 def read_run(folder: Path) -> RunFolder:
     """The run in `folder`."""
     member = sweeps.read_member(folder)
-    config, status = (folder / n for n in (CONFIG, "status.json"))
+    config = folder / CONFIG
     return RunFolder(
         path=folder,
         state=member.state,
         config=yaml.safe_load(config.read_text()) if config.is_file() else {},
         changes=read_changes(folder),
         rows=read_rows(folder / ROWS),
-        status=json.loads(status.read_text()) if status.is_file() else {},
+        status=dict(member.status),
         summary=member.summary,
     )
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; without the last one if a killed process left it half written."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]

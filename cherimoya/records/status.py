@@ -12,7 +12,7 @@ from typing import Any
 
 from cherimoya.util.files import atomic_write
 
-NAME = "status.json"
+NAME, ROWS = "status.json", "metrics.jsonl"
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 SLACK_SECONDS = 2  # between clocks that count from the start and from 1970
 
@@ -63,6 +63,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; without the last one if a killed process left it half written."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def has_ended(status: Mapping[str, Any]) -> bool:

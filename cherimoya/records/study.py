@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cherimoya.config.tools import SearchConfig
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import sweep as sweeps
+from cherimoya.records.status import ROWS, read_rows
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -224,9 +225,7 @@ def watch(run: Path) -> Callable[[Mapping[str, Any]], str | None] | None:
 
 def _by_epoch(run: Path, metric: str) -> dict[int, float]:
     """A column of the run's metrics.jsonl."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    rows = [json.loads(line) for line in lines]
+    rows = read_rows(run / ROWS)
     return {row["epoch"]: row[metric] for row in rows if row.get(metric) is not None}
 
 

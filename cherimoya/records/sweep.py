@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import socket
 import statistics
 import time
@@ -31,6 +32,7 @@ METRICS = {  # column: where summary.json has it
     "minutes": ("train_seconds",),
 }
 SEED = "seed"
+SUMMARY = "summary.json"  # of a run
 PRUNED = "pruned"  # stopped by a search, which has heard enough
 
 
@@ -152,7 +154,7 @@ def read_member(folder: Path, overrides: Mapping[str, str] | None = None) -> Mem
         folder=folder,
         overrides=overrides if overrides is not None else read_json(folder / MEMBER),
         state=state,
-        summary=read_json(folder / "summary.json") if state in ("done", PRUNED) else {},
+        summary=read_json(folder / SUMMARY) if state in ("done", PRUNED) else {},
         status=how,
     )
 
@@ -223,3 +225,15 @@ def _spread(values: Sequence[float]) -> str:
     if len(values) > 1:
         words += f" +- {statistics.stdev(values):.{digits}f}"
     return words
+
+
+def sync_command(folder: Path, members: bool = False) -> str | None:
+    """The command that sends the offline W&B runs in a run's or, with `members`, a sweep's folder.
+
+    None if there is nothing to send. The parts of a run that was resumed arrive as one.
+    """
+    below = "*/wandb" if members else "wandb"
+    runs = [path.parent for path in folder.glob(f"{below}/offline-run-*/*.wandb")]
+    if all(list(run.glob("*.wandb.synced")) for run in runs):
+        return None
+    return f"wandb sync {shlex.quote(str(folder))}/{below}"

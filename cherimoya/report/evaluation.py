@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya.records.evaluation import read_evaluation
-from cherimoya.records.logged import METRICS
-from cherimoya.records.metrics import METRIC_INFO, higher_is_better
+from cherimoya.records.metrics import METRIC_INFO, METRICS
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
 from cherimoya.report.plots.theme import chart
@@ -87,10 +86,10 @@ def _subtitle(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _row(name: str, summary: Mapping[str, Any], beside: Mapping[str, str]) -> Row:
-    words = METRIC_INFO[name]
+    info = METRIC_INFO[name]
     low, high = summary.get("intervals", {}).get(name, (None, None))
     return Row(
-        words.label, words.unit, words.meaning, higher_is_better(name),
+        info.label, info.unit, info.meaning, info.higher_is_better,
         summary["model"][name], low, high, [summary[column][name] for column in beside],
     )  # fmt: skip
 

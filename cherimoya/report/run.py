@@ -10,8 +10,7 @@ import yaml
 
 from cherimoya.config.diff import at
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.logged import METRICS
-from cherimoya.records.metrics import METRIC_INFO, higher_is_better, share_of_ceiling
+from cherimoya.records.metrics import METRIC_INFO, METRICS, share_of_ceiling
 from cherimoya.records.run import RunFolder, read_run
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
@@ -127,14 +126,16 @@ def _metrics(run: RunFolder) -> Iterator[MetricRow]:
     names = (run.summary.get("scored_split", "test"), *BESIDE)
     columns = [run.summary[name] for name in names if name in run.summary]
     for name in METRICS:
-        words, higher = METRIC_INFO[name], higher_is_better(name)
+        info = METRIC_INFO[name]
         scored = [column.get(name) for column in columns]
         beside = (
             run.summary.get(column, {}).get(name) for column in ("ceiling", "average_profile")
         )
         share = share_of_ceiling(name, scored[0] if scored else None, *beside)
         valid = (run.best_row or {}).get(f"valid/{name}")
-        yield MetricRow(words.label, words.unit, words.meaning, higher, scored, share, valid)
+        yield MetricRow(
+            info.label, info.unit, info.meaning, info.higher_is_better, scored, share, valid
+        )
 
 
 def _speed(run: RunFolder) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cherimoya.records.metrics import METRIC_INFO, higher_is_better
+from cherimoya.records.metrics import METRIC_INFO
 from cherimoya.records.per_locus import Examples, ScoredLoci
 from cherimoya.report.format import Chart
 from cherimoya.report.plots import runs as plots
@@ -61,11 +61,11 @@ class Card:
 def cards(scores: Mapping[str, float | None], summary: Mapping[str, Any]) -> Iterator[Card]:
     """The key ones of `scores`, with what `summary` has beside them."""
     for name in KEY_SCORES:
-        value, words = scores.get(name), METRIC_INFO[name]
+        value, info = scores.get(name), METRIC_INFO[name]
         if value is None:
             continue
         beside = (summary.get(column, {}).get(name) for column in MARKS)
-        yield Card(words.label, words.unit, value, higher_is_better(name), *beside)
+        yield Card(info.label, info.unit, value, info.higher_is_better, *beside)
 
 
 def count_charts(run: Scored) -> Iterator[Chart]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.metrics import METRIC_INFO, higher_is_better
+from cherimoya.records.metrics import METRIC_INFO
 from cherimoya.records.run import RunFolder, read_run
 from cherimoya.records.sweep import Member
 from cherimoya.report import selection
@@ -172,7 +172,7 @@ def _heat_maps(found: Sequence[Configuration]) -> Iterator[tuple[str, list[Chart
                 continue
             minutes = measure == "minutes"
             title = "training time (min)" if minutes else _axis(measure)
-            higher = not minutes and higher_is_better(measure)
+            higher = not minutes and METRIC_INFO[measure].higher_is_better
             svg = chart(plots_sweep.heat_map, grid, title, higher, height=_height(len(grid.y)))
             charts.append(Chart(svg, f"{title}{over}: brighter is better, the best is framed"))
         if charts:
@@ -215,7 +215,7 @@ def _trade_offs(found: Sequence[Configuration], choice: selection.Choice | None)
                 )
                 for c in known
             ]  # fmt: skip
-            higher = higher_is_better(measure)
+            higher = METRIC_INFO[measure].higher_is_better
             best = selection.front([(p.cost, p.score) for p in points], higher)
             chosen = known.index(choice.chosen) if choice and choice.chosen in known else None
             svg = chart(plots_sweep.trade_off, points, best, chosen, label, _axis(measure), higher)

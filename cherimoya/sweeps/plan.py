@@ -21,9 +21,8 @@ from cherimoya.config.groups import compose
 from cherimoya.config.schema import type_of
 from cherimoya.config.train import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError, OtherRun
-from cherimoya.records import logged
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.sweep import Member
+from cherimoya.records.sweep import Member, sync_command
 from cherimoya.util.files import lock_folder
 
 GROUP = "sweep"
@@ -310,7 +309,7 @@ def finished(sweep: Sweep, problems: Sequence[tuple[str, str]]) -> tuple[str, bo
     complete = not failed and all(m.finished for m in members)
     if not complete:
         lines.append("The same command goes on with what is not done.")
-    if command := logged.sync_command(sweep.folder, members=True):
+    if command := sync_command(sweep.folder, members=True):
         lines.append(f"\nW&B  {command}")
     return "\n".join(lines), complete
 

@@ -21,7 +21,7 @@ from cherimoya.config.schema import build, known_keys, type_of, unknown_key
 from cherimoya.config.tools import SearchConfig
 from cherimoya.config.train import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError
-from cherimoya.records import logged
+from cherimoya.records import metrics
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.study import Choices, Numbers, Search, Space, open_storage, optuna
 from cherimoya.sweeps import plan as cli_sweep
@@ -125,10 +125,11 @@ def settings_of(values: Any) -> SearchConfig:
     own = {k: v for k, v in values.items() if k not in ("_target_", "params")}
     config = build(SearchConfig, own, SETTINGS)
     group, _, metric = config.metric.partition("/")
-    if group != "valid" or metric not in logged.VALIDATED:
-        listed = ", ".join(f"valid/{m}" for m in logged.VALIDATED)
+    if group != "valid" or metric not in metrics.VALIDATED:
+        listed = ", ".join(f"valid/{m}" for m in metrics.VALIDATED)
         raise ConfigError(f"{SETTINGS}.metric={config.metric}: must be one of {listed}.")
-    natural = "minimize" if metric in logged.LOWER_IS_BETTER else "maximize"
+    higher = metrics.METRIC_INFO[metric].higher_is_better
+    natural = "maximize" if higher else "minimize"
     return replace(config, direction=config.direction or natural)
 
 

@@ -16,11 +16,11 @@ from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.network import Cherimoya
 from cherimoya.ops import autotune
-from cherimoya.records import logged
-from cherimoya.records.logged import METRICS
-from cherimoya.records.metrics import share_of_ceiling
+from cherimoya.records import metrics
+from cherimoya.records.metrics import METRICS, share_of_ceiling
 from cherimoya.records.per_locus import EXAMPLES, SCORED_LOCI, read_examples, write_examples
-from cherimoya.records.run import BEST, read_rows
+from cherimoya.records.run import BEST
+from cherimoya.records.status import read_rows
 from cherimoya.training.trainer import Trainer
 from cherimoya.util import console
 
@@ -59,7 +59,7 @@ def conclude(
     say(f"checkpoints  {folder / 'checkpoints'}")
     if plots:
         say(f"plots        {folder / 'plots'}")
-    log.table(logged.LOCI, folder / SCORED_LOCI, state.step)
+    log.table(metrics.LOCI, folder / SCORED_LOCI, state.step)
     log.model({**origin, "config": to_dict(config), "network": model.config, "best": columns})
     if log.sync_command:
         say(f"W&B          {log.sync_command}")
@@ -91,10 +91,10 @@ def _summary(
         "best_epoch": state.best_epoch,
         "epochs": state.epoch,
         "steps": state.step,
-        logged.TRAIN_SECONDS: round(state.seconds, 1),
+        metrics.TRAIN_SECONDS: round(state.seconds, 1),
         "speed": speed,
         "best_valid_loss": state.best_loss,
-        logged.PARAMETERS: sum(p.numel() for p in model.parameters()),
+        metrics.PARAMETERS: sum(p.numel() for p in model.parameters()),
         "scored_split": split,
         "window": {
             "in": dataset.loci.in_window,
@@ -161,7 +161,7 @@ def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
         ),
     ]
     for path in made:
-        log.image(logged.plot(path.stem), path, trainer.state.step)
+        log.image(metrics.plot_key(path.stem), path, trainer.state.step)
     return made
 
 

@@ -18,7 +18,7 @@ from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.evaluation.scores import evaluate
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.loggers.run_log import RunLog
-from cherimoya.records import logged
+from cherimoya.records import metrics
 from cherimoya.records.run import BEST, FINAL
 from cherimoya.training.capture import Runner
 from cherimoya.training.checkpoint import Checkpoints
@@ -288,11 +288,11 @@ class Trainer:
                 if self.log:
                     self.checkpoints.save_model(self.step.model, BEST, self._window)
         row = {
-            logged.STEP: state.step,
-            logged.EPOCH: state.epoch,
-            **{logged.train(k): v / n for k, v in self.step.take_sums().items()},
-            **{logged.valid(k): v for k, v in valid.items()},
-            **{logged.rate(k): v for k, v in self.step.rates(state.step - 1).items()},
+            metrics.STEP: state.step,
+            metrics.EPOCH: state.epoch,
+            **{metrics.train_key(k): v / n for k, v in self.step.take_sums().items()},
+            **{metrics.valid_key(k): v for k, v in valid.items()},
+            **{metrics.rate_key(k): v for k, v in self.step.rates(state.step - 1).items()},
         }
         if self.log:
             self.log.row(row)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces.reports.v2.interface import MetricType, PanelTypes
 
-from cherimoya.records import logged
+from cherimoya.records import metrics
 from cherimoya.records.metrics import METRIC_INFO
 
 DEPTH, WIDTH, SEED = (wr.Config(key) for key in ("model.n_layers", "model.n_filters", "seed"))
-PARAMETERS = wr.SummaryMetric(logged.PARAMETERS)
-SECONDS = wr.SummaryMetric(logged.TRAIN_SECONDS)
+PARAMETERS = wr.SummaryMetric(metrics.PARAMETERS)
+SECONDS = wr.SummaryMetric(metrics.TRAIN_SECONDS)
 LABELS = {name: words.axis for name, words in METRIC_INFO.items()}
 HEADLINES = ("loss", "profile_pearson", "count_pearson")
 GPUS = 8  # that are drawn, of a machine that has them
@@ -20,9 +20,9 @@ def learning_curves() -> list[PanelTypes]:
     """Training and validation by epoch."""
     losses = {"loss": "total, weighted", "profile": "profile (nats)", "count": "count"}
     return [
-        *(_by_epoch(f"Training loss, {losses[k]}", [logged.train(k)]) for k in logged.LOSSES),
-        *(_by_epoch(f"Validation {LABELS[k]}", [logged.valid(k)]) for k in logged.VALIDATED),
-        _by_epoch("Learning rates", [logged.rate(k) for k in logged.OPTIMIZERS], log=True),
+        *(_by_epoch(f"Training loss, {losses[k]}", [metrics.train_key(k)]) for k in metrics.LOSSES),
+        *(_by_epoch(f"Validation {LABELS[k]}", [metrics.valid_key(k)]) for k in metrics.VALIDATED),
+        _by_epoch("Learning rates", [metrics.rate_key(k) for k in metrics.OPTIMIZERS], log=True),
     ]
 
 
@@ -47,7 +47,7 @@ def sweep() -> list[PanelTypes]:
         for words, x in (("parameters", PARAMETERS), ("seconds of training", SECONDS))
         for k in HEADLINES
     ]  # fmt: skip
-    importance = wr.ParameterImportancePlot(logged.best("loss"), layout=wr.Layout(w=12, h=8))
+    importance = wr.ParameterImportancePlot(metrics.best_key("loss"), layout=wr.Layout(w=12, h=8))
     comparer = wr.RunComparer(diff_only="split", layout=wr.Layout(w=12, h=8))
     return [parallel, *scatters, importance, comparer]
 
@@ -73,8 +73,8 @@ def loci() -> list[PanelTypes]:
     """Each test locus, and the plots of each run."""
     wide = wr.Layout(w=24, h=12)
     return [
-        wr.WeavePanelSummaryTable(table_name=logged.LOCI, layout=wide),
-        *(wr.MediaBrowser(media_keys=[logged.plot(k)], layout=wide) for k in logged.PLOTS),
+        wr.WeavePanelSummaryTable(table_name=metrics.LOCI, layout=wide),
+        *(wr.MediaBrowser(media_keys=[metrics.plot_key(k)], layout=wide) for k in metrics.PLOTS),
     ]
 
 
@@ -93,13 +93,13 @@ def machine() -> list[PanelTypes]:
 
 
 def _best(name: str) -> wr.SummaryMetric:
-    return wr.SummaryMetric(logged.best(name))
+    return wr.SummaryMetric(metrics.best_key(name))
 
 
 def _by_epoch(title: str, names: Sequence[str], log: bool | None = None) -> wr.LinePlot:
     y: list[MetricType] = [*names]
     return wr.LinePlot(
-        title=title, x=logged.EPOCH, y=y, log_y=log, title_x="epoch", smoothing_type="none"
+        title=title, x=metrics.EPOCH, y=y, log_y=log, title_x="epoch", smoothing_type="none"
     )
 
 

@@ -13,7 +13,7 @@ from wandb_workspaces.workspaces import internal
 
 from cherimoya.config.tools import DashboardConfig
 from cherimoya.errors import CherimoyaError
-from cherimoya.records import logged
+from cherimoya.records import metrics
 from cherimoya.report.dashboard import panels
 
 RUNS = "JobType in ['train', 'sweep']"
@@ -26,13 +26,13 @@ COLUMNS = (
     "config:model.value.n_layers",
     "config:model.value.n_filters",
     "config:seed.value",
-    f"summary:{logged.best('loss')}",
-    f"summary:{logged.best_of('profile_pearson')}",
-    f"summary:{logged.best_of('count_pearson')}",
+    f"summary:{metrics.best_key('loss')}",
+    f"summary:{metrics.extreme_key('profile_pearson')}",
+    f"summary:{metrics.extreme_key('count_pearson')}",
     "summary:test.profile_pearson",
     "summary:test.count_pearson",
-    f"summary:{logged.PARAMETERS}",
-    f"summary:{logged.TRAIN_SECONDS}",
+    f"summary:{metrics.PARAMETERS}",
+    f"summary:{metrics.TRAIN_SECONDS}",
 )
 ABOUT = (
     "Each run trains one network that predicts, from DNA sequence, the profile and the total "
@@ -126,7 +126,7 @@ def workspace(config: DashboardConfig, entity: str) -> ws.Workspace:
         runset_settings=ws.RunsetSettings(
             filters=RUNS,
             groupby=[ws.Metric("Group")],
-            order=[ws.Ordering(ws.Summary(logged.best("loss")), ascending=True)],
+            order=[ws.Ordering(ws.Summary(metrics.best_key("loss")), ascending=True)],
             pinned_columns=list(COLUMNS),
         ),
     )
@@ -176,7 +176,7 @@ def _grid(
     runs = wr.Runset(
         name=name,
         filters=filters,
-        order=[wr.OrderBy(wr.SummaryMetric(logged.best("loss")), ascending=True)],
+        order=[wr.OrderBy(wr.SummaryMetric(metrics.best_key("loss")), ascending=True)],
         pinned_columns=list(COLUMNS),
     )
     runs._id = _id(f"report/{name}/runs")

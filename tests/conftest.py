@@ -14,8 +14,15 @@ from toy import Toy
 from cherimoya.config.data import SyntheticConfig
 from cherimoya.data import hdf5
 from cherimoya.data.synthetic import simulate
+from cherimoya.util import console
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def printed() -> None:
+    """Messages are printed, as commands do it."""
+    console.print_messages()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """What long work shows: lines in a file, the time left, tables."""
 
 import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -59,3 +61,35 @@ def test_the_command_to_continue_is_read_as_it_was_meant(folder):
     assert not override.is_sweep_override()
     assert override.key_or_group == "trainer.resume"
     assert override.value() == folder
+
+
+def spoken(setup: str) -> tuple[str, str]:
+    """What a program prints that imports the package, does `setup` and causes two messages."""
+    code = (
+        "import logging, sys, cherimoya\n"
+        "from cherimoya.util import console\n"
+        f"{setup}\n"
+        "console.say('100% done'); console.say_once('slow'); console.say_once('slow')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return done.stdout, done.stderr
+
+
+def test_commands_print_messages_as_they_are_and_once():
+    log = "logging.basicConfig(level=0)"
+    hydra = "import logging.config; logging.config.dictConfig({'version': 1})"
+    assert spoken(f"console.print_messages(); {hydra}") == ("100% done\nslow\n", "")
+    assert spoken(f"{log}; console.print_messages(); console.print_messages()") == (
+        "100% done\nslow\n",
+        "",
+    )
+
+
+def test_a_user_s_program_hears_warnings_alone():
+    assert spoken("") == ("", "slow\n")
+
+
+def test_a_user_redirects_and_silences_messages():
+    log = "logging.basicConfig(level=20, stream=sys.stdout, format='%(levelname)s %(message)s')"
+    assert spoken(log) == ("INFO 100% done\nWARNING slow\n", "")
+    assert spoken(f"{log}; logging.getLogger('cherimoya').setLevel('ERROR')") == ("", "")

@@ -17,6 +17,7 @@ from cherimoya.distributed import launch
 from cherimoya.errors import WARNINGS, CherimoyaError, Interrupted, InUse, LocalError, OtherRun
 from cherimoya.records import status
 from cherimoya.sweeps.plan import Sweep
+from cherimoya.util import console
 
 InWords = Callable[[Exception], CherimoyaError | None]  # None for what nobody has foreseen
 
@@ -35,6 +36,7 @@ class Job:
 
     def __call__(self, values: DictConfig) -> None:
         """Do the work; in a sweep an error is noted, so that the others get their turn."""
+        console.print_messages()  # a launcher's process too
         settings = HydraConfig.get()
         sys.argv = self._command
         if settings.mode != RunMode.MULTIRUN and not self.sweep:

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cherimoya.util import console
+
 CLOSED = 128 + signal.SIGPIPE  # the exit code of other commands, which that signal ends
 
 
 @contextmanager
 def quiet_when_closed() -> Iterator[None]:
-    """End without a word, with exit code 141, once whoever read our output has closed it."""
+    """Print messages; end without one, with exit code 141, once whoever read them has closed."""
+    console.print_messages()
     try:
         try:
             yield

@@ -35,6 +35,7 @@ from cherimoya.sweeps import launchers
 from cherimoya.sweeps import plan as cli_sweep
 from cherimoya.sweeps import search as cli_search
 from cherimoya.sweeps.plan import Sweep
+from cherimoya.util import console
 
 __all__ = ["conf_dir", "main", "plan_sweep", "process_wide_switches", "train", "worker"]
 
@@ -179,6 +180,7 @@ def _judged(
 
 def worker() -> None:
     """One of the processes that `launch.start` began: the configuration and folder as JSON."""
+    console.print_messages()
     values, folder, changes = json.loads(sys.argv[1])
     try:
         _run(resolve(values, TrainConfig), Path(folder), Changes(**changes))

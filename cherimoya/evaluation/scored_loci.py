@@ -14,6 +14,7 @@ from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.chrom_names import format_names, name_mismatch
 from cherimoya.inference.checkpoints import Checkpoint
 from cherimoya.inference.ensemble import Ensemble
+from cherimoya.util import console
 from cherimoya.util.console import Say
 
 SCORED, REFERENCE = "scored", "train"
@@ -67,7 +68,7 @@ def fitted(
     window: int | None,
     trimming: int,
     where: str,
-    say: Say = print,
+    say: Say = console.say,
 ) -> Loci:
     """`loci` in windows of `window` bases, and of signal as asked for, else as in the run, else as
     the model needs.

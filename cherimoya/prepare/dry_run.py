@@ -12,6 +12,7 @@ from cherimoya.prepare.inputs import open_sources
 from cherimoya.prepare.parts import PART, Sources, flat
 from cherimoya.prepare.prepare import placed
 from cherimoya.prepare.workers import core_count
+from cherimoya.util import console
 from cherimoya.util.console import Say
 from cherimoya.util.resume import partial_folder
 
@@ -20,7 +21,7 @@ PER_PROCESS = 150e6  # bytes that a process takes before it holds data
 GB = 1e9
 
 
-def inspect(config: PrepareConfig, say: Say = print) -> None:
+def inspect(config: PrepareConfig, say: Say = console.say) -> None:
     """Say what the source files hold, which loci would be kept by position, and what it takes.
 
     Writes nothing. Raises DataError as `prepare` does, for all that shows without reading the

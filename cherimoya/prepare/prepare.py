@@ -19,6 +19,7 @@ from cherimoya.prepare.background import candidates, match_gc
 from cherimoya.prepare.funnel import FilterReport
 from cherimoya.prepare.inputs import describe_parts, open_sources
 from cherimoya.prepare.parts import Column, Cut, Sources, cut, flat
+from cherimoya.util import console
 from cherimoya.util.console import Say
 from cherimoya.util.resume import mark_of, resumable_output, set_aside
 
@@ -26,7 +27,7 @@ OUTLIER_PERCENTILE = 99
 GC_BINS = 50  # of the histogram that is recorded
 
 
-def prepare(config: PrepareConfig, say: Say = print) -> Path:
+def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
     """Write the loci that `config` describes to `config.output` and return its path.
 
     A window is centred on base `center` when it covers [center - length // 2, ...). Peaks keep

@@ -1,5 +1,10 @@
-"""How long work shows that it moves: a bar on a terminal, plain lines elsewhere."""
+"""Messages, and how long work shows that it moves: a bar on a terminal, plain lines elsewhere.
 
+Messages go to the logger "cherimoya". Commands print them (`print_messages`); in a program of a
+user's own they go where its `logging` sends them.
+"""
+
+import logging
 import re
 import shlex
 import sys
@@ -21,16 +26,41 @@ TIMED_STEPS = 10  # steps after which the time left is first estimated
 WARMUP_STEPS = 2  # steps that the estimate leaves out
 
 
-def say(message: str) -> None:
-    """Print a line without breaking a progress bar."""
-    tqdm.write(message, file=sys.stdout)
-    sys.stdout.flush()
+LOGGER = logging.getLogger("cherimoya")
+
+
+class Printer(logging.Handler):
+    """Prints messages as they are on standard output, without breaking a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record's message."""
+        tqdm.write(record.getMessage(), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def print_messages() -> None:
+    """Have this process print its messages, as commands do, and nobody else repeat them."""
+    if not _is_printing():
+        LOGGER.addHandler(Printer())
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.propagate = False
+
+
+def _is_printing() -> bool:
+    return any(isinstance(handler, Printer) for handler in LOGGER.handlers)
+
+
+def say(message: str, level: int = logging.INFO) -> None:
+    """Log how work goes on."""
+    if LOGGER.disabled and _is_printing():  # by Hydra's logging, as all that it does not know
+        LOGGER.disabled = False
+    LOGGER.log(level, message)
 
 
 @cache
 def say_once(message: str) -> None:
-    """`say` a line that this process has not said yet."""
-    say(message)
+    """Log, as a warning, what this process has not said yet."""
+    say(message, logging.WARNING)
 
 
 def track(

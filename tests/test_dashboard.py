@@ -42,7 +42,7 @@ def test_without_a_key_it_is_printed_and_the_same_each_time(tmp_path):
         "project=p", "entity=me", "dry_run=true", cwd=tmp_path, WANDB_API_KEY="x" * 40, **nowhere
     )
     assert again.stdout == first.stdout
-    assert again.stderr == "dry run, as asked: nothing is sent\n"
+    assert again.stderr == "dry run, as set: nothing is sent\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -242,7 +242,7 @@ def test_a_process_that_is_killed_is_said_to_be(toy: Toy, monkeypatch) -> None:
     toy.bed("chrA\t100\t201", "chrB\t100\t201")
     monkeypatch.setattr(inputs, "WORTH_WINDOWS", 0)
     monkeypatch.setattr(gather, "keep", die)
-    with pytest.raises(ProcessError, match=r"was killed, .* want of memory.*processes=1"):
+    with pytest.raises(ProcessError, match=r"was killed, .* out of memory.*processes=1"):
         toy.run(processes=2)
     monkeypatch.undo()
     assert len(toy.run(processes=1)) == 2
@@ -266,10 +266,10 @@ def test_columns_read_rows_of_several_parts_in_any_order(tmp_path) -> None:
         part.mkdir()
         np.save(part / "signal.npy", values.astype(kind))
 
-    def some(which: list[int], kind: int) -> tuple[gather.Cut, np.ndarray]:
+    def some(which: list[int], kind: int) -> tuple[gather.StoredWindows, np.ndarray]:
         order = rng.permutation([(i, row) for i in which for row in range(len(arrays[i]))])[:-1]
         n = np.zeros(len(order))
-        found = gather.Cut(
+        found = gather.StoredWindows(
             intervals.Intervals(n, n, n, n), [parts[i] for i in which], order[:, 0] - which[0],
             order[:, 1], n, n, n, {"signal": n.astype(np.uint8) + kind},
         )  # fmt: skip

@@ -329,6 +329,7 @@ def test_a_missing_package_is_one_line(package, tmp_path):
         "import sys; from pathlib import Path\n"
         f"sys.modules[{package!r}] = None\n"
         "from cherimoya.report.pages import offer_report\n"
+        "from cherimoya.util import console; console.print_messages()\n"
         "offer_report(Path(sys.argv[1])); offer_report(Path(sys.argv[1]))"
     )
     run = make_run(tmp_path / "run")

@@ -63,7 +63,7 @@ def test_marginalize_takes_the_window_of_training(run_of, small_data, tmp_path, 
     asked = marginals(run, tmp_path / "b.tsv", data__in_window=TRAINED, **values)
     assert found == asked
     other = marginals(run, tmp_path / "c.tsv", data__in_window=STORED, **values)
-    assert "200 bases, as asked for; the model was trained on 160" in capsys.readouterr().out
+    assert "200 bases, as set; the model was trained on 160" in capsys.readouterr().out
     assert abs(float(other["log2_fold_change"]) - float(found["log2_fold_change"])) > 1e-4
 
 

@@ -117,7 +117,7 @@ def _what_happened(failures: Mapping[int, Any], folder: Path) -> str:
     if not killed:
         return ""
     return (
-        f"process {', '.join(killed)} of the run was killed, perhaps for want of memory. Continue "
+        f"process {', '.join(killed)} of the run was killed, probably out of memory. Continue "
         f"with: {resume_command(folder)}"
     )
 
@@ -132,15 +132,15 @@ def _check_gpus(config: TrainConfig) -> None:
         return
     import torch
 
-    found = torch.cuda.device_count()
-    if config.trainer.devices <= found:
+    gpus = torch.cuda.device_count()
+    if config.trainer.devices <= gpus:
         return
-    if not found and config.trainer.device == "auto":
+    if not gpus and config.trainer.device == "auto":
         raise ConfigError(
             f"trainer.devices={config.trainer.devices}, but torch sees no GPU. Leave it out, or "
             "use trainer.device=cpu to train in several processes on the CPU."
         )
     raise ConfigError(
-        f"trainer.devices={config.trainer.devices}, but torch sees {found} GPUs. Set "
-        f"trainer.devices={max(found, 1)}."
+        f"trainer.devices={config.trainer.devices}, but torch sees {gpus} GPUs. Set "
+        f"trainer.devices={max(gpus, 1)}."
     )

@@ -61,9 +61,9 @@ class Processes:
         """`values` of every process, by rank, on every process."""
         if self.world == 1:
             return [values]
-        found: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(found, values, group=self._hosts)
-        return found
+        values_by_rank: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(values_by_rank, values, group=self._hosts)
+        return values_by_rank
 
     def part(self) -> None:
         """Leave the other processes."""

@@ -33,8 +33,8 @@ def intervals(
     try:
         for i in range(n):
             rows = np.concatenate([c[rng.integers(0, len(c), len(c))] for c in classes if len(c)])
-            found = scores.take(torch.from_numpy(rows)).metrics()
-            drawn[i] = [found[name] for name in METRICS]
+            metrics = scores.take(torch.from_numpy(rows)).metrics()
+            drawn[i] = [metrics[name] for name in METRICS]
             tick()
     finally:
         torch.set_num_threads(threads)

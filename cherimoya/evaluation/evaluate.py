@@ -56,21 +56,21 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = console.say) -> Path
 
 
 def _evaluate(config: EvaluateConfig, folder: Path, say: Say) -> None:
-    found = [find_checkpoint(named) for named in config.checkpoint]
-    window = known_window(found, "data.in_window", config.data.in_window, say)
+    checkpoints = [find_checkpoint(named) for named in config.checkpoint]
+    window = known_window(checkpoints, "data.in_window", config.data.in_window, say)
     device = choose_device(config.device, "device")
     precision = config.precision
     check_precision(precision, device)
-    model = load_ensemble(found, device)
-    dataset, split = load_scored(config, found[0], window, model.trimming, say)
-    check_fits(dataset, model, found[0])
+    model = load_ensemble(checkpoints, device)
+    dataset, split = load_scored(config, checkpoints[0], window, model.trimming, say)
+    check_fits(dataset, model, checkpoints[0])
     model = load_ensemble(
-        found, device, config.reverse_complement, dataset.loci.control_groups or None
+        checkpoints, device, config.reverse_complement, dataset.loci.control_groups or None
     )
     columns = _baselines(dataset, config)
     rows = dataset.rows[SCORED]
     say(_what(config, dataset, split, precision, device))
-    seen = seen_in_training(found, dataset, config)
+    seen = seen_in_training(checkpoints, dataset, config)
     if seen:
         say(f"{seen:,} of these {len(rows):,} loci are of chromosomes seen in training")
     predict = CUDAGraphModel(model)
@@ -86,7 +86,7 @@ def _evaluate(config: EvaluateConfig, folder: Path, say: Say) -> None:
     values = {
         "split": split,
         "seen_in_training": seen,
-        "checkpoints": [one.described() for one in found],
+        "checkpoints": [one.described() for one in checkpoints],
         "reverse_complement": config.reverse_complement,
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": str(dataset.path),
@@ -185,14 +185,14 @@ def _scored(
     """The metrics of each column, with intervals of the model's."""
     model = columns["model"]
     peaks = int((model.label == 1).sum())
-    found: dict[str, Any] = {"loci": {"peaks": peaks, "background": len(model.label) - peaks}}
-    found |= {name: scores.metrics() for name, scores in columns.items()}
+    table: dict[str, Any] = {"loci": {"peaks": peaks, "background": len(model.label) - peaks}}
+    table |= {name: scores.metrics() for name, scores in columns.items()}
     if config.bootstrap:
         drawn: dict[str, Interval] = intervals(
             model, config.bootstrap, config.confidence, config.seed, tick
         )
-        found["intervals"] = {name: list(interval) for name, interval in drawn.items()}
-    return found
+        table["intervals"] = {name: list(interval) for name, interval in drawn.items()}
+    return table
 
 
 def score_table(values: Mapping[str, Any]) -> str:

@@ -35,8 +35,8 @@ def replicate_scores(dataset: Dataset, path: str, keys: KeysConfig | None) -> Sc
             f"replicate={path} has signal groups {other.signal_groups}, but {dataset.path} has "
             f"{loci.signal_groups}. Prepare both alike."
         )
-    found = _matching(loci, rows, other, path, str(dataset.path))
-    signal = torch.from_numpy(_centre(other, loci.out_window, path)[found]).float()
+    matches = _matching(loci, rows, other, path, str(dataset.path))
+    signal = torch.from_numpy(_centre(other, loci.out_window, path)[matches]).float()
     counts = torch.from_numpy(_centre(loci, loci.out_window, path)[rows]).float()
     totals = torch.stack([k.sum(dim=(1, 2)) for k in signal.split(loci.signal_groups, 1)], dim=1)
     label = torch.from_numpy(loci.label[rows].astype(np.int64))
@@ -57,16 +57,16 @@ def _matching(loci: Loci, rows: np.ndarray, other: Loci, path: str, own: str) ->
         )
     at = {place: row for row, place in enumerate(_places(other))}
     wanted = _places(loci)
-    found = np.array([at.get(wanted[row], -1) for row in rows])
-    missing = int((found < 0).sum())
+    matches = np.array([at.get(wanted[row], -1) for row in rows])
+    missing = int((matches < 0).sum())
     if missing:
-        chrom, middle = wanted[rows[np.argmax(found < 0)]]
+        chrom, middle = wanted[rows[np.argmax(matches < 0)]]
         raise DataError(
             f"replicate={path} lacks {missing:,} of the {len(rows):,} scored loci of {own}, such "
             f"as the one around {chrom}:{middle:,}. Prepare both from one list of loci, without "
             "outlier_factor and background_ratio, or with the background of the first as loci."
         )
-    return found
+    return matches
 
 
 def _places(loci: Loci) -> list[tuple[str, int]]:

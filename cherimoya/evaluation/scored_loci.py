@@ -37,8 +37,8 @@ def load_scored(
     if config.chroms is None and config.split != "all":
         if own is None:
             raise ConfigError(
-                f"split={config.split}: {first.path} lies in no run folder, so nobody knows its "
-                "splits. In place of split name chromosomes that it was not trained on: "
+                f"split={config.split}: {first.path} lies in no run folder, so its split is "
+                "unknown. In place of split name chromosomes that it was not trained on: "
                 "'chroms=[chr1,chr3]', or set split=all for every locus."
             )
         return _of_split(config, first, window, say)
@@ -75,22 +75,22 @@ def fitted(
 
     Raises ConfigError for windows that differ by something else than twice the trimming.
     """
-    asked_in, asked_out = window, config.data.out_window or first.window[1]
-    if asked_in is None and asked_out is None:
-        asked_out = min(loci.out_window, loci.in_window + 2 * loci.max_jitter - 2 * trimming)
-    if asked_in is None:
-        assert asked_out is not None
-        asked_in = asked_out + 2 * trimming
-        say(f"data.in_window {asked_in:,} bases: no run says what the model was trained on")
-    if asked_out is None:
-        asked_out = asked_in - 2 * trimming
-    _check_windows(asked_in, asked_out, trimming, first)
-    if (asked_in, asked_out) != (loci.in_window, loci.out_window):
+    in_window, out_window = window, config.data.out_window or first.window[1]
+    if in_window is None and out_window is None:
+        out_window = min(loci.out_window, loci.in_window + 2 * loci.max_jitter - 2 * trimming)
+    if in_window is None:
+        assert out_window is not None
+        in_window = out_window + 2 * trimming
+        say(f"data.in_window {in_window:,} bases: no run says what the model was trained on")
+    if out_window is None:
+        out_window = in_window - 2 * trimming
+    _check_windows(in_window, out_window, trimming, first)
+    if (in_window, out_window) != (loci.in_window, loci.out_window):
         say(
-            f"windows: {asked_in} bp in, {asked_out} bp out, cut from the middle of the "
+            f"windows: {in_window} bp in, {out_window} bp out, cut from the middle of the "
             f"{loci.in_window} and {loci.out_window} of {where}"
         )
-    return crop(loci, asked_in, asked_out, max_jitter=0, where=where)
+    return crop(loci, in_window, out_window, max_jitter=0, where=where)
 
 
 def check_fits(dataset: Dataset, model: Ensemble, first: Checkpoint) -> None:
@@ -110,7 +110,7 @@ def check_fits(dataset: Dataset, model: Ensemble, first: Checkpoint) -> None:
 
 
 def seen_in_training(
-    found: Sequence[Checkpoint], dataset: Dataset, config: EvaluateConfig
+    checkpoints: Sequence[Checkpoint], dataset: Dataset, config: EvaluateConfig
 ) -> int | None:
     """How many scored loci lie on a chromosome that one of the models was trained on.
 
@@ -120,14 +120,14 @@ def seen_in_training(
     """
     chrom, held = dataset.loci.chrom, dataset.loci.chrom[dataset.rows[SCORED]]
     known: dict[Path, set[str]] = {}
-    for one in found:
+    for one in checkpoints:
         names = one.trained_on() or {}
         if set(held.tolist()) & set(names):
             known[one.path] = {name for name, trained in names.items() if trained}
     asked_for_others = config.chroms is None and config.split in ("validation", "test")
     for path, trained in known.items():
         seen = np.isin(held, sorted(trained))
-        if asked_for_others and path != found[0].path and seen.any():
+        if asked_for_others and path != checkpoints[0].path and seen.any():
             free = set(chrom.tolist()).difference(*known.values())
             named = f"'chroms=[{','.join(sorted(free))}]' in place of split"
             fix = named if free else "one model at a time"

@@ -122,8 +122,8 @@ def evaluate(
             batch = source.centred(own[start : start + batch_size])
             logits, log_counts = predict_batch(predict, batch.X, batch.control, precision)
             p = metrics.group_softmax(logits, groups)
-            found = {"log_counts": log_counts, "observed": _log_totals(batch.signal, groups)}
-            parts.append(_profile_metrics(logits, p, batch.signal, groups) | found)
+            totals = {"log_counts": log_counts, "observed": _log_totals(batch.signal, groups)}
+            parts.append(_profile_metrics(logits, p, batch.signal, groups) | totals)
     finally:
         model.train(was_training)
     kept = slice(len(share))

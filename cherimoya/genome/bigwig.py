@@ -50,8 +50,8 @@ class BigWig(Track):
     def _block(self, offset: int, size: int) -> Items:
         """Start, end and value of the items of a block; the last few are kept for the windows
         beside."""
-        found = self._kept.get(offset)
-        if found is None:
+        held = self._kept.get(offset)
+        if held is None:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
             self._file = self._file or open(self.path, "rb")  # noqa: SIM115 - until the track goes
@@ -62,25 +62,29 @@ class BigWig(Track):
                     f"{self.path}: cannot be read again ({error}). The file has changed meanwhile: "
                     "start again."
                 ) from None
-            found = self._kept[offset] = start, end, np.where(np.isnan(values), 0, values)
-        return found
+            held = self._kept[offset] = start, end, np.where(np.isnan(values), 0, values)
+        return held
 
 
 def _fill(
-    values: np.ndarray, first: int, start: np.ndarray, end: np.ndarray, found: np.ndarray
+    values: np.ndarray, first: int, start: np.ndarray, end: np.ndarray, held: np.ndarray
 ) -> None:
-    """Write the `found` values of [start, end) where `values`, which begin at base `first`, hold
+    """Write the `held` values of [start, end) where `values`, which begin at base `first`, hold
     them."""
     low = int(np.searchsorted(end, first, "right"))
     high = int(np.searchsorted(start, first + len(values)))
-    start, end, found = start[low:high] - first, end[low:high] - first, found[low:high]
+    start, end, held = (
+        start[low:high] - first,
+        end[low:high] - first,
+        held[low:high],
+    )
     start, end = np.maximum(start, 0), np.minimum(end, len(values))
     length = end - start
     if (length == 1).all():
-        values[start] = found
+        values[start] = held
         return
     before = np.cumsum(length) - length
-    values[np.arange(length.sum()) + np.repeat(start - before, length)] = np.repeat(found, length)
+    values[np.arange(length.sum()) + np.repeat(start - before, length)] = np.repeat(held, length)
 
 
 @contextmanager

@@ -194,14 +194,14 @@ def _check_sums(
 def _by_chromosome(table: np.ndarray, names: dict[int, str]) -> dict[str, Blocks]:
     """The blocks of each chromosome, from rows of its number, start, end, offset and size."""
     table = table[np.lexsort((table[:, 1], table[:, 0]))]
-    found = {}
+    indexed = {}
     for part in np.split(table, np.flatnonzero(np.diff(table[:, 0])) + 1) if len(table) else []:
         _, start, end, offset, size = part.T
         name = names[int(part[0, 0])]
         if (start[1:] < end[:-1]).any():
             raise DamageError(f"blocks of values on {name} overlap")
-        found[name] = Blocks(start, end, offset, size)
-    return found
+        indexed[name] = Blocks(start, end, offset, size)
+    return indexed
 
 
 def _unpack(file: IO[bytes], offset: int, order: str, layout: str) -> tuple:

@@ -15,11 +15,11 @@ SHOWN = 12  # names in a message, or fewer
 CHOICES = ("none", "auto", "add_chr", "strip_chr")
 
 
-def name_mismatch(asked: Iterable[str], held: Iterable[str]) -> dict[str, str]:
-    """The names in `asked` that `held` writes otherwise, such as 1 for chr1: asked -> held."""
+def name_mismatch(names: Iterable[str], held: Iterable[str]) -> dict[str, str]:
+    """Those of `names` that `held` writes otherwise, such as 1 for chr1: theirs -> held."""
     held = set(held)
     bare = {_bare(name): name for name in held}
-    return {n: bare[_bare(n)] for n in asked if n not in held and _bare(n) in bare}
+    return {n: bare[_bare(n)] for n in names if n not in held and _bare(n) in bare}
 
 
 def format_names(names: Iterable[str]) -> str:
@@ -71,7 +71,7 @@ class Aliases:
         return aliases
 
     def accepted(self, names: Iterable[str], where: str) -> dict[str, str]:
-        """`of` for the names of places, which must then be the genome's, and a word about it.
+        """`of` for the names of intervals, which must then be the genome's, and a word about it.
 
         Places may lie on one chromosome under two names. Raises DataError, see `check_names`.
         """
@@ -79,13 +79,13 @@ class Aliases:
         aliases = self._aliases(listed)
         if aliases:
             self._say(f"{where}: {format_aliases(aliases)}")
-        found = [aliases.get(name, name) for name in listed]
-        check_names(found, self._genome.lengths, where, self._genome)
+        renamed = [aliases.get(name, name) for name in listed]
+        check_names(renamed, self._genome.lengths, where, self._genome)
         return aliases
 
     def _aliases(self, names: list[str]) -> dict[str, str]:
-        found = {name: self._one(name) for name in names if name not in self._genome.lengths}
-        return {old: new for old, new in found.items() if new in self._genome.lengths}
+        renamed = {name: self._one(name) for name in names if name not in self._genome.lengths}
+        return {old: new for old, new in renamed.items() if new in self._genome.lengths}
 
     def _one(self, name: str) -> str:
         if self._choice == "auto":
@@ -105,13 +105,13 @@ def check_names(
     `chroms` are the genome's names that matter: others may be called anything. `once`: none can
     stand for a chromosome that another names rightly.
     """
-    asked = list(dict.fromkeys(names))
-    strangers = not set(asked) & set(genome.lengths)
-    proposal = name_mismatch(asked, chroms)
+    listed = list(dict.fromkeys(names))
+    strangers = not set(listed) & set(genome.lengths)
+    proposal = name_mismatch(listed, chroms)
     if strangers and not proposal:
-        proposal = name_mismatch(asked, genome.lengths)
+        proposal = name_mismatch(listed, genome.lengths)
     if once:
-        proposal = {old: new for old, new in proposal.items() if new not in asked}
+        proposal = {old: new for old, new in proposal.items() if new not in listed}
     if not proposal and not strangers:
         return
     fix = (
@@ -122,12 +122,12 @@ def check_names(
         fix = f"Proposal: {format_aliases(proposal)}. Accept it with chrom_alias=auto."
     raise DataError(
         f"{where} and fasta={genome.path} name chromosomes differently. In the file: "
-        f"{format_names(asked)}. In the genome: {format_names(genome.lengths)}. {fix}"
+        f"{format_names(listed)}. In the genome: {format_names(genome.lengths)}. {fix}"
     )
 
 
 def format_aliases(aliases: Mapping[str, str]) -> str:
-    """`aliases` in words."""
+    """`aliases` as text."""
     return format_names(f"{old} is {new}" for old, new in aliases.items())
 
 
@@ -160,8 +160,8 @@ def _read_table(choice: str, genome: Genome) -> dict[str, str]:
 
 
 def _read_line(line: str, genome: Genome, where: str) -> dict[str, str]:
-    words = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
-    listed = {word.strip() for word in words if word.strip()}
+    cells = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+    listed = {word.strip() for word in cells if word.strip()}
     targets = sorted(listed & set(genome.lengths))
     if len(targets) > 1:
         raise DataError(

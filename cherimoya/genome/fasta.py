@@ -187,13 +187,13 @@ def _upper(counts: Counter[int]) -> Counter[str]:
 
 
 def _fasta_name(header: bytes, known: Collection[str], path: Path) -> str:
-    words = header.decode("utf-8", "replace").split()
-    if not words or words[0] in known:
-        what = (
-            f"two sequences are named {printable(words[0])}" if words else "a sequence has no name"
-        )
+    tokens = header.decode("utf-8", "replace").split()
+    if not tokens or tokens[0] in known:
+        what = "a sequence has no name"
+        if tokens:
+            what = f"two sequences are named {printable(tokens[0])}"
         raise DataError(f"fasta={path}: {what}. Give each its own name after '>'.")
-    return words[0]
+    return tokens[0]
 
 
 def _head(path: Path, size: int) -> bytes:

@@ -126,7 +126,7 @@ class Fragments(Track):
         if rows[-1] == b"":
             rows.pop()
         line = self._read_line if self._config.kind == "reads" else self._fragment
-        found: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
+        by_chrom: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
         for at, row in enumerate(rows, number):
             if not row.strip() or is_comment(row):
                 continue
@@ -139,8 +139,8 @@ class Fragments(Track):
             if values[0] == values[1]:
                 self._empty = [self._empty[0] + 1, self._empty[1] or at]
             else:
-                found[columns[0]].append(values)
-        for name, intervals in found.items():
+                by_chrom[columns[0]].append(values)
+        for name, intervals in by_chrom.items():
             self._append(name.decode(), np.array(intervals, np.int64))
         return len(rows)
 

@@ -30,11 +30,11 @@ class Intervals:
         return len(self.center)
 
     def take(self, rows: np.ndarray) -> "Intervals":
-        """The places at `rows`, a mask or row numbers."""
+        """The intervals at `rows`, a mask or row numbers."""
         return Intervals(self.chrom[rows], self.center[rows], self.start[rows], self.end[rows])
 
     def name(self, row: int) -> str:
-        """chrom:start-end of one place."""
+        """chrom:start-end of one interval."""
         return f"{self.chrom[row]}:{self.start[row]:,}-{self.end[row]:,}"
 
     def renamed(self, aliases: Mapping[str, str]) -> "Intervals":
@@ -45,36 +45,36 @@ class Intervals:
 
 
 def joined(parts: Iterable[Intervals]) -> Intervals:
-    """The places of all `parts`, in order."""
+    """The intervals of all `parts`, in order."""
     listed = list(parts)
     names = ("chrom", "center", "start", "end")
     return Intervals(*(np.concatenate([getattr(part, name) for part in listed]) for name in names))
 
 
 def overlapping(
-    places: Intervals, start: np.ndarray, end: np.ndarray, regions: Intervals
+    intervals: Intervals, start: np.ndarray, end: np.ndarray, regions: Intervals
 ) -> np.ndarray:
-    """(n,) true where [start, end) on the chromosome of `places` shares a base with a region."""
-    found = np.zeros(len(places), bool)
-    for chrom in np.unique(places.chrom):
-        rows = np.flatnonzero(places.chrom == chrom)
+    """(n,) true where [start, end) on the chromosome of `intervals` shares a base with a region."""
+    touches = np.zeros(len(intervals), bool)
+    for chrom in np.unique(intervals.chrom):
+        rows = np.flatnonzero(intervals.chrom == chrom)
         there = regions.take(regions.chrom == chrom)
         if not len(there):
             continue
         order = np.argsort(there.start, kind="stable")
         reach = np.maximum.accumulate(there.end[order])  # of all regions that start before
         before = np.searchsorted(there.start[order], end[rows])
-        found[rows] = (before > 0) & (reach[before - 1] > start[rows])
-    return found
+        touches[rows] = (before > 0) & (reach[before - 1] > start[rows])
+    return touches
 
 
-def enforce_spacing(places: Intervals, distance: int) -> np.ndarray:
-    """(n,) true for places whose centre is `distance` or more from those of all kept before."""
-    kept = np.zeros(len(places), bool)
-    for chrom in np.unique(places.chrom):
+def enforce_spacing(intervals: Intervals, distance: int) -> np.ndarray:
+    """(n,) true for intervals whose centre is `distance` or more from those of all kept before."""
+    kept = np.zeros(len(intervals), bool)
+    for chrom in np.unique(intervals.chrom):
         taken: dict[int, list[int]] = {}  # the centres in each stretch of `distance` bases
-        for row in np.flatnonzero(places.chrom == chrom).tolist():
-            center = int(places.center[row])
+        for row in np.flatnonzero(intervals.chrom == chrom).tolist():
+            center = int(intervals.center[row])
             stretch = center // distance
             near = (c for s in (stretch - 1, stretch, stretch + 1) for c in taken.get(s, ()))
             if all(abs(center - other) >= distance for other in near):

@@ -39,40 +39,40 @@ def read_meme(path: Path) -> dict[str, np.ndarray]:
     name, a motif without a matrix, rows that are no probabilities or not as many as `w=`.
     """
     check_exists(path, KEY)
-    found: dict[str, _Motif] = {}
+    motifs: dict[str, _Motif] = {}
     for motif in _motifs(path):
-        if (first := found.get(motif.name)) is not None:
+        if (first := motifs.get(motif.name)) is not None:
             raise DataError(
                 f"{KEY}={path}: two motifs are named {printable(motif.name)}, in lines "
                 f"{first.line:,} and {motif.line:,}. Give each its own name."
             )
         _check(motif, path)
-        found[motif.name] = motif
-    if not found:
+        motifs[motif.name] = motif
+    if not motifs:
         raise DataError(f"{KEY}={path}: no motif in it. Give a file in MEME's format.")
-    return {name: np.array(motif.rows, np.float32).T for name, motif in found.items()}
+    return {name: np.array(motif.rows, np.float32).T for name, motif in motifs.items()}
 
 
 def _motifs(path: Path) -> Iterator[_Motif]:
     """Each motif with what stands below it."""
     motif, in_matrix = None, False
     for number, line in _lines(path):
-        words, where = line.split(), f"{KEY}={path}, line {number:,}"
+        tokens, where = line.split(), f"{KEY}={path}, line {number:,}"
         if in_matrix and motif is not None:
-            if not words and not motif.rows:
+            if not tokens and not motif.rows:
                 continue  # between the header and the first row
-            in_matrix = _add_row(motif, words, where)
+            in_matrix = _add_row(motif, tokens, where)
             if in_matrix:
                 continue
-        if not words:
+        if not tokens:
             continue
-        if words[0].startswith("ALPHABET"):
+        if tokens[0].startswith("ALPHABET"):
             _check_alphabet(line, where)
-        elif words[0] == "MOTIF":
+        elif tokens[0] == "MOTIF":
             if motif is not None:
                 yield motif
             motif = _Motif(_name(line, where), number)
-        elif words[0] == MATRIX:
+        elif tokens[0] == MATRIX:
             _begin_matrix(motif, line, number, where)
             in_matrix = True
     if motif is not None:
@@ -114,15 +114,15 @@ def _begin_matrix(motif: _Motif | None, line: str, number: int, where: str) -> N
     motif.matrix_line, motif.width = number, said.get("w")
 
 
-def _add_row(motif: _Motif, words: list[str], where: str) -> bool:
-    """Add the row of `words` to the matrix; False where they are no numbers, and it has ended."""
-    numbers = [_number(word) for word in words]
-    if all(n is None for n in numbers) or words[0] in ENDS:
+def _add_row(motif: _Motif, tokens: list[str], where: str) -> bool:
+    """Add the row of `tokens` to the matrix; False where they are no numbers, and it has ended."""
+    numbers = [_number(word) for word in tokens]
+    if all(n is None for n in numbers) or tokens[0] in ENDS:
         return False
     row = [n for n in numbers if n is not None]
     if len(numbers) != 4 or len(row) != 4 or not all(0 <= n <= 1 for n in row):
         raise DataError(
-            f"{where}: {printable(' '.join(words))} in motif {printable(motif.name)} is not four "
+            f"{where}: {printable(' '.join(tokens))} in motif {printable(motif.name)} is not four "
             "probabilities, of A C G T. Correct the row."
         )
     if abs(sum(row) - 1) > SUM_TOLERANCE:
@@ -134,9 +134,9 @@ def _add_row(motif: _Motif, words: list[str], where: str) -> bool:
     return True
 
 
-def _number(word: str) -> float | None:
+def _number(token: str) -> float | None:
     try:
-        return float(word)
+        return float(token)
     except ValueError:
         return None
 

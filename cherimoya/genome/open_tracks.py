@@ -67,7 +67,7 @@ def open_tracks(
         ]
 
 
-def check_used(config: PrepareConfig, asked: Mapping[str, Any]) -> None:
+def check_used(config: PrepareConfig, overrides: Mapping[str, Any]) -> None:
     """Raise ConfigError for a key of one kind of file that was set, while there is no such file.
 
     asked: the value of each dotted key that was set
@@ -79,7 +79,9 @@ def check_used(config: PrepareConfig, asked: Mapping[str, Any]) -> None:
     kinds = {kind_of(path, key, config.fragments.kind) for path, key in paths.items()}
     for prefix, kind in (("bam.", bam.KIND), ("fragments.", fragments.KIND)):
         idle = [
-            f"{key}={hydra_value(value)}" for key, value in asked.items() if key.startswith(prefix)
+            f"{key}={hydra_value(value)}"
+            for key, value in overrides.items()
+            if key.startswith(prefix)
         ]
         if idle and kind not in kinds:
             raise ConfigError(

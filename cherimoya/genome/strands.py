@@ -49,17 +49,17 @@ def strands_of(first: str | Path, second: str | Path) -> Pair | None:
 
 def _replaced(pattern: str, word: str, name: str) -> Iterator[str]:
     """`name` with `word` in place of the pattern: everywhere, and at each place alone."""
-    places = [found for found in re.finditer(pattern, name) if _ends_name(name[found.end() :])]
-    if len(places) > 1:
+    matches = [match for match in re.finditer(pattern, name) if _ends_name(name[match.end() :])]
+    if len(matches) > 1:
         yield re.sub(pattern, word, name)
-    for found in places:
-        yield name[: found.start()] + word + name[found.end() :]
+    for match in matches:
+        yield name[: match.start()] + word + name[match.end() :]
 
 
 def _ends_name(rest: str) -> bool:
     """Whether what follows in a name, up to the next folder, says nothing else of the sample."""
-    words = re.split(r"[^a-z0-9]+", rest.partition("/")[0])
-    return all(BEHIND.fullmatch(word) for word in words)
+    parts = re.split(r"[^a-z0-9]+", rest.partition("/")[0])
+    return all(BEHIND.fullmatch(word) for word in parts)
 
 
 def check_groups(
@@ -89,19 +89,19 @@ def check_groups(
 
 
 def check_unlike(
-    groups: Sequence[Sequence[Track]], places: Intervals, length: int, key: str
+    groups: Sequence[Sequence[Track]], intervals: Intervals, length: int, key: str
 ) -> None:
     """Raise DataError for pairs of files that hold the same signal, up to its scale.
 
-    Compares windows of `length` bases at some of `places` on the chromosome that has most.
+    Compares windows of `length` bases at some of `intervals` on the chromosome that has most.
     """
-    names, counts = np.unique(places.chrom, return_counts=True)
-    there = np.flatnonzero(places.chrom == names[counts.argmax()])
+    names, counts = np.unique(intervals.chrom, return_counts=True)
+    there = np.flatnonzero(intervals.chrom == names[counts.argmax()])
     rows = there[np.linspace(0, len(there) - 1, min(len(there), LOCI_COMPARED)).astype(int)]
     for group in groups:
         if len(group) != 2 or group[0].path == group[1].path:
             continue
-        likeness = _likeness(group, places.take(rows), length)
+        likeness = _likeness(group, intervals.take(rows), length)
         if likeness > ALIKE:
             paths = [track.path for track in group]
             raise DataError(
@@ -113,14 +113,14 @@ def check_unlike(
             )
 
 
-def _likeness(pair: Sequence[Track], places: Intervals, length: int) -> float:
+def _likeness(pair: Sequence[Track], intervals: Intervals, length: int) -> float:
     """The correlation of two tracks base by base, 0 where there is too little of either."""
-    starts = np.maximum(places.center - length // 2, 0).tolist()
+    starts = np.maximum(intervals.center - length // 2, 0).tolist()
     windows = [
         np.concatenate(
             [
                 track.values(str(chrom), start, start + length)
-                for chrom, start in zip(places.chrom, starts, strict=True)
+                for chrom, start in zip(intervals.chrom, starts, strict=True)
             ]
         )
         for track in pair
@@ -128,8 +128,8 @@ def _likeness(pair: Sequence[Track], places: Intervals, length: int) -> float:
     if min(np.count_nonzero(values) for values in windows) < BASES_COMPARED:
         return 0.0
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = float(np.corrcoef(windows)[0, 1])
-    return found if np.isfinite(found) else 0.0
+        correlation = float(np.corrcoef(windows)[0, 1])
+    return correlation if np.isfinite(correlation) else 0.0
 
 
 def strand_table(signal: Sequence[Sequence[Track]], control: Sequence[Sequence[Track]]) -> str:

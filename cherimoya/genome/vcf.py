@@ -40,7 +40,7 @@ class Variants:
     def __len__(self) -> int:
         return len(self.pos)
 
-    def words(self, row: int) -> str:
+    def describe(self, row: int) -> str:
         """One variant as people write it, without most letters of a long allele."""
         alleles = ">".join(shortened(str(allele)) for allele in (self.ref[row], self.alt[row]))
         return f"{printable(str(self.chrom[row]))}:{self.pos[row] + 1:,} {alleles}"
@@ -75,13 +75,13 @@ def read_variants(path: str | Path) -> Variants:
             columns, is_vcf = _columns(cells, is_vcf, where)
             continue
         for alt in _alts(cells, columns, where):
-            found = _variant(cells, columns, alt, where)
-            if isinstance(found, str):
-                skipped.setdefault(found, []).append(number)
+            variant = _variant(cells, columns, alt, where)
+            if isinstance(variant, str):
+                skipped.setdefault(variant, []).append(number)
             else:
-                rows.append((*found, number))
+                rows.append((*variant, number))
     if not rows:
-        listed = "".join(f"; {words}" for words in left_out(skipped))
+        listed = "".join(f"; {text}" for text in left_out(skipped))
         raise DataError(f"variants={path}: no variant in it{listed}. Give a VCF file or a table.")
     # objects, since one long allele would widen every cell of an array of text
     types = (object, np.int64, object, object, object, np.int64)

@@ -118,23 +118,23 @@ def find_checkpoint(named: str) -> Checkpoint:
         ) from None
 
 
-def trained_windows(found: Sequence[Checkpoint]) -> dict[int, Path]:
+def trained_windows(checkpoints: Sequence[Checkpoint]) -> dict[int, Path]:
     """The lengths of input that the models were trained on, as far as runs say, and one of each."""
-    return {one.window[0]: one.path for one in found if one.window[0] is not None}
+    return {one.window[0]: one.path for one in checkpoints if one.window[0] is not None}
 
 
 def load_ensemble(
-    found: Sequence[Checkpoint],
+    checkpoints: Sequence[Checkpoint],
     device: torch.device,
     reverse_complement: bool = False,
     control_groups: Sequence[int] | None = None,
 ) -> Ensemble:
     """The models on `device`, ready to predict. Raises CherimoyaError if they do not fit."""
-    models = [Cherimoya.load(one.path, device) for one in found]
+    models = [Cherimoya.load(one.path, device) for one in checkpoints]
     try:
         return Ensemble(models, reverse_complement, control_groups).eval()
     except ValueError as error:
-        listed = ", ".join(str(one.path) for one in found)
+        listed = ", ".join(str(one.path) for one in checkpoints)
         raise CherimoyaError(
             f"checkpoint: {listed} cannot predict together: {error}. Name models of one shape."
         ) from None

@@ -45,9 +45,9 @@ class Ensemble(nn.Module):
         if not models:
             raise ValueError("models is empty: an ensemble has at least one")
         for name in ("signal_groups", "n_control_tracks", "trimming"):
-            found = [getattr(model, name) for model in models]
-            if any(value != found[0] for value in found):
-                raise ValueError(f"the models differ in {name}: {found}")
+            values = [getattr(model, name) for model in models]
+            if any(value != values[0] for value in values):
+                raise ValueError(f"the models differ in {name}: {values}")
         self.models = nn.ModuleList(models)
         self.signal_groups = list(models[0].signal_groups)
         self.n_control_tracks = models[0].n_control_tracks
@@ -65,18 +65,20 @@ class Ensemble(nn.Module):
 
         The logits of several predictions are logarithms of their mean probabilities.
         """
-        found = [model(X, X_ctl) for model in self.models]
+        predictions = [model(X, X_ctl) for model in self.models]
         if self.reverse_complement:
             X = X.flip(1, 2)  # A C G T reversed is T G C A
             X_ctl = None if X_ctl is None else reverse_complement_tracks(X_ctl, self.control_groups)
             for model in self.models:
                 logits, log_counts = model(X, X_ctl)
-                found.append((reverse_complement_tracks(logits, self.signal_groups), log_counts))
-        if len(found) == 1:
-            return found[0]
-        log_p = torch.stack([log_probabilities(f[0], self.signal_groups) for f in found])
-        log_counts = torch.stack([f[1].float() for f in found]).mean(dim=0)
-        return log_p.logsumexp(dim=0) - math.log(len(found)), log_counts
+                predictions.append(
+                    (reverse_complement_tracks(logits, self.signal_groups), log_counts)
+                )
+        if len(predictions) == 1:
+            return predictions[0]
+        log_p = torch.stack([log_probabilities(f[0], self.signal_groups) for f in predictions])
+        log_counts = torch.stack([f[1].float() for f in predictions]).mean(dim=0)
+        return log_p.logsumexp(dim=0) - math.log(len(predictions)), log_counts
 
 
 def log_probabilities(logits: Tensor, groups: Sequence[int]) -> Tensor:

@@ -57,15 +57,15 @@ def predict_genome(config: PredictConfig, say: Say = console.say) -> Path:
     Each chromosome is kept as it is done, so that the same command goes on after any end.
     Raises CherimoyaError for anything that the user can mend.
     """
-    found = [find_checkpoint(named) for named in config.checkpoint]
+    checkpoints = [find_checkpoint(named) for named in config.checkpoint]
     device = choose_device(config.device, "device")
     check_precision(config.precision, device)
     control_groups = [len(group) for group in config.control]
-    _check_inputs(config, found, device, control_groups)
-    model = load_ensemble(found, device, config.reverse_complement, control_groups or None)
-    shape = _shape(config, found, model, say)
+    _check_inputs(config, checkpoints, device, control_groups)
+    model = load_ensemble(checkpoints, device, config.reverse_complement, control_groups or None)
+    shape = _shape(config, checkpoints, model, say)
     folder = Path(config.output)
-    plan = _plan(config, found, shape)
+    plan = _plan(config, checkpoints, shape)
     with lock_output(folder / DONE):
         stale = _stale(folder, plan, config.overwrite, say)
         if stale is None:
@@ -141,9 +141,11 @@ def _windows(
     return tiles(lengths, chroms, shape.out_window)
 
 
-def _shape(config: PredictConfig, found: list[Checkpoint], model: Ensemble, say: Say) -> Shape:
-    first = found[0]
-    in_window = input_window(found, model.trimming, "in_window", config.in_window, say=say)
+def _shape(
+    config: PredictConfig, checkpoints: list[Checkpoint], model: Ensemble, say: Say
+) -> Shape:
+    first = checkpoints[0]
+    in_window = input_window(checkpoints, model.trimming, "in_window", config.in_window, say=say)
     out_window = in_window - 2 * model.trimming
     names = config.track_names or _track_names(first, sum(model.signal_groups))
     if len(names) != sum(model.signal_groups):
@@ -169,7 +171,10 @@ def _track_names(first: Checkpoint, n: int) -> list[str]:
 
 
 def _check_inputs(
-    config: PredictConfig, found: list[Checkpoint], device: torch.device, control_groups: list[int]
+    config: PredictConfig,
+    checkpoints: list[Checkpoint],
+    device: torch.device,
+    control_groups: list[int],
 ) -> None:
     if config.kind == "bigwig":
         import_optional("figwig")
@@ -182,22 +187,22 @@ def _check_inputs(
     check_folder_name(Path(config.output), holds)
     if is_run(Path(config.output)):
         raise ConfigError(f"output={config.output}: a run is there. Choose another folder.")
-    controls = load_ensemble(found, device).n_control_tracks
+    controls = load_ensemble(checkpoints, device).n_control_tracks
     if controls != sum(control_groups):
         raise ConfigError(
-            f"control has {sum(control_groups)} bigWig files, but {found[0].path} has {controls} "
-            "control tracks. Name one for each, grouped as in its data: 'control=[[plus.bw,"
-            "minus.bw]]'." if controls else
-            f"control is set, but {found[0].path} has no control tracks. Leave it out."
+            f"control has {sum(control_groups)} bigWig files, but {checkpoints[0].path} has "
+            f"{controls} control tracks. Name one for each, grouped as in its data: "
+            "'control=[[plus.bw,minus.bw]]'." if controls else
+            f"control is set, but {checkpoints[0].path} has no control tracks. Leave it out."
         )  # fmt: skip
 
 
-def _plan(config: PredictConfig, found: list[Checkpoint], shape: Shape) -> dict[str, Any]:
+def _plan(config: PredictConfig, checkpoints: list[Checkpoint], shape: Shape) -> dict[str, Any]:
     """What the predictions depend on: with another plan, what is there cannot be gone on with."""
     paths = [path for group in config.control for path in group]
     names = [config.chrom_alias, *map(described, table_of(config.chrom_alias))]
     plan = {
-        "checkpoints": [one.described() for one in found],
+        "checkpoints": [one.described() for one in checkpoints],
         "fasta": described(config.fasta),
         "loci": described(config.loci) if config.loci is not None else None,
         "center": config.center,
@@ -268,7 +273,7 @@ def _what(
 ) -> str:
     n = sum(len(w.start) for w in windows)
     where = "around loci" if config.loci is not None else "side by side"
-    beyond = padded_bases(windows, lengths, shape.out_window, shape.cut)
+    beyond = padded_bases(windows, lengths, shape.out_window, shape.flank)
     padded = f"; {beyond:,} reach beyond an end of it, where all is N" if beyond else ""
     return (
         f"predicting {n:,} windows of {shape.out_window:,} bp from {shape.in_window:,} bp, {where} "

@@ -1,4 +1,4 @@
-"""What predictions along a genome are made from: its sequence, places on it, control tracks."""
+"""What predictions along a genome are made from: its sequence, loci on it, control tracks."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -75,28 +75,28 @@ def around(
 
     Raises DataError for a locus whose centre is not on the genome.
     """
-    places = read_intervals(path, center)
-    places = places.renamed(aliases.accepted(places.chrom.tolist(), f"loci={path}"))
-    check_chroms(dict.fromkeys(places.chrom.tolist()), lengths, f"loci={path}")
-    beyond = np.array([lengths[c] for c in places.chrom.tolist()]) <= places.center
+    loci = read_intervals(path, center)
+    loci = loci.renamed(aliases.accepted(loci.chrom.tolist(), f"loci={path}"))
+    check_chroms(dict.fromkeys(loci.chrom.tolist()), lengths, f"loci={path}")
+    beyond = np.array([lengths[c] for c in loci.chrom.tolist()]) <= loci.center
     if beyond.any():
         row = int(np.argmax(beyond))
         raise DataError(
-            f"loci={path}: {places.name(row)} lies beyond the end of {places.chrom[row]}, which "
-            f"has {lengths[str(places.chrom[row])]:,} bases ({int(beyond.sum())} such loci). Give "
+            f"loci={path}: {loci.name(row)} lies beyond the end of {loci.chrom[row]}, which "
+            f"has {lengths[str(loci.chrom[row])]:,} bases ({int(beyond.sum())} such loci). Give "
             "the FASTA that the loci were made with."
         )
-    start = places.center - out_window // 2
+    start = loci.center - out_window // 2
     return [
         Windows(chrom, start[rows], rows)
-        for chrom in dict.fromkeys(places.chrom.tolist())
-        for rows in [np.flatnonzero(places.chrom == chrom)]
+        for chrom in dict.fromkeys(loci.chrom.tolist())
+        for rows in [np.flatnonzero(loci.chrom == chrom)]
     ]
 
 
-def check_chroms(asked: Collection[str], lengths: Mapping[str, int], where: str) -> None:
+def check_chroms(names: Collection[str], lengths: Mapping[str, int], where: str) -> None:
     """Raise ConfigError when a chromosome that `where` names is not in the genome."""
-    unknown = [name for name in asked if name not in lengths]
+    unknown = [name for name in names if name not in lengths]
     if unknown:
         mismatch = name_mismatch(unknown, lengths)
         fix = "Name some that it has."
@@ -120,9 +120,9 @@ def own_bases(start: np.ndarray, out_window: int, length: int) -> np.ndarray:
     same = np.concatenate([[False], np.diff(start) == 0])
     if same.any():
         kept = np.flatnonzero(~same)
-        found = np.zeros((len(start), 2), np.int64)
-        found[kept] = own_bases(start[kept], out_window, length)
-        return found
+        bases = np.zeros((len(start), 2), np.int64)
+        bases[kept] = own_bases(start[kept], out_window, length)
+        return bases
     return np.stack([first, np.maximum(end, first)], axis=1)
 
 

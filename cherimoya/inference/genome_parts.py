@@ -34,7 +34,7 @@ class Shape:
     track_names: list[str]
 
     @property
-    def cut(self) -> int:
+    def flank(self) -> int:
         """Bases that are read beyond the output window, on each side."""
         return (self.in_window - self.out_window) // 2
 
@@ -139,7 +139,7 @@ def _batches(
         sequences.append(np.pad(codes, pad, constant_values=N_CODE))
         if controls is not None:
             tracks.append(np.pad(controls(w.chrom, len(codes)), ((0, 0), (pad, pad))))
-        first.append(w.start - shape.cut + pad + at)
+        first.append(w.start - shape.flank + pad + at)
         at += len(sequences[-1])
     sequence = _joined(sequences).to(device)[None]
     table = _joined(tracks).to(device)[None] if tracks else None

@@ -13,27 +13,27 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**10, 2.0**-20, 1000
 
 
-def choose_precision(asked: str, device: torch.device) -> str:
-    """What trainer.precision=`asked` means on this device: bf16, fp16, tf32 or fp32.
+def choose_precision(requested: str, device: torch.device) -> str:
+    """What trainer.precision=`requested` means on this device: bf16, fp16, tf32 or fp32.
 
     auto is bf16 on a GPU that has it, else fp32. Raises ConfigError for one that the device does
     not have.
     """
-    if asked == "auto":
+    if requested == "auto":
         return "bf16" if _is_modern(device) else "fp32"
-    check_precision(asked, device, "trainer.precision")
-    return asked
+    check_precision(requested, device, "trainer.precision")
+    return requested
 
 
-def check_precision(asked: str, device: torch.device, key: str = "precision") -> None:
-    """Raise ConfigError where `key`=`asked` is no number format, or not one of this device."""
-    if asked not in PRECISIONS:
-        raise ConfigError(f"{key}={asked}: must be one of {', '.join(PRECISIONS)}.")
+def check_precision(requested: str, device: torch.device, key: str = "precision") -> None:
+    """Raise ConfigError where `key`=`requested` is no number format, or not one of this device."""
+    if requested not in PRECISIONS:
+        raise ConfigError(f"{key}={requested}: must be one of {', '.join(PRECISIONS)}.")
     gpu = device.type == "cuda"
-    if asked == "fp32" or (asked == "fp16" and gpu) or _is_modern(device):
+    if requested == "fp32" or (requested == "fp16" and gpu) or _is_modern(device):
         return
     where = torch.cuda.get_device_name(device) if gpu else "the CPU"
-    raise ConfigError(f"{key}={asked}, but {where} does not have it. Use {key}=fp32.")
+    raise ConfigError(f"{key}={requested}, but {where} does not have it. Use {key}=fp32.")
 
 
 def _is_modern(device: torch.device) -> bool:

@@ -11,20 +11,20 @@ USUAL_OUTPUT = 1000  # bases predicted, where nothing tells what the model was t
 
 
 def known_window(
-    found: Sequence[Checkpoint], key: str, asked: int | None, say: Say = console.say
+    checkpoints: Sequence[Checkpoint], key: str, requested: int | None, say: Say = console.say
 ) -> int | None:
-    """Bases of input: `asked`, else those that the models were trained on; says what was not asked,
-    or asked otherwise than trained.
+    """Bases of input: `requested`, else those that the models were trained on; says so
+    where that is not set, or set otherwise than in training.
 
     None where neither is known. Raises ConfigError where the runs say several, of which the
     configuration's `key` must choose.
     """
-    said = trained_windows(found)
-    if asked is not None:
-        others = " or ".join(f"{length:,}" for length in said if length != asked)
+    said = trained_windows(checkpoints)
+    if requested is not None:
+        others = " or ".join(f"{length:,}" for length in said if length != requested)
         if others:
-            say(f"{key:<12} {asked:,} bases, as asked for; the model was trained on {others}")
-        return asked
+            say(f"{key:<12} {requested:,} bases, as set; the model was trained on {others}")
+        return requested
     if len(said) > 1:
         listed = ", ".join(f"{path} with {length:,}" for length, path in said.items())
         raise ConfigError(
@@ -38,10 +38,10 @@ def known_window(
 
 
 def input_window(
-    found: Sequence[Checkpoint],
+    checkpoints: Sequence[Checkpoint],
     trimming: int,
     key: str,
-    asked: int | None,
+    requested: int | None,
     otherwise: tuple[int, str] | None = None,
     say: Say = console.say,
 ) -> int:
@@ -49,11 +49,11 @@ def input_window(
 
     Raises ConfigError where that is None, or the model would trim the whole window.
     """
-    length = known_window(found, key, asked, say)
+    length = known_window(checkpoints, key, requested, say)
     if length is None and otherwise is None:
         raise ConfigError(
-            f"{key} has no value, and {found[0].path} lies in no run folder that tells. Set it "
-            f"to the length that the model was trained on, such as {key}=2114: its "
+            f"{key} has no value, and {checkpoints[0].path} lies in no run folder that tells. Set "
+            f"it to the length that the model was trained on, such as {key}=2114: its "
             "normalisation spans the whole window."
         )
     if length is None:

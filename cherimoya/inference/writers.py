@@ -37,8 +37,8 @@ def write_outputs(
     windows = [w for part in parts for w in part.windows]
     total = sum(-(-len(w.start) // AT_ONCE) for w in windows)
     for name, values in _bigwigs(config.values, shape).items():
-        found = _pieces(parts, shape, lengths, values)
-        pieces = console.track(found, f"writing {name}.bw", total, "piece")
+        pieces = _pieces(parts, shape, lengths, values)
+        pieces = console.track(pieces, f"writing {name}.bw", total, "piece")
         held = {w.chrom: lengths[w.chrom] for w in windows}
         files.append(write_bigwig(folder / f"{name}.bw", dict(sorted(held.items())), pieces))
     return files
@@ -81,10 +81,10 @@ def _pieces(
         for begin in range(0, len(order), AT_ONCE):
             some = slice(begin, begin + AT_ONCE)
             chosen = order[some]
-            found = values(torch.from_numpy(logits[chosen]), torch.from_numpy(counts[chosen]))
+            predicted = values(torch.from_numpy(logits[chosen]), torch.from_numpy(counts[chosen]))
             at = start[some, None] + np.arange(shape.out_window)
             own = (at >= bases[some, :1]) & (at < bases[some, 1:])
-            yield w.chrom, at[own], found.numpy()[own]
+            yield w.chrom, at[own], predicted.numpy()[own]
 
 
 def _hdf5(parts: Sequence[Part], shape: Shape, path: Path, plan: Mapping[str, Any]) -> Path:

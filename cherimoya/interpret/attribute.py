@@ -26,8 +26,8 @@ from cherimoya.interpret.models import (
     check_effects_precision,
     check_new,
     checkpoint_files,
+    file_provenance,
     load_models,
-    provenance,
 )
 from cherimoya.interpret.modisco import check_modisco, find_motifs, folder_of
 from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
@@ -89,7 +89,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     lengths = chromosome_lengths(config, loci) if config.bigwig else {}
     deltas: list[float] = []
     method, at_once = _method(config, models, targets, width, deltas)
-    files = provenance(file_list(loci, checkpoint_files(config.checkpoint)))
+    files = file_provenance(file_list(loci, checkpoint_files(config.checkpoint)))
     settings = {
         **{k: v for k, v in to_dict(config).items() if k not in FREE},
         "sources": files["sources"],
@@ -167,12 +167,12 @@ def _attribute_all(
         for rows in journal.missing(len(loci), config.method, "loci"):
             codes = torch.from_numpy(loci.codes[rows])
             controls = None if loci.controls is None else loci.controls[rows]
-            found = _mean([method(model, codes, window, controls) for model in models])
+            scores = _mean([method(model, codes, window, controls) for model in models])
             if config.reverse_complement:
-                found = _mean(
-                    [found, _other_strand(method, models, codes, window, controls, groups)]
+                scores = _mean(
+                    [scores, _other_strand(method, models, codes, window, controls, groups)]
                 )
-            journal.append(found.swapaxes(0, 1))
+            journal.append(scores.swapaxes(0, 1))
         start = np.where(loci.start < 0, -1, loci.start + window.start)
         hypothetical = {name: journal.rows[:, t] for t, name in enumerate(names)}
         shown = loci.codes[:, window]
@@ -197,8 +197,8 @@ def _other_strand(
     return _mean([method(model, turned, mirrored, other) for model in models])[..., ::-1, ::-1]
 
 
-def _mean(found: list[np.ndarray]) -> np.ndarray:
-    return np.stack(found).mean(axis=0, dtype=np.float64).astype(np.float32)
+def _mean(parts: list[np.ndarray]) -> np.ndarray:
+    return np.stack(parts).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _method(
@@ -226,8 +226,8 @@ def _method(
 
     def gradients(model, codes, window, controls):  # type: ignore[no-untyped-def]
         if config.method == "gradient":
-            found = [input_gradients(model, codes, t, controls, size, bar=False) for t in targets]
-            return centred(np.stack(found)[..., window])
+            scores = [input_gradients(model, codes, t, controls, size, bar=False) for t in targets]
+            return centred(np.stack(scores)[..., window])
         scores = []
         for target in targets:
             scored, missing = deep_lift_shap(
@@ -257,9 +257,9 @@ def _offer_logos(output: Path, loci: int) -> None:
     try:
         from cherimoya.report.plots.attribute import logo_pages
 
-        found = read_attributions(output)
-        shown = min(loci, len(found.sequence))
-        for path in logo_pages(found, loci, output):
+        attributions = read_attributions(output)
+        shown = min(loci, len(attributions.sequence))
+        for path in logo_pages(attributions, loci, output):
             console.say(f"{path}: loci with the strongest bases ({shown})")
     except ImportError as error:
         console.say(f"no logos: {error}. pip install 'cherimoya-train[plots]'")

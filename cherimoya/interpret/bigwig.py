@@ -19,18 +19,18 @@ def write_tracks(path: Path, lengths: Mapping[str, int]) -> list[Path]:
 
     lengths: chromosome to bases. Where loci overlap, the mean; nothing elsewhere.
     """
-    found, written = read_attributions(path), []
-    for name in found.contributions:
-        written.append(write_bigwig(track_path(path, name), lengths, _pieces(found, name)))
+    attributions, written = read_attributions(path), []
+    for name in attributions.contributions:
+        written.append(write_bigwig(track_path(path, name), lengths, _pieces(attributions, name)))
     return written
 
 
-def _pieces(found: Attributions, name: str) -> Iterator[Piece]:
+def _pieces(attributions: Attributions, name: str) -> Iterator[Piece]:
     """Every attributed base and its value, by chromosome, sorted."""
-    values = found.contributions[name]
-    for chrom in sorted(set(found.chrom.tolist())):
-        rows = np.flatnonzero(found.chrom == chrom)
-        bases = found.start[rows, None] + np.arange(values.shape[1])
+    values = attributions.contributions[name]
+    for chrom in sorted(set(attributions.chrom.tolist())):
+        rows = np.flatnonzero(attributions.chrom == chrom)
+        bases = attributions.start[rows, None] + np.arange(values.shape[1])
         at, index, count = np.unique(bases, return_inverse=True, return_counts=True)
         total = np.bincount(index.ravel(), weights=values[rows].ravel())
         yield chrom, at, total / count

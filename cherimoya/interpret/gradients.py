@@ -97,7 +97,7 @@ def deep_lift_shap(
     X = one_hot(as_codes(sequences).cpu())
     n = n_shuffles if references is None else references.shape[1]
     loci = max(1, BATCHES_AT_ONCE * batch_size // n)
-    found, deltas = [torch.zeros(0, 4, X.shape[2])], [torch.zeros(0)]
+    parts, deltas = [torch.zeros(0, 4, X.shape[2])], [torch.zeros(0)]
     starts = range(0, len(X), loci)
     for start in console.track(starts, "DeepLIFT/SHAP", len(starts), "batch", bar=bar):
         rows = slice(start, start + loci)
@@ -116,8 +116,8 @@ def deep_lift_shap(
                 additional_nonlinear_ops={ConvNorm: conv_norm_rule},
             )  # fmt: skip
             deltas.append(_deltas(explained, X[rows], args, multipliers, against, device))
-        found.append(_hypothetical(multipliers, against))
-    return torch.cat(found).numpy(), torch.cat(deltas).numpy()
+        parts.append(_hypothetical(multipliers, against))
+    return torch.cat(parts).numpy(), torch.cat(deltas).numpy()
 
 
 def _hypothetical(multipliers: Tensor, references: Tensor) -> Tensor:
@@ -197,10 +197,10 @@ def conv_norm_rule(module: Any, grad_input: Any, grad_output: tuple[Tensor, ...]
     s, s_ref = (c.square().mean(dim=(1, 2), keepdim=True) + reference.EPS).sqrt().chunk(2)
     mean_c, mean_r = torch.stack(c.chunk(2)).mean(0), (1 / s + 1 / s_ref) / 2
     slope = -1 / (s * s_ref * (s + s_ref))
-    found = []
+    multipliers = []
     for g in grad_output[0].chunk(2):
         dr = (g * mean_c).sum(dim=(1, 2), keepdim=True)
         m = mean_r * g + dr * slope * 2 * mean_c / mean_c[0].numel()
         m = m - m.mean(dim=(1, 2), keepdim=True)
-        found.append(reference.dilated_conv(m, taps.flip(0), dilation))
-    return (torch.cat(found),)
+        multipliers.append(reference.dilated_conv(m, taps.flip(0), dilation))
+    return (torch.cat(multipliers),)

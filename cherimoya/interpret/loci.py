@@ -54,18 +54,18 @@ def read_sequences(config: LociConfig, model: Cherimoya) -> Sequences:
     evenly. Raises DataError or ConfigError when there are none or they do not fit the model."""
     config = _with_data_of_run(config)
     from_file = config.data.path is not None
-    found = _of_file(config, model) if from_file else _of_genome(config, model)
+    sequences = _of_file(config, model) if from_file else _of_genome(config, model)
     if config.chroms is not None:
-        held = list(dict.fromkeys(found.chrom.tolist()))
+        held = list(dict.fromkeys(sequences.chrom.tolist()))
         for chrom in config.chroms:
             if chrom not in held:
                 raise DataError(f"chroms={chrom}: no locus there. There are {', '.join(held)}.")
-        found = found.take(np.flatnonzero(np.isin(found.chrom, config.chroms)))
-    if config.max_loci is not None and len(found) > config.max_loci:
-        rows = np.linspace(0, len(found) - 1, config.max_loci).round().astype(np.int64)
-        say(f"{config.max_loci:,} of {len(found):,} loci, spread evenly (max_loci)")
-        found = found.take(rows)
-    return found
+        sequences = sequences.take(np.flatnonzero(np.isin(sequences.chrom, config.chroms)))
+    if config.max_loci is not None and len(sequences) > config.max_loci:
+        rows = np.linspace(0, len(sequences) - 1, config.max_loci).round().astype(np.int64)
+        say(f"{config.max_loci:,} of {len(sequences):,} loci, spread evenly (max_loci)")
+        sequences = sequences.take(rows)
+    return sequences
 
 
 def _with_data_of_run(config: LociConfig) -> LociConfig:
@@ -81,8 +81,10 @@ def _with_data_of_run(config: LociConfig) -> LociConfig:
 
 
 def _window(config: LociConfig, model: Cherimoya, otherwise: tuple[int, str]) -> int:
-    found = [find_checkpoint(name) for name in config.checkpoint]
-    return input_window(found, model.trimming, "data.in_window", config.data.in_window, otherwise)
+    checkpoints = [find_checkpoint(name) for name in config.checkpoint]
+    return input_window(
+        checkpoints, model.trimming, "data.in_window", config.data.in_window, otherwise
+    )
 
 
 def _of_file(config: LociConfig, model: Cherimoya) -> Sequences:
@@ -125,31 +127,31 @@ def _of_genome(config: LociConfig, model: Cherimoya) -> Sequences:
             "no sequences are named. Set data.path=<file made by cherimoya-prepare>, or both "
             "loci=<BED file> and fasta=<genome>."
         )
-    places = read_intervals(config.loci, config.center)
+    loci = read_intervals(config.loci, config.center)
     with genome_on_disk(config.fasta) as genome:
-        return _around(places, genome, config, model)
+        return _around(loci, genome, config, model)
 
 
-def _around(places: Intervals, genome: Genome, config: LociConfig, model: Cherimoya) -> Sequences:
+def _around(loci: Intervals, genome: Genome, config: LociConfig, model: Cherimoya) -> Sequences:
     usual = 2 * model.trimming + USUAL_OUTPUT
     window = _window(config, model, (usual, f"for {USUAL_OUTPUT:,} predicted"))
     aliases = Aliases(config.chrom_alias, genome)
-    places = places.renamed(aliases.accepted(places.chrom.tolist(), f"loci={config.loci}"))
-    start = places.center - window // 2
-    ends = np.array([genome.lengths.get(c, -1) for c in places.chrom.tolist()])
+    loci = loci.renamed(aliases.accepted(loci.chrom.tolist(), f"loci={config.loci}"))
+    start = loci.center - window // 2
+    ends = np.array([genome.lengths.get(c, -1) for c in loci.chrom.tolist()])
     inside = np.flatnonzero((start >= 0) & (start + window <= ends))
-    absent = sorted({c for c in places.chrom.tolist() if c not in genome.lengths})
+    absent = sorted({c for c in loci.chrom.tolist() if c not in genome.lengths})
     elsewhere = int((ends < 0).sum())
-    past = len(places) - len(inside) - elsewhere
+    past = len(loci) - len(inside) - elsewhere
     for n, why in (
         (elsewhere, f"the genome has no {format_names(absent)}"),
         (past, f"the {window} bases around them reach past an end of the chromosome"),
     ):
         if n:
-            say(f"{n:,} of {len(places):,} loci left out: {why}")
+            say(f"{n:,} of {len(loci):,} loci left out: {why}")
     if not len(inside):
         raise DataError(f"loci={config.loci}: no locus whose {window} bases lie in the genome.")
-    codes = np.stack([genome.codes(places.chrom[i])[start[i] : start[i] + window] for i in inside])
+    codes = np.stack([genome.codes(loci.chrom[i])[start[i] : start[i] + window] for i in inside])
     controls = None
     if model.n_control_tracks:
         say("the model's control tracks are set to zero: a BED file has none")
@@ -160,25 +162,25 @@ def _around(places: Intervals, genome: Genome, config: LociConfig, model: Cherim
         "chrom_alias": table_of(config.chrom_alias),
     }
     ones = [1] * model.n_control_tracks
-    chrom = places.chrom[inside]
+    chrom = loci.chrom[inside]
     return Sequences(codes, chrom, start[inside], controls, ones, files, genome.lengths)
 
 
-def chromosome_lengths(config: LociConfig, found: Sequences) -> dict[str, int]:
+def chromosome_lengths(config: LociConfig, sequences: Sequences) -> dict[str, int]:
     """Bases of the chromosomes in fasta, on which each of the loci lies. Raises CherimoyaError."""
-    if found.lengths:
-        return found.lengths
-    path = ", ".join(found.files["data.path"])
-    if (found.start < 0).any():
+    if sequences.lengths:
+        return sequences.lengths
+    path = ", ".join(sequences.files["data.path"])
+    if (sequences.start < 0).any():
         raise DataError(
             f"bigwig=true: {path} does not say where its loci are on the genome. Leave it out."
         )
     lengths = read_genome(str(config.fasta), None).lengths
-    check_chroms(dict.fromkeys(found.chrom.tolist()), lengths, path)
-    ends = found.start + found.codes.shape[1]
-    beyond = np.flatnonzero(ends > [lengths[chrom] for chrom in found.chrom.tolist()])
+    check_chroms(dict.fromkeys(sequences.chrom.tolist()), lengths, path)
+    ends = sequences.start + sequences.codes.shape[1]
+    beyond = np.flatnonzero(ends > [lengths[chrom] for chrom in sequences.chrom.tolist()])
     if len(beyond):
-        chrom, end = str(found.chrom[beyond[0]]), int(ends[beyond[0]])
+        chrom, end = str(sequences.chrom[beyond[0]]), int(ends[beyond[0]])
         raise DataError(
             f"fasta={config.fasta}: {chrom} has {lengths[chrom]:,} bases, but a locus of {path} "
             f"ends at {end:,}. Give the FASTA that the file was prepared with."
@@ -195,6 +197,6 @@ def central(length: int, window: int | None) -> slice:
     return slice(first, first + width)
 
 
-def file_list(found: Sequences, checkpoints: Sequence[object]) -> dict[str, list[str]]:
+def file_list(sequences: Sequences, checkpoints: Sequence[object]) -> dict[str, list[str]]:
     """Every file that was read, by key."""
-    return {"checkpoint": [str(path) for path in checkpoints], **found.files}
+    return {"checkpoint": [str(path) for path in checkpoints], **sequences.files}

@@ -19,8 +19,8 @@ from cherimoya.interpret.models import (
     check_effects_precision,
     check_new,
     checkpoint_files,
+    file_provenance,
     load_models,
-    provenance,
 )
 from cherimoya.interpret.motifs import insert, read_motifs
 from cherimoya.interpret.mutagenesis import default_batch
@@ -64,9 +64,9 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
     files = {**file_list(loci, checkpoint_files(config.checkpoint))}
     if config.motif_file:
         files["motif_file"] = [config.motif_file]
-    origin = provenance(files)
+    provenance = file_provenance(files)
     settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
-    settings |= {"sources": origin["sources"], "input": loci.codes.shape[1]}
+    settings |= {"sources": provenance["sources"], "input": loci.codes.shape[1]}
     before = predict(torch.from_numpy(background))
     compared = None
     if rival is not None:
@@ -77,12 +77,12 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
     with Journal(output, settings, (width,)) as journal:
         for row in journal.missing(len(motifs), "motifs", "motifs", "motif"):
             after = _predicted(motifs[row.start], background, predict, config.seed)
-            found = statistics(before, after, predict.signal_groups, compared)
-            journal.append(found.reshape(1, -1))
+            effects = statistics(before, after, predict.signal_groups, compared)
+            journal.append(effects.reshape(1, -1))
         columns = journal.rows.reshape(len(motifs), len(names), -1).swapaxes(0, 1)
         values = dict(zip(names, columns, strict=True))
         marginals = Marginals(motifs, values, len(background))
-        write_table(output, marginals, origin)
+        write_table(output, marginals, provenance)
         console.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
         if config.profiles:
             strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
@@ -116,11 +116,11 @@ def statistics(
     distance = profile_jsd(before[0], after[0], groups).numpy()
     ddof = min(len(fold) - 1, 1)
     up = (fold > 0).mean(0)
-    found = [fold.mean(0), fold.std(0, ddof=ddof), up, distance.mean(0), distance.std(0, ddof=ddof)]
+    rows = [fold.mean(0), fold.std(0, ddof=ddof), up, distance.mean(0), distance.std(0, ddof=ddof)]
     if compared is not None:
         difference = fold - compared
-        found += [difference.mean(0), difference.std(0, ddof=ddof) / math.sqrt(len(fold))]
-    return np.stack(found)
+        rows += [difference.mean(0), difference.std(0, ddof=ddof) / math.sqrt(len(fold))]
+    return np.stack(rows)
 
 
 def _motif_named(name: str, motifs: list[Motif]) -> Motif:
@@ -133,17 +133,17 @@ def _motif_named(name: str, motifs: list[Motif]) -> Motif:
     )
 
 
-def write_table(path: Path, found: Marginals, origin: dict[str, Any]) -> Path:
+def write_table(path: Path, marginals: Marginals, provenance: dict[str, Any]) -> Path:
     """A row for each motif, after a comment that says where the numbers come from."""
-    groups = found.values["jsd"].shape[1]
+    groups = marginals.values["jsd"].shape[1]
     ends = [f"_{g}" if groups > 1 else "" for g in range(groups)]
-    header = [f"{name}{end}" for name in found.values for end in ends]
+    header = [f"{name}{end}" for name in marginals.values for end in ends]
     with atomic_write(path) as file:
-        file.write(f"# {json.dumps(origin, sort_keys=True)}\n".encode())
+        file.write(f"# {json.dumps(provenance, sort_keys=True)}\n".encode())
         file.write(("\t".join(["motif", "letters", "backgrounds", *header]) + "\n").encode())
-        for i, motif in enumerate(found.motifs):
-            numbers = [f"{v:.6g}" for values in found.values.values() for v in values[i]]
-            cells = [motif.name, motif.letters, str(found.backgrounds), *numbers]
+        for i, motif in enumerate(marginals.motifs):
+            numbers = [f"{v:.6g}" for values in marginals.values.values() for v in values[i]]
+            cells = [motif.name, motif.letters, str(marginals.backgrounds), *numbers]
             file.write(("\t".join(cells) + "\n").encode())
     return path
 
@@ -166,7 +166,7 @@ def _check_fit(motifs: list[Motif], out: int) -> None:
 
 def _offer_plot(
     output: Path,
-    found: Marginals,
+    marginals: Marginals,
     before: Prediction,
     after: dict[str, Prediction],
     groups: list[int],
@@ -175,7 +175,9 @@ def _offer_plot(
         from cherimoya.report.plots.marginalize import effects_page
 
         profiles = {name: _counts(*one, groups) for name, one in after.items()}
-        path = effects_page(found, _counts(*before, groups), profiles, output.with_suffix(".png"))
+        path = effects_page(
+            marginals, _counts(*before, groups), profiles, output.with_suffix(".png")
+        )
         console.say(f"{path}: effects, and profiles of the strongest")
     except ImportError as error:
         console.say(f"no plot: {error}. pip install 'cherimoya-train[plots]'")

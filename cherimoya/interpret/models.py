@@ -76,6 +76,6 @@ def check_new(output: Path, overwrite: bool) -> None:
         )
 
 
-def provenance(files: Mapping[str, Sequence[str | Path]]) -> dict[str, Any]:
+def file_provenance(files: Mapping[str, Sequence[str | Path]]) -> dict[str, Any]:
     """What was read, by key, see `made_from`."""
     return made_from((key, path) for key, paths in files.items() for path in paths)

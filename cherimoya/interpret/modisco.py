@@ -81,7 +81,7 @@ def find_motifs(output: Path, max_seqlets: int, motif_file: str | None) -> list[
     `report.html`, and `motifs.tsv` with the best match of each pattern in `motif_file`, or none.
     Raises ConfigError where there is too little to find motifs in.
     """
-    found = read_attributions(output)
+    attributions = read_attributions(output)
     known = None if motif_file is None else read_meme(Path(motif_file))
     if known is not None and len(known) < FEW_MOTIFS:
         console.say(
@@ -89,10 +89,10 @@ def find_motifs(output: Path, max_seqlets: int, motif_file: str | None) -> list[
             f"than {FEW_MOTIFS}"
         )
     folders = []
-    for target in found.hypothetical:
+    for target in attributions.hypothetical:
         with atomic_path(folder_of(output, target)) as folder:
             folder.mkdir()
-            patterns = _run(found, target, max_seqlets, folder / "modisco.h5")
+            patterns = _run(attributions, target, max_seqlets, folder / "modisco.h5")
             matches = matched(patterns, known) if known and patterns else []
             write_table(folder / "motifs.tsv", patterns, matches)
             _tell(target, patterns, matches)
@@ -131,17 +131,17 @@ def write_table(path: Path, patterns: list[Pattern], matches: list[Match]) -> Pa
     return path
 
 
-def _run(found: Attributions, target: str, max_seqlets: int, path: Path) -> list[Pattern]:
+def _run(attributions: Attributions, target: str, max_seqlets: int, path: Path) -> list[Pattern]:
     """TF-MoDISco's patterns of a target, as found and written to `path`."""
-    n, width = found.sequence.shape
+    n, width = attributions.sequence.shape
     console.say(
         f"motifs of {target} in {n:,} loci of {width} bases, from at most {max_seqlets:,} seqlets "
         "(max_seqlets) of each sign: a minute or two for a thousand, on 2 cores"
     )
     # modisco takes the first seqlets that it meets, so the loci are mixed: no chromosome goes first
     order = np.random.default_rng(0).permutation(n)
-    X = one_hot(found.sequence[order]).transpose(1, 2).contiguous().numpy()  # (n, W, 4)
-    hypothetical = found.hypothetical[target][order].transpose(0, 2, 1)
+    X = one_hot(attributions.sequence[order]).transpose(1, 2).contiguous().numpy()  # (n, W, 4)
+    hypothetical = attributions.hypothetical[target][order].transpose(0, 2, 1)
     with console.going_on(f"motifs of {target}"):
         try:
             both = import_optional("modiscolite.tfmodisco").TFMoDISco(
@@ -199,8 +199,8 @@ def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
 
 def _words(names: list[str]) -> list[str]:
     """Names of motifs as the report can write them: one word each, no path, none twice."""
-    words = [name.replace(" ", "_").replace("/", "_") for name in names]
-    return [f"{w}_{i}" if words.count(w) > 1 else w for i, w in enumerate(words)]
+    safe = [name.replace(" ", "_").replace("/", "_") for name in names]
+    return [f"{w}_{i}" if safe.count(w) > 1 else w for i, w in enumerate(safe)]
 
 
 def _tell(target: str, patterns: list[Pattern], matches: list[Match]) -> None:

@@ -106,8 +106,8 @@ class Mutagenesis:
         rows, at, allele = mutants(codes, positions)
         # the sequences as they are go first, in the same batches
         own = torch.arange(n, device=codes.device)
-        asked = zip((own, own * 0, codes[:, 0]), (rows, at, allele), strict=True)
-        scores = self._scores(codes, controls, *(torch.cat(both) for both in asked))
+        changes = zip((own, own * 0, codes[:, 0]), (rows, at, allele), strict=True)
+        scores = self._scores(codes, controls, *(torch.cat(both) for both in changes))
         effects = scores.new_zeros(len(self.targets), n, len(BASES), len(positions))
         effects[:, rows, allele, at - positions.start] = scores[:, n:] - scores[:, rows]
         return effects
@@ -116,7 +116,7 @@ class Mutagenesis:
         self, codes: Tensor, controls: Tensor | None, rows: Tensor, at: Tensor, base: Tensor
     ) -> Tensor:
         """Targets (T, m) of the loci at `rows` (m,) with `base` at position `at`."""
-        size, found = self._batch_size, []
+        size, parts = self._batch_size, []
         for start in range(0, len(rows), size):
             chosen = slice(start, start + size)
             mutated = codes[rows[chosen]]
@@ -124,8 +124,8 @@ class Mutagenesis:
             X_ctl = None if controls is None else controls[rows[chosen]]
             X = one_hot(mutated).to(self._dtype)
             prediction = predict_batch(self._predict, X, X_ctl, self._precision, size)
-            found.append(all_of(self.targets, prediction, self._groups))
-        scores = torch.cat(found, dim=1)
+            parts.append(all_of(self.targets, prediction, self._groups))
+        scores = torch.cat(parts, dim=1)
         check_finite(scores)
         return scores
 

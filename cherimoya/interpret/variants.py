@@ -23,8 +23,8 @@ from cherimoya.interpret.models import (
     check_effects_precision,
     check_new,
     checkpoint_files,
+    file_provenance,
     load_models,
-    provenance,
 )
 from cherimoya.interpret.mutagenesis import default_batch
 from cherimoya.interpret.variants_windows import (
@@ -64,15 +64,15 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
     device = choose_device(config.device, "device")
     check_effects_precision(config.precision, device)
     models = load_models(config.checkpoint, device)
-    found_models = [find_checkpoint(name) for name in config.checkpoint]
+    checkpoints = [find_checkpoint(name) for name in config.checkpoint]
     usual = 2 * models[0].trimming + USUAL_OUTPUT
     length = input_window(
-        found_models, models[0].trimming, "in_window", config.in_window,
+        checkpoints, models[0].trimming, "in_window", config.in_window,
         (usual, f"for {USUAL_OUTPUT:,} predicted"),
     )  # fmt: skip
     if models[0].n_control_tracks:
         console.say("the model's control tracks are set to zero")
-    asked_for = read_variants(config.variants)
+    named = read_variants(config.variants)
     size = config.batch_size or default_batch(device)
     predict = EnsemblePredictor(models, config.reverse_complement, size, config.precision)
     files: dict[str, Sequence[str | Path]] = {
@@ -81,26 +81,26 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         "fasta": [config.fasta],
         "chrom_alias": table_of(config.chrom_alias),
     }
-    origin = provenance(files)
+    provenance = file_provenance(files)
     settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
-    settings |= {"sources": origin["sources"], "input": length}
+    settings |= {"sources": provenance["sources"], "input": length}
     with genome_on_disk(config.fasta) as genome:
-        found = renamed(asked_for, genome, config.chrom_alias, config.variants)
-        status = check_variants(found, genome, length, config.variants)
-        for words in (*left_out(found.skipped), *not_scored(found, status, genome.lengths)):
-            console.say(words)
-        asked, random = np.flatnonzero(status == OK), None
+        variants = renamed(named, genome, config.chrom_alias, config.variants)
+        status = check_variants(variants, genome, length, config.variants)
+        for message in (*left_out(variants.skipped), *not_scored(variants, status, genome.lengths)):
+            console.say(message)
+        rows, random = np.flatnonzero(status == OK), None
         if config.random_variants:
             out = length - 2 * models[0].trimming
-            random = random_variants(found, asked, genome, length, out, config)
+            random = random_variants(variants, rows, genome, length, out, config)
         step = BATCHES_AT_ONCE * predict.batch_size // 2
         with Journal(output, settings, (3 * len(predict.signal_groups),), step) as journal:
-            _score(found, asked, random, genome, length, predict, journal)
-            columns = _columns(journal.rows, asked, found, predict)
-            effects = Effects(asked_for, status, *columns, origin, settings)
+            _score(variants, rows, random, genome, length, predict, journal)
+            columns = _columns(journal.rows, rows, variants, predict)
+            effects = Effects(named, status, *columns, provenance, settings)
             vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
             write_table(output, effects)  # the last: what is there is whole
-    console.say(f"{output}: {len(asked):,} of {len(found):,} variants scored")
+    console.say(f"{output}: {len(rows):,} of {len(variants):,} variants scored")
     if vcf:
         console.say(f"{vcf}: the same as INFO")
 
@@ -119,15 +119,15 @@ def effects_of(predict: EnsemblePredictor, ref: np.ndarray, alt: np.ndarray) -> 
 
 def random_variants(
     variants: Variants,
-    asked: np.ndarray,
+    among: np.ndarray,
     genome: Genome,
     length: int,
     out: int,
     config: VariantsConfig,
 ) -> Variants:
-    """Random single-base changes in the output windows of the variants in rows `asked`."""
+    """Random single-base changes in the output windows of the variants in rows `among`."""
     rng = np.random.default_rng(config.seed)
-    rows = asked[rng.integers(0, len(asked), config.random_variants)]
+    rows = among[rng.integers(0, len(among), config.random_variants)]
     chrom, pos = (
         variants.chrom[rows],
         variants.pos[rows] + rng.integers(-out // 2, out // 2, len(rows)),
@@ -146,19 +146,19 @@ def random_variants(
 
 def _score(
     variants: Variants,
-    asked: np.ndarray,
+    rows: np.ndarray,
     random: Variants | None,
     genome: Genome,
     length: int,
     predict: EnsemblePredictor,
     journal: Journal,
 ) -> None:
-    """Keep `effects_of` the variants in rows `asked`, then of the random ones by block."""
-    todo = [(variants, int(row)) for row in asked]
+    """Keep `effects_of` the variants in rows `rows`, then of the random ones by block."""
+    todo = [(variants, int(row)) for row in rows]
     todo += [(random, row) for row in range(len(random))] if random else []
     codes = cache(genome.codes)
-    for rows in journal.missing(len(todo), "variants", "variants"):
-        pairs = [_windows(v, row, codes, length) for v, row in todo[rows]]
+    for block in journal.missing(len(todo), "variants", "variants"):
+        pairs = [_windows(v, row, codes, length) for v, row in todo[block]]
         ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
         journal.append(effects_of(predict, ref, alt))
 
@@ -173,17 +173,17 @@ def _windows(
 
 
 def _columns(
-    scored: np.ndarray, asked: np.ndarray, variants: Variants, predict: EnsemblePredictor
+    scored: np.ndarray, rows: np.ndarray, variants: Variants, predict: EnsemblePredictor
 ) -> tuple[dict[str, np.ndarray], int]:
     """Columns (n,) by name, NaN for what was not scored; and the number of random variants.
 
     An indel has no percentile of its distance: it shifts bases, and random variants do not.
     """
     columns: dict[str, np.ndarray] = {}
-    sizes = [np.array([len(a) for a in alleles[asked]]) for alleles in (variants.ref, variants.alt)]
+    sizes = [np.array([len(a) for a in alleles[rows]]) for alleles in (variants.ref, variants.alt)]
     is_indel = sizes[0] != sizes[1]
     groups = len(predict.signal_groups)
-    own, random = scored[: len(asked)], scored[len(asked) :]
+    own, random = scored[: len(rows)], scored[len(rows) :]
     for g in range(groups):
         ref, alt, distance = own[:, g], own[:, groups + g], own[:, 2 * groups + g]
         fold = (alt - ref) / math.log(2)
@@ -196,7 +196,7 @@ def _columns(
             values["jsd_percentile"] = np.where(is_indel, np.nan, ranks)
         for name, value in values.items():
             column = np.full(len(variants), np.nan)
-            column[asked] = value
+            column[rows] = value
             columns[f"{name}_{g}" if groups > 1 else name] = column
     return columns, len(random)
 

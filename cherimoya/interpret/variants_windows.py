@@ -68,8 +68,8 @@ def check_variants(variants: Variants, genome: Genome, length: int, path: str) -
     """
     codes, n = cache(genome.codes), len(variants)
     rows = console.track(range(n), "comparing with the genome", n, "variant")
-    found = [_status(variants, i, codes, genome.lengths, length) for i in rows]
-    status = np.array(found, dtype=object)
+    reasons = [_status(variants, i, codes, genome.lengths, length) for i in rows]
+    status = np.array(reasons, dtype=object)
     differ = np.flatnonzero((status == MISMATCH) | (status == BEYOND))
     compared = len(differ) + int((status == OK).sum())
     some = (status[differ] == MISMATCH).any() or len(differ) >= FEW
@@ -89,7 +89,7 @@ def not_scored(variants: Variants, status: np.ndarray, lengths: Mapping[str, int
     """How many variants have which `status` other than "ok", in words."""
     for reason in sorted(set(status.tolist()) - {OK}):
         rows = np.flatnonzero(status == reason)
-        first = f"{variants.words(rows[0])} in line {variants.line[rows[0]]:,}"
+        first = f"{variants.describe(rows[0])} in line {variants.line[rows[0]]:,}"
         many = f"{len(rows):,} variants" if len(rows) > 1 else "1 variant"
         if reason == BEYOND:
             chrom = str(variants.chrom[rows[0]])
@@ -141,7 +141,7 @@ def _another_assembly(
         what = f"in {exchanged:,} of them ALT is what the genome has: REF and ALT are exchanged"
     return (
         f"variants={path}: {len(differ):,} of {compared:,} reference alleles differ from "
-        f"fasta={genome.path}, or lie beyond its ends. The first is {variants.words(row)} in line "
-        f"{variants.line[row]}, {there}. Probably {what}. Give the FASTA that "
+        f"fasta={genome.path}, or lie beyond its ends. The first is {variants.describe(row)} in "
+        f"line {variants.line[row]}, {there}. Probably {what}. Give the FASTA that "
         "the variants were called with, or correct the file."
     )

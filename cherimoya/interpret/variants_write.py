@@ -44,8 +44,8 @@ def write_table(path: Path, effects: Effects) -> Path:
     v = effects.variants
     header = ["chrom", "pos", "id", "ref", "alt", "status", *effects.columns]
     with atomic_write(path) as file:
-        origin = effects.provenance | {"random_variants": effects.n_random}
-        file.write(f"# {json.dumps(origin, sort_keys=True)}\n".encode())
+        provenance = effects.provenance | {"random_variants": effects.n_random}
+        file.write(f"# {json.dumps(provenance, sort_keys=True)}\n".encode())
         file.write(("\t".join(header) + "\n").encode())
         for row in range(len(v)):
             fixed = (v.chrom[row], v.pos[row] + 1, v.name[row], v.ref[row], v.alt[row])
@@ -102,9 +102,9 @@ def _new(effects: Effects) -> Iterator[str]:
 def _declared(effects: Effects) -> Iterator[str]:
     yield f"##cherimoya={json.dumps(effects.provenance, sort_keys=True)}"
     for column in effects.columns:
-        if found := _key(column):
-            key, words = found
-            yield f'##INFO=<ID={key},Number=A,Type=Float,Description="{words}">'
+        if described := _key(column):
+            key, text = described
+            yield f'##INFO=<ID={key},Number=A,Type=Float,Description="{text}">'
 
 
 def _info(alts: list[str], rows: list[int], effects: Effects) -> Iterator[str]:
@@ -112,9 +112,9 @@ def _info(alts: list[str], rows: list[int], effects: Effects) -> Iterator[str]:
     by_alt = {str(effects.variants.alt[row]): row for row in rows}
     for column, values in effects.columns.items():
         numbers = [values[by_alt[alt]] if alt in by_alt else np.nan for alt in alts]
-        found = _key(column)
-        if found and np.isfinite(numbers).any():
-            yield f"{found[0]}={','.join(_cell(n) or '.' for n in numbers)}"
+        described = _key(column)
+        if described and np.isfinite(numbers).any():
+            yield f"{described[0]}={','.join(_cell(n) or '.' for n in numbers)}"
 
 
 def _key(column: str) -> tuple[str, str] | None:
@@ -124,8 +124,8 @@ def _key(column: str) -> tuple[str, str] | None:
         return IN_VCF.get(column)
     if name not in IN_VCF:
         return None
-    key, words = IN_VCF[name]
-    return f"{key}_{group}", f"{words}, signal group {group}"
+    key, text = IN_VCF[name]
+    return f"{key}_{group}", f"{text}, signal group {group}"
 
 
 def _cell(number: float) -> str:

@@ -52,7 +52,7 @@ def candidates(
     rng: np.random.Generator,
     workers: Workers,
 ) -> tuple[Intervals, np.ndarray]:
-    """Places whose output windows touch neither each other nor a peak, and their GC (n,).
+    """Intervals whose output windows touch neither each other nor a peak, and their GC (n,).
 
     A peak is its interval and the output window at its centre, `min_distance` bases wider on
     each side. Only chromosomes with peaks are searched, so a masked or foreign one gives none.
@@ -63,14 +63,14 @@ def candidates(
         jobs.append(
             (chrom, _free_centers(genome.lengths[chrom], there, windows, min_distance, rng))
         )
-    found, gc = [], []
+    parts, gc = [], []
     fractions = workers.map(_fractions, (genome, windows), jobs)
     for (chrom, centers), (n, gc_there) in zip(jobs, fractions, strict=True):
         keep = n <= max_n_fraction
-        found.append(_places(chrom, centers[keep], windows))
+        parts.append(_intervals(chrom, centers[keep], windows))
         gc.append(gc_there[keep])
     columns = (
-        np.concatenate([getattr(places, name) for places in found])
+        np.concatenate([getattr(intervals, name) for intervals in parts])
         for name in ("chrom", "center", "start", "end")
     )
     return Intervals(*columns), np.concatenate(gc)
@@ -133,7 +133,7 @@ def _free_centers(
     return np.repeat(first, number) + rank * windows.out_window + windows.out_window // 2
 
 
-def _places(chrom: str, centers: np.ndarray, windows: Windows) -> Intervals:
+def _intervals(chrom: str, centers: np.ndarray, windows: Windows) -> Intervals:
     left = centers - windows.out_window // 2
     return Intervals(np.full(len(centers), chrom), centers, left, left + windows.out_window)
 
@@ -152,10 +152,10 @@ def _window_sums(
         first = int(starts[rows[0]])
         part = codes[first : int(starts[rows[-1]]) + length]
         left = starts[rows] - first
-        for found, kind in zip(sums, kinds, strict=True):
+        for total, kind in zip(sums, kinds, strict=True):
             before = np.zeros(len(part) + 1, np.int32)
             np.cumsum(kind(part).astype(np.int32), out=before[1:])
-            found[rows] = before[left + length] - before[left]
+            total[rows] = before[left + length] - before[left]
     return sums
 
 

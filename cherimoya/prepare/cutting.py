@@ -35,7 +35,7 @@ class Cutter:
     control: list[Track]
     groups: list[int]
 
-    def __call__(self, places: Intervals) -> Arrays:
+    def __call__(self, intervals: Intervals) -> Arrays:
         """sequence (n, stored) uint8, signal (n, tracks, length) and, if there are some, control
         (n, controls, stored) in the smallest of TYPES, and of each locus:
 
@@ -44,23 +44,23 @@ class Cutter:
         unknown: (n,) letters other than A C G T in the stored sequence
         signal_type, control_type: (n,) the smallest of TYPES that holds the locus, by its number
 
-        `places` lie sorted by chromosome. Raises DataError for values that are no counts.
+        `intervals` lie sorted by chromosome. Raises DataError for values that are no counts.
         """
-        blocks = [self._block(places.take(rows)) for rows in _blocks(places)]
+        blocks = [self._block(intervals.take(rows)) for rows in _blocks(intervals)]
         return {name: _joined([block[name] for block in blocks]) for name in blocks[0]}
 
-    def _block(self, places: Intervals) -> Arrays:
-        """The same of a few places on one chromosome."""
-        windows, starts = self.windows, self.windows.starts(places.center)
+    def _block(self, intervals: Intervals) -> Arrays:
+        """The same of a few loci on one chromosome."""
+        windows, starts = self.windows, self.windows.starts(intervals.center)
         inset = (windows.in_window - windows.out_window) // 2
-        codes = self.genome.codes(str(places.chrom[0]))
+        codes = self.genome.codes(str(intervals.chrom[0]))
         sequence = np.lib.stride_tricks.sliding_window_view(codes, windows.stored)[starts]
         read = sequence[:, windows.max_jitter : windows.max_jitter + windows.in_window]
         gc = ((read == 1) | (read == 2)).sum(axis=1)
-        signal = _values(self.signal, places, starts + inset, windows.stored - 2 * inset)
+        signal = _values(self.signal, intervals, starts + inset, windows.stored - 2 * inset)
         first = np.cumsum([0, *self.groups[:-1]])
         inside = signal[:, :, windows.max_jitter : windows.max_jitter + windows.out_window]
-        found = {
+        arrays = {
             "sequence": sequence,
             "totals": np.add.reduceat(inside.sum(axis=2, dtype=np.float64), first, axis=1),
             "gc": gc / np.maximum((read < N_CODE).sum(axis=1), 1),
@@ -68,21 +68,21 @@ class Cutter:
         }
         counts = {"signal": signal}
         if self.control:
-            counts["control"] = _values(self.control, places, starts, windows.stored)
+            counts["control"] = _values(self.control, intervals, starts, windows.stored)
         for name, values in counts.items():
             types = smallest_types(values)
-            found[f"{name}_type"] = types
-            found[name] = values.astype(TYPES[types.max(initial=0)])
-        return found
+            arrays[f"{name}_type"] = types
+            arrays[name] = values.astype(TYPES[types.max(initial=0)])
+        return arrays
 
 
 def keep(cutter: Cutter, job: tuple[Intervals, Path]) -> None:
-    """Cut the job's places and write what comes out to its folder, which appears whole.
+    """Cut the job's intervals and write what comes out to its folder, which appears whole.
 
     sequence, signal and control become files of their own, the rest is in KNOWN.
     """
-    places, folder = job
-    arrays = cutter(places)
+    intervals, folder = job
+    arrays = cutter(intervals)
     with marked_folder(folder) as made:
         for name in ("sequence", "signal", "control"):
             if name in arrays:
@@ -97,10 +97,10 @@ def smallest_types(values: np.ndarray) -> np.ndarray:
     return np.where(whole, held_by, len(HIGHEST)).astype(np.uint8)
 
 
-def _blocks(places: Intervals) -> Iterator[np.ndarray]:
-    """Row numbers of up to BLOCK places at a time, on one chromosome each."""
-    changes = np.flatnonzero(places.chrom[1:] != places.chrom[:-1]) + 1
-    for rows in np.split(np.arange(len(places)), changes):
+def _blocks(intervals: Intervals) -> Iterator[np.ndarray]:
+    """Row numbers of up to BLOCK loci at a time, on one chromosome each."""
+    changes = np.flatnonzero(intervals.chrom[1:] != intervals.chrom[:-1]) + 1
+    for rows in np.split(np.arange(len(intervals)), changes):
         yield from np.split(rows, range(BLOCK, len(rows), BLOCK))
 
 
@@ -111,25 +111,27 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays, dtype=dtype, casting="same_kind")
 
 
-def _values(tracks: list[Track], places: Intervals, starts: np.ndarray, length: int) -> np.ndarray:
+def _values(
+    tracks: list[Track], intervals: Intervals, starts: np.ndarray, length: int
+) -> np.ndarray:
     """(n, tracks, length) float32."""
-    chrom = str(places.chrom[0])
+    chrom = str(intervals.chrom[0])
     values = np.empty((len(starts), len(tracks), length), np.float32)
     for row, start in enumerate(starts.tolist()):
         for i, track in enumerate(tracks):
             values[row, i] = track.values(chrom, start, start + length)
     if values.min(initial=0) < 0 or not np.isfinite(values.max(initial=0)):
-        raise DataError(_no_count(values, starts, tracks, places))
+        raise DataError(_no_count(values, starts, tracks, intervals))
     return values
 
 
 def _no_count(
-    values: np.ndarray, starts: np.ndarray, tracks: list[Track], places: Intervals
+    values: np.ndarray, starts: np.ndarray, tracks: list[Track], intervals: Intervals
 ) -> str:
     row, i, base = np.argwhere((values < 0) | ~np.isfinite(values))[0]
     where = (
-        f"{tracks[i].path}: {values[row, i, base]:g} at {places.chrom[row]}:"
-        f"{starts[row] + base:,} (0-based), near the locus {places.name(row)}."
+        f"{tracks[i].path}: {values[row, i, base]:g} at {intervals.chrom[row]}:"
+        f"{starts[row] + base:,} (0-based), near the locus {intervals.name(row)}."
     )
     if values[row, i, base] > 0:
         return f"{where} Counts must be finite. Make the file again, or give zero there."

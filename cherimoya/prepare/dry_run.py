@@ -37,10 +37,10 @@ def inspect(config: PrepareConfig, say: Say = console.say) -> None:
             for i, group in enumerate(groups, 1):
                 for track in group:
                     say(f"{key}, group {i} of {len(groups)}: {_described(track)}")
-        places, funnel = placed(sources)
-        say(funnel.table())
+        intervals, filters = placed(sources)
+        say(filters.table())
         say("filters by sequence and signal come after these")
-        for line in _costs(places, sources):
+        for line in _costs(intervals, sources):
             say(line)
     if config.output is not None:
         say(f"output={config.output}: {_fate(Path(config.output), config)}")
@@ -51,12 +51,12 @@ def _described(track: Track) -> str:
     return f"{track.name} ({track.kind}, {track.path.name}): {len(track.lengths)} chromosomes"
 
 
-def _costs(places: Intervals, sources: Sources) -> list[str]:
+def _costs(intervals: Intervals, sources: Sources) -> list[str]:
     """How many bytes the loci take in memory and on disk, at most."""
     config, windows = sources.config, sources.windows
     tracks, controls = len(flat(sources.signal)), len(flat(sources.control))
     length = windows.out_window + 2 * windows.max_jitter
-    rows = round(len(places) * (1 + config.background_ratio))
+    rows = round(len(intervals) * (1 + config.background_ratio))
     each = windows.stored + COUNT * (tracks * length + controls * windows.stored)
     processes = config.processes or core_count()
     # a process holds a part twice while it joins its blocks

@@ -44,20 +44,20 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
         else:
             genome = read_genome(config.fasta, None, say)
         aliases = Aliases(config.chrom_alias, genome, say)
-        places = joined(
+        intervals = joined(
             _renamed(part, f"loci={path}", aliases, genome)
             for part, path in zip(files, config.loci_files, strict=True)
         )
         excluded = joined(
             [
-                _none(places),
+                _none(intervals),
                 *(
                     _renamed(part, f"exclude={path}", aliases, genome)
                     for part, path in zip(regions, config.exclude_files, strict=True)
                 ),
             ]
         )
-        chroms = [c for c in dict.fromkeys(places.chrom.tolist()) if c in genome.lengths]
+        chroms = [c for c in dict.fromkeys(intervals.chrom.tolist()) if c in genome.lengths]
         lines = [
             line
             for track in flat([*signal, *control])
@@ -66,13 +66,13 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
         for line in dict.fromkeys(lines):  # two strands of a file say the same
             say(line)
         if not config.are_strands:
-            known = places.take(np.isin(places.chrom, list(genome.lengths)))
+            known = intervals.take(np.isin(intervals.chrom, list(genome.lengths)))
             for key, groups in (("signal", signal), ("control", control)):
                 check_unlike(groups, known, config.out_window, key)
         say(strand_table(signal, control))
         windows = Windows(config.in_window, config.out_window, config.max_jitter)
         yield Sources(
-            config, genome, places, excluded, signal, control, windows, folder, workers, say
+            config, genome, intervals, excluded, signal, control, windows, folder, workers, say
         )
 
 
@@ -87,21 +87,21 @@ def _worker_count(config: PrepareConfig, loci: list[Intervals]) -> int:
     return min(config.processes or core_count(), chroms + windows // PART[1])
 
 
-def _renamed(places: Intervals, where: str, aliases: Aliases, genome: Genome) -> Intervals:
-    places = places.renamed(aliases.accepted(places.chrom.tolist(), where))
-    lengths = np.array([genome.lengths.get(name, np.inf) for name in places.chrom.tolist()])
-    for row in np.flatnonzero(places.start >= lengths)[:1].tolist():
-        chrom = str(places.chrom[row])
+def _renamed(intervals: Intervals, where: str, aliases: Aliases, genome: Genome) -> Intervals:
+    intervals = intervals.renamed(aliases.accepted(intervals.chrom.tolist(), where))
+    lengths = np.array([genome.lengths.get(name, np.inf) for name in intervals.chrom.tolist()])
+    for row in np.flatnonzero(intervals.start >= lengths)[:1].tolist():
+        chrom = str(intervals.chrom[row])
         raise DataError(
-            f"{where}: {places.name(row)} lies beyond the end of {chrom}, which has "
+            f"{where}: {intervals.name(row)} lies beyond the end of {chrom}, which has "
             f"{genome.lengths[chrom]:,} bases in fasta={genome.path}. They are of different "
             "assemblies: give the FASTA that the file was made with."
         )
-    return places
+    return intervals
 
 
-def _none(places: Intervals) -> Intervals:
-    return places.take(np.zeros(len(places), bool))
+def _none(intervals: Intervals) -> Intervals:
+    return intervals.take(np.zeros(len(intervals), bool))
 
 
 def spooled_genome(path: str | Path, folder: Path, say: Say) -> Genome:

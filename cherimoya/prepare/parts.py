@@ -1,4 +1,4 @@
-"""Sequence and signal around places on the genome, cut out part by part and kept on disk."""
+"""Sequence and signal around loci, cut out part by part and kept on disk."""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ AT_ONCE = 256  # parts that may be open for reading at a time
 class Sources:
     """The opened files, their tracks by group, and what to cut out of them.
 
-    places: the loci; excluded: the regions that none may touch
+    intervals: the loci; excluded: the regions that none may touch
     folder: where parts are kept; None: nothing is to be cut
     """
 
     config: PrepareConfig
     genome: Genome
-    places: Intervals
+    intervals: Intervals
     excluded: Intervals
     signal: list[list[Track]]
     control: list[list[Track]]
@@ -43,13 +43,13 @@ class Sources:
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class StoredWindows:
     """n loci of which sequence, signal and control are on disk.
 
     parts: folders; part, row: (n,) where each locus is; the rest is described at Cutter
     """
 
-    places: Intervals
+    intervals: Intervals
     parts: list[Path]
     part: np.ndarray
     row: np.ndarray
@@ -61,10 +61,10 @@ class Cut:
     def __len__(self) -> int:
         return len(self.part)
 
-    def take(self, rows: np.ndarray) -> "Cut":
+    def take(self, rows: np.ndarray) -> "StoredWindows":
         """The loci at `rows`, a mask or row numbers."""
-        return Cut(
-            self.places.take(rows),
+        return StoredWindows(
+            self.intervals.take(rows),
             self.parts,
             self.part[rows],
             self.row[rows],
@@ -76,18 +76,18 @@ class Cut:
 
 
 class Column:
-    """One array of the loci of several cuts, in the order of `cuts`, read a few rows at a time."""
+    """One array of all `stored` loci, in order, read a few rows at a time."""
 
-    def __init__(self, name: str, cuts: Sequence[Cut]) -> None:
-        before = np.cumsum([0, *(len(cut.parts) for cut in cuts)])
-        self._files = [part / f"{name}.npy" for cut in cuts for part in cut.parts]
+    def __init__(self, name: str, stored: Sequence[StoredWindows]) -> None:
+        before = np.cumsum([0, *(len(some.parts) for some in stored)])
+        self._files = [part / f"{name}.npy" for some in stored for part in some.parts]
         self._part = np.concatenate(
-            [cut.part + first for cut, first in zip(cuts, before, strict=False)]
+            [some.part + first for some, first in zip(stored, before, strict=False)]
         )
-        self._row = np.concatenate([cut.row for cut in cuts])
+        self._row = np.concatenate([some.row for some in stored])
         self._open: dict[int, np.ndarray] = {}
         row = self._file(int(self._part[0]))[:1]
-        types = [cut.types[name].max(initial=0) for cut in cuts if name in cut.types]
+        types = [some.types[name].max(initial=0) for some in stored if name in some.types]
         self.dtype = np.dtype(TYPES[max(types)]) if types else row.dtype
         self.shape = (len(self._part), *row.shape[1:])
 
@@ -96,11 +96,11 @@ class Column:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         part, row = self._part[rows], self._row[rows]
-        found = np.empty((len(part), *self.shape[1:]), self.dtype)
+        values = np.empty((len(part), *self.shape[1:]), self.dtype)
         for i in np.unique(part).tolist():
             there = part == i
-            found[there] = self._file(i)[row[there]]
-        return found
+            values[there] = self._file(i)[row[there]]
+        return values
 
     def _file(self, i: int) -> np.ndarray:
         opened = self._open.get(i)
@@ -111,35 +111,39 @@ class Column:
         return opened
 
 
-def cut(places: Intervals, what: str, sources: Sources) -> Cut:
-    """Sequence, signal and control around each of `places`, kept in parts that are named `what`.
+def extract_windows(intervals: Intervals, what: str, sources: Sources) -> StoredWindows:
+    """Sequence, signal and control around each of `intervals`, kept in parts that are named `what`.
 
-    A part that was kept before of the same places is not cut again.
+    A part that was kept before of the same loci is not cut again.
     """
     config, workers = sources.config, sources.workers
     assert sources.folder is not None
     signal, control = flat(sources.signal), flat(sources.control)
-    orders = _orders(places)
-    parts = [sources.folder / _part_name(what, places.take(rows)) for rows in orders]
+    orders = _orders(intervals)
+    parts = [sources.folder / _part_name(what, intervals.take(rows)) for rows in orders]
     cutter = Cutter(
         sources.genome, sources.windows, signal, control, [len(group) for group in sources.signal]
     )
     missing = [i for i, part in enumerate(parts) if not is_whole(part, sources.say)]
     missing.sort(key=lambda i: -len(orders[i]))  # a long one last would leave the others idle
-    done = workers.map(keep, cutter, [(places.take(orders[i]), parts[i]) for i in missing])
+    done = workers.map(keep, cutter, [(intervals.take(orders[i]), parts[i]) for i in missing])
     label = f"reading {len(signal) + len(control)} tracks at {what}"
     before = len(parts) - len(missing)
     for _ in console.track(done, label, len(parts), "part", before, tell=sources.say):
         pass
     return _kept(
-        places, parts, orders, [len(group) for group in sources.signal], bool(config.control)
+        intervals, parts, orders, [len(group) for group in sources.signal], bool(config.control)
     )
 
 
 def _kept(
-    places: Intervals, parts: list[Path], orders: list[np.ndarray], groups: list[int], control: bool
-) -> Cut:
-    n = len(places)
+    intervals: Intervals,
+    parts: list[Path],
+    orders: list[np.ndarray],
+    groups: list[int],
+    control: bool,
+) -> StoredWindows:
+    n = len(intervals)
     part, row = np.empty(n, np.int32), np.empty(n, np.int32)
     names = ["signal", "control"] if control else ["signal"]
     types = {name: np.empty(n, np.uint8) for name in names}
@@ -152,16 +156,16 @@ def _kept(
             )
             for name, values in types.items():
                 values[rows] = known[f"{name}_type"]
-    return Cut(places, parts, part, row, totals, gc, unknown, types)
+    return StoredWindows(intervals, parts, part, row, totals, gc, unknown, types)
 
 
-def _orders(places: Intervals) -> list[np.ndarray]:
-    """Row numbers of the places of each part, by chromosome and position.
+def _orders(intervals: Intervals) -> list[np.ndarray]:
+    """Row numbers of the loci of each part, by chromosome and position.
 
     Small chromosomes share one part, large ones have several.
     """
     parts: list[np.ndarray] = []
-    for rows in by_chromosome(places):
+    for rows in by_chromosome(intervals):
         if parts and len(parts[-1]) + len(rows) <= PART[0]:
             parts[-1] = np.concatenate([parts[-1], rows])
         else:
@@ -169,20 +173,22 @@ def _orders(places: Intervals) -> list[np.ndarray]:
     return parts
 
 
-def _part_name(what: str, places: Intervals) -> str:
-    """A name that tells which places are in the part."""
-    digest = hashlib.sha256("\0".join(places.chrom.tolist()).encode())
-    digest.update(places.center.astype("<i8").tobytes())
-    first, last = places.chrom[0], places.chrom[-1]
+def _part_name(what: str, intervals: Intervals) -> str:
+    """A name that tells which loci are in the part."""
+    digest = hashlib.sha256("\0".join(intervals.chrom.tolist()).encode())
+    digest.update(intervals.center.astype("<i8").tobytes())
+    first, last = intervals.chrom[0], intervals.chrom[-1]
     named = first if first == last else f"{first}..{last}"
     safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in named)
     return f"{what}-{safe[:60]}-{digest.hexdigest()[:16]}"
 
 
-def by_chromosome(places: Intervals) -> list[np.ndarray]:
-    """Row numbers of the places on each chromosome, in order of position."""
-    order = np.lexsort((places.center, places.chrom))
-    return np.split(order, np.flatnonzero(places.chrom[order][1:] != places.chrom[order][:-1]) + 1)
+def by_chromosome(intervals: Intervals) -> list[np.ndarray]:
+    """Row numbers of the loci on each chromosome, in order of position."""
+    order = np.lexsort((intervals.center, intervals.chrom))
+    return np.split(
+        order, np.flatnonzero(intervals.chrom[order][1:] != intervals.chrom[order][:-1]) + 1
+    )
 
 
 def flat(groups: list[list[Track]]) -> list[Track]:

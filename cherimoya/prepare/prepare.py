@@ -14,17 +14,35 @@ from cherimoya.data import hdf5
 from cherimoya.errors import DataError
 from cherimoya.genome.intervals import Intervals, enforce_spacing, joined, overlapping
 from cherimoya.genome.track import stem
-from cherimoya.prepare import provenance as origin
+from cherimoya.prepare import provenance
 from cherimoya.prepare.background import candidates, match_gc
-from cherimoya.prepare.funnel import FilterReport
 from cherimoya.prepare.inputs import describe_parts, open_sources
-from cherimoya.prepare.parts import Column, Cut, Sources, cut, flat
+from cherimoya.prepare.parts import Column, Sources, StoredWindows, extract_windows, flat
 from cherimoya.util import console
 from cherimoya.util.console import Say
 from cherimoya.util.resume import mark_of, resumable_output, set_aside
 
 OUTLIER_PERCENTILE = 99
 GC_BINS = 50  # of the histogram that is recorded
+
+
+class FilterReport:
+    """Rows of (filter, loci removed, loci left), starting from `count` loci described by `what`."""
+
+    def __init__(self, what: str, count: int) -> None:
+        self.rows: list[tuple[str, int, int]] = [(what, 0, count)]
+
+    def keep(self, reason: str, mask: np.ndarray) -> np.ndarray:
+        """Record that the loci where `mask` (n,) is false go for `reason`; returns the mask."""
+        self.rows.append((reason, int((~mask).sum()), int(mask.sum())))
+        return mask
+
+    def table(self) -> str:
+        """The rows as aligned text."""
+        width = max(len(what) for what, _, _ in self.rows)
+        lines = [f"{'loci':<{width}}  {'removed':>11}  {'left':>11}"]
+        lines += [f"{what:<{width}}  {gone:>11,}  {left:>11,}" for what, gone, left in self.rows]
+        return "\n".join(lines)
 
 
 def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
@@ -40,9 +58,9 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
     """
     assert config.output is not None
     began, output = time.monotonic(), Path(config.output)
-    folder = origin.check_output(output)
+    folder = provenance.check_output(output)
     if output.exists() and not config.overwrite:
-        damage = origin.check_unchanged(output, config)
+        damage = provenance.check_unchanged(output, config)
         if damage is None:
             say(f"{output}: up to date, made from these files and this configuration already")
             if not mark_of(output).exists():
@@ -50,18 +68,18 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
             return output
         say(f"{output}: {damage}, so it is prepared again")
         set_aside(output, say)
-    begun_with = origin.begun_with(config)
+    begun_with = provenance.begun_with(config)
     try:
         with (
             resumable_output(output, begun_with, describe_parts, say) as parts,
             open_sources(config, parts, say) as sources,
         ):
             peaks, background, described = _loci(sources)
-            if origin.begun_with(config) != begun_with:
+            if provenance.begun_with(config) != begun_with:
                 raise DataError("an input file has changed while it was read. Start again.")
             mark_of(output).unlink(missing_ok=True)  # of a file that was there before
             said = _write(output, peaks, background, described, sources)
-            origin.mark_prepared(output, described["provenance"])
+            provenance.mark_prepared(output, described["provenance"])
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -76,55 +94,57 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
 
 def placed(sources: Sources) -> tuple[Intervals, FilterReport]:
     """The loci that pass the filters of position, which need no sequence or signal."""
-    config, genome, windows, places = (
+    config, genome, windows, intervals = (
         sources.config,
         sources.genome,
         sources.windows,
-        sources.places,
+        sources.intervals,
     )
-    funnel = FilterReport(f"in {', '.join(Path(p).name for p in config.loci_files)}", len(places))
-    known = np.isin(places.chrom, list(genome.lengths))
-    _check_some(funnel.keep("chromosome not in the genome", known), funnel)
-    places = places.take(known)
-    starts = windows.starts(places.center)
-    lengths = np.array([genome.lengths[name] for name in places.chrom.tolist()])
+    filters = FilterReport(
+        f"in {', '.join(Path(p).name for p in config.loci_files)}", len(intervals)
+    )
+    known = np.isin(intervals.chrom, list(genome.lengths))
+    _check_some(filters.keep("chromosome not in the genome", known), filters)
+    intervals = intervals.take(known)
+    starts = windows.starts(intervals.center)
+    lengths = np.array([genome.lengths[name] for name in intervals.chrom.tolist()])
     inside = (starts >= 0) & (starts + windows.stored <= lengths)
     if not inside.all():
-        sources.say(_past(places.take(~inside), sources))
-    _check_some(funnel.keep("past an end of the chromosome", inside), funnel)
-    places = places.take(inside)
-    places = places.take(funnel.keep("same centre as another", _first_of_each(places)))
+        sources.say(_past(intervals.take(~inside), sources))
+    _check_some(filters.keep("past an end of the chromosome", inside), filters)
+    intervals = intervals.take(inside)
+    intervals = intervals.take(filters.keep("same centre as another", _first_of_each(intervals)))
     if config.exclude_files:
-        free = ~_in_excluded(places, sources)
-        _check_some(funnel.keep("in an excluded region", free), funnel)
-        places = places.take(free)
+        free = ~_in_excluded(intervals, sources)
+        _check_some(filters.keep("in an excluded region", free), filters)
+        intervals = intervals.take(free)
     if config.overlap == "once":
-        first = enforce_spacing(places, config.out_window)
-        places = places.take(funnel.keep("overlaps one before it", first))
-    return places, funnel
+        first = enforce_spacing(intervals, config.out_window)
+        intervals = intervals.take(filters.keep("overlaps one before it", first))
+    return intervals, filters
 
 
-def _past(places: Intervals, sources: Sources) -> str:
+def _past(intervals: Intervals, sources: Sources) -> str:
     """What to say of loci whose windows reach past an end of their chromosome."""
-    chrom = str(places.chrom[0])
+    chrom = str(intervals.chrom[0])
     return (
-        f"{len(places):,} loci are left out because their windows of {sources.windows.stored:,} "
-        f"bases reach past an end of the chromosome, the first {places.name(0)} ({chrom} has "
+        f"{len(intervals):,} loci are left out because their windows of {sources.windows.stored:,} "
+        f"bases reach past an end of the chromosome, the first {intervals.name(0)} ({chrom} has "
         f"{sources.genome.lengths[chrom]:,} bases). A smaller in_window or max_jitter keeps more."
     )
 
 
-def _loci(sources: Sources) -> tuple[Cut, Cut | None, dict[str, Any]]:
+def _loci(sources: Sources) -> tuple[StoredWindows, StoredWindows | None, dict[str, Any]]:
     """Peaks that pass every filter, their background if there is some, and attributes of both."""
     config, say = sources.config, sources.say
-    peaks, cut_offs, funnel = _peaks(sources)
-    say(funnel.table())
+    peaks, cut_offs, filters = _peaks(sources)
+    say(filters.table())
     _check_any_signal(peaks, config)
     background, gc = None, dict[str, list[int]]()
     if config.background_ratio > 0:
         background, gc = _background(peaks, cut_offs, sources)
-    provenance = origin.provenance(config) | {"gc": gc}
-    provenance["funnel"] = [list(row) for row in funnel.rows]
+    made = provenance.provenance(config) | {"gc": gc}
+    made["funnel"] = [list(row) for row in filters.rows]
     windows = sources.windows
     return peaks, background, {
         "in_window": windows.in_window,
@@ -135,22 +155,22 @@ def _loci(sources: Sources) -> tuple[Cut, Cut | None, dict[str, Any]]:
         "signal_groups": [len(group) for group in sources.signal],
         "control_groups": [len(group) for group in sources.control],
         "genome": config.genome or stem(Path(config.fasta)),
-        "provenance": provenance,
+        "provenance": made,
     }  # fmt: skip
 
 
-def _peaks(sources: Sources) -> tuple[Cut, np.ndarray | None, FilterReport]:
+def _peaks(sources: Sources) -> tuple[StoredWindows, np.ndarray | None, FilterReport]:
     """The loci that pass every filter, and the outlier cut-off of each signal group."""
     config = sources.config
-    places, funnel = placed(sources)
-    peaks = cut(places, "peaks", sources)
+    intervals, filters = placed(sources)
+    peaks = extract_windows(intervals, "peaks", sources)
     _say_letters(int(peaks.unknown.sum()), sources)
     few_n = peaks.unknown / sources.windows.stored <= config.max_n_fraction
-    _check_some(funnel.keep(f"N over {config.max_n_fraction:.0%}", few_n), funnel)
+    _check_some(filters.keep(f"N over {config.max_n_fraction:.0%}", few_n), filters)
     peaks = peaks.take(few_n)
     if config.min_counts > 0:
         enough = peaks.totals.sum(axis=1) >= config.min_counts
-        _check_some(funnel.keep(f"under {config.min_counts:g} counts", enough), funnel)
+        _check_some(filters.keep(f"under {config.min_counts:g} counts", enough), filters)
         peaks = peaks.take(enough)
     cut_offs = None
     if config.outlier_factor is not None:
@@ -158,21 +178,23 @@ def _peaks(sources: Sources) -> tuple[Cut, np.ndarray | None, FilterReport]:
         cut_offs = np.where(high > 0, config.outlier_factor * high, np.inf)
         said = ", ".join(f"{value:,.0f}" for value in cut_offs)
         usual = np.all(peaks.totals <= cut_offs, axis=1)
-        _check_some(funnel.keep(f"over the outlier cut-off ({said} counts)", usual), funnel)
+        _check_some(filters.keep(f"over the outlier cut-off ({said} counts)", usual), filters)
         peaks = peaks.take(usual)
-    return peaks, cut_offs, funnel
+    return peaks, cut_offs, filters
 
 
 def _background(
-    peaks: Cut, cut_offs: np.ndarray | None, sources: Sources
-) -> tuple[Cut | None, dict[str, list[int]]]:
+    peaks: StoredWindows, cut_offs: np.ndarray | None, sources: Sources
+) -> tuple[StoredWindows | None, dict[str, list[int]]]:
     """Background loci matched to `peaks`, away from all loci, and how many have which GC.
 
     None and an empty dictionary if there are none.
     """
     config, say = sources.config, sources.say
     rng = np.random.default_rng(config.seed)
-    near = sources.places.take(np.isin(sources.places.chrom, np.unique(peaks.places.chrom)))
+    near = sources.intervals.take(
+        np.isin(sources.intervals.chrom, np.unique(peaks.intervals.chrom))
+    )
     pool, pool_gc = candidates(
         sources.genome,
         near,
@@ -184,22 +206,22 @@ def _background(
     )
     free = ~_in_excluded(pool, sources)
     pool, pool_gc = pool.take(free), pool_gc[free]
-    asked = round(config.background_ratio * len(peaks))
-    rows = match_gc(peaks.gc, pool_gc, asked, config.gc_bin, rng)
-    fix = "Lower background_ratio or min_distance, or widen gc_bin, to get what is asked."
+    wanted = round(config.background_ratio * len(peaks))
+    rows = match_gc(peaks.gc, pool_gc, wanted, config.gc_bin, rng)
+    fix = "Lower background_ratio or min_distance, or widen gc_bin, to get as many."
     if not len(pool):
-        say(_no_room(asked, sources))
+        say(_no_room(wanted, sources))
         return None, {}
     if not len(rows):
-        say(f"background: none of {asked:,} asked: {len(pool):,} windows away from peaks. {fix}")
+        say(f"background: none of {wanted:,} requested: {len(pool):,} free windows. {fix}")
         return None, {}
-    loci = cut(pool.take(rows), "background", sources)
+    loci = extract_windows(pool.take(rows), "background", sources)
     if cut_offs is not None:
         loci = loci.take(np.all(loci.totals <= cut_offs, axis=1))
-    short = "" if len(loci) == asked else f" {fix}"
+    short = "" if len(loci) == wanted else f" {fix}"
     found = loci.gc.mean() if len(loci) else np.nan
     say(
-        f"background: {len(loci):,} of {asked:,} asked, from {len(pool):,} windows away from "
+        f"background: {len(loci):,} of {wanted:,} requested, from {len(pool):,} windows away from "
         f"peaks; mean GC {found:.3f}, peaks {peaks.gc.mean():.3f}.{short}"
     )
     if not len(loci):
@@ -210,7 +232,7 @@ def _background(
     }
 
 
-def _no_room(asked: int, sources: Sources) -> str:
+def _no_room(wanted: int, sources: Sources) -> str:
     """What to say where no window can be background."""
     config, windows = sources.config, sources.windows
     keys = ["a smaller out_window"]
@@ -219,7 +241,7 @@ def _no_room(asked: int, sources: Sources) -> str:
     keys += ["fewer regions in exclude"] * bool(config.exclude_files)
     keys += ["fewer or shorter loci"]
     return (
-        f"background: none of {asked:,} asked: on the chromosomes of the peaks no window of "
+        f"background: none of {wanted:,} requested: on the chromosomes of the peaks no window of "
         f"{windows.out_window:,} bases lies between the loci, with {windows.stored:,} bases of "
         f"known sequence around it. What makes room: {', '.join(keys)}. To do without: "
         "background_ratio=0"
@@ -227,17 +249,21 @@ def _no_room(asked: int, sources: Sources) -> str:
 
 
 def _write(
-    output: Path, peaks: Cut, background: Cut | None, described: dict[str, Any], sources: Sources
+    output: Path,
+    peaks: StoredWindows,
+    background: StoredWindows | None,
+    described: dict[str, Any],
+    sources: Sources,
 ) -> str:
     """Write the loci, and say what is to be known of them; returns what was written, in words."""
-    cuts, say = [peaks] if background is None else [peaks, background], sources.say
-    places = joined(one.places for one in cuts)
-    starts, labels = sources.windows.starts(places.center), np.zeros(len(places), np.uint8)
+    stored, say = [peaks] if background is None else [peaks, background], sources.say
+    intervals = joined(one.intervals for one in stored)
+    starts, labels = sources.windows.starts(intervals.center), np.zeros(len(intervals), np.uint8)
     labels[: len(peaks)] = 1
     names = ("sequence", "signal", "control") if sources.control else ("sequence", "signal")
-    columns: dict[str, Any] = {name: Column(name, cuts) for name in names}
+    columns: dict[str, Any] = {name: Column(name, stored) for name in names}
     signal = columns["signal"].dtype
-    columns |= {"label": labels, "chrom": places.chrom}
+    columns |= {"label": labels, "chrom": intervals.chrom}
     columns |= {"start": starts, "end": starts + sources.windows.stored}
     if signal.kind == "f":
         say(_fractions(peaks, described["track_names"]))
@@ -246,20 +272,20 @@ def _write(
     made = sources.folder / output.name  # so that a kill leaves nothing elsewhere
     os.replace(hdf5.write_columns(made, described, columns, sources.workers.count), output)
     return (
-        f"{output}: {len(peaks):,} peaks and {len(places) - len(peaks):,} background loci, "
+        f"{output}: {len(peaks):,} peaks and {len(intervals) - len(peaks):,} background loci, "
         f"tracks {', '.join(described['track_names'])} ({signal})"
     )
 
 
-def _in_excluded(places: Intervals, sources: Sources) -> np.ndarray:
+def _in_excluded(intervals: Intervals, sources: Sources) -> np.ndarray:
     """(n,) true where the stored sequence touches an excluded region."""
-    starts = sources.windows.starts(places.center)
-    return overlapping(places, starts, starts + sources.windows.stored, sources.excluded)
+    starts = sources.windows.starts(intervals.center)
+    return overlapping(intervals, starts, starts + sources.windows.stored, sources.excluded)
 
 
 def _say_letters(inside: int, sources: Sources) -> None:
     letters: Counter[str] = Counter()
-    for chrom in np.unique(sources.places.chrom).tolist():
+    for chrom in np.unique(sources.intervals.chrom).tolist():
         letters.update(sources.genome.letters.get(chrom, {}))
     if letters:
         listed = ", ".join(f"{letter} {count:,}" for letter, count in sorted(letters.items()))
@@ -268,37 +294,37 @@ def _say_letters(inside: int, sources: Sources) -> None:
         )
 
 
-def _fractions(peaks: Cut, names: list[str]) -> str:
+def _fractions(peaks: StoredWindows, names: list[str]) -> str:
     """What to say of signal that is not whole numbers, or of numbers over 2^31."""
     rows = np.flatnonzero(peaks.types["signal"] == peaks.types["signal"].max())
     values = Column("signal", [peaks.take(rows[:1])])[:1][0]  # (tracks, length)
-    found = [name for name, v in zip(names, values, strict=True) if (v != np.rint(v)).any()]
+    tracks = [name for name, v in zip(names, values, strict=True) if (v != np.rint(v)).any()]
     return (
-        f"the signal is not whole numbers ({', '.join(found) or 'or too large'} at "
-        f"{peaks.places.name(rows[0])}, {len(rows):,} such loci): stored as float32. Counts train "
-        "best as they are: give a file that is not normalised, if there is one."
+        f"the signal is not whole numbers ({', '.join(tracks) or 'or too large'} at "
+        f"{peaks.intervals.name(rows[0])}, {len(rows):,} such loci): stored as float32. Counts "
+        "train best as they are: give a file that is not normalised, if there is one."
     )
 
 
-def _first_of_each(places: Intervals) -> np.ndarray:
+def _first_of_each(intervals: Intervals) -> np.ndarray:
     """(n,) true for the first locus at each centre."""
-    _, chrom = np.unique(places.chrom, return_inverse=True)
-    _, first = np.unique(np.stack([chrom, places.center]), axis=1, return_index=True)
-    mask = np.zeros(len(places), bool)
+    _, chrom = np.unique(intervals.chrom, return_inverse=True)
+    _, first = np.unique(np.stack([chrom, intervals.center]), axis=1, return_index=True)
+    mask = np.zeros(len(intervals), bool)
     mask[first] = True
     return mask
 
 
-def _check_some(mask: np.ndarray, funnel: FilterReport) -> None:
+def _check_some(mask: np.ndarray, filters: FilterReport) -> None:
     if not mask.any():
         raise DataError(
-            f"no locus is left: the last filter below removed them.\n{funnel.table()}\n"
+            f"no locus is left: the last filter below removed them.\n{filters.table()}\n"
             "Relax it (in_window, max_jitter, exclude, max_n_fraction, min_counts, "
             "outlier_factor), or check that loci, fasta and signal belong together."
         )
 
 
-def _check_any_signal(peaks: Cut, config: PrepareConfig) -> None:
+def _check_any_signal(peaks: StoredWindows, config: PrepareConfig) -> None:
     for group, total in zip(config.signal, peaks.totals.sum(axis=0), strict=True):
         if total == 0:
             raise DataError(

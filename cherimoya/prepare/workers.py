@@ -61,8 +61,8 @@ class Workers:
             yield from self._executor.map(partial(_work, function, path), jobs)
         except BrokenProcessPool:
             raise ProcessError(
-                "a process that read signal was killed, most often for want of memory. The same "
-                "command goes on after what is done: use fewer processes at once, processes=1. "
+                "a process that read signal was killed, probably out of memory. Re-run the same "
+                "command to resume, with fewer processes at once: processes=1. "
                 "(A script that calls prepare() must do so under if __name__ == '__main__':)"
             ) from None
 

@@ -141,7 +141,7 @@ def _read(file: h5py.File) -> Attributions:
     for name, shape in shapes.items():  # before they are read: damage can make them huge
         if file[name].shape != shape:
             raise ValueError(f"{name} has shape {file[name].shape}, not {shape}")
-    found = Attributions(
+    attributions = Attributions(
         sequence=file["sequence"][:],
         chrom=as_text(file["chrom"][:]),
         start=file["start"][:],
@@ -149,17 +149,17 @@ def _read(file: h5py.File) -> Attributions:
         contributions={name: d[:] for name, d in groups["contributions"].items()},
         settings=json.loads(file.attrs["settings"]),
     )
-    _check(found)
-    return found
+    _check(attributions)
+    return attributions
 
 
-def _check(found: Attributions) -> None:
-    if found.sequence.dtype != np.uint8 or found.sequence.max() > N_CODE:
+def _check(attributions: Attributions) -> None:
+    if attributions.sequence.dtype != np.uint8 or attributions.sequence.max() > N_CODE:
         raise ValueError("sequence holds other codes than 0 to 4")
-    if found.start.dtype.kind not in "iu" or found.start.min() < -1:
+    if attributions.start.dtype.kind not in "iu" or attributions.start.min() < -1:
         raise ValueError("start holds positions that cannot be")
-    for values in (*found.hypothetical.values(), *found.contributions.values()):
+    for values in (*attributions.hypothetical.values(), *attributions.contributions.values()):
         if values.dtype.kind != "f" or not np.isfinite(values).all():
             raise ValueError("contributions are not finite numbers")
-    if not isinstance(found.settings, dict):
+    if not isinstance(attributions.settings, dict):
         raise ValueError("settings are no table")

@@ -57,8 +57,8 @@ def read_scored_loci(path: Path) -> ScoredLoci:
 
     def grouped(name: str) -> np.ndarray:
         names = [c for c in header if c == name or c.startswith(f"{name}_")]
-        found = [[float(cell or "nan") for cell in columns.get(c, ())] for c in names]
-        return np.array(found, dtype=np.float64).T
+        values = [[float(cell or "nan") for cell in columns.get(c, ())] for c in names]
+        return np.array(values, dtype=np.float64).T
 
     names = ("observed_log_counts", "predicted_log_counts", *PROFILE_SCORES)
     return ScoredLoci(

@@ -15,14 +15,14 @@ from cherimoya import __version__
 from cherimoya.errors import ConfigError, LocalError
 
 
-def choose_device(asked: str, key: str = "trainer.device") -> torch.device:
-    """The device for `key`=`asked`. Raises ConfigError for a GPU that is not there."""
-    if asked == "cuda" and not torch.cuda.is_available():
+def choose_device(requested: str, key: str = "trainer.device") -> torch.device:
+    """The device for `key`=`requested`. Raises ConfigError for a GPU that is not there."""
+    if requested == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"{key}=cuda, but torch sees no GPU. Use {key}=cpu, or install the "
             f"CUDA build of torch (this is {torch.__version__})."
         )
-    if asked == "cpu" or not torch.cuda.is_available():
+    if requested == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     here = int(os.environ.get("LOCAL_RANK", 0))
     if here >= torch.cuda.device_count():
@@ -34,14 +34,14 @@ def choose_device(asked: str, key: str = "trainer.device") -> torch.device:
     return torch.device("cuda", here)
 
 
-def describe_device(device: torch.device, asked: str, processes: int = 1) -> str:
+def describe_device(device: torch.device, requested: str, processes: int = 1) -> str:
     """The device, and why it was chosen."""
     times = f"{processes} x " if processes > 1 else ""
     if device.type == "cuda":
         name = times + torch.cuda.get_device_name(device)
-        return name if asked == "cuda" else f"{name} (found; trainer.device=cpu to leave it)"
+        return name if requested == "cuda" else f"{name} (found; trainer.device=cpu to leave it)"
     threads = f"{times}CPU, {torch.get_num_threads()} threads"
-    return f"{threads} (as asked)" if asked == "cpu" else f"{threads} (no GPU found)"
+    return f"{threads} (as set)" if requested == "cpu" else f"{threads} (no GPU found)"
 
 
 def cpu_name() -> str:

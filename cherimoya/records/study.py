@@ -131,12 +131,12 @@ class Search:
         waiting = sum(t.state.name == "WAITING" for t in trials)
         new = waiting + max(self.config.n_trials - len(trials), 0)
         again = [self._id(number) for number in begun[: self.config.n_jobs]]
-        found: list[Trial] = [optuna().Trial(self._study, trial_id) for trial_id in again]
-        found += [self._study.ask() for _ in range(min(new, self.config.n_jobs - len(found)))]
-        for trial in found:
+        batch: list[Trial] = [optuna().Trial(self._study, trial_id) for trial_id in again]
+        batch += [self._study.ask() for _ in range(min(new, self.config.n_jobs - len(batch)))]
+        for trial in batch:
             for key, part in self.space.items():
                 _suggest(trial, key, part)  # one that it has already stays
-        return found
+        return batch
 
     def _id(self, number: int) -> int:
         return _id(self._storage, self._study.study_name, number)
@@ -185,9 +185,9 @@ class Search:
 
     def counts(self) -> dict[str, int]:
         """How many trials ended how, by word."""
-        words = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
-        found = [words.get(t.state.name, "unfinished") for t in self._trials()]
-        return {word: found.count(word) for word in dict.fromkeys(found)}
+        names = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
+        ended = [names.get(t.state.name, "unfinished") for t in self._trials()]
+        return {word: ended.count(word) for word in dict.fromkeys(ended)}
 
 
 def watch(run: Path) -> Callable[[Mapping[str, Any]], str | None] | None:

@@ -73,11 +73,11 @@ class Member:
 
 def sweep_name(overrides: Iterable[str], swept: Sequence[str], chosen: str | None) -> str:
     """The folder of a sweep: the same for the same command, whatever the order of its words."""
-    words = sorted(overrides)
-    if chosen and words == [f"sweep={chosen}"]:
+    arguments = sorted(overrides)
+    if chosen and arguments == [f"sweep={chosen}"]:
         return chosen
     keys = chosen or "_".join(sorted(key.split(".")[-1] for key in swept))
-    return f"{keys[:LONGEST]}_{_digest(words)}"
+    return f"{keys[:LONGEST]}_{_digest(arguments)}"
 
 
 def member_name(overrides: Mapping[str, str]) -> str:
@@ -96,8 +96,8 @@ def short_keys(overrides: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _digest(words: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:6]
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
@@ -221,10 +221,10 @@ def _spread(values: Sequence[float]) -> str:
         return "-"
     mean = statistics.fmean(values)
     digits = 1 if abs(mean) >= 10 else 3
-    words = f"{mean:.{digits}f}"
+    text = f"{mean:.{digits}f}"
     if len(values) > 1:
-        words += f" +- {statistics.stdev(values):.{digits}f}"
-    return words
+        text += f" +- {statistics.stdev(values):.{digits}f}"
+    return text
 
 
 def sync_command(folder: Path, members: bool = False) -> str | None:

@@ -48,9 +48,9 @@ class Part:
 
 def contents(folder: Path) -> dict[str, Any]:
     """What the template of an evaluation's page is filled with."""
-    found = read_evaluation(folder)
-    summary = found.summary
-    beside = {name: words for name, words in MARKS.items() if name in summary}
+    evaluation = read_evaluation(folder)
+    summary = evaluation.summary
+    beside = {name: label for name, label in MARKS.items() if name in summary}
     chromosomes: Mapping[str, Any] = summary.get("chromosomes", {})
     groups = {", ".join(g["tracks"]): g for g in summary.get("groups", [])}
     return {
@@ -67,9 +67,9 @@ def contents(folder: Path) -> dict[str, Any]:
             ("chromosomes", [_part(name, values) for name, values in chromosomes.items()]),
         ],
         "chromosome_charts": list(_chromosome_charts(chromosomes, summary)),
-        "count_charts": list(count_charts(found)),
-        "profile_charts": list(profile_charts(found)),
-        "example_charts": list(example_charts(found)),
+        "count_charts": list(count_charts(evaluation)),
+        "profile_charts": list(profile_charts(evaluation)),
+        "example_charts": list(example_charts(evaluation)),
         "origin": _origin(summary),
     }
 
@@ -125,7 +125,7 @@ def _chromosome_charts(
 def _origin(summary: Mapping[str, Any]) -> dict[str, str]:
     """What the numbers depend on."""
     noted = summary["provenance"]
-    found = {
+    facts = {
         "data": summary["data"],
         "data fingerprint": noted["data_fingerprint"],
         "replicate": summary["replicate_file"],
@@ -135,4 +135,4 @@ def _origin(summary: Mapping[str, Any]) -> dict[str, str]:
         "commit": noted["git_commit"],
         **noted["versions"],
     }
-    return {name: str(value) for name, value in found.items() if value is not None}
+    return {name: str(value) for name, value in facts.items() if value is not None}

@@ -22,9 +22,9 @@ class Chart:
 
     def __html__(self) -> str:
         """The figure for the template, which escapes everything else."""
-        words = html.escape(self.caption)
-        svg = self.svg.replace("<svg ", f'<svg role="img" aria-label="{words}" ', 1)
-        return f"<figure>{svg}<figcaption>{words}</figcaption></figure>"
+        caption = html.escape(self.caption)
+        svg = self.svg.replace("<svg ", f'<svg role="img" aria-label="{caption}" ', 1)
+        return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
 
 
 def score(value: float | None) -> str:
@@ -40,8 +40,8 @@ def with_spread(mean: float, spread: float, digits: int | None = None) -> str:
         return UNKNOWN
     if digits is None:
         digits = 2 if abs(mean) >= 10 else 4
-    words = f"{mean:.{digits}f}"
-    return words if math.isnan(spread) else f"{words} ± {spread:.{digits}f}"
+    text = f"{mean:.{digits}f}"
+    return text if math.isnan(spread) else f"{text} ± {spread:.{digits}f}"
 
 
 def whole(value: float | None) -> str:

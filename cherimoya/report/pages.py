@@ -68,7 +68,7 @@ def offer_report(folder: Path) -> None:
 def _template(name: str) -> Any:
     import jinja2
 
-    from cherimoya.report import format as words
+    from cherimoya.report import format
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cherimoya.report"),
@@ -78,9 +78,9 @@ def _template(name: str) -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "score": words.score,
-        "duration": words.duration,
-        "moment": words.moment,
-        "whole": words.whole,
+        "score": format.score,
+        "duration": format.duration,
+        "moment": format.moment,
+        "whole": format.whole,
     }
     return environment.get_template(name)

@@ -97,9 +97,9 @@ def _curves(run: RunFolder) -> Iterator[Chart]:
     for name in CURVES:
         if any(row.get(name) is not None for row in run.rows):
             split, metric = name.split("/")
-            words = METRIC_INFO[metric]
-            said = words.label if split == "valid" else "training loss, mean of an epoch"
-            caption = f"{said} by epoch" + (f": {words.meaning}" if split == "valid" else "")
+            info = METRIC_INFO[metric]
+            said = info.label if split == "valid" else "training loss, mean of an epoch"
+            caption = f"{said} by epoch" + (f": {info.meaning}" if split == "valid" else "")
             yield Chart(
                 chart(plots.curve, run.rows, name, best if split == "valid" else None), caption
             )
@@ -140,24 +140,24 @@ def _metrics(run: RunFolder) -> Iterator[MetricRow]:
 
 def _speed(run: RunFolder) -> dict[str, str]:
     summary, speed = run.summary, run.summary.get("speed") or {}
-    found = {}
+    facts = {}
     if "train_seconds" in summary:
-        found["training"] = f"{summary['train_seconds'] / 60:,.1f} min"
-        found["steps"] = f"{summary['steps']:,} in {summary['epochs']:,} epochs"
+        facts["training"] = f"{summary['train_seconds'] / 60:,.1f} min"
+        facts["steps"] = f"{summary['steps']:,} in {summary['epochs']:,} epochs"
     if speed:
-        found["a step"] = f"{speed['ms_per_step']:,.2f} ms"
-        found["throughput"] = f"{speed['sequences_per_second']:,.0f} sequences a second"
-        found["waiting for data"] = f"{speed['waiting_for_data']:.1%} of the time"
+        facts["a step"] = f"{speed['ms_per_step']:,.2f} ms"
+        facts["throughput"] = f"{speed['sequences_per_second']:,.0f} sequences a second"
+        facts["waiting for data"] = f"{speed['waiting_for_data']:.1%} of the time"
         if speed.get("peak_memory_mb") is not None:
-            found["peak device memory"] = f"{speed['peak_memory_mb']:,.0f} MiB"
-    return found
+            facts["peak device memory"] = f"{speed['peak_memory_mb']:,.0f} MiB"
+    return facts
 
 
 def _origin(run: RunFolder) -> dict[str, str]:
     """What the numbers depend on besides the configuration."""
     noted, status = run.summary.get("provenance", {}), run.status
     processes = at(run.config, "trainer.devices") or 1
-    found = {
+    facts = {
         "GPU": f"{processes} x {noted['gpu']}" if noted.get("gpu") else None,
         "processor": noted.get("cpu"),
         "host": status.get("host"),
@@ -168,5 +168,5 @@ def _origin(run: RunFolder) -> dict[str, str]:
         **noted.get("versions", {}),
     }
     for split, n in run.summary.get("loci", {}).items():
-        found[f"{split} loci"] = f"{n['peaks']:,} peaks, {n['background']:,} background"
-    return {name: str(value) for name, value in found.items() if value is not None}
+        facts[f"{split} loci"] = f"{n['peaks']:,} peaks, {n['background']:,} background"
+    return {name: str(value) for name, value in facts.items() if value is not None}

@@ -32,8 +32,8 @@ class Configuration:
 
     def all(self, measure: str) -> list[float]:
         """A measure of each finished member that has it."""
-        found = [measured(member, measure) for member in self.done]
-        return [value for value in found if not math.isnan(value)]
+        values = [measured(member, measure) for member in self.done]
+        return [value for value in values if not math.isnan(value)]
 
     def mean(self, measure: str) -> float:
         """The mean over seeds; NaN without any."""
@@ -77,11 +77,11 @@ def front(points: Sequence[tuple[float, float]], higher: bool) -> list[int]:
     """
     sign = -1 if higher else 1
     known = [i for i, point in enumerate(points) if not any(map(math.isnan, point))]
-    found: list[int] = []
+    best: list[int] = []
     for i in sorted(known, key=lambda i: (points[i][0], sign * points[i][1])):
-        if not found or sign * points[i][1] < sign * points[found[-1]][1]:
-            found.append(i)
-    return found
+        if not best or sign * points[i][1] < sign * points[best[-1]][1]:
+            best.append(i)
+    return best
 
 
 @dataclass(frozen=True)
@@ -101,19 +101,19 @@ class Level:
         return statistics.stdev(self.each) if len(self.each) > 1 else 0.0
 
 
-def effect(found: Sequence[Configuration], key: str, measure: str) -> list[Level]:
+def effect(configurations: Sequence[Configuration], key: str, measure: str) -> list[Level]:
     """The marginal means of a measure over everything but `key`, by value of the key."""
     levels = [
         Level(value, [m for m in means if not math.isnan(m)])
-        for value in levels_of(found, key)
-        for means in [[c.mean(measure) for c in found if c.values.get(key) == value]]
+        for value in levels_of(configurations, key)
+        for means in [[c.mean(measure) for c in configurations if c.values.get(key) == value]]
     ]
     return [level for level in levels if level.each]
 
 
-def levels_of(found: Sequence[Configuration], key: str) -> list[str]:
+def levels_of(configurations: Sequence[Configuration], key: str) -> list[str]:
     """The values of a key: numbers by size, before other words."""
-    values = {c.values[key] for c in found if key in c.values}
+    values = {c.values[key] for c in configurations if key in c.values}
     return sorted(values, key=lambda value: (math.isnan(number(value)), number(value), value))
 
 
@@ -125,13 +125,13 @@ def number(text: str) -> float:
         return math.nan
 
 
-def numeric_keys(found: Sequence[Configuration]) -> list[str]:
+def numeric_keys(configurations: Sequence[Configuration]) -> list[str]:
     """Swept keys with two or more values, all numbers; depth and width first."""
-    keys = {key for c in found for key in c.values}
+    keys = {key for c in configurations for key in c.values}
     numeric = [
         key for key in sorted(keys)
-        if len(levels_of(found, key)) > 1
-        and not any(math.isnan(number(value)) for value in levels_of(found, key))
+        if len(levels_of(configurations, key)) > 1
+        and not any(math.isnan(number(value)) for value in levels_of(configurations, key))
     ]  # fmt: skip
     first = {"n_layers": -2, "n_filters": -1}
     return sorted(numeric, key=lambda key: first.get(key, 0))
@@ -145,14 +145,14 @@ class Choice:
     reason: str
 
 
-def recommend(found: Sequence[Configuration]) -> Choice | None:
+def recommend(configurations: Sequence[Configuration]) -> Choice | None:
     """The smallest model whose mean validation loss is within one standard error of the best.
 
     The one-standard-error rule (Breiman et al. 1984), with the standard error of the best
     configuration's mean over its seeds. With one seed of it there is no such error, and the best
     is taken. None when nothing finished with a loss.
     """
-    scored = [c for c in found if not math.isnan(c.mean(LOSS))]
+    scored = [c for c in configurations if not math.isnan(c.mean(LOSS))]
     if not scored:
         return None
     best = min(scored, key=lambda c: c.mean(LOSS))
@@ -185,11 +185,11 @@ def recommend(found: Sequence[Configuration]) -> Choice | None:
     return Choice(chosen, why + beyond)
 
 
-def _at_the_edge(found: Sequence[Configuration], best: Configuration) -> str:
+def _at_the_edge(configurations: Sequence[Configuration], best: Configuration) -> str:
     """A sentence on swept numbers of which the best has the largest or smallest one tried."""
     ends = []
-    for key in numeric_keys(found):
-        levels = levels_of(found, key)
+    for key in numeric_keys(configurations):
+        levels = levels_of(configurations, key)
         if best.values.get(key) in (levels[0], levels[-1]):
             end = "largest" if best.values[key] == levels[-1] else "smallest"
             ends.append(f"{key}={best.values[key]} is the {end} tried")

@@ -54,26 +54,26 @@ class Cell:
 def contents(folder: Path) -> dict[str, Any]:
     """What the template of a sweep's page is filled with."""
     members = sweeps.read_sweep(folder)
-    found = selection.configurations(members)
-    choice = selection.recommend(found)
-    keys = list(dict.fromkeys(key for c in found for key in c.values))
+    configurations = selection.configurations(members)
+    choice = selection.recommend(configurations)
+    keys = list(dict.fromkeys(key for c in configurations for key in c.values))
     runs = [_run(member) for member in members]
     return {
         **frame(f"sweep {folder.resolve().name}"),
         "states": _states(members),
         "n_runs": len(members),
-        "n_configurations": len(found),
-        "swept": [(key, _range(selection.levels_of(found, key))) for key in keys],
+        "n_configurations": len(configurations),
+        "swept": [(key, _range(selection.levels_of(configurations, key))) for key in keys],
         "seeds": sorted({m.overrides[sweeps.SEED] for m in members if sweeps.SEED in m.overrides}),
         "choice": choice,
         "notes": list(_notes(members, keys)),
         "columns": [*keys, "runs", "parameters", *(f"{_name(m)}" for m in SHOWN), "minutes"],
         "table": [
-            (choice is not None and c is choice.chosen, _cells(c, keys)) for c in found
+            (choice is not None and c is choice.chosen, _cells(c, keys)) for c in configurations
         ],
-        "heat_maps": list(_heat_maps(found)),
-        "trade_offs": list(_trade_offs(found, choice)),
-        "effects": list(_effects(found, keys)),
+        "heat_maps": list(_heat_maps(configurations)),
+        "trade_offs": list(_trade_offs(configurations, choice)),
+        "effects": list(_effects(configurations, keys)),
         "fields": _receptive_fields(members),
         "failed": [run for run in runs if run.member.state == "failed"],
         "runs": runs,
@@ -87,8 +87,8 @@ def _name(measure: str) -> str:
 
 def _axis(measure: str) -> str:
     """A measure with its split and unit, for an axis."""
-    words = METRIC_INFO[measure]
-    return f"{'validation' if measure == LOSS else 'test'} {words.axis}"
+    info = METRIC_INFO[measure]
+    return f"{'validation' if measure == LOSS else 'test'} {info.axis}"
 
 
 def _run(member: Member) -> Run:
@@ -141,33 +141,33 @@ def _notes(members: Sequence[Member], keys: Sequence[str]) -> Iterator[str]:
         yield "No test chromosomes were set: the scores are of the validation loci."
 
 
-def _cells(found: Configuration, keys: Sequence[str]) -> list[Cell]:
+def _cells(configuration: Configuration, keys: Sequence[str]) -> list[Cell]:
     cells = []
     for key in keys:
-        value = found.values.get(key, "")
+        value = configuration.values.get(key, "")
         known = not math.isnan(number(value))
         cells.append(Cell(value, number(value) if known else value))
-    n_done, n = len(found.done), len(found.members)
-    state = found.members[0].state if n == 1 else f"{n_done} of {n} done"
+    n_done, n = len(configuration.done), len(configuration.members)
+    state = configuration.members[0].state if n == 1 else f"{n_done} of {n} done"
     cells.append(Cell(state, n_done))
-    size = found.mean("parameters")
+    size = configuration.mean("parameters")
     cells.append(Cell(whole(size), size))
     for measure in (*SHOWN, "minutes"):
-        mean = found.mean(measure)
+        mean = configuration.mean(measure)
         digits = MINUTES_DIGITS if measure == "minutes" else None
-        cells.append(Cell(with_spread(mean, found.spread(measure), digits), mean))
+        cells.append(Cell(with_spread(mean, configuration.spread(measure), digits), mean))
     return cells
 
 
-def _heat_maps(found: Sequence[Configuration]) -> Iterator[tuple[str, list[Chart]]]:
+def _heat_maps(configurations: Sequence[Configuration]) -> Iterator[tuple[str, list[Chart]]]:
     """For each pair of numeric keys, a heat map of each measure."""
-    numeric = selection.numeric_keys(found)
+    numeric = selection.numeric_keys(configurations)
     for y_key, x_key in itertools.combinations(numeric, 2):
-        others = [key for c in found for key in c.values if key not in (x_key, y_key)]
+        others = [key for c in configurations for key in c.values if key not in (x_key, y_key)]
         over = f", mean over {', '.join(dict.fromkeys(others))}" if others else ""
         charts = []
         for measure in (*SHOWN, "minutes"):
-            grid = _grid(found, x_key, y_key, measure)
+            grid = _grid(configurations, x_key, y_key, measure)
             if not np.isfinite(grid.values).any() or not grid.is_grid:
                 continue
             minutes = measure == "minutes"
@@ -184,12 +184,14 @@ def _height(rows: int) -> float:
     return min(max(1.2 + 0.36 * rows, 2.4), 6.0)
 
 
-def _grid(found: Sequence[Configuration], x_key: str, y_key: str, measure: str) -> Grid:
-    x, y = selection.levels_of(found, x_key), selection.levels_of(found, y_key)
+def _grid(configurations: Sequence[Configuration], x_key: str, y_key: str, measure: str) -> Grid:
+    x, y = selection.levels_of(configurations, x_key), selection.levels_of(configurations, y_key)
     values, missing = np.full((len(y), len(x)), np.nan), {}
     for row, column in np.ndindex(values.shape):
         here = [
-            c for c in found if (c.values.get(x_key), c.values.get(y_key)) == (x[column], y[row])
+            c
+            for c in configurations
+            if (c.values.get(x_key), c.values.get(y_key)) == (x[column], y[row])
         ]
         known = [c.mean(measure) for c in here if not math.isnan(c.mean(measure))]
         if known:
@@ -199,11 +201,13 @@ def _grid(found: Sequence[Configuration], x_key: str, y_key: str, measure: str) 
     return Grid(x_key, y_key, x, y, values, missing)
 
 
-def _trade_offs(found: Sequence[Configuration], choice: selection.Choice | None) -> Iterator[Chart]:
+def _trade_offs(
+    configurations: Sequence[Configuration], choice: selection.Choice | None
+) -> Iterator[Chart]:
     for cost, label in COSTS.items():
         for measure in COMPARED:
             known = [
-                c for c in found
+                c for c in configurations
                 if not math.isnan(c.mean(cost)) and not math.isnan(c.mean(measure))
             ]  # fmt: skip
             if len(known) < 2 or len({c.mean(cost) for c in known}) < 2:
@@ -241,10 +245,10 @@ def _or_zero(value: float) -> float:
     return 0.0 if math.isnan(value) else value
 
 
-def _effects(found: Sequence[Configuration], keys: Sequence[str]) -> Iterator[Chart]:
+def _effects(configurations: Sequence[Configuration], keys: Sequence[str]) -> Iterator[Chart]:
     for key in keys[:MOST_KEYS]:
         for measure in COMPARED:
-            levels = selection.effect(found, key, measure)
+            levels = selection.effect(configurations, key, measure)
             if len(levels) > 1:
                 svg = chart(plots_sweep.effect, key, levels, _axis(measure))
                 yield Chart(svg, f"{_name(measure)} by {key}, over all configurations")
@@ -264,5 +268,5 @@ def _receptive_fields(members: Sequence[Member]) -> Chart | None:
         return None
     svg = chart(plots_sweep.receptive_fields, *zip(*sorted(depths.items()), strict=True), windows)
     beyond = [str(d) for d, field in sorted(depths.items()) if field > windows["input window"]]
-    words = f"; wider than the input at {', '.join(beyond)} blocks" if beyond else ""
-    return Chart(svg, f"input bases that one predicted base depends on{words}")
+    note = f"; wider than the input at {', '.join(beyond)} blocks" if beyond else ""
+    return Chart(svg, f"input bases that one predicted base depends on{note}")

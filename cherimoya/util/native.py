@@ -87,7 +87,7 @@ def _died(status: int, path: Path) -> CherimoyaError:
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     if status == -signal.SIGKILL:
         return ProcessError(
-            f"{path}: the process that read it was killed ({how}), most often for want of memory. "
+            f"{path}: the process that read it was killed ({how}), probably out of memory. "
             "Use fewer processes at once: processes=1."
         )
     return DataError(

@@ -22,7 +22,7 @@ def dashboard(config: DashboardConfig) -> None:
     url, has_key = server()
     dry_run = not has_key if config.dry_run is None else config.dry_run
     if dry_run:
-        why = "as asked" if config.dry_run else f"there is no API key for {url}"
+        why = "as set" if config.dry_run else f"there is no API key for {url}"
         print(f"dry run, {why}: nothing is sent", file=sys.stderr)
         print(views.as_json(config))
         return

@@ -97,8 +97,8 @@ def publish(config: DashboardConfig) -> dict[str, str]:
 
 def _existing(api: Any, entity: str, config: DashboardConfig, kind: str) -> dict[str, str]:
     """The saved view of this kind and name, or nothing."""
-    asked = {"entity": entity, "project": config.project, "type": kind}
-    answer = execute_graphql(api, VIEWS, asked)
+    variables = {"entity": entity, "project": config.project, "type": kind}
+    answer = execute_graphql(api, VIEWS, variables)
     edges = ((answer.get("project") or {}).get("allViews") or {}).get("edges") or []
     return next((e["node"] for e in edges if e["node"]["displayName"] == config.name), {})
 
@@ -191,5 +191,5 @@ def _name(content: Sequence[PanelTypes], where: str) -> None:
         panel._id = _id(f"{where}/{number}")  # type: ignore[union-attr]
 
 
-def _id(words: str) -> str:
-    return hashlib.sha256(words.encode()).hexdigest()[:12]
+def _id(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

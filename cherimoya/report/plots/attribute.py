@@ -21,19 +21,19 @@ SHOWN = 120  # bases of a logo
 PER_LETTER, HEIGHT = 0.1, 1.3  # inches
 
 
-def logo_pages(found: Attributions, loci: int, output: Path) -> list[Path]:
+def logo_pages(attributions: Attributions, loci: int, output: Path) -> list[Path]:
     """An image for each target, beside `output`: logos of the loci with the strongest bases."""
     pages = []
-    for name, values in found.contributions.items():
+    for name, values in attributions.contributions.items():
         strongest = np.argsort(-np.abs(values).max(axis=1), kind="stable")[:loci]
         shown = min(SHOWN, values.shape[1])
         with figure(len(strongest), 1, PER_LETTER * shown, HEIGHT) as (made, axes):
             for row, axis in zip(strongest, axes[:, 0], strict=True):
                 first = busiest(values[row], shown)
                 part = slice(first, first + shown)
-                logo(axis, found.sequence[row, part], values[row, part])
-                start = found.start[row]
-                label(axis, str(found.chrom[row]), int(start), first, shown, f"locus {row}")
+                logo(axis, attributions.sequence[row, part], values[row, part])
+                start = attributions.start[row]
+                label(axis, str(attributions.chrom[row]), int(start), first, shown, f"locus {row}")
             axes[-1, 0].set_xlabel("position (bp)")
             output_name, _, group = name.partition("_")
             made.suptitle(f"contributions to {output_name} of signal group {group}", fontsize=9)

@@ -13,18 +13,18 @@ SHOWN = (("peaks", PEAK, "-"), ("background", BACKGROUND, "-"), ("free windows",
 
 def plot_gc(path: Path) -> Path | None:
     """Draw the GC of the prepared file at `path` beside it, as .gc.png; None without background."""
-    found = hdf5.read_header(path).provenance.get("gc")
-    if not found:
+    histograms = hdf5.read_header(path).provenance.get("gc")
+    if not histograms:
         return None
     with figure() as (made, axes):
-        gc(axes[0, 0], found)
+        gc(axes[0, 0], histograms)
         return save_png(made, path.with_suffix(".gc.png"))
 
 
-def gc(axis: Axes, found: dict[str, list[int]]) -> None:
+def gc(axis: Axes, histograms: dict[str, list[int]]) -> None:
     """Share of loci by GC: of peaks, background, and the windows it was chosen from."""
     for name, colour, style in SHOWN:
-        counts = np.array(found[name])
+        counts = np.array(histograms[name])
         edges = np.linspace(0, 1, len(counts) + 1)
         mean = (counts * (edges[1:] + edges[:-1]) / 2).sum() / max(counts.sum(), 1)
         axis.stairs(
@@ -35,8 +35,8 @@ def gc(axis: Axes, found: dict[str, list[int]]) -> None:
             linewidth=1.4,
             label=f"{name}, mean {mean:.2f}",
         )
-    held = np.flatnonzero(np.array(found["peaks"]) + np.array(found["background"]))
-    bins = len(found["peaks"])
+    held = np.flatnonzero(np.array(histograms["peaks"]) + np.array(histograms["background"]))
+    bins = len(histograms["peaks"])
     axis.set_xlim(max(held[0] - 2, 0) / bins, min(held[-1] + 3, bins) / bins)
     axis.set_xlabel("GC of the input window")
     axis.set_ylabel("share of windows")

@@ -13,27 +13,29 @@ AROUND = 200  # bases of a profile on each side of the motif
 
 
 def effects_page(
-    found: Marginals, before: np.ndarray, after: dict[str, np.ndarray], path: Path
+    marginals: Marginals, before: np.ndarray, after: dict[str, np.ndarray], path: Path
 ) -> Path:
     """An image: effects on counts by signal group, then profiles (tracks, out) of some motifs."""
-    groups = found.values["jsd"].shape[1]
-    rows = min(len(found.motifs), MOST_BARS)
+    groups = marginals.values["jsd"].shape[1]
+    rows = min(len(marginals.motifs), MOST_BARS)
     with figure(groups + len(after), 1, 7.5, max(1.6, 0.9 + 0.16 * rows)) as (made, axes):
         for g in range(groups):
-            effects(axes[g, 0], found, g)
+            effects(axes[g, 0], marginals, g)
         for axis, (name, profile) in zip(axes[groups:, 0], after.items(), strict=True):
             profiles(axis, before, profile, name)
         return save_png(made, path)
 
 
-def effects(axis: Axes, found: Marginals, group: int) -> None:
+def effects(axis: Axes, marginals: Marginals, group: int) -> None:
     """Mean log2 fold change of each motif, and the standard deviation over backgrounds."""
-    mean, spread = (found.values[k][:, group] for k in ("log2_fold_change", "log2_fold_change_sd"))
+    mean, spread = (
+        marginals.values[k][:, group] for k in ("log2_fold_change", "log2_fold_change_sd")
+    )
     chosen = np.argsort(-np.abs(mean), kind="stable")[:MOST_BARS]
     chosen = chosen[np.argsort(mean[chosen], kind="stable")]
     at = np.arange(len(chosen))
     axis.barh(at, mean[chosen], xerr=spread[chosen], color=PREDICTED, ecolor=MUTED, height=0.7)
-    axis.set_yticks(at, [found.motifs[i].name for i in chosen])
+    axis.set_yticks(at, [marginals.motifs[i].name for i in chosen])
     axis.set_xlabel(f"log2 fold change of counts, signal group {group} (mean, SD)")
 
 

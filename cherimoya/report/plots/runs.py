@@ -45,8 +45,8 @@ def curve(axis: Axes, rows: Sequence[Mapping[str, Any]], name: str, best: int | 
         )  # fmt: skip
         legend(axis)
     split, metric = name.split("/")
-    words = METRIC_INFO[metric]
-    axis.set_ylabel(f"{'training' if split == 'train' else 'validation'} {words.axis}")
+    info = METRIC_INFO[metric]
+    axis.set_ylabel(f"{'training' if split == 'train' else 'validation'} {info.axis}")
     _epochs(axis)
 
 

@@ -63,8 +63,8 @@ class Grid:
     @property
     def is_grid(self) -> bool:
         """Whether most pairs were asked for, as in a sweep, unlike in a search."""
-        asked = np.isfinite(self.values).sum() + len(self.missing)
-        return bool(2 * asked >= self.values.size)
+        known = np.isfinite(self.values).sum() + len(self.missing)
+        return bool(2 * known >= self.values.size)
 
 
 def heat_map(axis: Axes, grid: Grid, title: str, higher: bool) -> None:
@@ -163,11 +163,11 @@ def _apart(
 ) -> dict[int, tuple[float, float]]:
     """Those of `wanted`, by precedence, whose names do not run into each other, and where."""
     axis.autoscale_view()
-    places = axis.transAxes.inverted().transform(
+    corners = axis.transAxes.inverted().transform(
         axis.transData.transform([(points[i].cost, points[i].score) for i in wanted])
     )
     kept: dict[int, tuple[float, float]] = {}
-    for i, (x, y) in zip(wanted, places, strict=True):
+    for i, (x, y) in zip(wanted, corners, strict=True):
         width = LETTER * len(points[i].name)
         if all(abs(x - a) > width or abs(y - b) > LINE for a, b in kept.values()):
             kept[i] = (x, y)
@@ -219,10 +219,10 @@ def _side_by_side(axis: Axes, levels: Sequence[Level]) -> None:
         color=SERIES[0], ecolor=SERIES[0], elinewidth=1.6, capsize=3, linewidth=0.9,
         label="mean and SD",
     )  # fmt: skip
-    words = [v.value if len(v.value) <= 24 else f"{v.value[:23]}…" for v in levels]
-    aslant = len(words) > 4 and max(map(len, words)) > LONG_LABEL
-    aslant = aslant or sum(map(len, words)) > 48
-    axis.set_xticks(range(len(levels)), words, rotation=30 if aslant else 0,
+    labels = [v.value if len(v.value) <= 24 else f"{v.value[:23]}…" for v in levels]
+    aslant = len(labels) > 4 and max(map(len, labels)) > LONG_LABEL
+    aslant = aslant or sum(map(len, labels)) > 48
+    axis.set_xticks(range(len(levels)), labels, rotation=30 if aslant else 0,
                     ha="right" if aslant else "center")  # fmt: skip
     axis.set_xlim(-0.5, len(levels) - 0.5)
     axis.grid(False, axis="x")

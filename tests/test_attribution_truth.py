@@ -27,7 +27,7 @@ from cherimoya.interpret.gradients import deep_lift_shap, input_gradients
 from cherimoya.interpret.mutagenesis import centred, saturation_mutagenesis
 from cherimoya.interpret.target import Target
 from cherimoya.records.attributions import at_sequence
-from cherimoya.training.run import run
+from cherimoya.training.run import train
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         values = OmegaConf.to_container(compose("train", asked), resolve=True)
     config = resolve(values, TrainConfig)
     folder = tmp_path_factory.mktemp("run")
-    run(config, folder)
+    train(config, folder)
     dataset = load_dataset(config.data)
     loci = crop(dataset.loci.take(dataset.peaks("test")[:N_LOCI]), max_jitter=0)
     best = folder / "checkpoints" / "best.pt"

@@ -26,30 +26,30 @@ from cherimoya.training.capture import Runner
 CPU, DO_COMPILE = torch.device("cpu"), JITFunction._do_compile
 
 
-def step_and_work(*overrides, precision="bf16"):
+def step_and_batch(*overrides, precision="bf16"):
     # It has failed once: its optimizers have their buffers.
-    step, work = training_step(*overrides, n=2, window=331, trimming=60, precision=precision)
+    step, batch = training_step(*overrides, n=2, window=331, trimming=60, precision=precision)
     step.failed.fill_(1.0)
     NoCompiler()
-    work()
+    step(batch())
     launched.clear()
-    return step, work
+    return step, batch
 
 
 def rehearsed(overrides, precision):
-    step, work = step_and_work("model.n_layers=3", *overrides, precision=precision)
+    step, batch = step_and_batch("model.n_layers=3", *overrides, precision=precision)
     compiler = NoCompiler()
     state, generator = state_of(step), torch.get_rng_state()
     filters = list(warnings.filters)
     with poisoned_allocations(), compiled_together(CPU):
-        work()
+        step(batch())
     early, changed = len(launched), different(state, state_of(step))
     changed += [] if warnings.filters == filters else ["the filters of warnings"]
     changed += [] if torch.equal(generator, torch.get_rng_state()) else ["torch's generator"]
     asked = list(compiler.asked)
-    work()
+    step(batch())
     step.failed.fill_(0.0)
-    work()
+    step(batch())
     return {
         "asked": sorted(name for name, _, _ in asked),
         "twice": len(asked) - len({key for _, key, _ in asked}),
@@ -62,23 +62,23 @@ def rehearsed(overrides, precision):
 
 
 def failing(name):
-    step, work = step_and_work("model.n_layers=1")
+    step, batch = step_and_batch("model.n_layers=1")
     compiler = NoCompiler([name])
     with compiled_together(CPU):
-        work()
+        step(batch())
     others = len(compiler.asked)
     try:
-        work()
+        step(batch())
     except RuntimeError as error:
         return {"said": str(error), "late": len(compiler.asked) - others, "others": others}
 
 
 def interrupted():
-    step, work = step_and_work("model.n_layers=1")
+    step, batch = step_and_batch("model.n_layers=1")
     compiler = NoCompiler()
     try:
         with compiled_together(CPU):
-            work()
+            step(batch())
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         restored = JITFunction._do_compile is DO_COMPILE and not is_precompiling()
@@ -86,11 +86,11 @@ def interrupted():
 
 
 def warmed_up():
-    step, work = step_and_work("model.n_layers=1")
+    step, batch = step_and_batch("model.n_layers=1")
     compiler = NoCompiler()
     step.failed.fill_(0.0)
     before = state_of(step)
-    Runner(step, work, True, print)._warm_up()
+    Runner(step, batch, True, print)._warm_up()
     return {
         "one after another": [name for name, _, main in compiler.asked if main],
         "steps": launched.count("one_hot_kernel"),
@@ -100,10 +100,11 @@ def warmed_up():
 
 
 def in_earnest(together):
-    _, work = training_step("model.n_filters=32", "model.n_layers=2", n=2, window=331, trimming=60)
+    small = ["model.n_filters=32", "model.n_layers=2"]
+    step, batch = training_step(*small, n=2, window=331, trimming=60)
     with compiled_together(CPU) if together else nullcontext():
-        work()
-    work()
+        step(batch())
+    step(batch())
 
 
 for name, *arguments in json.loads(sys.argv[1]):

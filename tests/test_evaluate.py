@@ -25,7 +25,7 @@ from cherimoya.metrics import group_softmax
 from cherimoya.records import per_locus
 from cherimoya.records.metrics import METRICS
 from cherimoya.report.pages import write_report
-from cherimoya.training.run import run
+from cherimoya.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def trained(small_data, tmp_path_factory):
     ])  # fmt: skip
     config = resolve(values, TrainConfig)
     (folder / "config.yaml").write_text(json.dumps(values))  # as the command line does
-    run(config, folder)
+    train(config, folder)
     torch.set_num_threads(threads)
     return folder
 

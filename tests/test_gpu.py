@@ -104,7 +104,7 @@ def test_gradients_are_shared_on_the_stream_that_made_them(graph, one_of_two):
     X = torch.nn.functional.one_hot(torch.randint(4, (4, 200)), 4).mT.float().cuda()
     batch = Batch(X, torch.ones(4, 1, 160).cuda(), None)
     said = []
-    runner = Runner(step, lambda: step([batch]), graph, said.append)
+    runner = Runner(step, lambda: [batch], graph, said.append)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         for _ in range(4):

@@ -16,7 +16,7 @@ from cherimoya.evaluation.per_locus import write_scored_loci
 from cherimoya.evaluation.scores import Scores, evaluate
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.records import per_locus
-from cherimoya.training.run import run
+from cherimoya.training.run import train
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def finished(train_arguments, tmp_path):
     """A finished run: its folder, its data, and its best model scored once more."""
     threads = torch.get_num_threads()
     config = resolve(composed("train", [*train_arguments, "trainer.max_epochs=1"]), TrainConfig)
-    run(config, tmp_path)
+    train(config, tmp_path)
     torch.set_num_threads(threads)
     dataset = load_dataset(config.data)
     model = Cherimoya.load(tmp_path / "checkpoints" / "best.pt")

@@ -21,7 +21,7 @@ from cherimoya.records import study as search
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.study import Choices, Numbers
 from cherimoya.sweeps import search as cli_search
-from cherimoya.training.run import run
+from cherimoya.training.run import RunContext, train
 from cherimoya.training.trainer import Trainer
 
 pytest.importorskip("optuna")
@@ -322,7 +322,7 @@ def run_it(train_arguments, tmp_path):
 
     def run_it(watch, *words):
         config = resolve(composed("train", [*train_arguments, *words]), TrainConfig)
-        run(config, tmp_path / "run", watch)
+        train(config, tmp_path / "run", RunContext(on_epoch=watch))
         return {
             name: json.loads((tmp_path / "run" / f"{name}.json").read_text())
             for name in ("status", "summary")
@@ -354,12 +354,14 @@ def test_a_watch_ends_a_run_which_says_so_and_may_go_on_without_it(run_it, tmp_p
     assert "pruned" not in ended["summary"]
 
 
-@pytest.mark.parametrize("name", ["training.trainer.Trainer.save", "training.run.conclude_pruned"])
+@pytest.mark.parametrize(
+    "name", ["training.trainer.Trainer.save", "training.summary.write_pruned_summary"]
+)
 def test_a_run_killed_as_it_is_stopped_is_stopped_there(run_it, tmp_path, monkeypatch, name):
     """Before the state was saved it hears of it again; after that it knows."""
 
     def fatal(*arguments):
-        if name.startswith("analysis") or arguments[0].state.stopped:
+        if arguments[0].state.stopped:
             raise Killed
         save(*arguments)
 

@@ -20,7 +20,7 @@ from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records.run import LAST, PREVIOUS, begin_run
 from cherimoya.training.checkpoint import Checkpoints
-from cherimoya.training.run import run
+from cherimoya.training.run import train
 from cherimoya.training.trainer import Trainer
 from cherimoya.util.files import lock_folder
 
@@ -305,7 +305,7 @@ def test_nothing_is_saved_between_the_last_step_of_an_epoch_and_its_end(
         composed("train", [*train_arguments, "trainer.checkpoint_minutes=1e-9"]), TrainConfig
     )
     threads = torch.get_num_threads()
-    run(config, tmp_path)
+    train(config, tmp_path)
     torch.set_num_threads(threads)
     batches, (steps, *_) = zip(*saved, strict=True)
     assert set(batches) == set(range(steps))  # the loss weights would not be frozen after a resume

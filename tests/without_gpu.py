@@ -101,8 +101,8 @@ class NoCompiler:
 
 def training_step(
     *overrides: str, n: int, window: int, trimming: int, precision: str = "bf16"
-) -> tuple[TrainingStep, Callable[[], None]]:
-    """A step for batches of n windows of this length, and what makes it, gathering included."""
+) -> tuple[TrainingStep, Callable[[], list[Batch]]]:
+    """A step for batches of n windows of this length, and what gathers one."""
     torch.manual_seed(0)
     config = resolve(composed("train", [*overrides]), TrainConfig)
     groups = config.model.signal_groups or [1]
@@ -117,8 +117,8 @@ def training_step(
         channels = torch.arange(values.shape[1]).repeat(2, 1)
         return gather.counts(values, channels, *example, values.shape[2])
 
-    def work() -> None:
+    def batch() -> list[Batch]:
         X = gather.one_hot(sequence, *example, window)
-        step([Batch(X, counts(signal), None if control is None else counts(control))])
+        return [Batch(X, counts(signal), None if control is None else counts(control))]
 
-    return step, work
+    return step, batch

@@ -195,17 +195,17 @@ def worker() -> None:
 
 def _run(config: TrainConfig, folder: Path, changes: Changes) -> None:
     process_wide_switches(config.trainer.precision, config.trainer.autotune)
-    from cherimoya.training.run import run
+    from cherimoya.training.run import RunContext, train
 
-    run(config, folder, study.watch(folder), changes)
+    train(config, folder, RunContext(on_epoch=study.watch(folder)), changes)
 
 
 def _run_packed(members: list[tuple[TrainConfig, Path, Changes]]) -> dict[Path, Exception]:
     trainer = members[0][0].trainer
     process_wide_switches(trainer.precision, trainer.autotune)
-    from cherimoya.training.packed import run_packed
+    from cherimoya.training.packed import train_packed
 
-    return run_packed(members)
+    return train_packed(members)
 
 
 def _checked(values: DictConfig) -> dict[str, Any]:

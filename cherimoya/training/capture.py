@@ -1,9 +1,10 @@
 """How a step is run: replayed as a CUDA graph, or asked for operation by operation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
+from cherimoya.data.batches import Batch
 from cherimoya.distributed.processes import on_stream
 from cherimoya.ops.precompile import compiled_together
 from cherimoya.training.step import TrainingStep
@@ -13,7 +14,7 @@ SHARED_WARMUP_STEPS = 11  # what DistributedDataParallel asks for
 
 
 class Runner:
-    """Calls `work`, one whole training step; on a GPU it is captured once and then replayed.
+    """Makes `step` on what `batch` gathers; on a GPU both are captured once and then replayed.
 
     A captured step reads and writes the same memory each time. What it does not see, such as
     loss weights that are frozen between epochs, asks for `forget`. What is captured, and what
@@ -22,9 +23,13 @@ class Runner:
     """
 
     def __init__(
-        self, step: TrainingStep, work: Callable[[], None], graph: bool, say: Callable[[str], None]
+        self,
+        step: TrainingStep,
+        batch: Callable[[], Iterable[Batch]],
+        graph: bool,
+        say: Callable[[str], None],
     ) -> None:
-        self._step, self._work, self._say = step, work, say
+        self._step, self._batch, self._say = step, batch, say
         self._capture = graph and step.device.type == "cuda"
         self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -47,7 +52,7 @@ class Runner:
             self._graph.replay()
         else:
             with on_stream(self._stream if self._shared else None):
-                self._work()
+                self._step(self._batch())
 
     def forget(self) -> None:
         """Capture the step anew before the next one."""
@@ -59,7 +64,7 @@ class Runner:
         try:
             # Threads that read ahead or watch other processes may go on meanwhile.
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                self._work()
+                self._step(self._batch())
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -77,8 +82,8 @@ class Runner:
         failed.fill_(1.0)
         with on_stream(self._stream):
             with compiled_together(self._step.device):
-                self._work()
+                self._step(self._batch())
             for _ in range(SHARED_WARMUP_STEPS if self._shared else WARMUP_STEPS):
-                self._work()
+                self._step(self._batch())
         failed.copy_(before)
         self._warm = True

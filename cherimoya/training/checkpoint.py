@@ -1,18 +1,23 @@
 """Models and the state from which a run continues, on disk."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cherimoya.config.diff import differences
+from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, to_dict
+from cherimoya.data.dataset import Dataset
 from cherimoya.errors import CherimoyaError, DataError
 from cherimoya.inference.checkpoints import WINDOW
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import LAST, PREVIOUS
 from cherimoya.util.files import atomic_write
 from cherimoya.util.torch_file import read_torch_file
+
+STATE_FORMAT = 2  # of last.pt
 
 
 class Checkpoints:
@@ -67,4 +72,29 @@ class Checkpoints:
         raise CherimoyaError(
             f"cannot resume: {self.folder} holds no {LAST}, as the run was stopped before it saved "
             f"anything. Begin it again: its command, with hydra.run.dir={self.folder.parent}"
+        )
+
+
+def check_state(
+    saved: Mapping[str, Any], config: TrainConfig, dataset: Dataset, checkpoints: Path
+) -> None:
+    """Raise CherimoyaError if the data or the configuration changed since a state was `saved`."""
+    if saved.get("format") != STATE_FORMAT:
+        raise CherimoyaError(
+            f"cannot resume: the state in {checkpoints} was written by another "
+            "version of cherimoya-train. Continue with that version, or start a new run."
+        )
+    free = (*FREE_ON_RESUME, *WHERE_DATA_IS)
+    changed = differences(saved.get("config", {}), to_dict(config), free)
+    if changed:
+        folder = checkpoints.parent
+        raise CherimoyaError(
+            f"cannot resume: {folder / 'config.yaml'} is not what the run in {folder} saved "
+            f"its state under: {'; '.join(changed)}. Put it back, or start a new run."
+        )
+    if saved["fingerprint"] != dataset.fingerprint:
+        raise CherimoyaError(
+            f"cannot resume: {dataset.path} has changed since the run began (fingerprint "
+            f"{saved['fingerprint']}, now {dataset.fingerprint}). Restore it, or start a "
+            "new run."
         )

@@ -1,9 +1,9 @@
 """Several runs at once in one process: a small network leaves most of a GPU idle."""
 
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,28 +15,52 @@ from cherimoya.errors import CherimoyaError, Interrupted, InUse
 from cherimoya.records import study
 from cherimoya.records.provenance import choose_device
 from cherimoya.training.interrupt import stop_request
-from cherimoya.training.run import Surroundings, run_in_parts
+from cherimoya.training.run import RunContext, ready
+from cherimoya.training.trainer import Trainer
 from cherimoya.util import console
 
 
-@dataclass
-class _Lane:
+class Lane:
     """One of the runs, and the stream that its work is asked of."""
 
-    folder: Path
-    work: Iterator[None]
-    stream: torch.cuda.Stream | None
+    def __init__(
+        self, config: TrainConfig, folder: Path, changes: Changes, common: RunContext
+    ) -> None:
+        cuda = choose_device(config.trainer.device).type == "cuda"
+        context = replace(common, say=partial(_say, folder.name), on_epoch=study.watch(folder))
+        self.folder, self.open = folder, ExitStack()  # open: what the run's end closes
+        self._ready = ready(config, folder, context, changes)
+        self._stream = torch.cuda.Stream() if cuda else None
+        self._trainer: Trainer | None = None
 
-    def go_on(self) -> None:
-        """Until the next pause. Raises what the run raises, StopIteration at its end."""
-        with self._on_stream():
-            next(self.work)
+    def take_turn(self) -> bool:
+        """Train for a stride; whether that was not the end. Raises what the run raises."""
+        with self._on_stream(), ExitStack() as end:
+            end.push(self.open)
+            if self._trainer is None:
+                self._trainer = self.open.enter_context(self._ready)
+            more = take_turn(self._trainer)
+            if more:
+                end.pop_all()
+        return more
 
     def _on_stream(self) -> AbstractContextManager[object]:
-        return torch.cuda.stream(self.stream) if self.stream else nullcontext()
+        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
 
 
-def run_packed(members: Sequence[tuple[TrainConfig, Path, Changes]]) -> dict[Path, Exception]:
+def take_turn(trainer: Trainer) -> bool:
+    """The next stride of what `train` does; whether there was one."""
+    if trainer.in_epoch and not trainer.batches_left:
+        trainer.end_epoch()
+    if not trainer.in_epoch:
+        if not trainer.goes_on():
+            return False
+        trainer.begin_epoch()
+    trainer.train_stride()
+    return True
+
+
+def train_packed(members: Sequence[tuple[TrainConfig, Path, Changes]]) -> dict[Path, Exception]:
     """Train all members, a stride of steps of each in turn; a member is as it would be alone.
 
     On a GPU each has a stream of its own, so that their steps overlap. Loci on the device are held
@@ -45,16 +69,16 @@ def run_packed(members: Sequence[tuple[TrainConfig, Path, Changes]]) -> dict[Pat
     """
     failed: dict[Path, Exception] = {}
     interrupted: Interrupted | None = None
-    with stop_request() as stop:
-        common = Surroundings(bar=False, at_once=len(members), stop=stop)
-        going = [_lane(*member, common) for member in members]
+    with stop_request() as stop, ExitStack() as open_runs:
+        common = RunContext(bar=False, at_once=len(members), stop=stop)
+        going = [Lane(*member, common) for member in members]
+        for lane in going:
+            open_runs.push(lane.open)
         while going:
             for lane in tuple(going):
                 try:
-                    lane.go_on()
-                    continue
-                except StopIteration:
-                    pass
+                    if lane.take_turn():
+                        continue
                 except Interrupted as error:
                     interrupted = error
                 except InUse as error:
@@ -68,13 +92,6 @@ def run_packed(members: Sequence[tuple[TrainConfig, Path, Changes]]) -> dict[Pat
     if interrupted:
         raise interrupted
     return failed
-
-
-def _lane(config: TrainConfig, folder: Path, made: Changes, common: Surroundings) -> _Lane:
-    cuda = choose_device(config.trainer.device).type == "cuda"
-    around = replace(common, say=partial(_say, folder.name), watch=study.watch(folder))
-    stream = torch.cuda.Stream() if cuda else None
-    return _Lane(folder, run_in_parts(config, folder, around, made), stream)
 
 
 def _say(name: str, message: str) -> None:

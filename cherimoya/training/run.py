@@ -1,6 +1,6 @@
 """One run, from its configuration to its scores and plots."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,22 +26,25 @@ from cherimoya.report.pages import offer_report
 from cherimoya.training.banner import banner
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.interrupt import StopRequest, stop_request
-from cherimoya.training.pruned import conclude_pruned
 from cherimoya.training.step import TrainingStep
-from cherimoya.training.summary import conclude
-from cherimoya.training.trainer import Trainer, Watch
+from cherimoya.training.summary import write_summary
+from cherimoya.training.trainer import EpochCallback, Trainer
 from cherimoya.util import console
 from cherimoya.util.files import lock_folder
 
 
+def _nothing(message: str) -> None:
+    """What processes after the first have to say."""
+
+
 @dataclass
-class Surroundings:
+class RunContext:
     """What a run finds in its process: alone by default, else what it has in common with others."""
 
     say: Callable[[str], None] = console.say
     bar: bool = True  # of progress, on a terminal
     at_once: int = 1  # runs that share the device, which times depend on
-    watch: Watch | None = None  # may end the training early, see Trainer
+    on_epoch: EpochCallback | None = None  # may end the training early, see Trainer
     stop: StopRequest | None = None  # None: the run listens to signals itself
     datasets: dict[str, Dataset] = field(default_factory=dict)
     resident: dict[str, tuple[Source, str]] = field(default_factory=dict)
@@ -66,117 +69,128 @@ class Surroundings:
         return placed
 
 
-def run(
+def train(
     config: TrainConfig,
     folder: Path,
-    watch: Watch | None = None,
+    context: RunContext | None = None,
     changes: Changes | None = None,
 ) -> None:
     """Train as `config` says, in `folder`, and leave scores and plots there.
 
     With `config.trainer.resume` the run in `folder` goes on. Of several processes, started by a
-    launcher, the first alone writes and speaks. `watch` may end the training early, see Trainer.
-    `changes` are what `config` changes of the defaults, to be noted in a new run's folder. Raises
-    CherimoyaError for anything the user can mend, also where the folder holds another run, and
-    Interrupted after Ctrl-C or SIGTERM.
+    launcher, the first alone writes and speaks. `changes` are what `config` changes of the
+    defaults, to be noted in a new run's folder. Raises CherimoyaError for anything the user can
+    mend, also where the folder holds another run, and Interrupted after Ctrl-C or SIGTERM.
     """
-    for _ in run_in_parts(config, folder, Surroundings(watch=watch), changes):
-        pass
+    with ready(config, folder, context or RunContext(), changes) as trainer:
+        while trainer.goes_on():
+            trainer.begin_epoch()
+            while trainer.batches_left:
+                trainer.train_stride()
+            trainer.end_epoch()
 
 
-def run_in_parts(
-    config: TrainConfig, folder: Path, around: Surroundings, changes: Changes | None = None
-) -> Iterator[None]:
-    """As `run`, but it can do something else between two strides of training steps."""
-    device = choose_device(config.trainer.device)
+@contextmanager
+def ready(
+    config: TrainConfig, folder: Path, context: RunContext, changes: Changes | None
+) -> Iterator[Trainer]:
+    """A run that is ready to `train`; where the block ends well, it is scored and summed up."""
+    settings = config.trainer
+    device = choose_device(settings.device)
     with ExitStack() as record:
         log = None
         with joined(device) as processes:
             folder = Path(processes.gathered(str(folder))[0])
             if processes.first:
-                record.enter_context(lock_folder(folder))
-                if config.trainer.resume is None:
-                    begin_run(folder, config, changes)
-                log = RunLog(folder, config.logger)
-                record.enter_context(_left_behind(config, log))
-                record.enter_context(log)
-                log.check_wandb()
-            trainer, origin = yield from _train(config, folder, device, processes, log, around)
-        if log and trainer.state.stopped:
-            log.outcome = "pruned"
-            conclude_pruned(trainer, log, around.say, origin)
-        elif log:
-            conclude(config, trainer, log, around.say, origin)
+                log = record.enter_context(_recorded(config, folder, changes))
+            say = context.say if log else _nothing
+            # ------------------------------------------------- data, model and training step
+            precision = choose_precision(settings.precision, device)
+            checkpoints = Checkpoints(folder / "checkpoints")
+            saved = checkpoints.load_last(say) if settings.resume else None
+            threads = saved["threads"] if saved else settings.threads
+            share = max(torch.get_num_threads() // processes.on_this_machine, 1)
+            torch.set_num_threads(threads or share)
+            dataset = context.load(config.data)
+            model = model_for(config, dataset).to(device)
+            step = training_step(config, model, dataset, precision, processes)
+            source, where_loci_are = context.place(dataset, device, config.data)
+            trainer = Trainer(
+                config, step, dataset, source, log, checkpoints, say, context.bar, context.on_epoch
+            )
+            if saved:
+                trainer.restore(saved)
+            origin = provenance(dataset.fingerprint, device, precision)
+            origin |= {"runs_at_once": context.at_once}
+            if log:
+                _announce(trainer, log, saved, where_loci_are, origin)
+            # ------------------------------------------------- epochs, in the block
+            with _saved_at_signals(trainer, folder, context.stop):
+                yield trainer
+                trainer.finish()
+        if log:
+            write_summary(trainer, log, say, origin)
 
 
-def _precision_in_words(trainer: Trainer) -> str:
-    chosen = " (chosen)" if trainer.config.trainer.precision == "auto" else ""
-    return f"{trainer.step.precision}{chosen}, {trainer.runner.in_words}"
+@contextmanager
+def _recorded(config: TrainConfig, folder: Path, changes: Changes | None) -> Iterator[RunLog]:
+    """The run's folder, owned, and its record."""
+    with lock_folder(folder):
+        if config.trainer.resume is None:
+            begin_run(folder, config, changes)
+        log = RunLog(folder, config.logger)
+        with _left_behind(config, log), log:
+            log.check_wandb()
+            yield log
 
 
-def _say_begun(
-    trainer: Trainer, log: RunLog, saved: Mapping[str, Any] | None, say: Callable[[str], None]
+def _announce(
+    trainer: Trainer,
+    log: RunLog,
+    saved: Mapping[str, Any] | None,
+    where_loci_are: str,
+    origin: Mapping[str, Any],
 ) -> None:
-    """From here on it is a run that has begun, on disk too."""
-    state = trainer.state
+    """Say what is to be trained on what; from here on it is a run that has begun, on disk too."""
+    config, state, step = trainer.config, trainer.state, trainer.step
+    settings = config.trainer
     if saved:
-        say(f"resumed after {state.step:,} steps, in epoch {state.epoch}")
+        note_moved_data(log.folder, config)
+    log.start_wandb(
+        {**to_dict(config), "network": step.model.config, **origin},
+        saved["wandb_id"] if saved else None,
+    )
+    chosen = " (chosen)" if settings.precision == "auto" else ""
+    facts = {
+        "device": describe_device(step.device, settings.device, step.processes.world),
+        "loci": where_loci_are,
+        "metrics": log.where,
+        "precision": f"{step.precision}{chosen}, {trainer.runner.in_words}",
+    }
+    trainer.say(banner(config, log.folder, facts, step, trainer.dataset))
+    if saved:
+        trainer.say(f"resumed after {state.step:,} steps, in epoch {state.epoch}")
     log.progress(
-        epoch=state.epoch, epochs=trainer.config.trainer.max_epochs,
+        epoch=state.epoch, epochs=settings.max_epochs,
         train_seconds=state.seconds, ms_per_step=None,
     )  # fmt: skip
 
 
-def _train(
-    config: TrainConfig,
-    folder: Path,
-    device: torch.device,
-    processes: Processes,
-    log: RunLog | None,
-    around: Surroundings,
-) -> Generator[None, None, tuple[Trainer, dict[str, Any]]]:
-    """Train in this process, the one that writes if it has the log; also the run's provenance."""
-    say = around.say if log else _say_nothing
-    settings = config.trainer
-    precision = choose_precision(settings.precision, device)
-    checkpoints = Checkpoints(folder / "checkpoints")
-    saved = checkpoints.load_last(say) if settings.resume else None
-    threads = saved["threads"] if saved else settings.threads
-    torch.set_num_threads(threads or max(torch.get_num_threads() // processes.on_this_machine, 1))
-    dataset = around.load(config.data)
-    model = model_for(config, dataset).to(device)
-    step = training_step(config, model, dataset, precision, processes)
-    source, where_loci_are = around.place(dataset, device, config.data)
-    trainer = Trainer(
-        config, step, dataset, source, log, checkpoints, say, around.bar, around.watch
-    )
-    if saved:
-        trainer.restore(saved)
-        if log:
-            note_moved_data(folder, config)
-    origin = provenance(dataset.fingerprint, device, precision) | {"runs_at_once": around.at_once}
-    if log:
-        log.start_wandb(
-            {**to_dict(config), "network": model.config, **origin},
-            saved["wandb_id"] if saved else None,
-        )
-        device_in_words = describe_device(device, settings.device, processes.world)
-        facts = {"device": device_in_words, "loci": where_loci_are, "metrics": log.where}
-        facts["precision"] = _precision_in_words(trainer)
-        say(banner(config, folder, facts, step, dataset))
-        _say_begun(trainer, log, saved, say)
+@contextmanager
+def _saved_at_signals(trainer: Trainer, folder: Path, stop: StopRequest | None) -> Iterator[None]:
+    """Where a signal asks for it, or that `stop` noted, the training saves and ends."""
     try:
-        with nullcontext(around.stop) if around.stop else stop_request() as stop:
-            yield from trainer.train(stop)
+        with nullcontext(stop) if stop else stop_request() as heeded:
+            trainer.start(heeded)
+            yield
     except Interrupted:
-        say(f"saved. Continue with: {console.resume_command(folder)}")
+        trainer.say(f"saved. Continue with: {console.resume_command(folder)}")
         raise
     except torch.OutOfMemoryError as error:
-        raise LocalError(out_of_memory(config, folder)) from error
+        raise LocalError(out_of_memory(trainer.config, folder)) from error
     finally:
-        source.close()
+        trainer.source.close()
         trainer.runner.forget()
-    return trainer, origin
 
 
 @contextmanager
@@ -199,10 +213,6 @@ def _left_behind(config: TrainConfig, log: RunLog) -> Iterator[None]:
         raise
     if config.trainer.plots:
         offer_report(log.folder)
-
-
-def _say_nothing(message: str) -> None:
-    """What processes after the first have to say."""
 
 
 def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:

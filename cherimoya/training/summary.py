@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cherimoya.config.train import TrainConfig, to_dict
+from cherimoya.config.train import to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.evaluation import baselines
 from cherimoya.evaluation.examples import example_loci
@@ -25,17 +25,19 @@ from cherimoya.training.trainer import Trainer
 from cherimoya.util import console
 
 
-def conclude(
-    config: TrainConfig,
-    trainer: Trainer,
-    log: RunLog,
-    say: Callable[[str], None],
-    origin: Mapping[str, Any],
+def write_summary(
+    trainer: Trainer, log: RunLog, say: Callable[[str], None], origin: Mapping[str, Any]
 ) -> None:
     """Score the best checkpoint on the test loci, write the summary and the plots, and say so.
 
-    `origin` is what the numbers depend on, kept in the summary as "provenance".
+    `origin` is what the numbers depend on, kept in the summary as "provenance". Of a run that was
+    stopped early it is said how far it came, and why no further; the test is left alone.
     """
+    config = trainer.config
+    if trainer.state.stopped:
+        log.outcome = "pruned"
+        write_pruned_summary(trainer, log, say, origin)
+        return
     folder, dataset, state = log.folder, trainer.dataset, trainer.state
     split = "test" if len(dataset.rows["test"]) else "validation"
     model = Cherimoya.load(folder / "checkpoints" / BEST, device=_device_of(trainer.step.model))
@@ -65,6 +67,19 @@ def conclude(
         say(f"W&B          {log.sync_command}")
 
 
+def write_pruned_summary(
+    trainer: Trainer, log: RunLog, say: Callable[[str], None], origin: Mapping[str, Any]
+) -> None:
+    """As `write_summary`, of a run that was stopped early."""
+    state = trainer.state
+    summary = _numbers(trainer, trainer.step.model, trainer.speed())
+    summary |= {"pruned": {"epoch": state.epoch - 1, "why": state.stopped}}
+    log.summary({**summary, "provenance": dict(origin)})
+    say(f"\npruned: {state.stopped}")
+    say(f"{state.step:,} steps in {console.duration(state.seconds)}")
+    say(f"run          {log.folder}")
+
+
 def _speed_in_words(speed: Mapping[str, float | None]) -> str:
     """A few words on `Trainer.speed`; none for a run too short to tell."""
     if not speed:
@@ -86,15 +101,9 @@ def _summary(
     columns: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     """What summary.json says of a run that ended well."""
-    dataset, state = trainer.dataset, trainer.state
+    dataset = trainer.dataset
     return {
-        "best_epoch": state.best_epoch,
-        "epochs": state.epoch,
-        "steps": state.step,
-        metrics.TRAIN_SECONDS: round(state.seconds, 1),
-        "speed": speed,
-        "best_valid_loss": state.best_loss,
-        metrics.PARAMETERS: sum(p.numel() for p in model.parameters()),
+        **_numbers(trainer, model, speed),
         "scored_split": split,
         "window": {
             "in": dataset.loci.in_window,
@@ -107,6 +116,22 @@ def _summary(
         },
         "provenance": {**origin, "kernel_options": autotune.chosen()},
         **{name.replace(" ", "_"): values for name, values in columns.items()},
+    }
+
+
+def _numbers(
+    trainer: Trainer, model: Cherimoya, speed: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """What every summary.json says."""
+    state = trainer.state
+    return {
+        "best_epoch": state.best_epoch,
+        "epochs": state.epoch,
+        "steps": state.step,
+        metrics.TRAIN_SECONDS: round(state.seconds, 1),
+        "speed": speed,
+        "best_valid_loss": state.best_loss,
+        metrics.PARAMETERS: sum(p.numel() for p in model.parameters()),
     }
 
 

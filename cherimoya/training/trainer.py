@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cherimoya.config.diff import differences
-from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, to_dict
+from cherimoya.config.train import TrainConfig, to_dict
 from cherimoya.data.batches import EpochPlan, plan_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import Feed, Source
@@ -21,7 +20,7 @@ from cherimoya.loggers.run_log import RunLog
 from cherimoya.records import metrics
 from cherimoya.records.run import BEST, FINAL
 from cherimoya.training.capture import Runner
-from cherimoya.training.checkpoint import Checkpoints
+from cherimoya.training.checkpoint import STATE_FORMAT, Checkpoints, check_state
 from cherimoya.training.interrupt import StopRequest
 from cherimoya.training.profiler import Profile
 from cherimoya.training.step import TrainingStep
@@ -31,10 +30,9 @@ from cherimoya.util import console
 # runs dry while Python looks, and a signal is answered within a fraction of a second.
 STRIDE = {"cuda": 16, "cpu": 1}
 SAVE = 1  # what a process may want at a look, besides to stop for a signal, whose number is larger
-STATE_FORMAT = 2  # of last.pt
 
 # Sees each epoch's row but the last one's, in the first process, and may say why to stop there.
-Watch = Callable[[dict[str, Any]], str | None]
+EpochCallback = Callable[[dict[str, Any]], str | None]
 
 
 @dataclass
@@ -50,7 +48,7 @@ class TrainState:
     timed_steps: int = 0  # steps after each start's first ones, which compile and measure
     timed_seconds: float = 0.0  # and how long they took
     waited_seconds: float = 0.0  # of these, how long for data
-    stopped: str | None = None  # why, if the watch said so
+    stopped: str | None = None  # why, if the epoch's callback said so
 
 
 class Trainer:
@@ -69,12 +67,12 @@ class Trainer:
         checkpoints: Checkpoints,
         say: Callable[[str], None],
         bar: bool = True,
-        watch: Watch | None = None,
+        on_epoch: EpochCallback | None = None,
     ) -> None:
         self.config, self.step, self.dataset, self.source = config, step, dataset, source
         self.log, self.checkpoints, self.say = log, checkpoints, say
-        self.bar, self.watch = bar, watch
-        self.state = TrainState()
+        self.bar, self.on_epoch = bar, on_epoch
+        self.state, self.in_epoch = TrainState(), False
         self.label = dataset.loci.label[dataset.rows["train"]]
         self.count_weight = count_weight(dataset)
         settings, processes = config.trainer, step.processes
@@ -83,87 +81,114 @@ class Trainer:
             source, settings.batch_size, self.steps_per_epoch, settings.accumulate,
             processes.rank, processes.world,
         )  # fmt: skip
-        self.runner = Runner(step, self._work, settings.cuda_graph, say)
+        self.runner = Runner(step, lambda: self.feed.batch(step.count), settings.cuda_graph, say)
         self.predict = CUDAGraphModel(step.model, settings.cuda_graph)
         self.profile: Profile | None = None
         if settings.profile and log:
             self.profile = Profile(checkpoints.folder.parent, step.device, say)
 
-    def train(self, stop: StopRequest) -> Iterator[None]:
-        """Train until the last epoch or until the validation loss stops improving.
-
-        It pauses between two strides of steps, where others may use the device. Raises
-        Interrupted after a signal that `stop` noted, and CherimoyaError for a loss that is not
-        finite; in both cases last.pt holds a state to continue from.
-        """
-        state, epochs = self.state, self.config.trainer.max_epochs
-        stride = STRIDE[self.step.device.type]
-        estimate = console.TimeEstimate(epochs * self.steps_per_epoch - state.step, self.say)
+    def start(self, stop: StopRequest) -> None:
+        """From here on time counts, and a signal that `stop` noted is heeded."""
+        left = self.config.trainer.max_epochs * self.steps_per_epoch - self.state.step
+        self._stop, self._estimate = stop, console.TimeEstimate(left, self.say)
         self._clock = self._saved = time.monotonic()
-        self._looked, self._asked = state.step, 0
-        while state.epoch < epochs and not state.stopped and not self._patience_over():
-            self.begin_epoch()
-            # ----------------------------------------------------- one epoch of training steps
-            for batch in self._batches():
-                self.feed.prepare(batch)
-                self.runner()
-                state.batch += 1
-                state.step += 1
-                if state.batch % stride == 0 or state.batch == self.steps_per_epoch:
-                    estimate.steps_done(self._look())
-                    if state.batch < self.steps_per_epoch:
-                        self._save_or_stop(stop)
-                    yield
-            # ----------------------------------------------------- then validate, log and save
-            self._end_epoch()
-            self._count_time(steps=0)
-            self._save_or_stop(stop, due=True)
-        if self.profile:
-            self.profile.close()
-        if self.log:
-            with self.step.ema.swapped_in():
-                self.checkpoints.save_model(self.step.model, FINAL, self._window)
+        self._polled, self._unsure = self.state.step, 0
+
+    def goes_on(self) -> bool:
+        """Whether there is another epoch: it may be the last one's, or stopped, or no use."""
+        more = self.state.epoch < self.config.trainer.max_epochs and not self.state.stopped
+        return more and not self._patience_over()
 
     def begin_epoch(self) -> None:
         """Have the feed follow the plan of this epoch, from the next batch on."""
         plan = self._plan(self.state.epoch)
         rows = self.dataset.rows["train"][plan.locus]
         self.feed.begin_epoch(plan, rows, self.state.batch)
+        self._batches, self.in_epoch = self._progress(), True
 
-    def _work(self) -> None:
-        """One training step, from the device's own number of it."""
-        self.step(self.feed.batch(self.step.count))
+    def train_stride(self) -> None:
+        """Make the epoch's steps up to the next look at the device, and save if it is time.
 
-    def _batches(self) -> Any:
+        Raises Interrupted after a signal, and CherimoyaError for a loss that is not finite; in
+        both cases last.pt holds a state to continue from.
+        """
+        state, stride = self.state, STRIDE[self.step.device.type]
+        for batch in self._batches:
+            self.feed.prepare(batch)
+            self.runner()
+            state.batch += 1
+            state.step += 1
+            if state.batch % stride == 0 and self.batches_left:
+                break
+        self._estimate.steps_done(self._poll_device())
+        if self.batches_left:
+            self._save_or_stop()
+
+    @property
+    def batches_left(self) -> bool:
+        """Whether this epoch has more steps."""
+        return self.state.batch < self.steps_per_epoch
+
+    def end_epoch(self) -> None:
+        """Validate, log and save."""
+        state = self.state
+        if self.step.end_epoch():
+            self.runner.forget()
+            self.say(f"epoch {state.epoch}: the loss weights have settled and are now fixed")
+        row = self._row(self._validate())
+        if self.log:
+            self.log.row(row)
+            self.log.progress(
+                epoch=state.epoch + 1, epochs=self.config.trainer.max_epochs,
+                train_seconds=state.seconds, ms_per_step=self.speed().get("ms_per_step"),
+            )  # fmt: skip
+        if self.on_epoch and state.epoch + 1 < self.config.trainer.max_epochs:
+            why = self.on_epoch(row) if self.log else None
+            state.stopped = self.step.processes.gathered(why)[0]
+        self.say(_epoch_line(row, state.best_epoch == state.epoch, self.config.trainer.max_epochs))
+        state.epoch, state.batch = state.epoch + 1, 0
+        self.in_epoch = False
+        self._count_time(steps=0)
+        self._save_or_stop(due=True)
+
+    def finish(self) -> None:
+        """Save the final model."""
+        if self.profile:
+            self.profile.close()
+        if self.log:
+            with self.step.ema.swapped_in():
+                self.checkpoints.save_model(self.step.model, FINAL, self._window)
+
+    def _progress(self) -> Iterator[int]:
         """The remaining batches of the epoch, by number, with progress shown by one process."""
         remaining = range(self.state.batch, self.steps_per_epoch)
         if not self.log:
-            return remaining
+            return iter(remaining)
         label, done = f"epoch {self.state.epoch}", self.state.batch
         return console.track(
             remaining, label, self.steps_per_epoch, "step", done, self.say, self.bar
         )
 
-    def _look(self) -> int:
+    def _poll_device(self) -> int:
         """See whether steps went well; returns how many more of them are done for certain.
 
         Those are the ones up to the look before: a GPU may not have come further.
         """
         last = self.state.batch == self.steps_per_epoch  # whose time is not to be missed
         if self.step.watch.failed() or (last and self.step.watch.failed_by_now()):
-            self._complain()
-        steps, self._looked = self.state.step - self._looked, self.state.step
+            self._raise_nonfinite()
+        steps, self._polled = self.state.step - self._polled, self.state.step
         self._count_time(steps)
         if self.profile:
             self.profile.look(steps)
-        done, self._asked = self._asked, steps
+        done, self._unsure = self._unsure, steps
         return done
 
-    def _save_or_stop(self, stop: StopRequest, due: bool = False) -> None:
+    def _save_or_stop(self, due: bool = False) -> None:
         """Save if it is `due`, or if time or a signal has it so in some process; then stop."""
         passed = time.monotonic() - self._saved
         due = due or passed > 60 * self.config.trainer.checkpoint_minutes
-        wanted = self.step.processes.largest(stop.signum or (SAVE if due else 0))
+        wanted = self.step.processes.largest(self._stop.signum or (SAVE if due else 0))
         if wanted:
             self.save()
         if wanted > SAVE:
@@ -180,7 +205,7 @@ class Trainer:
             state.waited_seconds += self.source.waited
         self.source.waited = 0.0
 
-    def _complain(self, what: str = "the loss") -> None:
+    def _raise_nonfinite(self, what: str = "the loss") -> None:
         """Raise the CherimoyaError of a loss, or a weight, that is not finite."""
         step, size = int(self.step.count), self.config.trainer.batch_size
         first = step % self.steps_per_epoch * size
@@ -196,9 +221,9 @@ class Trainer:
     def save(self) -> None:
         """Write last.pt, in the first process. Raises CherimoyaError after a failed step."""
         if self.step.watch.failed_by_now():
-            self._complain()
+            self._raise_nonfinite()
         if not self.step.is_finite():
-            self._complain("a weight")
+            self._raise_nonfinite("a weight")
         self._saved = time.monotonic()
         if not self.log:
             return
@@ -227,27 +252,9 @@ class Trainer:
 
         Raises CherimoyaError if the data or the configuration changed since.
         """
-        if saved.get("format") != STATE_FORMAT:
-            raise CherimoyaError(
-                f"cannot resume: the state in {self.checkpoints.folder} was written by another "
-                "version of cherimoya-train. Continue with that version, or start a new run."
-            )
-        free = (*FREE_ON_RESUME, *WHERE_DATA_IS)
-        changed = differences(saved.get("config", {}), to_dict(self.config), free)
-        if changed:
-            folder = self.checkpoints.folder.parent
-            raise CherimoyaError(
-                f"cannot resume: {folder / 'config.yaml'} is not what the run in {folder} saved "
-                f"its state under: {'; '.join(changed)}. Put it back, or start a new run."
-            )
-        if saved["fingerprint"] != self.dataset.fingerprint:
-            raise CherimoyaError(
-                f"cannot resume: {self.dataset.path} has changed since the run began (fingerprint "
-                f"{saved['fingerprint']}, now {self.dataset.fingerprint}). Restore it, or start a "
-                "new run."
-            )
+        check_state(saved, self.config, self.dataset, self.checkpoints.folder)
         self.state = TrainState(**saved["state"])
-        if not self.watch:  # what stopped the run then is not there now
+        if not self.on_epoch:  # what stopped the run then is not there now
             self.state.stopped = None
         self.step.load_state_dict(saved["step"])
         torch.set_rng_state(saved["rng"])
@@ -270,12 +277,9 @@ class Trainer:
             data.reverse_complement,
         )
 
-    def _end_epoch(self) -> None:
-        state, n = self.state, self.steps_per_epoch
-        if self.step.end_epoch():
-            self.runner.forget()
-            self.say(f"epoch {state.epoch}: the loss weights have settled and are now fixed")
-        rows = self.dataset.rows["validation"]
+    def _validate(self) -> dict[str, float]:
+        """Scores of the averaged weights on the validation loci; the best ones are saved."""
+        rows, state = self.dataset.rows["validation"], self.state
         with self.step.ema.swapped_in():
             scores = evaluate(
                 self.predict, self.source, rows, self.dataset.loci.label,
@@ -287,24 +291,18 @@ class Trainer:
                 state.best_loss, state.best_epoch = valid["loss"], state.epoch
                 if self.log:
                     self.checkpoints.save_model(self.step.model, BEST, self._window)
-        row = {
+        return valid
+
+    def _row(self, valid: dict[str, float]) -> dict[str, Any]:
+        """What is logged of the epoch."""
+        state, n = self.state, self.steps_per_epoch
+        return {
             metrics.STEP: state.step,
             metrics.EPOCH: state.epoch,
             **{metrics.train_key(k): v / n for k, v in self.step.take_sums().items()},
             **{metrics.valid_key(k): v for k, v in valid.items()},
             **{metrics.rate_key(k): v for k, v in self.step.rates(state.step - 1).items()},
         }
-        if self.log:
-            self.log.row(row)
-            self.log.progress(
-                epoch=state.epoch + 1, epochs=self.config.trainer.max_epochs,
-                train_seconds=state.seconds, ms_per_step=self.speed().get("ms_per_step"),
-            )  # fmt: skip
-        if self.watch and state.epoch + 1 < self.config.trainer.max_epochs:
-            why = self.watch(row) if self.log else None
-            state.stopped = self.step.processes.gathered(why)[0]
-        self.say(_epoch_line(row, state.best_epoch == state.epoch, self.config.trainer.max_epochs))
-        state.epoch, state.batch = state.epoch + 1, 0
 
     def _patience_over(self) -> bool:
         patience, state = self.config.trainer.early_stopping, self.state

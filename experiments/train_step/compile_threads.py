@@ -32,14 +32,16 @@ def measure(threads: int, overrides: list[str], precision: str) -> None:
     from cherimoya.ops import precompile
 
     torch.set_num_threads(1)
-    _, work = training_step(*overrides, n=BATCH, window=IN, trimming=TRIMMING, precision=precision)
+    step, batch = training_step(
+        *overrides, n=BATCH, window=IN, trimming=TRIMMING, precision=precision
+    )
     precompile.MOST_THREADS = threads
     os.sched_getaffinity = lambda process: range(64)  # as many threads as asked for
     python: list[float] = []
     knobs.compilation.listener = lambda times, **_: python.append(times.ir_initialization / 1e6)
     before, since = os.times(), time.monotonic()
     with precompile.compiled_together(torch.device("cpu")) if threads else nullcontext():
-        work()
+        step(batch())
     seconds, after = time.monotonic() - since, os.times()
     own = after.user + after.system - before.user - before.system
     others = after.children_user + after.children_system

@@ -21,6 +21,7 @@ from cherimoya.network import build_model
 from cherimoya.records.provenance import git_commit
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.interrupt import StopRequest
+from cherimoya.training.packed import take_turn
 from cherimoya.training.step import TrainingStep
 from cherimoya.training.trainer import Trainer
 
@@ -161,7 +162,8 @@ class Bench:
         ends: list[float] = []
         trainer.say = lambda _: ends.append(time.monotonic())
         trainer.state.epoch = EPOCHS - 2  # the first of the two warms up
-        for _ in trainer.train(StopRequest()):
+        trainer.start(StopRequest())
+        while take_turn(trainer):
             pass
         epochs = [t for t in ends][-2:]
         speed = trainer.speed()

@@ -22,6 +22,7 @@ from settings import Setup, append_row, random_data
 
 from cherimoya.data.dataset import Dataset
 from cherimoya.training.interrupt import StopRequest
+from cherimoya.training.packed import take_turn
 from cherimoya.training.trainer import STRIDE, Trainer
 
 HERE = Path(__file__).resolve().parent
@@ -50,7 +51,9 @@ SHORT = Work(Setup(n_filters=32, batch_size=8), 320, 160)  # as the embedded dat
 def member(bench: Bench, work: Work) -> tuple[Trainer, "torch.cuda.Stream | None"]:
     stream = torch.cuda.Stream() if bench.device.type == "cuda" else None
     with torch.cuda.stream(stream):
-        return bench.trainer(work.setup), stream
+        trainer = bench.trainer(work.setup)
+    trainer.start(StopRequest())
+    return trainer, stream
 
 
 def together(bench: Bench, work: Work, n: int) -> float:
@@ -59,13 +62,13 @@ def together(bench: Bench, work: Work, n: int) -> float:
     lanes = []
     for _ in range(n):
         trainer, stream = member(bench, work)
-        lanes.append((trainer.train(StopRequest()), stream))
+        lanes.append((trainer, stream))
 
     def strides(count: int) -> None:
         for _ in range(count):
-            for steps, stream in lanes:
+            for trainer, stream in lanes:
                 with torch.cuda.stream(stream):
-                    next(steps)
+                    take_turn(trainer)
 
     strides(WARM_STRIDES)
     bench.sync()
@@ -99,15 +102,14 @@ def in_processes(bench: Bench, work: Work, n: int) -> float:
 def worker(bench: Bench, work: Work, seconds: float) -> None:
     """Train when told to, and print the steps a second."""
     trainer, _ = member(bench, work)
-    steps = trainer.train(StopRequest())
     for _ in range(WARM_STRIDES):
-        next(steps)
+        take_turn(trainer)
     bench.sync()
     print("ready", flush=True)
     sys.stdin.readline()
     since, count = time.perf_counter(), 0
     while time.perf_counter() - since < seconds:
-        next(steps)
+        take_turn(trainer)
         bench.sync()
         count += STRIDE[bench.device.type]
     print(count / (time.perf_counter() - since), flush=True)

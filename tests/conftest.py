@@ -2,21 +2,22 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest's workers share the cores
-from toy import Toy
+pytest.register_assert_rewrite("command_lines", "toy", "training_runs")
+from command_lines import REPOSITORY, TRAIN, clean_environment
+from toy import FRAGMENTS, LENGTHS, Toy
 
 from cherimoya.config.data import SyntheticConfig
 from cherimoya.data import hdf5
 from cherimoya.data.synthetic import simulate
+from cherimoya.prepare import parts
 from cherimoya.util import console
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -73,7 +74,7 @@ def cherimoya_train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
 
     def run(*arguments: str, timeout: float = 120, **environment: str):
         return subprocess.run(
-            [sys.executable, "-c", "from cherimoya.cli.train import train; train()", *arguments],
+            [*TRAIN, *arguments],
             cwd=tmp_path,
             env=clean_environment() | environment,
             capture_output=True,
@@ -84,8 +85,13 @@ def cherimoya_train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
     return run
 
 
-def clean_environment() -> dict[str, str]:
-    """This process's environment, without W&B's settings."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
-    path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return kept | {"NETRC": os.devnull, "PYTHONPATH": path}
+@pytest.fixture
+def many(toy: Toy, monkeypatch) -> Toy:
+    """A toy with peaks, and room for background, on each chromosome, which is a part each."""
+    monkeypatch.setattr(parts, "PART", (1, 100))
+    rng = np.random.default_rng(0)
+    toy.bed(
+        *(f"{c}\t{at}\t{at + 1}" for c, n in LENGTHS.items() for at in rng.integers(40, n // 3, 25))
+    )
+    toy.write("cuts.tsv", "\n".join(FRAGMENTS))
+    return toy

@@ -9,9 +9,9 @@ import warnings
 
 import pytest
 import torch
-from conftest import clean_environment
-from test_house import composed
-from test_training import TRAIN, assert_same_run, wait_until
+from command_lines import TRAIN, clean_environment, wait_until
+from configs import composed
+from training_runs import assert_same_run
 
 from cherimoya import Cherimoya
 from cherimoya.config.train import TrainConfig, resolve

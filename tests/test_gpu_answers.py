@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from interpreted import configured, save_model
-from test_wrappers import model as small_model
-from test_wrappers import sequences
+from models import model as small_model
+from models import sequences
 from toy import Toy
 
 from cherimoya import Cherimoya, Ensemble, ExpectedCountsWrapper, ProfileWrapper

@@ -10,10 +10,8 @@ from statistics import median
 
 import house_facts
 import pytest
+from configs import composed
 from house_facts import MODULES, PACKAGE, imports
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
 
 from cherimoya import Cherimoya
 from cherimoya.cli.train import conf_dir
@@ -144,13 +142,6 @@ def test_the_default_model_is_the_published_one():
     )
     assert sum(p.numel() for p in model.parameters()) == 342_724
     assert model.config == Cherimoya().config  # the class's defaults are those of the YAML
-
-
-def composed(name: str, overrides: list[str]) -> dict:
-    GlobalHydra.instance().clear()
-    OmegaConf.register_new_resolver("run_id", lambda: "test", replace=True)
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return OmegaConf.to_container(compose(name, overrides), resolve=True)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY, clean_environment
+from command_lines import REPOSITORY, clean_environment
 
 
 @pytest.mark.slow

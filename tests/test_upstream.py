@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_wrappers import sequences
+from models import sequences
 
 import cherimoya
 from cherimoya import Cherimoya, ControlWrapper, ExpectedCountsWrapper, ProfileWrapper

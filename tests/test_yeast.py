@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from interpreted import configured
 from toy import configure
+from yeast_data import yeast, yeast_folder
 
 from cherimoya.config.interpret import MarginalizeConfig
 from cherimoya.data import hdf5
@@ -22,29 +23,6 @@ from cherimoya.prepare.prepare import prepare
 pytest.importorskip("pybigtools")
 
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
-
-
-def yeast_folder(shared: Path) -> Path:
-    folder = shared / "data" / "yeast"
-    if not folder.is_dir():
-        pytest.skip(f"real data are not at {folder}")
-    return folder
-
-
-def yeast(shared: Path, output: Path, loci: str, signal: list[str], **values) -> hdf5.Loci:
-    """The peaks of `loci` with `signal` as one group, paths below the yeast folder, unfiltered."""
-    folder = yeast_folder(shared)
-    config = configure(
-        fasta=str(folder / "genome/sacCer3.fa.gz"),
-        loci=str(folder / loci),
-        signal=[[str(folder / path) for path in signal]],
-        output=str(output),
-        background_ratio=0,
-        outlier_factor=None,
-        max_jitter=0,
-        **values,
-    )
-    return hdf5.read(prepare(config, lambda line: None))
 
 
 def test_yeast_transcription_starts_at_a_purine_after_a_pyrimidine(

@@ -24,7 +24,7 @@ BATCH, IN, TRIMMING = 64, 2114, 557
 
 def measure(threads: int, overrides: list[str], precision: str) -> None:
     """Compile in this process, and print a row."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
     from without_gpu import training_step  # before the operations
     import torch  # isort: skip
     from triton import knobs

@@ -1,0 +1,523 @@
+"""cherimoya-variants: both alleles predicted in place, mismatches reported, tables and VCF out."""
+
+import gzip
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_lines import clean_environment
+from interpreted import save_model
+from toy import Toy
+from toy_variants import HEADER, LENGTH, changed, snvs, table, vcf
+
+from cherimoya import Cherimoya, metrics
+from cherimoya.errors import CherimoyaError, DataError, InUse
+from cherimoya.genome.sequence import encode, one_hot, reverse_complement
+from cherimoya.interpret import variants as app
+
+
+def by_hand(model: Path, letters: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities and log counts of a sequence, the mean of both strands."""
+    loaded = Cherimoya.load(model)
+    codes = torch.from_numpy(encode(letters))[None]
+    with torch.no_grad():
+        (logits, counts), (turned, others) = (
+            loaded(one_hot(c)) for c in (codes, reverse_complement(codes))
+        )
+    p = metrics.group_softmax(logits, [1, 2])
+    other = metrics.group_softmax(turned, [1, 2])[:, [0, 2, 1]].flip(2)
+    return (p + other) / 2, (counts + others) / 2
+
+
+def test_alleles_are_predicted_in_place(toy: Toy, asked, model):
+    bases = toy.bases["chrA"]
+    ref, deleted = bases[999], bases[1499:1503]
+    other = next(b for b in "ACGT" if b not in (ref, changed(ref)))
+    vcf(
+        toy,
+        ("chrA", 1000, "snv", ref, f"{changed(ref)},{other}", ".", ".", "AF=0.1"),
+        ("chrA", 1500, "del", deleted, deleted[0], ".", "."),
+        ("chrA", 2000, "ins", bases[1999], bases[1999] + "GATTACA", ".", ".", "."),
+    )
+    app.variants(asked())
+    rows = table(asked().output)
+    assert [row["id"] for row in rows] == ["snv", "snv", "del", "ins"]
+    sequences = [  # the middle of each allele is at base 100
+        (bases[899:1099], bases[899:999] + changed(ref) + bases[1000:1099]),
+        (bases[899:1099], bases[899:999] + other + bases[1000:1099]),
+        (bases[1401:1601], bases[1399:1499] + deleted[0] + bases[1503:1602]),
+        (bases[1899:2099], bases[1903:1999] + bases[1999] + "GATTACA" + bases[2000:2096]),
+    ]
+    for row, (before, after) in zip(rows, sequences, strict=True):
+        (p, counts), (q, others) = by_hand(model, before), by_hand(model, after)
+        distance = metrics.profile_jsd(p, q, [1, 2])[0]
+        for g in (0, 1):
+            fold = float(others[0, g] - counts[0, g]) / math.log(2)
+            assert float(row[f"ref_log_counts_{g}"]) == pytest.approx(float(counts[0, g]), abs=1e-4)
+            assert float(row[f"log2_fold_change_{g}"]) == pytest.approx(fold, abs=2e-5)
+            assert float(row[f"jsd_{g}"]) == pytest.approx(float(distance[g]), abs=1e-5)
+    assert max(abs(float(row["log2_fold_change_0"])) for row in rows) > 0.005
+    lines = Path(asked().output).with_suffix(".vcf").read_text().splitlines()
+    assert lines[0] == "##fileformat=VCFv4.2"
+    assert any(line.startswith("##INFO=<ID=CM_LFC_0,Number=A,Type=Float") for line in lines)
+    first, deletion = (line.split("\t") for line in lines[-3:-1])
+    folds = ",".join(row["log2_fold_change_0"] for row in rows[:2])
+    assert first[7].startswith(f"AF=0.1;CM_LFC_0={folds};")
+    assert deletion[7].startswith(f"CM_LFC_0={rows[2]['log2_fold_change_0']};CM_JSD_0=")
+
+
+def test_what_cannot_be_scored_is_said(toy: Toy, asked, capsys):
+    bases = toy.bases["chrA"]
+    good = [("chrA", i, ".", bases[i - 1], changed(bases[i - 1])) for i in range(500, 1700, 100)]
+    vcf(
+        toy,
+        *good,
+        ("chrA", 1000, "bad", changed(bases[999]), bases[999]),
+        ("chrA", 50, "end", bases[49], changed(bases[49])),
+        ("chrX", 50, "away", "A", "C"),
+        ("chrA", 1000, "long", bases[999:1150], "A"),
+        ("chrA", 1000, "sym", bases[999], "<DEL>"),
+    )
+    app.variants(asked())
+    rows = {row["id"]: row for row in table(asked().output)}
+    assert rows["bad"]["status"] == "reference differs"
+    assert rows["bad"]["jsd_0"] == ""
+    assert rows["end"]["status"] == "too near an end of the chromosome"
+    assert rows["away"]["status"] == "chromosome not in the genome"
+    assert rows["long"]["status"] == "longer than half the input window (100 bases)"
+    said = capsys.readouterr().out
+    assert (
+        f"1 variant not scored, reference differs: chrA:1,000 {changed(bases[999])}>{bases[999]} "
+        "in line 15"
+    ) in said
+    assert "1 allele left out, with a symbolic or no ALT allele: line 19" in said
+    assert "out.tsv: 12 of 16 variants scored" in said
+
+
+def test_another_assembly_is_one_message(toy: Toy, asked):
+    bases = toy.bases["chrA"]
+    rows = [("chrA", i, ".", bases[i - 1], changed(bases[i - 1])) for i in range(500, 520)]
+    shifted = [(c, pos + 1, name, ref, alt) for c, pos, name, ref, alt in rows]
+    vcf(toy, *shifted)
+    with pytest.raises(
+        DataError, match=r"of 20 reference alleles differ.*in line [34], where.*of another as"
+    ):
+        app.variants(asked())
+    vcf(toy, *[(c, pos, name, alt, ref) for c, pos, name, ref, alt in rows])
+    with pytest.raises(DataError, match=r"in 20 of them ALT is what the genome has"):
+        app.variants(asked())
+    vcf(toy, *[("A", *row[1:]) for row in rows])
+    with pytest.raises(DataError, match=r"Proposal: A is chrA\. Accept it with chrom_alias=auto"):
+        app.variants(asked())
+    app.variants(asked(chrom_alias="auto"))
+    found = table(asked().output)
+    assert [(row["chrom"], row["status"]) for row in found] == [("A", "ok")] * 20
+    vcf(toy, *rows)
+    app.variants(asked(output=str(toy.folder / "own.tsv")))
+    own = table(toy.folder / "own.tsv")
+    assert [row | {"chrom": "A"} for row in own] == found
+
+
+def test_a_table_does_as_well(toy: Toy, asked):
+    base = toy.bases["chrB"][999]
+    text = f"ref\talt\tpos\tchrom\n{base.lower()}\t{changed(base)}\t1000\tchrB\n"
+    (toy.folder / "v.tsv.gz").write_bytes(gzip.compress(text.encode()))
+    config = asked(variants=str(toy.folder / "v.tsv.gz"), random_variants=40)
+    app.variants(config)
+    (row,) = table(config.output)
+    assert (row["chrom"], row["pos"], row["ref"], row["status"]) == ("chrB", "1000", base, "ok")
+    assert 0 <= float(row["jsd_percentile_1"]) <= 100
+    (line,) = [x for x in (toy.folder / "out.vcf").read_text().splitlines() if x[0] != "#"]
+    assert line.startswith(f"chrB\t1000\t.\t{base}\t{changed(base)}\t.\t.\tCM_LFC_0=")
+    assert "CM_JSD_PCT_1=" in line
+
+
+def test_order_line_ends_and_case_do_not_matter(toy: Toy, asked):
+    rows = snvs(toy, *range(500, 1700, 100)) + snvs(toy, 700, chrom="chrB")
+    vcf(toy, *rows)
+    app.variants(asked())
+    expected = table(asked().output)
+    shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    lower = [(*row[:3], row[3].lower(), row[4].lower(), *row[5:]) for row in shuffled]
+    path = vcf(toy, *lower)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    app.variants(asked(overwrite=True))
+    at = {row["id"] + row["chrom"]: row for row in table(asked().output)}
+    for row in expected:  # to float32's rounding, which another batch may change
+        found = at[row["id"] + row["chrom"]]
+        assert found["ref"] == row["ref"]
+        for name in ("ref_log_counts_1", "log2_fold_change_0", "jsd_1"):
+            assert float(found[name]) == pytest.approx(float(row[name]), rel=1e-4, abs=1e-6)
+    assert b"\r" not in (toy.folder / "out.vcf").read_bytes()
+
+
+def test_alleles_that_are_no_sequence_stay_without_a_value(toy: Toy, asked):
+    (one, two, three) = snvs(toy, 1000, 1100, 1200)
+    star = (*one[:4], f"*,{one[4]}", *one[5:])
+    dot, code = (*two[:4], ".", *two[5:]), (*three[:4], f"{three[4]},R", *three[5:])
+    vcf(toy, star, dot, code)
+    app.variants(asked())
+    rows = table(asked().output)
+    assert [(row["id"], row["alt"]) for row in rows] == [("v1000", one[4]), ("v1200", three[4])]
+    lines = [x.split("\t") for x in (toy.folder / "out.vcf").read_text().splitlines()]
+    first, second, third = lines[-3:]
+    assert first[7].startswith(f"CM_LFC_0=.,{rows[0]['log2_fold_change_0']};")
+    assert second[7] == "."
+    assert third[7].startswith(f"CM_LFC_0={rows[1]['log2_fold_change_0']},.;")
+
+
+def test_headers_of_a_vcf(toy: Toy, asked):
+    (one,) = snvs(toy, 1000)
+    short = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\n"
+    vcf(toy, one[:5], header=short)
+    app.variants(asked())
+    *_, header, line = (toy.folder / "out.vcf").read_text().splitlines()
+    assert header.split("\t") == HEADER.splitlines()[1].split("\t")
+    assert len(line.split("\t")) == len(header.split("\t"))
+    vcf(toy, (one[0], one[1], one[3], one[4]), header="#CHROM\tPOS\tREF\tALT\n")  # a table
+    app.variants(asked(overwrite=True))
+    *_, header, line = (toy.folder / "out.vcf").read_text().splitlines()
+    assert line.split("\t")[:5] == [one[0], "1000", ".", one[3], one[4]]
+    assert line.split("\t")[7].startswith("CM_LFC_0=")
+
+
+def test_an_annotated_file_is_annotated_anew(toy: Toy, asked):
+    vcf(toy, (*snvs(toy, 1000)[0][:7], "AF=0.1;CM_LFCX=1"))
+    app.variants(asked(output=str(toy.folder / "once.tsv")))
+    app.variants(asked(variants=str(toy.folder / "once.vcf"), output=str(toy.folder / "twice.tsv")))
+    once, twice = ((toy.folder / f"{n}.vcf").read_text().splitlines() for n in ("once", "twice"))
+    assert len(once) == len(twice)
+    assert once[-1] == twice[-1]
+    assert once[-1].count("CM_LFC_0=") == 1
+    assert "AF=0.1;CM_LFCX=1;" in once[-1]
+
+
+def test_the_window_is_that_of_training(toy: Toy, asked, model, tmp_path, capsys):
+    vcf(toy, *snvs(toy, 1000))
+    app.variants(asked())
+    expected = table(asked().output)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    Cherimoya.load(model).save(run / "checkpoints" / "best.pt")
+    (run / "config.yaml").write_text(f"data: {{in_window: {LENGTH}}}\n")
+    app.variants(asked(checkpoint=[str(run)], in_window=None, overwrite=True))
+    assert table(asked().output) == expected
+    assert f"{LENGTH} bases, as in training" in capsys.readouterr().out
+    other = tmp_path / "other"
+    (other / "checkpoints").mkdir(parents=True)
+    Cherimoya.load(model).save(other / "checkpoints" / "best.pt")
+    (other / "config.yaml").write_text("data: {in_window: 300}\n")
+    with pytest.raises(CherimoyaError, match=r"with 200, .* with 300\. Choose one with in_window"):
+        app.variants(asked(checkpoint=[str(run), str(other)], in_window=None, overwrite=True))
+    app.variants(asked(in_window=None, overwrite=True))
+    assert "1,100 bases, for 1,000 predicted: no run says" in capsys.readouterr().out
+
+
+def test_nothing_to_score_is_an_error_and_leaves_nothing(toy: Toy, asked):
+    vcf(toy, *snvs(toy, 20, 30))
+    with pytest.raises(DataError, match=r"none can be scored\. 2 variants not scored, too near an"):
+        app.variants(asked())
+    assert not list(toy.folder.glob("*out*"))
+
+
+def swapped(toy: Toy, row: tuple) -> tuple[str, tuple]:
+    """The chromosome with the variant's ALT allele, and the variant seen from there."""
+    chrom, pos, name, ref, alt, *rest = row
+    bases = toy.bases[chrom]
+    return bases[: pos - 1] + alt + bases[pos - 1 + len(ref) :], (
+        chrom, pos, name, alt, ref, *rest
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("lengths", [(1, 1), (4, 1), (1, 8), (3, 2)])
+def test_exchanged_alleles_have_the_opposite_effect(toy: Toy, asked, lengths):
+    n_ref, n_alt = lengths
+    ref = toy.bases["chrA"][999 : 999 + n_ref]
+    row = ("chrA", 1000, "v", ref, (changed(ref[0]) + "GATTACA")[:n_alt], ".", ".", ".")
+    vcf(toy, row)
+    app.variants(asked())
+    (one,) = table(asked().output)
+    toy.bases["chrA"], back = swapped(toy, row)
+    toy.fasta()
+    vcf(toy, back)
+    app.variants(asked(overwrite=True))
+    (other,) = table(asked().output)
+    for g in (0, 1):
+        fold = float(one[f"log2_fold_change_{g}"])
+        assert fold != 0
+        assert float(other[f"log2_fold_change_{g}"]) == -fold
+        assert other[f"jsd_{g}"] == one[f"jsd_{g}"]
+        assert other[f"ref_log_counts_{g}"] == one[f"alt_log_counts_{g}"]
+
+
+@pytest.mark.parametrize("lengths", [(1, 1), (3, 1), (1, 5)])
+def test_the_other_strand_has_the_same_effect(toy: Toy, asked, lengths):
+    """Of an odd window around alleles of odd length, whose middle is one base on both strands."""
+    n_ref, n_alt = lengths
+    ref = toy.bases["chrA"][999 : 999 + n_ref]
+    row = ("chrA", 1000, "v", ref, (changed(ref[0]) + "GATTACA")[:n_alt], ".", ".", ".")
+    vcf(toy, row)
+    app.variants(asked(in_window=LENGTH + 1))
+    (one,) = table(asked().output)
+
+    def turned(letters: str) -> str:
+        return letters[::-1].translate(str.maketrans("ACGT", "TGCA"))
+
+    pos = len(toy.bases["chrA"]) - (999 + n_ref) + 1
+    toy.bases["chrA"] = turned(toy.bases["chrA"])
+    toy.fasta()
+    vcf(toy, ("chrA", pos, "v", turned(ref), turned(row[4]), ".", ".", "."))
+    app.variants(asked(in_window=LENGTH + 1, overwrite=True))
+    (other,) = table(asked().output)
+    for name in ("ref_log_counts_0", "log2_fold_change_1", "jsd_1"):
+        assert float(other[name]) == pytest.approx(float(one[name]), rel=1e-4, abs=1e-6)
+    app.variants(asked(in_window=LENGTH + 1, overwrite=True, reverse_complement=False))
+    (alone,) = table(asked().output)
+    assert abs(float(alone["ref_log_counts_0"]) - float(one["ref_log_counts_0"])) > 1e-4
+
+
+def test_an_indel_has_no_percentile_of_its_distance(toy: Toy, asked):
+    """It shifts bases, and single-base changes do not."""
+    bases = toy.bases["chrA"]
+    ref, pair = bases[999], bases[1999:2001]
+    vcf(
+        toy,
+        ("chrA", 1000, "both", ref, f"{ref}GATTACA,{changed(ref)}", ".", ".", "."),
+        ("chrA", 1500, "del", bases[1499:1502], bases[1499], ".", ".", "."),
+        ("chrA", 2000, "mnv", pair, "".join(map(changed, pair)), ".", ".", "."),
+    )
+    app.variants(asked(random_variants=40))
+    rows = table(asked().output)
+    assert [row["jsd_percentile_0"] == "" for row in rows] == [True, False, True, False]
+    for row in rows:
+        assert 0 <= float(row["log2_fold_change_percentile_0"]) <= 100
+        assert float(row["jsd_0"]) > 0
+    lines = Path(asked().output).with_suffix(".vcf").read_text().splitlines()
+    assert any("a smaller distance; none of an indel, signal group 0" in line for line in lines)
+    both, deletion, mnv = (line.split("\t")[7] for line in lines[-3:])
+    assert f"CM_JSD_PCT_0=.,{rows[1]['jsd_percentile_0']};" in both
+    assert "CM_JSD_PCT" not in deletion
+    assert f"CM_JSD_PCT_0={rows[3]['jsd_percentile_0']};" in mnv
+
+
+def test_percentiles_are_among_the_random_variants_themselves(toy: Toy, asked, monkeypatch):
+    """Scored on their own as a VCF file, the random variants give the percentiles by hand."""
+    kept, own = [], app.random_variants
+    monkeypatch.setattr(app, "random_variants", lambda *a: kept.append(own(*a)) or kept[-1])
+    vcf(toy, *snvs(toy, *range(600, 3000, 200)))
+    app.variants(asked(random_variants=60))
+    rows = table(asked().output)
+    (random,) = kept
+    vcf(toy, *[
+        ("chrA", p + 1, ".", r, a)
+        for p, r, a in zip(random.pos, random.ref, random.alt, strict=True)
+    ])  # fmt: skip
+    app.variants(asked(output=str(toy.folder / "random.tsv")))
+    others = table(toy.folder / "random.tsv")
+    assert len(others) == 60
+    for name, key in (("log2_fold_change", abs), ("jsd", float)):
+        among = [key(float(row[f"{name}_1"])) for row in others]
+        for row in rows:
+            mine = key(float(row[f"{name}_1"]))
+            below = sum(value < mine * (1 - 1e-4) for value in among)
+            up_to = sum(value <= mine * (1 + 1e-4) for value in among)
+            percent = float(row[f"{name}_percentile_1"])
+            assert 100 * below / 60 - 0.01 <= percent <= 100 * up_to / 60 + 0.01
+
+
+def test_models_and_strands_are_averaged_as_numpy_would(toy: Toy, asked, model):
+    second = save_model(toy.folder / "b.pt", seed=1, signal_groups=[1, 2])
+    (row,) = snvs(toy, 1000)
+    vcf(toy, row)
+    app.variants(asked(checkpoint=[str(model), str(second)]))
+    (found,) = table(asked().output)
+    window = toy.bases["chrA"][899:1099]
+    p, counts = {}, {}
+    for name, letters in (("ref", window), ("alt", window[:100] + row[4] + window[101:])):
+        both = [by_hand(path, letters) for path in (model, second)]  # strands averaged there
+        p[name] = np.mean([x[0][0].double().numpy() for x in both], axis=0)
+        counts[name] = np.mean([x[1][0].double().numpy() for x in both], axis=0)
+    for g, channels in enumerate(([0], [1, 2])):
+        q, r = p["ref"][channels].ravel(), p["alt"][channels].ravel()
+        middle = (q + r) / 2
+        jsd = np.sqrt((np.sum(q * np.log(q / middle)) + np.sum(r * np.log(r / middle))) / 2)
+        assert float(found[f"jsd_{g}"]) == pytest.approx(jsd, rel=1e-3)
+        fold = (counts["alt"][g] - counts["ref"][g]) / np.log(2)
+        assert float(found[f"log2_fold_change_{g}"]) == pytest.approx(fold, abs=2e-5)
+        assert float(found[f"ref_log_counts_{g}"]) == pytest.approx(counts["ref"][g], rel=1e-4)
+
+
+def test_one_long_allele_does_not_widen_all(toy: Toy):
+    from cherimoya.genome.vcf import read_variants
+
+    found = read_variants(vcf(toy, *snvs(toy, *range(1, 900)), ("chrA", 5, ".", "A" * 10**6, "A")))
+    assert found.ref.dtype == object  # an array of text would be 3.6 GB
+    assert len(found.ref[-1]) == 10**6
+
+
+def test_percentiles_count_what_is_smaller():
+    among = np.array([3.0, 1.0, 2.0, 2.0])
+    found = app.percentile(np.array([0.5, 2.0, 2.5, 9.0]), among)
+    np.testing.assert_allclose(found, [0, 50, 75, 100])
+
+
+def test_random_variants_are_in_the_genome_and_the_same_each_time(toy: Toy, asked):
+    from cherimoya.genome.fasta import genome_on_disk
+    from cherimoya.genome.vcf import read_variants
+
+    base = toy.bases["chrA"][119]
+    vcf(toy, ("chrA", 120, ".", base, changed(base)))
+    config = asked(random_variants=50)
+    with genome_on_disk(config.fasta) as genome:
+        arguments = (read_variants(config.variants), np.array([0]), genome, LENGTH, 100, config)
+        one, same = (app.random_variants(*arguments) for _ in range(2))
+    assert np.array_equal(one.pos, same.pos)
+    assert one.pos.min() >= 100
+    assert one.pos.max() < 170
+    assert [toy.bases["chrA"][p] for p in one.pos] == one.ref.tolist()
+    assert (one.ref != one.alt).all()
+
+
+def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
+    bases = toy.bases["chrA"]
+    rows = [("chrA", i, ".", bases[i - 1], changed(bases[i - 1])) for i in range(500, 530)]
+    vcf(toy, *rows)
+    app.variants(asked(output=str(toy.folder / "whole.tsv"), batch_size=4))
+    real, calls = app.effects_of, []
+
+    def interrupted(*arguments):
+        calls.append(len(arguments[1]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(app, "effects_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        app.variants(asked(batch_size=4))
+    with open(app.journal_path(Path(asked().output)), "a") as file:
+        file.write("[1.0, 2.")  # cut short by a kill
+    app.variants(asked(batch_size=4))
+    assert calls == [16, 14, 14]
+    said = capsys.readouterr().out
+    assert "stopped. Re-run the same command to resume." in said
+    assert "16 of 30 variants were done before" in said
+    assert table(asked().output) == table(toy.folder / "whole.tsv")
+    assert not list(toy.folder.glob(".*"))
+
+
+def test_two_commands_do_not_make_one_output(toy: Toy, asked, monkeypatch):
+    vcf(toy, *snvs(toy, 500, 600))
+    real, refused = app.effects_of, []
+
+    def meanwhile(*arguments):
+        if not refused:
+            refused.append("tried")
+            with pytest.raises(InUse, match=r"out\.tsv is being made by another process"):
+                app.variants(asked(overwrite=True))
+            refused.append("in use")
+        return real(*arguments)
+
+    monkeypatch.setattr(app, "effects_of", meanwhile)
+    app.variants(asked())
+    assert refused == ["tried", "in use"]
+    assert len(table(asked().output)) == 2
+    assert not list(toy.folder.glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_bytes(toy: Toy, model):
+    """SIGKILL, once in the middle of the work and once between the two files."""
+    vcf(toy, *snvs(toy, *range(500, 1500, 20)))
+
+    environment = clean_environment() | {"TMPDIR": str(toy.folder)}
+
+    def begun(output: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from cherimoya.cli.commands import variants; variants()",
+             f"checkpoint={model}", "variants=v.vcf", "fasta=toy.fa", f"in_window={LENGTH}",
+             "random_variants=1000", f"output={output}", "batch_size=4", "device=cpu"],
+            cwd=toy.folder, env=environment, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    assert begun("whole.tsv").communicate(timeout=120)
+    journal = toy.folder / ".cut.tsv.partial"
+    killed = begun("cut.tsv")
+    while not journal.is_file() or journal.stat().st_size < 100 * 6 * 8:  # rows of 6 numbers
+        assert killed.poll() is None, "it ended before it was killed"
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    assert not (toy.folder / "cut.tsv").exists()
+    (toy.folder / "cut.vcf").write_text("as if killed after the first file")
+    said, _ = begun("cut.tsv").communicate(timeout=120)
+    assert "of 1,050 variants were done before" in said
+    for name in ("tsv", "vcf"):
+        cut, whole = ((toy.folder / f"{n}.{name}").read_text() for n in ("cut", "whole"))
+        assert cut.replace("cut.tsv", "whole.tsv") == whole
+    assert not list(toy.folder.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"the file is empty"),
+        (HEADER, r"no variant in it\. Give"),
+        ("chrA\t5\tA\tC\n", r"line 1: no column chrom, pos, ref, alt among"),
+        (HEADER + "chrA\tx\t.\tA\tC\n", r"line 3: pos 'x' must be a whole number from 1"),
+        (HEADER + "chrA\t0\t.\tA\tC\n", r"line 3: pos '0' must be"),
+        (HEADER + "chrA\t\u00b2\t.\tA\tC\n", r"line 3: pos '\u00b2' must be"),
+        (HEADER + "chrA\t5\t.\t\tC\n", r"line 3: no REF allele"),
+        (HEADER + "chrA\t5\t.\tR\tC\n", r"1 allele left out, with letters other .*: line 3"),
+        ("chrA\t5\t.\tA\tC\n", r"line 1: the header is missing or damaged"),
+        ("##fileformat=VCFv4.2\nchrom\tpos\tref\talt\n", r"line 2: the header is missing or"),
+        ("chrom,pos,ref,alt\nchrA,5,A,C\n", r"line 1: no column .* tab-separated table"),
+        ("chrom\tpos\tref\nchrA\t5\tA\n", r"line 1: no column alt among chrom, pos, ref\."),
+        (HEADER + "chrA\t5\t.\tA\tC\nchrA\t6", r"line 4: 2 columns, the header has more"),
+        (HEADER + "chrA 5 . A C\n", r"line 3: 1 columns, the header has more"),
+        (HEADER + "chrA\t5\t.\tA\t<DEL>\n", r"no variant in it; 1 allele left out, with a sym"),
+    ],
+)
+def test_bad_files_are_named(toy: Toy, asked, text, message):
+    toy.write("v.vcf", text)
+    with pytest.raises(DataError, match=message):
+        app.variants(asked())
+
+
+def test_a_truncated_gzip_is_named(toy: Toy, asked):
+    whole = gzip.compress((HEADER + "chrA\t5\t.\tA\tC\n" * 99).encode())
+    (toy.folder / "v.vcf").write_bytes(whole[:-20])
+    with pytest.raises(DataError, match=r"v\.vcf: truncated, or not a text file"):
+        app.variants(asked())
+
+
+def test_tables_that_share_a_vcf_have_one_owner(toy: Toy, asked, monkeypatch):
+    vcf(toy, *snvs(toy, 500))
+    one, other = (str(toy.folder / f"same.{end}") for end in ("tsv", "txt"))
+    monkeypatch.setattr(app, "_score_all", lambda *_: app.variants(asked(output=other)))
+    with pytest.raises(InUse, match=r"same\.vcf is being made by another process"):
+        app.variants(asked(output=one))
+
+
+def test_outputs_do_not_fall_on_inputs(toy: Toy, asked):
+    with pytest.raises(CherimoyaError, match=r"a folder\. Name the file to write"):
+        app.variants(asked(output=str(toy.folder)))
+    (toy.folder / "file").write_text("")
+    with pytest.raises(CherimoyaError, match=r"file/x\.tsv: .*/file is a file"):
+        app.variants(asked(output=str(toy.folder / "file" / "x.tsv")))
+    vcf(toy, ("chrA", 1000, ".", "A", "C"))
+    with pytest.raises(CherimoyaError, match=r"v\.vcf would be overwritten by .*or set vcf=false"):
+        app.variants(asked(output=str(toy.folder / "v.tsv")))
+    table_file = toy.write("t.tsv", "chrom\tpos\tref\talt\nchrA\t5\tA\tC\n")
+    with pytest.raises(CherimoyaError, match=r"t\.tsv would be overwritten by .*output\.$"):
+        app.variants(asked(variants=str(table_file), output=str(table_file), overwrite=True))
+    toy.write("out.tsv", "mine")
+    with pytest.raises(CherimoyaError, match=r"out\.tsv: exists already"):
+        app.variants(asked())
+    assert (toy.folder / "out.tsv").read_text() == "mine"
+    with pytest.raises(CherimoyaError, match=r"output=a\.vcf: the table, such as effects\.tsv"):
+        asked(output="a.vcf")

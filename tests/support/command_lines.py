@@ -1,0 +1,34 @@
+"""Commands as users start them, and how they end."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+SUPPORT = Path(__file__).resolve().parent
+REPOSITORY = SUPPORT.parents[1]
+TRAIN = [sys.executable, "-c", "from cherimoya.cli.train import train; train()"]
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without W&B's settings, in which these modules are found too."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    paths = [str(REPOSITORY), str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return kept | {"NETRC": os.devnull, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def fails(done, *words: str) -> None:
+    """One clear message, exit code 1, no traceback, no run begun."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert "epoch" not in done.stdout

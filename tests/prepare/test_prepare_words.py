@@ -106,7 +106,7 @@ def test_where_no_window_is_free(toy: Toy) -> None:
               if at < len(toy.bases[c])))  # fmt: skip
     toy.run(background_ratio=1.0)
     said = next(line for line in toy.said if line.startswith("background"))
-    assert re.search(r"none of \d+ asked: .* no window of 20 bases lies between the loci", said)
+    assert re.search(r"none of \d+ requested: .* no window of 20 bases lies between the loci", said)
     assert "background_ratio=0" in said
     assert "Lower background_ratio" not in said
     assert "min_distance" not in said

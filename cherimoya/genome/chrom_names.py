@@ -1,12 +1,10 @@
 """Chromosomes that a file names otherwise than the genome: chr1 and 1, chrM and MT."""
 
-import gzip
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cherimoya.errors import DataError, printable
-from cherimoya.genome.fasta import Genome, check_exists, opened
+from cherimoya.genome.fasta import Genome, check_exists, text_lines
 from cherimoya.genome.intervals import NO_FIELDS
 from cherimoya.util import console
 from cherimoya.util.console import Say
@@ -140,17 +138,9 @@ def _read_table(choice: str, genome: Genome) -> dict[str, str]:
         )
     check_exists(path, "chrom_alias")
     table: dict[str, str] = {}
-    try:
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip() and not line.startswith(NO_FIELDS):
-                    table |= _read_line(line, genome, f"chrom_alias={path}, line {number}")
-    except UnicodeDecodeError as error:
-        raise DataError(f"chrom_alias={path}: not a text file in UTF-8 ({error}).") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"chrom_alias={path}: truncated or damaged ({error}). Copy it again."
-        ) from None
+    for number, line in text_lines(path, f"chrom_alias={path}"):
+        if line.strip() and not line.startswith(NO_FIELDS):
+            table |= _read_line(line, genome, f"chrom_alias={path}, line {number}")
     if not table:
         raise DataError(
             f"chrom_alias={path}: no line holds one of the genome's names "
@@ -160,7 +150,7 @@ def _read_table(choice: str, genome: Genome) -> dict[str, str]:
 
 
 def _read_line(line: str, genome: Genome, where: str) -> dict[str, str]:
-    cells = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+    cells = line.split("\t") if "\t" in line else line.split()
     listed = {word.strip() for word in cells if word.strip()}
     targets = sorted(listed & set(genome.lengths))
     if len(targets) > 1:

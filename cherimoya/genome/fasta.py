@@ -73,20 +73,19 @@ def read_genome(path: str | Path, spool: Path | None, tell: Say = console.say) -
     lengths: dict[str, int] = {}
     others: dict[str, Counter[int]] = {}
     name = ""
-    try:
-        with opened(path, "rb") as file, open(spool or os.devnull, "wb") as codes_file:
-            pieces = _fasta_pieces(file, path)
-            label = f"reading {path.name}"
-            for header, lines in console.track(pieces, label, None, "piece", tell=tell):
-                if header is not None:
-                    name = _fasta_name(header, lengths, path)
-                    lengths[name], others[name] = 0, Counter()
-                codes = lines.translate(CODES, b"\r\n\t ")
-                lengths[name] += len(codes)
-                codes_file.write(codes)
-                others[name].update(lines.translate(None, b"ACGTacgt\r\n\t "))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"fasta={path}: truncated or damaged ({error}). Copy it again.") from None
+    with (
+        reading(path, f"fasta={path}", "rb") as file,
+        open(spool or os.devnull, "wb") as codes_file,
+    ):
+        pieces, label = _fasta_pieces(file, path), f"reading {path.name}"
+        for header, lines in console.track(pieces, label, None, "piece", tell=tell):
+            if header is not None:
+                name = _fasta_name(header, lengths, path)
+                lengths[name], others[name] = 0, Counter()
+            codes = lines.translate(CODES, b"\r\n\t ")
+            lengths[name] += len(codes)
+            codes_file.write(codes)
+            others[name].update(lines.translate(None, b"ACGTacgt\r\n\t "))
     return Genome(path, lengths, {name: _upper(counts) for name, counts in others.items()}, spool)
 
 
@@ -106,6 +105,25 @@ def opened(path: Path, mode: str, encoding: str | None = None) -> IO[Any]:
         raise EOFError("the end-of-file block of BGZF is missing")
     opener: Any = gzip.open if _head(path, 2) == GZIP_MAGIC else open
     return opener(path, mode, encoding=encoding)
+
+
+@contextmanager
+def reading(path: Path, where: str, mode: str = "rt") -> Iterator[IO[Any]]:
+    """As `opened`, text in UTF-8; damage becomes a DataError that begins with `where`."""
+    try:
+        with opened(path, mode, "utf-8-sig" if mode == "rt" else None) as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not a text file in UTF-8 ({error}).") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{where}: truncated or damaged ({error}). Copy it again.") from None
+
+
+def text_lines(path: Path, where: str) -> Iterator[tuple[int, str]]:
+    """Number, from 1, and text of each line, without its end, as `reading` reads it."""
+    with reading(path, where) as file:
+        for number, line in enumerate(file, 1):
+            yield number, line.rstrip("\r\n")
 
 
 def ends_whole(path: Path) -> bool:

@@ -1,9 +1,7 @@
 """Fragment files as tracks: both ends of each fragment are cuts; of reads, their 5' ends."""
 
-import gzip
 import os
 import tempfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ import numpy as np
 
 from cherimoya.config.prepare import FragmentsConfig
 from cherimoya.errors import DataError
-from cherimoya.genome import fasta
+from cherimoya.genome.fasta import reading
 from cherimoya.genome.formats import NAMED_COLUMNS, PEAKS, WHOLE, is_comment
 from cherimoya.genome.track import Cuts, Track, stem
 from cherimoya.util import console
@@ -94,11 +92,7 @@ class Fragments(Track):
     def _read_all(self, path: Path, tell: Say) -> None:
         for left in self._spool.iterdir():  # by a run that was killed here
             left.unlink()
-        try:
-            self._read(path, tell)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            message = f"{self._where}: truncated or damaged ({error}). Copy it again."
-            raise DataError(message) from None
+        self._read(path, tell)
         if not self._files:
             raise DataError(f"{self._where}: no fragments in it.")
         if self._config.kind == "auto" and (doubt := self._shape.doubt()):
@@ -112,7 +106,7 @@ class Fragments(Track):
 
     def _read(self, path: Path, tell: Say) -> None:
         rest, number = b"", 1
-        with fasta.opened(path, "rb") as file:
+        with reading(path, self._where, "rb") as file:
             blocks = iter(lambda: file.read(BLOCK), b"")
             label = f"reading {path.name}"
             for block in console.track(blocks, label, None, "piece", tell=tell):

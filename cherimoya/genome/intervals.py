@@ -1,8 +1,6 @@
 """Loci and regions on the genome, out of BED and narrowPeak files."""
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.errors import DataError
-from cherimoya.genome.fasta import check_exists, opened
+from cherimoya.genome.fasta import check_exists, text_lines
 
 NO_FIELDS = ("track", "browser", "#")
 WHOLE = re.compile(r"\s*-?[0-9]{1,15}\s*\Z")  # of at most so many digits as 64 bits hold
@@ -91,16 +89,11 @@ def read_intervals(path: str | Path, center: str, key: str = "loci") -> Interval
     """
     path = Path(path)
     check_exists(path, key)
-    rows = []
-    try:
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip() and not line.startswith(NO_FIELDS):
-                    rows.append(_place(line, center, f"{key}={path}, line {number}"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{key}={path}: not a BED file ({error}). Give a text file.") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{key}={path}: truncated or damaged ({error}). Copy it again.") from None
+    rows = [
+        _place(line, center, f"{key}={path}, line {number}")
+        for number, line in text_lines(path, f"{key}={path}")
+        if line.strip() and not line.startswith(NO_FIELDS)
+    ]
     if not rows:
         raise DataError(f"{key}={path}: no loci in it. Give a BED file with at least one line.")
     chrom, middle, start, end = zip(*rows, strict=True)
@@ -109,7 +102,7 @@ def read_intervals(path: str | Path, center: str, key: str = "loci") -> Interval
 
 
 def _place(line: str, center: str, where: str) -> tuple[str, int, int, int]:
-    columns = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+    columns = line.split("\t") if "\t" in line else line.split()
     if len(columns) < 3:
         raise DataError(
             f"{where}: {line.strip()!r} has {len(columns)} columns. BED needs chrom, start, end, "

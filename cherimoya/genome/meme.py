@@ -1,8 +1,6 @@
 """Motif matrices of a file in MEME's text format, minimal or full, plain or gzip."""
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.errors import DataError, printable
-from cherimoya.genome.fasta import check_exists, opened
+from cherimoya.genome.fasta import check_exists, text_lines
 
 KEY = "motif_file"
 MATRIX = "letter-probability"  # the first word of a matrix's header
@@ -56,7 +54,7 @@ def read_meme(path: Path) -> dict[str, np.ndarray]:
 def _motifs(path: Path) -> Iterator[_Motif]:
     """Each motif with what stands below it."""
     motif, in_matrix = None, False
-    for number, line in _lines(path):
+    for number, line in text_lines(path, f"{KEY}={path}"):
         tokens, where = line.split(), f"{KEY}={path}, line {number:,}"
         if in_matrix and motif is not None:
             if not tokens and not motif.rows:
@@ -77,16 +75,6 @@ def _motifs(path: Path) -> Iterator[_Motif]:
             in_matrix = True
     if motif is not None:
         yield motif
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            yield from enumerate(file, 1)
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{KEY}={path}: not a MEME file, which is text, or truncated ({error}). Copy it again."
-        ) from None
 
 
 def _name(line: str, where: str) -> str:

@@ -1,7 +1,5 @@
 """Opening tracks of any kind, told apart by what the file holds, and checking their names."""
 
-import gzip
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import count
@@ -13,7 +11,7 @@ from cherimoya.config.prepare import PrepareConfig
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome import bam, bigwig, fragments
 from cherimoya.genome.chrom_names import Aliases, check_names, format_aliases, format_names
-from cherimoya.genome.fasta import Genome, check_exists, opened
+from cherimoya.genome.fasta import Genome, check_exists, reading
 from cherimoya.genome.formats import INTERVALS, data_lines, what_else
 from cherimoya.genome.strands import check_groups
 from cherimoya.genome.track import Track
@@ -125,11 +123,8 @@ def kind_of(path: Path, key: str, kind: str) -> str:
         raw = file.read(4)
     if raw in bigwig.MAGIC:
         return bigwig.KIND
-    try:
-        with opened(path, "rb") as file:
-            head = file.read(HEAD)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{key}={path}: truncated or damaged ({error}). Copy it again.") from None
+    with reading(path, f"{key}={path}", "rb") as file:
+        head = file.read(HEAD)
     if head.startswith(bam.MAGIC):
         return bam.KIND
     if said := what_else(head, kind):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.errors import DataError, printable
-from cherimoya.genome.fasta import check_exists, opened
+from cherimoya.genome.fasta import check_exists, opened, text_lines
 from cherimoya.genome.sequence import BASES
 
 NEEDED = ("chrom", "pos", "ref", "alt")
@@ -65,7 +65,7 @@ def read_variants(path: str | Path) -> Variants:
     skipped: dict[str, list[int]] = {}
     columns: dict[str, int] = {}
     is_vcf = False
-    for number, line in text_lines(path):
+    for number, line in text_lines(path, f"variants={path}"):
         if line.startswith("##") or not line.strip():
             is_vcf |= line.startswith("##fileformat=VCF")
             continue
@@ -96,18 +96,6 @@ def left_out(skipped: Mapping[str, Sequence[int]]) -> Iterator[str]:
         count = len(lines)
         where = f"line {lines[0]:,}" if count == 1 else f"the first in line {lines[0]:,}"
         yield f"{count:,} allele{'s' if count > 1 else ''} left out, {reason}: {where}"
-
-
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end) of a text file, plain or gzip. Raises DataError."""
-    try:
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.rstrip("\r\n")
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"variants={path}: truncated, or not a text file ({error}). Copy it again."
-        ) from None
 
 
 def _check_text(path: Path) -> None:

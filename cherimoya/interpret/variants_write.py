@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.genome.vcf import Variants, text_lines
+from cherimoya.genome.fasta import text_lines
+from cherimoya.genome.vcf import Variants
 from cherimoya.util.files import atomic_write
 
 IN_VCF = {  # column: INFO key, description
@@ -69,7 +70,7 @@ def _annotated(source: Path, effects: Effects) -> Iterator[str]:
     rows_of: dict[int, list[int]] = {}
     for row, line in enumerate(effects.variants.line.tolist()):
         rows_of.setdefault(line, []).append(row)
-    for number, line in text_lines(source):
+    for number, line in text_lines(source, f"variants={source}"):
         cells = line.split("\t")
         if line.startswith("#CHROM"):
             yield from _declared(effects)

@@ -3,6 +3,7 @@
 import atexit
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -20,15 +21,20 @@ class LibraryError(Exception):
     """What a library said of a file that it cannot read."""
 
 
-def call(function: Callable[..., Any], path: Path, *arguments: Any) -> Any:
+def call(
+    function: Callable[..., Any], path: Path, *arguments: Any, limit: float | None = None
+) -> Any:
     """function(path, *arguments), of the top level of a module, in the other process.
 
     Raises LibraryError for what it raises, the package's own errors as they are, DataError when
-    the process crashes over the file at `path`, and ProcessError when it is killed.
+    the process crashes over the file at `path`, ProcessError when it is killed, and TimeoutError
+    after `limit` seconds.
     """
+    if _library().has_ended:  # since the call before
+        _library().end()
     library = _library()
     try:
-        done, result = library.ask((function, path, *arguments))
+        done, result = library.ask((function, path, *arguments), limit)
     except EOFError:
         raise _died(library.end(), path) from None
     except BaseException:  # its answer would be taken for the next one's
@@ -50,11 +56,12 @@ class _Library:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what is wrong is said here
             env=os.environ | {"PYTHONPATH": paths},
+            start_new_session=True,
         )
         self._lock = threading.Lock()
         atexit.register(self.end)
 
-    def ask(self, request: tuple[Any, ...]) -> tuple[bool, Any]:
+    def ask(self, request: tuple[Any, ...], limit: float | None) -> tuple[bool, Any]:
         """Whether the request was met, and its result or the error. EOFError: the process died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -62,9 +69,16 @@ class _Library:
             try:
                 pickle.dump(request, self._process.stdin)
                 self._process.stdin.flush()
+                if not select.select([self._process.stdout], [], [], limit)[0]:
+                    raise TimeoutError
                 return pickle.load(self._process.stdout)
             except (BrokenPipeError, pickle.UnpicklingError):
                 raise EOFError from None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
 
     def end(self) -> int:
         """End the process; its exit status."""

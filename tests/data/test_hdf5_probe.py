@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,37 +11,43 @@ from loci_files import ALL_KEYS, settings, small_loci, train_on
 
 from cherimoya.data import hdf5, hdf5_probe
 from cherimoya.errors import CherimoyaError, DataError
+from cherimoya.util import native
+
+
+def hang(path: Path) -> None:
+    time.sleep(60)
+
+
+def crash(path: Path) -> None:
+    os.abort()
 
 
 def test_a_file_that_the_library_cannot_get_through_is_refused_in_time(tmp_path, monkeypatch):
     path = hdf5.write(tmp_path / "loci.h5", small_loci())
-    helper = hdf5_probe._Helper()
-    monkeypatch.setattr(hdf5_probe, "_helper", lambda: helper)
     monkeypatch.setattr(hdf5_probe, "SECONDS", 1.0)
-    monkeypatch.setattr(hdf5_probe, "SERVE", "import time; time.sleep(60)")
+    monkeypatch.setattr(hdf5_probe, "look_through", hang)
     start = time.monotonic()
     with pytest.raises(DataError, match="damaged, the HDF5 library cannot get through it"):
         hdf5.read(path)
     assert time.monotonic() - start < 5
-    monkeypatch.setattr(hdf5_probe, "SERVE", "import os; os.abort()")
+    monkeypatch.undo()
+    monkeypatch.setattr(hdf5_probe, "look_through", crash)
     with pytest.raises(DataError, match="cannot get through it"):
         hdf5.read_header(path)
     monkeypatch.undo()
     assert len(hdf5.read(path)) == 12
 
 
-def test_the_helper_ends_with_its_process(tmp_path):
+def test_the_other_process_ends_with_this_one(tmp_path):
     path = hdf5.write(tmp_path / "loci.h5", small_loci())
-    helper = hdf5_probe._Helper()
-    assert helper.finishes(path, 20)
-    process = helper._process
+    hdf5_probe.check_finishes(path)
+    process = native._library()._process
     assert process.poll() is None
-    assert helper.finishes(path, 20)
-    assert helper._process is process  # one for all files
+    hdf5_probe.check_finishes(path)
+    assert native._library()._process is process  # one for all files
     process.stdin.close()
     assert process.wait(5) == 0
-    assert helper.finishes(path, 20)
-    os.kill(helper._process.pid, 9)
+    hdf5_probe.check_finishes(path)  # by another one
 
 
 @pytest.mark.parametrize("kind", [">i2", "<i8", "<u2", "<f8", "<f2", ">f4", "i1", "?"])

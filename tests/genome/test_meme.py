@@ -148,8 +148,8 @@ ONE = "MOTIF A\nletter-probability matrix: w= 1\n1 0 0 0\n"
         ("MEME version 4\n", r"no motif in it\. Give a file in MEME's format"),
         (">MA1\nA [1 2]\n", r"no motif in it"),
         ("", r"the file is empty"),
-        (b"MEME\xff\xfe", r"not a MEME file, which is text, or truncated"),
-        (gzip.compress(BOTH.encode())[:-9], r"not a MEME file, which is text, or truncated"),
+        (b"MEME\xff\xfe", r"not a text file in UTF-8"),
+        (gzip.compress(BOTH.encode())[:-9], r"truncated or damaged"),
     ],
 )
 def test_what_is_no_meme_file_is_named(meme, text, message):

@@ -136,7 +136,7 @@ def test_too_little_is_said_and_the_attributions_stay(asked, tmp_path):
     [
         ({"window": 99}, r"window=99: modisco=true needs 100 bases or more"),
         ({"motif_file": "none.meme"}, r"motif_file=none\.meme: no such file"),
-        ({"motif_file": __file__}, r"test_modisco\.py: no motif in it|not a MEME file"),
+        ({"motif_file": __file__}, r"test_modisco\.py: no motif in it|not a text file"),
         ({"motif_file": "a.meme", "modisco": False}, r"is what modisco=true compares motifs with"),
         ({"max_seqlets": 99}, r"max_seqlets=99"),
     ],

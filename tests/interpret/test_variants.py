@@ -491,7 +491,7 @@ def test_bad_files_are_named(toy: Toy, asked, text, message):
 def test_a_truncated_gzip_is_named(toy: Toy, asked):
     whole = gzip.compress((HEADER + "chrA\t5\t.\tA\tC\n" * 99).encode())
     (toy.folder / "v.vcf").write_bytes(whole[:-20])
-    with pytest.raises(DataError, match=r"v\.vcf: truncated, or not a text file"):
+    with pytest.raises(DataError, match=r"v\.vcf: truncated or damaged"):
         app.variants(asked())
 
 

@@ -171,7 +171,7 @@ def test_summits_that_are_no_numbers_and_files_that_are_no_text(toy: Toy) -> Non
     latin.write_bytes("chrA\tCrô\n".encode("latin-1"))
     refused(toy, "chrom_alias=.*latin.tsv: not a text file in UTF-8", chrom_alias=str(latin))
     latin.write_bytes("chrA\t1\t50\tô\n".encode("latin-1"))
-    refused(toy, "loci=.*latin.tsv: not a BED file", loci=str(latin))
+    refused(toy, "loci=.*latin.tsv: not a text file", loci=str(latin))
     latin.write_bytes("ôhrA\t1\t50\n".encode("latin-1"))
     refused(toy, "latin.tsv, line 1.*is not a fragment", signal=[[str(latin)]])
 

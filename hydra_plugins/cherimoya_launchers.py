@@ -27,9 +27,13 @@ class Processes(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs; what came of them is in their folders."""
+        from cherimoya.cli.train import TrainJob
         from cherimoya.sweeps.launchers import Pool
 
-        Pool(self.task, self.config, self.processes).run(job_overrides)
+        job = self.task
+        assert isinstance(job, TrainJob)
+        assert job.sweep is not None
+        Pool(job.sweep, job.problems, self.config, self.processes).run(job_overrides)
         return [JobReturn(overrides=words, status=JobStatus.COMPLETED) for words in job_overrides]
 
 
@@ -44,11 +48,11 @@ class Packed(BasicLauncher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs; what came of them is in their folders."""
-        job: Any = self.task_function
-        job.command.at_once = self.members
-        done = super().launch(job_overrides, initial_job_idx)
-        job.problems += job.command.train_waiting()
-        return done
+        from cherimoya.cli.train import TrainJob
+
+        assert isinstance(self.task_function, TrainJob)
+        with self.task_function.packing(self.members):
+            return super().launch(job_overrides, initial_job_idx)
 
 
 try:

@@ -1,9 +1,11 @@
-"""hydra/sweeper=optuna. Hydra accepts plug-ins from the namespace hydra_plugins alone."""
+"""hydra/sweeper=optuna and grids: Hydra accepts plug-ins from the namespace hydra_plugins alone."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -11,6 +13,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from cherimoya.errors import CherimoyaError
+
+
+class CheckedSweeper(BasicSweeper):
+    """Hydra's own, without composing all members at once, as each was before the first began."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Nothing is left to check."""
 
 
 class OptunaSweeper(Sweeper):
@@ -32,10 +41,10 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Search over what `arguments` and the settings' params leave open."""
-        from cherimoya.sweeps import search as cli_search
+        from cherimoya.sweeps import search
 
         try:
-            cli_search.sweep(self.settings, arguments, self.launcher, self.folder)
+            search.sweep(self.settings, arguments, self.launcher, self.folder)
         except CherimoyaError as error:  # of which Hydra would print the traceback
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(1) from None

@@ -2,18 +2,22 @@
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from string import Template
-from typing import Any, Protocol
+from typing import Any
 
 import hydra
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig, OmegaConf
 
 from cherimoya.cli import hydra_errors
-from cherimoya.cli.job import Job, complain
+from cherimoya.cli.job import Job, print_error
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.config import command_line, groups
 from cherimoya.config.command_line import checked_arguments, conf_dir, flag
@@ -23,23 +27,14 @@ from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.distributed import launch
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import sweep as sweeps
-from cherimoya.sweeps import plan as cli_sweep
-from cherimoya.sweeps import search as cli_search
-from cherimoya.sweeps.plan import Sweep
+from cherimoya.sweeps import plan, search
 
 USAGE = 2  # the exit code for a command line that is none
 
 
-class Command(Protocol):
-    """A command whose arguments may ask for several runs."""
-
-    def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
-        """The sweep that they ask for, if they do."""
-
-
 def _may_sweep(arguments: list[str]) -> bool:
     """Whether a sweep may begin: runs are not only told about, nor is it one member by itself."""
-    return not command_line.only_tells(arguments) and cli_search.ONCE not in arguments
+    return not command_line.only_tells(arguments) and search.ONCE not in arguments
 
 
 def _at_work(job: Job) -> AbstractContextManager[None]:
@@ -59,49 +54,47 @@ def _check_one_run(name: str, arguments: list[str]) -> None:
 
 
 @quiet_when_closed()
-def main(
-    name: str,
-    schema: type,
-    work: Callable[[DictConfig], None],
-    command: Command | None = None,
-) -> None:
-    """Run `work` on each configuration that Hydra composes; the exit code tells the truth."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors come here, to be put into words
+def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
+    """Run `work` on each configuration that Hydra composes; the exit code tells the truth.
+
+    work: a Job where the arguments may ask for several runs
+    """
     base, arguments = name, sys.argv[1:]
     in_words = partial(
         hydra_errors.in_words, name=name, arguments=arguments, schema=schema, conf=conf_dir()
     )
-    job, code = Job(work, in_words, command), 0
+    sweeps_too = isinstance(work, Job)
+    job, code = work if isinstance(work, Job) else Job(work), 0
+    job.in_words = in_words
     try:
         launch.read_slurm()
-        given, member_of = cli_sweep.without_member_of(arguments)
+        given, member_of = plan.without_member_of(arguments)
         arguments = command_line.one_word_each(given)
         name = flag(arguments, "--config-name") or name
         if flag(arguments, "--shell-completion") is None:
-            arguments = list(checked_arguments(arguments, schema, several=command is not None))
+            arguments = list(checked_arguments(arguments, schema, several=sweeps_too))
         if launch.rank() > 0 and not any(a.startswith("hydra.run.dir=") for a in arguments):
             arguments.append("hydra.run.dir=.")  # the folder is the first process's
         if flag(arguments, "--help") is not None:
             _print_help(name, command_line.overrides(arguments))
             return
-        if not command and any(a.startswith("hydra/launcher=") for a in arguments):
+        if not sweeps_too and any(a.startswith("hydra/launcher=") for a in arguments):
             raise ConfigError("hydra/launcher is for the sweeps of cherimoya-train. Leave it out.")
         if name != base:
             _check_one_run(name, arguments)
         if flag(arguments, "--cfg") is not None or name != base:
             _check_composed(name, arguments, schema, base)
-        elif command and _may_sweep(arguments):
-            job.sweep = command.plan(arguments, member_of)
-            arguments = cli_sweep.for_hydra(arguments, job.sweep)
-        sys.argv[1:] = arguments
-        decorated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
-        with _at_work(job):
-            decorated(job)()
+        elif sweeps_too and _may_sweep(arguments):
+            job.sweep = job.plan(arguments, member_of)
+            arguments = plan.for_hydra(arguments, job.sweep)
+        several = job.sweep is not None and not job.sweep.is_member
+        with _at_work(job), _hydra(arguments, several) as (hydra_run, overrides):
+            hydra_run(config_name=name, task_function=job, overrides=overrides)
     except (CherimoyaError, *hydra_errors.COMPOSING, OSError) as error:
         said = in_words(error)
         if said is None:
             raise
-        complain(said)
+        print_error(said)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         code = 130
@@ -112,10 +105,46 @@ def main(
         raise SystemExit(code)
 
 
+@contextmanager
+def _hydra(arguments: list[str], several: bool) -> Iterator[tuple[Callable[..., Any], list[str]]]:
+    """What of Hydra runs a task for the arguments, and their overrides; nothing is composed yet.
+
+    Hydra's own decorator would compose once more to find out whether there are several runs.
+    """
+    parser = get_args_parser()
+    args = parser.parse_args(arguments)
+    tells = args.cfg or args.info or args.hydra_help or args.shell_completion
+    if tells or args.resolve or args.config_path or args.experimental_rerun:
+        yield partial(_told_by_hydra, args, parser), args.overrides
+        return
+    folder = args.config_dir and os.path.abspath(args.config_dir)
+    if folder and not os.path.isdir(folder):
+        raise ConfigError(f"Additional config directory '{folder}' not found")
+    with groups.initialized(conf_dir(), folder):
+        JobRuntime.instance().set("name", "job")
+        own = GlobalHydra.instance().hydra
+        assert own is not None
+        if several or args.multirun:
+            yield own.multirun, [*args.overrides, "hydra.mode=MULTIRUN"]
+        else:
+            yield own.run, [*args.overrides, "hydra.mode=RUN"]
+
+
+def _told_by_hydra(
+    args: Namespace, parser: ArgumentParser, config_name: str, task_function: Job, overrides: object
+) -> None:
+    """Have Hydra tell what the flags ask for."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that errors come here, to be put into words
+    _run_hydra(
+        args=args, args_parser=parser, task_function=task_function,
+        config_path=str(conf_dir()), config_name=config_name,
+    )  # fmt: skip
+
+
 def _conclude(job: Job, code: int) -> int:
     """Say how the runs of a sweep ended; the exit code of all."""
     if job.sweep and not job.sweep.is_member and code != USAGE:
-        words, complete = cli_sweep.finished(job.sweep, job.problems)
+        words, complete = plan.finished(job.sweep, job.problems)
         print(words, flush=True)
         _offer_report(job.sweep.folder)
         return code or int(not complete)

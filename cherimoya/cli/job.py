@@ -4,8 +4,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,60 +23,68 @@ InWords = Callable[[Exception], CherimoyaError | None]  # None for what nobody h
 
 
 class Job:
-    """What Hydra calls with each configuration, here or in a process that a launcher starts."""
+    """What Hydra calls with each configuration, here or in a process that a launcher starts.
+
+    in_words: puts an error into words for the command line that this is the job of
+    """
 
     sweep: Sweep | None = None
+    in_words: InWords
 
-    def __init__(
-        self, work: Callable[[DictConfig], None], in_words: InWords, command: Any = None
-    ) -> None:
-        self.work, self.in_words, self.command = work, in_words, command
+    def __init__(self, work: Callable[[DictConfig], None]) -> None:
+        self.work = work
         self.problems: list[tuple[str, str]] = []  # of this process's jobs: name and error
-        self._command = sys.argv
+        self.typed = list(sys.argv)  # which a launcher's process has not
 
     def __call__(self, values: DictConfig) -> None:
         """Do the work; in a sweep an error is noted, so that the others get their turn."""
-        console.print_messages()  # a launcher's process too
-        settings = HydraConfig.get()
-        sys.argv = self._command
-        if settings.mode != RunMode.MULTIRUN and not self.sweep:
-            self._alone(values)
-            return
-        folder, began = Path(settings.runtime.output_dir), time.time()
-        label, before = folder.name, status.read(folder)
-        print(f"\n=== {label}", flush=True)
-        try:
+        with self.reporting():
             self.work(values)
-        except InUse as error:
-            print(f"left to the process that is at it: {error}", flush=True)
+
+    def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
+        """The sweep that the arguments ask for, if they do, and if the command has any."""
+        return None
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Report the errors of the block: of a run alone by the exit code, else in the sweep."""
+        settings = HydraConfig.get()
+        console.print_messages()  # a launcher's process too
+        folder = Path(settings.runtime.output_dir)
+        alone = settings.mode != RunMode.MULTIRUN and not self.sweep
+        began, before = time.time(), {} if alone else status.read(folder)
+        if not alone:
+            print(f"\n=== {folder.name}", flush=True)
+        try:
+            yield
         except Interrupted as error:
-            _hand_on(error.signum)
+            if not alone:
+                _hand_on(error.signum)
             raise SystemExit(error.exit_code) from None
         except Exception as raised:
+            if not alone and isinstance(raised, InUse):
+                print(f"left to the process that is at it: {raised}", flush=True)
+                return
             _remove_empty(folder)
-            found = self.in_words(raised) or raised
-            if found is not raised:
+            found = self.in_words(raised)
+            if alone:
+                if found is None:
+                    raise
+                print_error(found)
+                raise SystemExit(1) from None
+            if found is not None and found is not raised:
                 found.__cause__ = raised  # which status.json tells of
-            if isinstance(found, CherimoyaError):
-                complain(found)
-            else:
-                traceback.print_exc()
-            self.problems.append((label, str(found) or repr(found)))
-            if self.sweep and not isinstance(found, OtherRun):
-                _record(folder, before, began, found)
+            self._note(folder, found or raised, before, began)
 
-    def _alone(self, values: DictConfig) -> None:
-        try:
-            self.work(values)
-        except Interrupted as error:
-            raise SystemExit(error.exit_code) from None
-        except Exception as error:
-            _remove_empty(Path(HydraConfig.get().runtime.output_dir))
-            said = self.in_words(error)
-            if said is None:
-                raise
-            complain(said)
-            raise SystemExit(1) from None
+    def _note(self, folder: Path, error: Exception, before: dict[str, Any], began: float) -> None:
+        """Note the error of one of several runs."""
+        if isinstance(error, CherimoyaError):
+            print_error(error)
+        else:
+            traceback.print_exception(error)
+        self.problems.append((folder.name, str(error) or repr(error)))
+        if self.sweep and not isinstance(error, OtherRun):
+            _record(folder, before, began, error)
 
 
 def _remove_empty(folder: Path) -> None:
@@ -104,7 +112,7 @@ def _hand_on(signum: int) -> None:
         signal.raise_signal(signum)
 
 
-def complain(error: Exception) -> None:
+def print_error(error: Exception) -> None:
     """Print the message; of what every process met, the first one of a machine alone does."""
     if launch.rank() == 0 and str(error):
         print(f"error: {error}", file=sys.stderr, flush=True)

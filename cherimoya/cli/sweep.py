@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from hydra.errors import HydraException
 
-from cherimoya.cli.job import complain
+from cherimoya.cli.job import print_error
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.cli.train import plan_sweep
 from cherimoya.config.command_line import checked_arguments, one_word_each
@@ -50,7 +50,7 @@ def main() -> None:
             raise ConfigError(f"unknown command {word}.{_near(word, list(commands))}")
         commands[word](arguments)
     except (CherimoyaError, HydraException) as error:
-        complain(error)
+        print_error(error)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

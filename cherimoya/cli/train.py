@@ -8,8 +8,8 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cherimoya.cli.app import check_effects, main, plain_values
-from cherimoya.cli.job import complain
-from cherimoya.config import command_line
-from cherimoya.config import groups as cli_groups
+from cherimoya.cli.job import Job, print_error
+from cherimoya.config import command_line, groups
 from cherimoya.config.command_line import conf_dir
 from cherimoya.config.diff import Changes, flat
 from cherimoya.config.groups import Composition, composition
@@ -31,15 +30,15 @@ from cherimoya.distributed import launch
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
 from cherimoya.records import study
 from cherimoya.records import sweep as sweeps
-from cherimoya.sweeps import launchers
-from cherimoya.sweeps import plan as cli_sweep
-from cherimoya.sweeps import search as cli_search
+from cherimoya.sweeps import launchers, plan, search
 from cherimoya.sweeps.plan import Sweep
 from cherimoya.util import console
 
 __all__ = ["conf_dir", "main", "plan_sweep", "process_wide_switches", "train", "worker"]
 
 SPEAK_SECONDS = 3.0
+
+Run = tuple[TrainConfig, Path, Changes]  # and its folder, and what it changes of the defaults
 
 
 def train() -> None:
@@ -48,22 +47,39 @@ def train() -> None:
         "run_id", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
     launchers.end_with_parent()
-    command = _Train()
-    main("train", TrainConfig, command.work, command)
+    main("train", TrainConfig, TrainJob())
 
 
 def plan_sweep(arguments: list[str]) -> Sweep | None:
     """The sweep that these arguments of cherimoya-train ask for, checked and written down."""
-    return _Train().plan(arguments, None)
+    return TrainJob().plan(arguments, None)
 
 
-class _Train:
+class TrainJob(Job):
     """What cherimoya-train does with each configuration, alone or as a member of a sweep."""
 
     def __init__(self) -> None:
-        self.sweep: Sweep | None = None
+        super().__init__(self)
         self.at_once = 1  # members that train at once in this process
-        self.waiting: list[tuple[TrainConfig, Path, Changes]] = []  # for the others, to do so
+        self.waiting: list[Run] = []  # for the others, to do so
+
+    def __call__(self, values: DictConfig) -> None:
+        """Train as the configuration says, unless that is done, or waits for others."""
+        with self.reporting():
+            run = self._checked_run(values)
+            if run is None:
+                return
+            config, folder, changes = run
+            if self.at_once > 1:
+                self.waiting.append(run)
+            elif config.trainer.devices > launch.world():
+                launch.start(*run)
+            else:
+                process_wide_switches(config.trainer.precision, config.trainer.autotune)
+                from cherimoya.training.run import RunContext, train
+
+                context = RunContext(on_epoch=study.watch(folder), command=self.typed)
+                train(config, folder, context, changes)
 
     def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None."""
@@ -72,32 +88,32 @@ class _Train:
             "member_name", lambda: sweeps.member_name(self._overrides()), replace=True
         )
         if member_of:
-            self.sweep = cli_sweep.member(arguments, member_of)
+            self.sweep = plan.member(arguments, member_of)
         else:
-            self.sweep = cli_search.plan(
-                arguments, conf, "train", _checked, _judged
-            ) or cli_sweep.plan(arguments, conf)
+            self.sweep = search.plan(arguments, conf, "train", _checked, _judged) or plan.plan(
+                arguments, conf
+            )
         if self.sweep and launch.world() > 1:
             raise ConfigError(
                 "a launcher starts the processes of one run, not of several (-m). Leave the "
                 "launcher out, and set trainer.devices."
             )
         if self.sweep and not member_of:
-            cli_sweep.check(self.sweep, conf, "train", _checked, FREE_ON_RESUME, _judged)
+            plan.check(self.sweep, conf, "train", _checked, FREE_ON_RESUME, _judged)
             self.sweep.write(arguments)
         return self.sweep
 
-    def work(self, values: DictConfig) -> None:
-        """Train as the configuration says."""
+    def _checked_run(self, values: DictConfig) -> Run | None:
+        """The run that the configuration asks for; None for one that is done already."""
         folder = Path(HydraConfig.get().runtime.output_dir)
         with suppress(ValueError):
             folder = folder.relative_to(Path.cwd())
         plain = plain_values(values)
         if self.sweep:
-            state = cli_sweep.begin(folder, self._overrides(), _checked(values), FREE_ON_RESUME)
+            state = plan.begin(folder, self._overrides(), _checked(values), FREE_ON_RESUME)
             if state == "done":
                 print(f"done already: {folder}", flush=True)
-                return
+                return None
             plain["trainer"]["resume"] = str(folder) if state == "resume" else None
             plain["logger"]["group"] = plain["logger"]["group"] or self.sweep.name
         elif plain["trainer"]["resume"] is not None:
@@ -108,15 +124,16 @@ class _Train:
         if launch.rank() == 0 and not self.sweep:
             check_effects(made)
             _check_data(config)
-        member = (config, folder, made.changes())
-        if self.at_once > 1:
-            self.waiting.append(member)
-        elif config.trainer.devices > launch.world():
-            launch.start(*member)
-        else:
-            _run(*member)
+        return config, folder, made.changes()
 
-    def train_waiting(self) -> list[tuple[str, str]]:
+    @contextmanager
+    def packing(self, members: int) -> Iterator[None]:
+        """The runs of the block wait; after it they train, so many at once."""
+        self.at_once = members
+        yield
+        self.problems += self._train_waiting()
+
+    def _train_waiting(self) -> list[tuple[str, str]]:
         """Train the members that wait, `at_once` in turn; the names and errors of failed ones.
 
         Raises ConfigError when they cannot share a process, and SystemExit after a signal.
@@ -161,7 +178,7 @@ def _check_data(config: TrainConfig) -> None:
 def _made(config: TrainConfig, values: Mapping[str, Any]) -> Composition:
     """What the configuration of Hydra's present job was composed of."""
     known = HydraConfig.get()
-    choices = cli_groups.chosen(OmegaConf.to_container(known.runtime.choices))
+    choices = groups.chosen(OmegaConf.to_container(known.runtime.choices))
     return composition(config, values, list(known.overrides.task), choices)
 
 
@@ -183,9 +200,14 @@ def worker() -> None:
     console.print_messages()
     values, folder, changes = json.loads(sys.argv[1])
     try:
-        _run(resolve(values, TrainConfig), Path(folder), Changes(**changes))
+        config = resolve(values, TrainConfig)
+        process_wide_switches(config.trainer.precision, config.trainer.autotune)
+        from cherimoya.training.run import RunContext, train
+
+        context = RunContext(on_epoch=study.watch(Path(folder)))
+        train(config, Path(folder), context, Changes(**changes))
     except CherimoyaError as error:
-        complain(error)
+        print_error(error)
         if launch.rank():  # the first process is ended with this one: let it speak before
             time.sleep(SPEAK_SECONDS)
         raise SystemExit(1) from None
@@ -193,14 +215,7 @@ def worker() -> None:
         raise SystemExit(error.exit_code) from None
 
 
-def _run(config: TrainConfig, folder: Path, changes: Changes) -> None:
-    process_wide_switches(config.trainer.precision, config.trainer.autotune)
-    from cherimoya.training.run import RunContext, train
-
-    train(config, folder, RunContext(on_epoch=study.watch(folder)), changes)
-
-
-def _run_packed(members: list[tuple[TrainConfig, Path, Changes]]) -> dict[Path, Exception]:
+def _run_packed(members: list[Run]) -> dict[Path, Exception]:
     trainer = members[0][0].trainer
     process_wide_switches(trainer.precision, trainer.autotune)
     from cherimoya.training.packed import train_packed

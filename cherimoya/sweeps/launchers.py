@@ -73,9 +73,14 @@ class Pool:
     What a process prints is in its run folder's output.log.
     """
 
-    def __init__(self, job: Any, config: DictConfig, wanted: int | None) -> None:
-        self._sweep: Sweep = job.sweep
-        self._problems: list[tuple[str, str]] = job.problems
+    def __init__(
+        self,
+        sweep: Sweep,
+        problems: list[tuple[str, str]],
+        config: DictConfig,
+        wanted: int | None,
+    ) -> None:
+        self._sweep, self._problems = sweep, problems
         self._config, self._wanted = config, wanted
 
     def run(self, jobs: Sequence[Sequence[str]]) -> None:

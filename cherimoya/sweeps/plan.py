@@ -27,6 +27,7 @@ from cherimoya.util.files import lock_folder
 
 GROUP = "sweep"
 MEMBER_OF = "--member-of"
+CHECKED = "hydra_plugins.cherimoya_search.CheckedSweeper"  # of a grid
 NEEDS = {  # launcher: the plug-in it comes with, and how to get that
     "joblib": ("hydra_joblib_launcher", "hydra-joblib-launcher"),
     "slurm": ("hydra_submitit_launcher", "'cherimoya-train[slurm]'"),
@@ -147,6 +148,8 @@ def for_hydra(arguments: Sequence[str], sweep: Sweep | None) -> list[str]:
         words += [f"hydra.run.dir={hydra_value(str(sweep.folder_of(arguments)))}", "hydra.mode=RUN"]
     else:
         words.append(f"hydra.sweep.dir={hydra_value(str(sweep.folder))}")
+        if sweep.members:
+            words.append(f"hydra.sweeper._target_={CHECKED}")
     return [*others, *words]  # Hydra's parser wants all overrides together
 
 

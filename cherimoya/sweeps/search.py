@@ -24,7 +24,7 @@ from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import metrics
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.study import Choices, Numbers, Search, Space, open_storage, optuna
-from cherimoya.sweeps import plan as cli_sweep
+from cherimoya.sweeps import plan as grid
 from cherimoya.sweeps.plan import GROUP, Judge, Sweep
 from cherimoya.util.files import lock_folder
 
@@ -96,11 +96,11 @@ def plan(
     _check_keys(whole.sweeper.params or {}, conf)
     space, fixed = space_of(whole.sweeper.params or {}, [o.input_line or "" for o in own])
     config = settings_of(OmegaConf.to_container(whole.sweeper))
-    planned = cli_sweep.plan(arguments, conf)
+    planned = grid.plan(arguments, conf)
     assert planned is not None
     for members in corners(space, fixed):
         each = replace(planned, swept=list(space), members=members)
-        cli_sweep.check(each, conf, name, resolve, judge=judge)
+        grid.check(each, conf, name, resolve, judge=judge)
     if config.storage:
         open_storage(planned.folder, config.storage)
     return SearchSweep(

@@ -1,6 +1,7 @@
 """One run, from its configuration to its scores and plots."""
 
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ class RunContext:
 
     say: Callable[[str], None] = console.say
     bar: bool = True  # of progress, on a terminal
+    command: Sequence[str] | None = None  # as typed; None: this process's
     at_once: int = 1  # runs that share the device, which times depend on
     on_epoch: EpochCallback | None = None  # may end the training early, see Trainer
     stop: StopRequest | None = None  # None: the run listens to signals itself
@@ -122,6 +124,8 @@ def ready(
                 trainer.restore(saved)
             origin = provenance(dataset.fingerprint, device, precision)
             origin |= {"runs_at_once": context.at_once}
+            if context.command:
+                origin["command"] = shlex.join(context.command)
             if log:
                 _announce(trainer, log, saved, where_loci_are, origin)
             # ------------------------------------------------- epochs, in the block

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cherimoya.data.dataset import Dataset
-from cherimoya.evaluation.scores import Scores, score_profiles
+from cherimoya.evaluation.scores import Scores, log_totals, score_profiles
 
 
 def average_profile(dataset: Dataset, split: str) -> Scores:
@@ -13,8 +13,7 @@ def average_profile(dataset: Dataset, split: str) -> Scores:
     groups = dataset.loci.signal_groups
     train = centred_signal(dataset, dataset.peaks("train"))
     mean = train.mean(dim=0)  # (tracks, out_window)
-    totals = torch.stack([k.sum(dim=(1, 2)) for k in train.split(groups, dim=1)], dim=1)
-    log_count = torch.log1p(totals).mean(dim=0)  # (n_groups,)
+    log_count = log_totals(train, groups).mean(dim=0)  # (n_groups,)
     rows = dataset.rows[split]
     observed = centred_signal(dataset, rows)
     return score_profiles(
@@ -35,9 +34,12 @@ def ceiling(dataset: Dataset, split: str) -> Scores | None:
         return None
     groups, rows = dataset.loci.signal_groups, dataset.rows[split]
     expected = _centre(dataset.loci.truth["expected"], dataset)[rows]
-    totals = torch.stack([k.sum(dim=(1, 2)) for k in expected.split(groups, dim=1)], dim=1)
     return score_profiles(
-        expected, centred_signal(dataset, rows), groups, torch.log1p(totals), _label(dataset, rows)
+        expected,
+        centred_signal(dataset, rows),
+        groups,
+        log_totals(expected, groups),
+        _label(dataset, rows),
     )
 
 

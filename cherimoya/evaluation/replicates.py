@@ -12,7 +12,7 @@ from cherimoya.data.dataset import Dataset
 from cherimoya.data.loci import Loci
 from cherimoya.errors import DataError
 from cherimoya.evaluation.scored_loci import SCORED
-from cherimoya.evaluation.scores import Scores, score_profiles
+from cherimoya.evaluation.scores import Scores, log_totals, score_profiles
 from cherimoya.genome.fasta import check_exists
 
 
@@ -38,12 +38,12 @@ def replicate_scores(dataset: Dataset, path: str, keys: KeysConfig | None) -> Sc
     matches = _matching(loci, rows, other, path, str(dataset.path))
     signal = torch.from_numpy(_centre(other, loci.out_window, path)[matches]).float()
     counts = torch.from_numpy(_centre(loci, loci.out_window, path)[rows]).float()
-    totals = torch.stack([k.sum(dim=(1, 2)) for k in signal.split(loci.signal_groups, 1)], dim=1)
+    totals = log_totals(signal, loci.signal_groups)
     label = torch.from_numpy(loci.label[rows].astype(np.int64))
-    scores = score_profiles(signal, counts, loci.signal_groups, torch.log1p(totals), label)
+    scores = score_profiles(signal, counts, loci.signal_groups, totals, label)
     undefined = torch.full_like(scores.profile["profile_mnll"], torch.nan)
     # a locus that is empty in the replicate has no profile there
-    empty = torch.log1p(totals) == 0
+    empty = totals == 0
     profile = {k: v.masked_fill(empty, torch.nan) for k, v in scores.profile.items()}
     return replace(scores, profile=profile | {"profile_mnll": undefined})
 

@@ -1,6 +1,6 @@
 """Predictions on the loci of a split, and the metrics of training: profile, counts, peaks."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,21 +32,15 @@ class Scores:
 
     def take(self, rows: Tensor) -> "Scores":
         """The scores of the loci at `rows`, a mask or numbers of rows."""
-        return Scores(
-            profile={name: values[rows] for name, values in self.profile.items()},
-            log_counts=self.log_counts[rows],
-            observed_log_counts=self.observed_log_counts[rows],
-            label=self.label[rows],
-        )
+        return self._map(lambda values: values[rows], self.label[rows])
 
     def group(self, g: int) -> "Scores":
         """The scores of signal group `g` alone."""
-        return Scores(
-            profile={name: values[:, g : g + 1] for name, values in self.profile.items()},
-            log_counts=self.log_counts[:, g : g + 1],
-            observed_log_counts=self.observed_log_counts[:, g : g + 1],
-            label=self.label,
-        )
+        return self._map(lambda values: values[:, g : g + 1], self.label)
+
+    def _map(self, change: Callable[[Tensor], Tensor], label: Tensor) -> "Scores":
+        profile = {name: change(values) for name, values in self.profile.items()}
+        return Scores(profile, change(self.log_counts), change(self.observed_log_counts), label)
 
     def metrics(self) -> dict[str, float]:
         """Metrics by name, averaged over signal groups; NaN where undefined.
@@ -85,7 +79,7 @@ def score_profiles(
     return Scores(
         profile=_profile_metrics(logits, p, counts, signal_groups),
         log_counts=log_counts,
-        observed_log_counts=_log_totals(counts, signal_groups),
+        observed_log_counts=log_totals(counts, signal_groups),
         label=label,
     )
 
@@ -122,7 +116,7 @@ def evaluate(
             batch = source.centred(own[start : start + batch_size])
             logits, log_counts = predict_batch(predict, batch.X, batch.control, precision)
             p = metrics.group_softmax(logits, groups)
-            totals = {"log_counts": log_counts, "observed": _log_totals(batch.signal, groups)}
+            totals = {"log_counts": log_counts, "observed": log_totals(batch.signal, groups)}
             parts.append(_profile_metrics(logits, p, batch.signal, groups) | totals)
     finally:
         model.train(was_training)
@@ -149,6 +143,7 @@ def _profile_metrics(
     }
 
 
-def _log_totals(counts: Tensor, groups: list[int]) -> Tensor:
+def log_totals(counts: Tensor, groups: list[int]) -> Tensor:
+    """log(1 + counts) (n, n_groups) of signal (n, tracks, L)."""
     totals = [k.sum(dim=(1, 2)) for k in counts.split(groups, dim=1)]
-    return torch.log1p(torch.stack(totals, dim=1))  # (n, n_groups)
+    return torch.log1p(torch.stack(totals, dim=1))

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor
 
+from cherimoya.config.models import PRECISIONS
 from cherimoya.errors import ConfigError
 
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST_SCALE, LEAST_SCALE, GROWTH_STEPS = 2.0**10, 2.0**-20, 1000
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from cherimoya.config.interpret import LEAST_WINDOW, AttributeConfig
-from cherimoya.config.train import to_dict
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.genome.sequence import N_CODE, reverse_complement, reverse_complement_tracks
 from cherimoya.interpret.bigwig import track_path, write_tracks
@@ -19,14 +18,12 @@ from cherimoya.interpret.loci import (
     Sequences,
     central,
     chromosome_lengths,
-    file_list,
     read_sequences,
 )
 from cherimoya.interpret.models import (
     check_effects_precision,
     check_new,
-    checkpoint_files,
-    file_provenance,
+    describe,
     load_models,
 )
 from cherimoya.interpret.modisco import check_modisco, find_motifs, folder_of
@@ -48,8 +45,7 @@ from cherimoya.util.resume import (
     write_mark,
 )
 
-FREE = ("output", "overwrite", "device", "batch_size", "autotune", "logos", "bigwig", "modisco",
-        "max_seqlets", "motif_file")  # fmt: skip
+FREE = ("logos", "bigwig", "modisco", "max_seqlets", "motif_file")  # that change no attribution
 GRADIENT_BATCHES = 4  # between two writes
 # Hypothetical contributions (T, n, 4, W) of codes (n, L) in a window, with controls or None.
 Method = Callable[[Cherimoya, torch.Tensor, slice, torch.Tensor | None], np.ndarray]
@@ -89,13 +85,8 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     lengths = chromosome_lengths(config, loci) if config.bigwig else {}
     deltas: list[float] = []
     method, at_once = _method(config, models, targets, width, deltas)
-    files = file_provenance(file_list(loci, checkpoint_files(config.checkpoint)))
-    settings = {
-        **{k: v for k, v in to_dict(config).items() if k not in FREE},
-        "sources": files["sources"],
-        "targets": [target.name for target in targets],
-        "input": loci.codes.shape[1],
-    }
+    files, settings = describe(config, FREE, loci.files, loci.codes.shape[1])
+    settings["targets"] = [target.name for target in targets]
     if config.loci is None:
         del settings["fasta"]  # read for the lengths of chromosomes alone
     if not (is_there and _is_done(output, config, settings)):

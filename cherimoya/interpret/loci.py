@@ -1,6 +1,5 @@
 """The sequences that a command works on: of a prepared file, or of a BED file and a genome."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -195,8 +194,3 @@ def central(length: int, window: int | None) -> slice:
     width = length if window is None else min(window, length)
     first = (length - width) // 2
     return slice(first, first + width)
-
-
-def file_list(sequences: Sequences, checkpoints: Sequence[object]) -> dict[str, list[str]]:
-    """Every file that was read, by key."""
-    return {"checkpoint": [str(path) for path in checkpoints], **sequences.files}

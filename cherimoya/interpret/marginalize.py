@@ -9,31 +9,20 @@ import numpy as np
 import torch
 
 from cherimoya.config.interpret import MarginalizeConfig
-from cherimoya.config.train import to_dict
 from cherimoya.errors import ConfigError
 from cherimoya.genome.motif import Motif
 from cherimoya.genome.sequence import N_CODE, one_hot
-from cherimoya.interpret.loci import file_list, read_sequences
-from cherimoya.interpret.models import (
-    EnsemblePredictor,
-    check_effects_precision,
-    check_new,
-    checkpoint_files,
-    file_provenance,
-    load_models,
-)
+from cherimoya.interpret.loci import read_sequences
+from cherimoya.interpret.models import EnsemblePredictor, check_new, describe
 from cherimoya.interpret.motifs import insert, read_motifs
-from cherimoya.interpret.mutagenesis import default_batch
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
-from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
 from cherimoya.util.files import atomic_write, lock_output
 from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import Journal
 
-FREE = ("output", "overwrite", "device", "batch_size", "autotune", "profiles")
 Prediction = tuple[torch.Tensor, torch.Tensor]  # probabilities and log counts
 
 
@@ -53,20 +42,13 @@ def marginalize(config: MarginalizeConfig) -> Path:
 def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
     motifs = read_motifs(config.motifs, config.motif_file)
     rival = None if config.against is None else _motif_named(config.against, motifs)
-    device = choose_device(config.device, "device")
-    check_effects_precision(config.precision, device)
-    models = load_models(config.checkpoint, device)
-    loci = read_sequences(config, models[0])
-    _check_fit(motifs, loci.codes.shape[1] - 2 * models[0].trimming)
+    predict = EnsemblePredictor(config)
+    loci = read_sequences(config, predict.model)
+    length = loci.codes.shape[1]
+    _check_fit(motifs, length - 2 * predict.model.trimming)
     background = shuffled(loci.codes, config.seed) if config.shuffle else loci.codes
-    size = config.batch_size or default_batch(device)
-    predict = EnsemblePredictor(models, config.reverse_complement, size, config.precision)
-    files = {**file_list(loci, checkpoint_files(config.checkpoint))}
-    if config.motif_file:
-        files["motif_file"] = [config.motif_file]
-    provenance = file_provenance(files)
-    settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
-    settings |= {"sources": provenance["sources"], "input": loci.codes.shape[1]}
+    files = loci.files | ({"motif_file": [config.motif_file]} if config.motif_file else {})
+    provenance, settings = describe(config, ("profiles",), files, length)
     before = predict(torch.from_numpy(background))
     compared = None
     if rival is not None:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cherimoya.config.interpret import InferenceConfig
+from cherimoya.config.train import to_dict
 from cherimoya.errors import DataError
 from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
@@ -14,15 +16,14 @@ from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.precision import check_precision
 from cherimoya.inference.predictor import predict_batch, to_cpu
+from cherimoya.interpret.mutagenesis import default_batch
 from cherimoya.metrics import group_softmax
 from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import made_from
+from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
 
-
-def checkpoint_files(named: Sequence[str]) -> list[Path]:
-    """The file of each checkpoint: a file, or the best one of a run folder."""
-    return [find_checkpoint(name).path for name in named]
+FREE = ("output", "overwrite", "device", "batch_size", "autotune")  # that change no result
 
 
 def load_models(named: Sequence[str], device: torch.device) -> list[Cherimoya]:
@@ -42,16 +43,19 @@ def check_effects_precision(precision: str, device: torch.device) -> None:
 
 
 class EnsemblePredictor:
-    """Predictions of an Ensemble for codes, batch by batch. Controls are zeros."""
+    """Predictions of the models of `config` as one, for codes, batch by batch. Controls are zeros.
 
-    def __init__(
-        self, models: Sequence[Cherimoya], both_strands: bool, batch_size: int, precision: str
-    ) -> None:
-        self.device = next(models[0].parameters()).device
-        self.signal_groups = models[0].signal_groups
-        self._controls = models[0].n_control_tracks
-        self._predict = CUDAGraphModel(Ensemble(models, both_strands).eval())
-        self.batch_size, self._precision = batch_size, precision
+    Raises CherimoyaError for models, a device or a precision that cannot be.
+    """
+
+    def __init__(self, config: InferenceConfig) -> None:
+        self.device = choose_device(config.device, "device")
+        check_effects_precision(config.precision, self.device)
+        models = load_models(config.checkpoint, self.device)
+        self.model, self.signal_groups = models[0], models[0].signal_groups
+        self._predict = CUDAGraphModel(Ensemble(models, config.reverse_complement).eval())
+        self.batch_size = config.batch_size or default_batch(self.device)
+        self._precision = config.precision
 
     @torch.no_grad()
     def __call__(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,8 +64,8 @@ class EnsemblePredictor:
         size, parts = self.batch_size, []
         for start in range(0, len(codes), size):
             X, X_ctl = one_hot(codes[start : start + size].to(self.device)), None
-            if self._controls:
-                X_ctl = X.new_zeros(len(X), self._controls, X.shape[2])
+            if self.model.n_control_tracks:
+                X_ctl = X.new_zeros(len(X), self.model.n_control_tracks, X.shape[2])
             logits, log_counts = predict_batch(self._predict, X, X_ctl, self._precision, size)
             parts.append(to_cpu((group_softmax(logits.float(), self.signal_groups), log_counts)))
         p, log_counts = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -76,6 +80,17 @@ def check_new(output: Path, overwrite: bool) -> None:
         )
 
 
-def file_provenance(files: Mapping[str, Sequence[str | Path]]) -> dict[str, Any]:
-    """What was read, by key, see `made_from`."""
-    return made_from((key, path) for key, paths in files.items() for path in paths)
+def describe(
+    config: InferenceConfig,
+    free: Sequence[str],
+    files: Mapping[str, Sequence[str | Path]],
+    length: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was read, see `made_from`, and all that decides the result but the keys in `free`.
+
+    files: those that were read besides the checkpoints, by key; length: bases of the input
+    """
+    files = {"checkpoint": [find_checkpoint(name).path for name in config.checkpoint], **files}
+    provenance = made_from((key, path) for key, paths in files.items() for path in paths)
+    settings = {k: v for k, v in to_dict(config).items() if k not in (*FREE, *free)}
+    return provenance, settings | {"sources": provenance["sources"], "input": length}

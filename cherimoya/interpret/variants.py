@@ -1,7 +1,7 @@
 """cherimoya-variants: what a model says that variants do to counts and profiles."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from cherimoya.config.interpret import VariantsConfig
-from cherimoya.config.train import to_dict
 from cherimoya.errors import ConfigError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import Genome, genome_on_disk
@@ -18,15 +17,7 @@ from cherimoya.genome.sequence import BASES, N_CODE
 from cherimoya.genome.vcf import Variants, left_out, read_variants
 from cherimoya.inference.checkpoints import find_checkpoint
 from cherimoya.inference.window import USUAL_OUTPUT, input_window
-from cherimoya.interpret.models import (
-    EnsemblePredictor,
-    check_effects_precision,
-    check_new,
-    checkpoint_files,
-    file_provenance,
-    load_models,
-)
-from cherimoya.interpret.mutagenesis import default_batch
+from cherimoya.interpret.models import EnsemblePredictor, check_new, describe
 from cherimoya.interpret.variants_windows import (
     OK,
     allele_window,
@@ -37,12 +28,10 @@ from cherimoya.interpret.variants_windows import (
 from cherimoya.interpret.variants_write import Effects, write_table, write_vcf
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
-from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
 from cherimoya.util.resume import Journal, journal_path
 
-FREE = ("output", "overwrite", "device", "batch_size", "autotune", "vcf")
 BATCHES_AT_ONCE = 8  # between two writes
 
 
@@ -61,29 +50,20 @@ def variants(config: VariantsConfig) -> Path:
 
 
 def _score_all(config: VariantsConfig, output: Path) -> None:
-    device = choose_device(config.device, "device")
-    check_effects_precision(config.precision, device)
-    models = load_models(config.checkpoint, device)
+    predict = EnsemblePredictor(config)
+    trimming = predict.model.trimming
     checkpoints = [find_checkpoint(name) for name in config.checkpoint]
-    usual = 2 * models[0].trimming + USUAL_OUTPUT
-    length = input_window(
-        checkpoints, models[0].trimming, "in_window", config.in_window,
-        (usual, f"for {USUAL_OUTPUT:,} predicted"),
-    )  # fmt: skip
-    if models[0].n_control_tracks:
+    usual = 2 * trimming + USUAL_OUTPUT, f"for {USUAL_OUTPUT:,} predicted"
+    length = input_window(checkpoints, trimming, "in_window", config.in_window, usual)
+    if predict.model.n_control_tracks:
         console.say("the model's control tracks are set to zero")
     named = read_variants(config.variants)
-    size = config.batch_size or default_batch(device)
-    predict = EnsemblePredictor(models, config.reverse_complement, size, config.precision)
-    files: dict[str, Sequence[str | Path]] = {
-        "checkpoint": checkpoint_files(config.checkpoint),
+    files = {
         "variants": [config.variants],
         "fasta": [config.fasta],
         "chrom_alias": table_of(config.chrom_alias),
     }
-    provenance = file_provenance(files)
-    settings = {k: v for k, v in to_dict(config).items() if k not in FREE}
-    settings |= {"sources": provenance["sources"], "input": length}
+    provenance, settings = describe(config, ("vcf",), files, length)
     with genome_on_disk(config.fasta) as genome:
         variants = renamed(named, genome, config.chrom_alias, config.variants)
         status = check_variants(variants, genome, length, config.variants)
@@ -91,7 +71,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
             console.say(message)
         rows, random = np.flatnonzero(status == OK), None
         if config.random_variants:
-            out = length - 2 * models[0].trimming
+            out = length - 2 * trimming
             random = random_variants(variants, rows, genome, length, out, config)
         step = BATCHES_AT_ONCE * predict.batch_size // 2
         with Journal(output, settings, (3 * len(predict.signal_groups),), step) as journal:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cherimoya.genome.fasta import Genome
-from cherimoya.genome.intervals import Intervals
+from cherimoya.genome.intervals import Intervals, joined
 from cherimoya.genome.sequence import N_CODE
 from cherimoya.prepare.workers import Workers
 
@@ -69,11 +69,7 @@ def candidates(
         keep = n <= max_n_fraction
         parts.append(_intervals(chrom, centers[keep], windows))
         gc.append(gc_there[keep])
-    columns = (
-        np.concatenate([getattr(intervals, name) for intervals in parts])
-        for name in ("chrom", "center", "start", "end")
-    )
-    return Intervals(*columns), np.concatenate(gc)
+    return joined(parts), np.concatenate(gc)
 
 
 def _fractions(

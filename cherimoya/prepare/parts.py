@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,15 +63,12 @@ class StoredWindows:
 
     def take(self, rows: np.ndarray) -> "StoredWindows":
         """The loci at `rows`, a mask or row numbers."""
-        return StoredWindows(
-            self.intervals.take(rows),
-            self.parts,
-            self.part[rows],
-            self.row[rows],
-            self.totals[rows],
-            self.gc[rows],
-            self.unknown[rows],
-            {name: types[rows] for name, types in self.types.items()},
+        names = ("part", "row", "totals", "gc", "unknown")
+        return replace(
+            self,
+            intervals=self.intervals.take(rows),
+            types={name: types[rows] for name, types in self.types.items()},
+            **{name: getattr(self, name)[rows] for name in names},
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya.records.evaluation import read_evaluation
-from cherimoya.records.metrics import METRIC_INFO, METRICS
+from cherimoya.records.metrics import METRIC_INFO, METRICS, MetricInfo
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
 from cherimoya.report.plots.theme import chart
@@ -26,10 +26,7 @@ CHART_METRICS = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
 class Row:
     """A metric: the model's value and interval, then what stands beside it."""
 
-    label: str
-    unit: str
-    meaning: str
-    higher: bool
+    info: MetricInfo
     value: float | None
     low: float | None
     high: float | None
@@ -86,12 +83,9 @@ def _subtitle(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _row(name: str, summary: Mapping[str, Any], beside: Mapping[str, str]) -> Row:
-    info = METRIC_INFO[name]
     low, high = summary.get("intervals", {}).get(name, (None, None))
-    return Row(
-        info.label, info.unit, info.meaning, info.higher_is_better,
-        summary["model"][name], low, high, [summary[column][name] for column in beside],
-    )  # fmt: skip
+    others = [summary[column][name] for column in beside]
+    return Row(METRIC_INFO[name], summary["model"][name], low, high, others)
 
 
 def _part(name: str, values: Mapping[str, Any]) -> Part:

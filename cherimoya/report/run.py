@@ -10,7 +10,7 @@ import yaml
 
 from cherimoya.config.diff import at
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.metrics import METRIC_INFO, METRICS, share_of_ceiling
+from cherimoya.records.metrics import METRIC_INFO, METRICS, MetricInfo, share_of_ceiling
 from cherimoya.records.run import RunFolder, read_run
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
@@ -111,10 +111,7 @@ def _curves(run: RunFolder) -> Iterator[Chart]:
 class MetricRow:
     """A metric on the scored peaks, of the baselines beside them, and on validation peaks."""
 
-    label: str
-    unit: str
-    meaning: str
-    higher: bool
+    info: MetricInfo
     scored: list[float | None]  # the model, the average profile, and the ceiling if there is one
     share: float | None  # of the way from chance to the ceiling, in percent
     valid: float | None  # of the best epoch
@@ -126,16 +123,13 @@ def _metrics(run: RunFolder) -> Iterator[MetricRow]:
     names = (run.summary.get("scored_split", "test"), *BESIDE)
     columns = [run.summary[name] for name in names if name in run.summary]
     for name in METRICS:
-        info = METRIC_INFO[name]
         scored = [column.get(name) for column in columns]
         beside = (
             run.summary.get(column, {}).get(name) for column in ("ceiling", "average_profile")
         )
         share = share_of_ceiling(name, scored[0] if scored else None, *beside)
         valid = (run.best_row or {}).get(f"valid/{name}")
-        yield MetricRow(
-            info.label, info.unit, info.meaning, info.higher_is_better, scored, share, valid
-        )
+        yield MetricRow(METRIC_INFO[name], scored, share, valid)
 
 
 def _speed(run: RunFolder) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cherimoya.records.metrics import METRIC_INFO
+from cherimoya.records.metrics import METRIC_INFO, MetricInfo
 from cherimoya.records.per_locus import Examples, ScoredLoci
 from cherimoya.report.format import Chart
 from cherimoya.report.plots import runs as plots
@@ -34,10 +34,8 @@ class Scored(Protocol):
 class Card:
     """A key score beside its baseline, ceiling and a replicate's, each None where unknown."""
 
-    label: str
-    unit: str
+    info: MetricInfo
     value: float
-    higher: bool
     baseline: float | None
     ceiling: float | None
     replicate: float | None
@@ -55,17 +53,19 @@ class Card:
         """Whether the baseline does better."""
         if self.baseline is None:
             return False
-        return self.value < self.baseline if self.higher else self.value > self.baseline
+        return (
+            self.value < self.baseline if self.info.higher_is_better else self.value > self.baseline
+        )
 
 
 def cards(scores: Mapping[str, float | None], summary: Mapping[str, Any]) -> Iterator[Card]:
     """The key ones of `scores`, with what `summary` has beside them."""
     for name in KEY_SCORES:
-        value, info = scores.get(name), METRIC_INFO[name]
+        value = scores.get(name)
         if value is None:
             continue
         beside = (summary.get(column, {}).get(name) for column in MARKS)
-        yield Card(info.label, info.unit, value, info.higher_is_better, *beside)
+        yield Card(METRIC_INFO[name], value, *beside)
 
 
 def count_charts(run: Scored) -> Iterator[Chart]:

@@ -1,4 +1,4 @@
-"""Predictions along a genome, chromosome by chromosome, that go on where they were stopped."""
+"""Predictions along a genome, chromosome by chromosome, that resume where they were stopped."""
 
 import json
 import shlex
@@ -54,7 +54,7 @@ DONE, PLAN, PARTS = "predictions.json", "plan.json", "parts"
 def predict_genome(config: PredictConfig, say: Say = console.say) -> Path:
     """Predict as `config` says, write the files to the folder `config.output` and return it.
 
-    Each chromosome is kept as it is done, so that the same command goes on after any end.
+    Each chromosome is kept as it is done, so that the same command resumes after any end.
     Raises CherimoyaError for anything that the user can mend.
     """
     checkpoints = [find_checkpoint(named) for named in config.checkpoint]

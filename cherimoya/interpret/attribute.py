@@ -52,7 +52,7 @@ Method = Callable[[Cherimoya, torch.Tensor, slice, torch.Tensor | None], np.ndar
 
 
 def attribute(config: AttributeConfig) -> Path:
-    """Write what `config` asks for; the same command goes on after an interruption.
+    """Write what `config` says; after an interruption the same command resumes.
 
     Raises CherimoyaError for anything the user can mend, before any long work.
     """

@@ -27,7 +27,7 @@ Prediction = tuple[torch.Tensor, torch.Tensor]  # probabilities and log counts
 
 
 def marginalize(config: MarginalizeConfig) -> Path:
-    """Write what `config` asks for; the same command goes on after an interruption.
+    """Write what `config` says; after an interruption the same command resumes.
 
     Raises CherimoyaError for anything the user can mend, before any long work.
     """

@@ -36,7 +36,7 @@ BATCHES_AT_ONCE = 8  # between two writes
 
 
 def variants(config: VariantsConfig) -> Path:
-    """Write what `config` asks for; the same command goes on after an interruption.
+    """Write what `config` says; after an interruption the same command resumes.
 
     Raises CherimoyaError for anything the user can mend, before any long work.
     """

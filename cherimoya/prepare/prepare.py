@@ -51,7 +51,7 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
     A window is centred on base `center` when it covers [center - length // 2, ...). Peaks keep
     the order of the BED files, then follows the background by chromosome and position. The
     same files and configuration give the same loci, so an output made of them is left as it is,
-    and a preparation that was interrupted goes on with the parts that are done.
+    and an interrupted preparation resumes after the parts that are done.
     `say` is told about progress, in lines.
 
     Raises DataError, before any long work where it can, naming the file and the fix.

@@ -78,13 +78,13 @@ class RunFolder:
 
     @property
     def can_resume(self) -> bool:
-        """Whether there is something left to do, and a state to go on from."""
+        """Whether there is something left to do, and a state to resume from."""
         saved = any((self.path / "checkpoints" / n).is_file() for n in (LAST, PREVIOUS))
         return saved and self.state != "done"
 
     @property
     def resume_command(self) -> str:
-        """The command that goes on with the run."""
+        """The command that resumes the run."""
         return console.resume_command(self.path)
 
     @property
@@ -131,7 +131,7 @@ def write_config(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def note_moved_data(folder: Path, config: TrainConfig) -> None:
-    """Have config.yaml name the file that a run goes on with, which may have another place now."""
+    """Have config.yaml name the file that a resumed run reads, which may have another place now."""
     values = yaml.safe_load((folder / CONFIG).read_text())
     if values["data"].get("path") != config.data.path:
         values["data"]["path"] = config.data.path

@@ -103,7 +103,7 @@ class Search:
         )  # fmt: skip
 
     def begin(self) -> None:
-        """Refuse to go on with a study of something else; failed trials get another turn."""
+        """Refuse to resume a study of something else; failed trials get another turn."""
         terms = _terms(self.config, self.space)
         before = self._study.user_attrs.get(TERMS, terms)
         changed = sorted(k for k in {*before, *terms} if before.get(k) != terms.get(k))

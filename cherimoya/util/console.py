@@ -51,7 +51,7 @@ def _is_printing() -> bool:
 
 
 def say(message: str, level: int = logging.INFO) -> None:
-    """Log how work goes on."""
+    """Log a message on the progress of the work."""
     if LOGGER.disabled and _is_printing():  # by Hydra's logging, as all that it does not know
         LOGGER.disabled = False
     LOGGER.log(level, message)

@@ -1,4 +1,4 @@
-"""How commands go on with an output that was interrupted.
+"""How commands resume an output that was interrupted.
 
 A mark holds the size and SHA-256 of finished files, which are checked before they are believed; a
 journal the rows of an unfinished output; and a folder its parts.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest's workers share the cores
-pytest.register_assert_rewrite("command_lines", "toy", "training_runs")
+pytest.register_assert_rewrite("command_lines", "kernels", "toy", "training_runs")
 from command_lines import REPOSITORY, TRAIN, clean_environment
 from toy import FRAGMENTS, LENGTHS, Toy
 

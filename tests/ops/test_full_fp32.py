@@ -1,6 +1,5 @@
 """Inference in full fp32 on a GPU: the block, the stem and the heads without TF32's rounding."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -8,16 +7,19 @@ import pytest
 import test_heads
 import test_stem
 import torch
-from kernel_cases import (
-    Case,
-    Recorder,
-    composed,
-    fused,
-    inputs,
+from kernel_cases import LENGTHS, Case, composed, fused, inputs
+from kernels import (
+    DEVICE,
+    LAYOUTS,
+    assert_within,
+    captured_graph,
     launched_with,
+    names_of,
+    on_gpu,
+    poison_cached_memory,
+    replayed,
     rms_error,
 )
-from test_kernels_gpu import LENGTHS, captured_graph, poison_cached_memory, replayed
 from torch import Tensor
 
 from cherimoya.network import Cherimoya
@@ -25,33 +27,20 @@ from cherimoya.ops.block import fp32_launch as block_launch_full_fp32
 from cherimoya.ops.heads.op import heads, heads_composed
 from cherimoya.ops.stem.op import stem
 
-DEVICE = "cuda"
 LIMIT = 1e-6  # relative RMS error; that of TF32 is 3e-4
 FORMULA_FACTOR = 2.0  # where more, as many times that of PyTorch in fp32
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-]
+
+pytestmark = on_gpu
 
 
 @pytest.fixture(autouse=True)
-def full_fp32(monkeypatch, tmp_path):
+def full_fp32(monkeypatch, nothing_is_tuned):
     """No TF32, no gradients, nothing tuned."""
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setenv("CHERIMOYA_AUTOTUNE", "0")
-    monkeypatch.setenv("CHERIMOYA_CACHE", str(tmp_path))
-    monkeypatch.delenv("CHERIMOYA_KERNELS", raising=False)
     with torch.no_grad():
         yield
-
-
-def names_of(call: Callable[[], object]) -> list[str]:
-    """The fused operations that a call makes."""
-    with Recorder() as recorder:
-        call()
-    return [op.name().removeprefix("cherimoya::") for op, _ in recorder.calls]
 
 
 def assert_accurate(case: Case) -> None:
@@ -59,11 +48,8 @@ def assert_accurate(case: Case) -> None:
     values = [v.detach() for v in inputs(case, DEVICE)]
     expected = composed(case, *(v.double() for v in values))
     formula = rms_error(composed(case, *values), expected)
-    poison_cached_memory()
-    found = fused(case, *values)
-    assert rms_error(found, expected) <= max(LIMIT, FORMULA_FACTOR * formula), case
-    poison_cached_memory()
-    assert torch.equal(found, fused(case, *values)), case
+    limit = {"out": max(LIMIT, FORMULA_FACTOR * formula)}
+    assert_within(limit, lambda: {"out": fused(case, *values)}, {"out": expected}, case)
 
 
 @pytest.mark.parametrize("channels", [8, 24, 32, 64, 96, 100, 128, 192, 256])
@@ -75,7 +61,7 @@ def test_a_block_of_any_width(channels):
 def test_a_block_of_any_length_and_layout():
     for n, length, dilation in LENGTHS:
         assert_accurate(Case("cheri_block", n, length, 96, dilation))
-    for layout in ("transposed", "columns", "offset", "expanded"):
+    for layout in LAYOUTS:
         assert_accurate(Case("cheri_block", 3, 301, 96, 16, layout=layout))
     assert_accurate(Case("cheri_block", 65537, 2, 24, 256))
     assert_accurate(Case("cheri_block", 3, 301, 24, 16, trim=5, expansion=3))

@@ -1,32 +1,44 @@
-"""Both heads' first halves: by PyTorch, by the kernels in Triton's interpreter, and on a GPU.
+"""Both heads' first halves: by PyTorch, by the kernels in Triton's interpreter, and on a GPU."""
 
-Run as a script with TRITON_INTERPRET=1 it reads a list of cases as a line of JSON and answers each
-with what `checked` found, another line.
-"""
-
-import json
-import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+import kernels
 import pytest
 import torch
 from command_lines import clean_environment
-from kernel_cases import Recorder, different, errors, laid_out, poisoned_allocations
-from test_kernels_gpu import MODES, captured_graph, limits, poison_cached_memory, replayed
+from kernels import (
+    DEVICE,
+    MODES,
+    Results,
+    assert_within,
+    captured_graph,
+    different,
+    doubles,
+    errors,
+    gpu_test,
+    in_modes,
+    laid_out,
+    limits,
+    names_of,
+    opchecks,
+    poisoned_allocations,
+    replayed,
+    serve,
+)
 from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.heads.op import heads, heads_composed
 
 NAMES = ("logits", "features", "dx", "dweight", "dbias")
+ROWS = NAMES[:3]  # those with a row for each example
 TOLERANCE = 1e-5  # relative RMS error of fp32
+results = partial(kernels.results, NAMES)
 
-Results = dict[str, Tensor]  # by NAMES
 Heads = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -41,7 +53,7 @@ class Case:
     taps: int
     cut: int
     dtype: str = "float32"  # of x; the weights are fp32
-    layout: str = "contiguous"  # see `kernel_cases.laid_out`
+    layout: str = "contiguous"  # see `kernels.laid_out`
 
     def __str__(self) -> str:
         return " ".join(f"{k}={v}" for k, v in asdict(self).items() if k != "dtype")
@@ -68,14 +80,6 @@ def output_gradients(case: Case, device: str = "cpu") -> list[Tensor]:
     return [dlogits, laid_out(dfeatures.to(device), case.layout, 1)]
 
 
-def results(function: Heads, values: list[Tensor], gradients: list[Tensor]) -> Results:
-    """Both outputs and every gradient."""
-    outputs = function(*values)
-    given = [g.to(out.dtype) for g, out in zip(gradients, outputs, strict=True)]
-    found = torch.autograd.grad(outputs, values, given)
-    return dict(zip(NAMES, (*(out.detach() for out in outputs), *found), strict=True))
-
-
 def fused(case: Case) -> Heads:
     return partial(heads, cut=case.cut)
 
@@ -93,45 +97,13 @@ def exact(case: Case, values: list[Tensor], gradients: list[Tensor]) -> Results:
         window = slice(case.cut, case.length - case.cut)
         return logits[:, :, window], x[:, window].mean(1)
 
-    doubles = [v.detach().double().requires_grad_() for v in values]
-    return results(formula, doubles, gradients)
+    return results(formula, doubles(values), gradients)
 
 
 def batch_differences(case: Case, values: list[Tensor], gradients: list[Tensor]) -> list[str]:
     """What of example 1 changes when it is alone, and of the others when it holds NaN."""
-    x, *weights = values
-    together = of_examples(results(fused(case), values, gradients))
-    alone = [x.detach()[1:2].requires_grad_(), *weights]
-    separate = of_examples(results(fused(case), alone, [g[1:2] for g in gradients]))
-    broken = x.detach().clone()
-    broken[1] = torch.nan
-    beside = of_examples(results(fused(case), [broken.requires_grad_(), *weights], gradients))
-    others = [i for i in range(case.n) if i != 1]
-    found = [f"{k} alone" for k in separate if not torch.equal(separate[k][0], together[k][1])]
-    return found + [
-        f"{k} beside NaN" for k in beside if not torch.equal(beside[k][others], together[k][others])
-    ]
-
-
-def of_examples(found: Results) -> Results:
-    """Those with a row for each example."""
-    return {name: found[name] for name in NAMES[:3]}
-
-
-def opchecks(values: list[Tensor], case: Case) -> dict[str, dict[str, str]]:
-    """What torch.library.opcheck says to the forward and the backward operation."""
-    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    with Recorder() as recorder:
-        results(fused(case), values, output_gradients(case))
-    found = {}
-    for op, args in recorder.calls:
-        leaves = tuple(
-            a.detach().requires_grad_("backward" not in op.name()) if isinstance(a, Tensor) else a
-            for a in args
-        )
-        checks = torch.library.opcheck(op, leaves, test_utils=tests, raise_exception=False)
-        found[op.name()] = {test: str(result) for test, result in checks.items()}
-    return found
+    call = partial(results, fused(case))
+    return kernels.batch_differences(call, values, gradients, 1, ROWS)[0]
 
 
 def checked(case: Case) -> dict[str, object]:
@@ -146,7 +118,7 @@ def checked(case: Case) -> dict[str, object]:
         "batch": batch_differences(case, values, gradients) if case.n > 1 else [],
     }
     if case in OPCHECKED:
-        found["opchecks"] = opchecks(values, case)
+        found["opchecks"] = opchecks(partial(results, fused(case), values, gradients), values)
     if case in COMPILED:
         function = torch.compile(fused(case), backend="aot_eager", fullgraph=True)
         found["compiled"] = different(first, results(function, values, gradients))
@@ -180,25 +152,9 @@ COMPILED = [Case(2, 5, 8, 1, 3, 1)]
 INTERPRETED = [*SHAPES, *EMPTY, *LAYOUTS, *OPCHECKED, *COMPILED]
 
 
-@pytest.fixture(scope="module")
-def interpreted() -> dict[Case, dict[str, object]]:
-    """What `checked` finds in Triton's interpreter, in another process."""
-    pytest.importorskip("triton")
-    environment = clean_environment() | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment.pop("CHERIMOYA_KERNELS", None)
-    done = subprocess.run(
-        [sys.executable, __file__],
-        input=json.dumps([asdict(case) for case in INTERPRETED]),
-        capture_output=True, text=True, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(zip(INTERPRETED, json.loads(done.stdout), strict=True))
-
-
 @pytest.mark.parametrize("case", INTERPRETED, ids=str)
-def test_the_kernels_agree_with_float64_and_repeat_themselves(case, interpreted):
-    found = interpreted[case]
-    assert "failure" not in found, found["failure"]
+def test_the_kernels_agree_with_float64_and_repeat_themselves(case, interpreter):
+    found = interpreter("checked", case)
     assert max(found["errors"].values()) < TOLERANCE, found["errors"]
     assert found["unrepeated"] == []
     assert found["batch"] == []
@@ -206,18 +162,10 @@ def test_the_kernels_agree_with_float64_and_repeat_themselves(case, interpreted)
 
 
 @pytest.mark.parametrize("case", OPCHECKED, ids=str)
-def test_torch_approves_of_the_operations(case, interpreted):
-    found = interpreted[case]["opchecks"]
+def test_torch_approves_of_the_operations(case, interpreter):
+    found = interpreter("checked", case)["opchecks"]
     assert list(found) == ["cherimoya::heads", "cherimoya::heads_backward"]
     assert {result for checks in found.values() for result in checks.values()} == {"SUCCESS"}
-
-
-@pytest.fixture
-def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Neither the interpreter nor a choice of kernels in the environment."""
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.delenv("CHERIMOYA_KERNELS", raising=False)
-    return monkeypatch
 
 
 @pytest.mark.parametrize("case", SHAPES, ids=str)
@@ -256,7 +204,6 @@ def test_shapes_that_do_not_fit_are_named(wrong, plain_cpu):
         heads(*(torch.zeros(shape) for shape in shapes), cut)
 
 
-DEVICE = "cuda"
 ON_GPU = [
     Case(5, 301, 96, 1, 1, 0),
     Case(3, 333, 128, 2, 1, 16),
@@ -271,21 +218,7 @@ ON_GPU = [
 ]
 
 
-def gpu_test(test: Callable[..., None]) -> Callable[..., None]:
-    reason = "torch sees no GPU"
-    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason=reason)(test))
-
-
-@pytest.fixture
-def mode(request, monkeypatch):
-    """One of MODES, set in torch."""
-    mode = MODES[request.param]
-    monkeypatch.delenv("CHERIMOYA_KERNELS", raising=False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", mode.tf32)
-    return mode
-
-
-in_every_mode = pytest.mark.parametrize("mode", ["bf16", "fp16", "tf32"], indirect=True)
+in_every_mode = in_modes("bf16", "fp16", "tf32")
 
 
 @gpu_test
@@ -296,18 +229,10 @@ def test_a_gpu_agrees_with_float64_and_repeats_itself(case, mode):
     values, gradients = inputs(case, DEVICE), output_gradients(case, DEVICE)
     expected = exact(case, values, gradients)
     formula = errors(results(composed(case), values, gradients), expected)
-    found = []
-    for _ in range(2):
-        poison_cached_memory()
-        with Recorder() as recorder:
-            found.append(results(fused(case), values, gradients))
-    names = [op.name() for op, _ in recorder.calls]
-    assert names == ["cherimoya::heads", "cherimoya::heads_backward"]
+    call = partial(results, fused(case), values, gradients)
+    assert names_of(call) == ["heads", "heads_backward"]
     added = MODES["fp32"] if case.taps == 1 and not mode.half else mode  # one tap: no products
-    ours, limit = errors(found[0], expected), limits(added, formula, far=False)
-    report = "\n".join(f"{k}: {ours[k]:.2g}, limit {limit[k]:.2g}" for k in ours)
-    assert all(ours[name] <= limit[name] for name in ours), report
-    assert different(*found) == []
+    assert_within(limits(added, formula), call, expected, case)
     if case.n > 1:
         assert batch_differences(case, values, gradients) == []
 
@@ -340,18 +265,5 @@ def test_a_captured_graph_replays_the_same_bits(taps, mode):
     assert "logits" in different(after, before)
 
 
-def main() -> None:
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no reply
-    torch.set_num_threads(1)
-    found = []
-    for case in json.load(sys.stdin):
-        try:
-            found.append(checked(Case(**case)))
-        except Exception:
-            found.append({"failure": traceback.format_exc()})
-    print(json.dumps(found), file=replies, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve({"checked": checked}, Case)

@@ -10,29 +10,24 @@ from functools import partial
 
 import pytest
 import torch
-from kernel_cases import (
-    NAMES,
-    Case,
+from kernel_cases import NAMES, ROWS, Case, exact, fused, inputs, results
+from kernels import (
+    DEVICE,
+    MODES,
+    Mode,
     Results,
     different,
     errors,
-    exact,
-    fused,
-    inputs,
     launched_with,
-    of_examples,
-    results,
+    on_gpu,
+    poison_cached_memory,
 )
-from test_kernels_gpu import DEVICE, MODES, Mode, poison_cached_memory
 from torch import Tensor
 
 from cherimoya import Cherimoya
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.slow,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-]
+pytestmark = [*on_gpu, pytest.mark.slow, pytest.mark.usefixtures("nothing_is_tuned")]
+
 
 LENGTH, DILATION = 2114, 16
 EXAMPLES = (64, 512)
@@ -46,28 +41,9 @@ LAUNCH_OPTIONS = range(1, 8)  # the first is the default; no kernel has more tha
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_tuned(monkeypatch, tmp_path):
-    """The default launch options, the default kernels; memory goes back at the end."""
-    monkeypatch.setenv("CHERIMOYA_AUTOTUNE", "0")
-    monkeypatch.setenv("CHERIMOYA_CACHE", str(tmp_path))
-    monkeypatch.delenv("CHERIMOYA_KERNELS", raising=False)
+def memory_goes_back():
     yield
     torch.cuda.empty_cache()
-
-
-@pytest.fixture
-def mode(request, monkeypatch):
-    """One of MODES, set in torch."""
-    mode = MODES[request.param]
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", mode.tf32)
-    return mode
-
-
-@pytest.fixture
-def kernels(request, monkeypatch):
-    """A value of CHERIMOYA_KERNELS."""
-    monkeypatch.setenv("CHERIMOYA_KERNELS", request.param)
-    return request.param
 
 
 # Kernels, mode and channels of every block that differs from the others.
@@ -98,9 +74,7 @@ def exact_in_chunks(case: Case, values: list[Tensor], dout: Tensor) -> Results:
         exact(case, [x[i : i + CHUNK], *weights], dout[i : i + CHUNK])
         for i in range(0, case.n, CHUNK)
     ]
-    rows = {
-        name: torch.cat([part[name].float() for part in parts]) for name in of_examples(parts[0])
-    }
+    rows = {name: torch.cat([part[name].float() for part in parts]) for name in ROWS}
     sums = {name: sum(part[name] for part in parts) for name in parts[0] if name not in rows}
     return {**rows, **sums}
 
@@ -119,7 +93,7 @@ def assert_exact_in_every_row(case: Case, mode: Mode, found: Results, expected: 
     """The whole tensors within the mode's limit, and no row far beyond it."""
     off = errors(found, {name: expected[name] for name in found})
     assert all(off[name] <= mode.limit for name in off), f"{case}: {off}"
-    for name in set(found) & set(of_examples(expected)):
+    for name in set(found) & set(ROWS):
         rows = worst_rows(found[name], expected[name])
         bad = (~(rows <= WORST_ROW * mode.limit)).nonzero().flatten().tolist()
         assert bad == [], f"{case}: {name} is wrong in rows {bad} of a tile, by {rows.max():.2g}"

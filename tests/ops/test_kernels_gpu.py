@@ -1,104 +1,46 @@
 """The fused operations on a GPU: accuracy, equal bits, captured graphs and compiled calls."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from kernel_cases import (
+    LENGTHS,
     Case,
-    Recorder,
-    Results,
     batch_differences,
     composed,
-    different,
-    errors,
     exact,
     fused,
     inputs,
-    launched_with,
     output_gradient,
     results,
 )
+from kernels import (
+    DEVICE,
+    LAYOUTS,
+    Mode,
+    assert_within,
+    captured_graph,
+    different,
+    errors,
+    in_modes,
+    launched_with,
+    limits,
+    names_of,
+    on_gpu,
+    replayed,
+)
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-]
+pytestmark = [*on_gpu, pytest.mark.usefixtures("nothing_is_tuned")]
 
 
-@dataclass(frozen=True)
-class Mode:
-    """A dtype of x, what torch may do with fp32, and the limit of the relative RMS errors."""
-
-    dtype: str
-    limit: float
-    tf32: bool = False
-
-    @property
-    def half(self) -> bool:
-        return self.dtype != "float32"
-
-
-MODES = {
-    "fp32": Mode("float32", 1e-5),
-    "tf32": Mode("float32", 1e-3, tf32=True),
-    "bf16": Mode("bfloat16", 1e-2),
-    "fp16": Mode("float16", 1e-2),
-}
-# Half dtypes are never worse than PyTorch's own products in that dtype, but for so much; nor is
-# anything where |mean| >> std.
-FORMULA_FACTOR, FORMULA_MARGIN = 1.5, 1e-5
-
-DEVICE = "cuda"
 WIDTH = {"conv_norm": 100, "cheri_block": 96}  # few, since every other one is compiled anew
 OPS = tuple(WIDTH)
 PARTS = {
-    "conv_norm": ("conv_norm", "conv_norm_backward"),
-    "cheri_block": ("cheri_block", "cheri_block_backward_products", "cheri_block_backward_conv"),
+    "conv_norm": ["conv_norm", "conv_norm_backward"],
+    "cheri_block": ["cheri_block", "cheri_block_backward_products", "cheri_block_backward_conv"],
 }
-CACHED_BYTES = [2**19] * 64 + [2**24] * 8 + [2**28]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_tuned(monkeypatch, tmp_path):
-    """The default launch options, the default kernels."""
-    monkeypatch.setenv("CHERIMOYA_AUTOTUNE", "0")
-    monkeypatch.setenv("CHERIMOYA_CACHE", str(tmp_path))
-    monkeypatch.delenv("CHERIMOYA_KERNELS", raising=False)
-
-
-@pytest.fixture
-def mode(request, monkeypatch):
-    """One of MODES, set in torch."""
-    mode = MODES[request.param]
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", mode.tf32)
-    return mode
-
-
-@pytest.fixture
-def kernels(request, monkeypatch):
-    """A value of CHERIMOYA_KERNELS."""
-    monkeypatch.setenv("CHERIMOYA_KERNELS", request.param)
-    return request.param
-
-
-def in_modes(*names: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("mode", names, indirect=True)
-
-
-def poison_cached_memory() -> None:
-    """The caching allocator's free blocks hold NaN."""
-    blocks = [torch.full((size // 4,), torch.nan, device=DEVICE) for size in CACHED_BYTES]
-    del blocks
-
-
-def limits(mode: Mode, formula: dict[str, float], far: bool) -> dict[str, float]:
-    """What each error may be; `far`: the mean of x is far from zero."""
-    margin = {name: FORMULA_FACTOR * error + FORMULA_MARGIN for name, error in formula.items()}
-    if far:
-        return margin if mode.half else {k: max(mode.limit, v) for k, v in margin.items()}
-    return {name: min(mode.limit, v) if mode.half else mode.limit for name, v in margin.items()}
 
 
 def assert_accurate(case: Case, mode: Mode) -> None:
@@ -107,14 +49,8 @@ def assert_accurate(case: Case, mode: Mode) -> None:
     values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
     expected = exact(case, values, dout)
     formula = errors(results(partial(composed, case), values, dout), expected)
-    found = []
-    for _ in range(2):
-        poison_cached_memory()
-        found.append(results(partial(fused, case), values, dout))
-    ours, limit = errors(found[0], expected), limits(mode, formula, far=case.mean != 0)
-    report = "\n".join(f"{k}: {ours[k]:.2g}, limit {limit[k]:.2g}" for k in ours)
-    assert all(ours[name] <= limit[name] for name in ours), f"{case}\n{report}"
-    assert different(*found) == [], f"{case}: a second call differs"
+    call = partial(results, partial(fused, case), values, dout)
+    assert_within(limits(mode, formula, far=case.mean != 0), call, expected, case)
 
 
 def slow(*widths: tuple[str, int]) -> list[object]:
@@ -175,20 +111,6 @@ def test_other_launch_options_are_as_accurate(mode, choice, kernels):
             pytest.skip(f"{op} on this GPU: {error}")
 
 
-# N, L, d: one and two positions, L < d, L < 2 d, L no multiple of any tile
-LENGTHS = [
-    (16, 1, 1),
-    (16, 2, 256),
-    (2, 77, 256),
-    (2, 77, 4),
-    (3, 300, 16),
-    (2, 301, 256),
-    (1, 1024, 64),
-    (2, 2114, 1),
-    (2, 2114, 256),
-]
-
-
 @pytest.mark.parametrize(
     ("op", "mode", "channels", "kernels"),
     [
@@ -243,7 +165,7 @@ def test_a_mean_a_thousand_times_the_std(op, mode):
 @pytest.mark.parametrize("op", OPS)
 @in_modes("bf16")
 def test_inputs_and_gradients_may_have_any_layout(op, mode):
-    for layout in ("transposed", "columns", "offset", "expanded"):
+    for layout in LAYOUTS:
         assert_accurate(Case(op, 3, 301, WIDTH[op], 16, layout=layout), mode)
 
 
@@ -279,11 +201,7 @@ def test_an_example_does_not_depend_on_its_batch(op, mode, channels, kernels):
 def test_a_gpu_computes_by_the_kernels_unless_told_otherwise(op, mode, monkeypatch):
     case = Case(op, 3, 301, WIDTH[op], 16, dtype=mode.dtype)
     values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
-    with Recorder() as recorder:
-        results(partial(fused, case), values, dout)
-    assert [call.name() for call, _ in recorder.calls] == [
-        f"cherimoya::{part}" for part in PARTS[op]
-    ]
+    assert names_of(partial(results, partial(fused, case), values, dout)) == PARTS[op]
     monkeypatch.setenv("CHERIMOYA_KERNELS", "reference")
     found, formula = (results(partial(f, case), values, dout) for f in (fused, composed))
     assert different(found, formula) == []
@@ -304,28 +222,6 @@ def test_a_captured_graph_replays_the_same_bits(op, mode):
     after = replayed(graph, captured)
     assert different(after, step()) == []
     assert different(after, before) == list(before)
-
-
-def captured_graph(step: partial[Results]) -> tuple[torch.cuda.CUDAGraph, Results]:
-    """A CUDA graph of `step`, and what its replays write into."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    return graph, captured
-
-
-def replayed(graph: torch.cuda.CUDAGraph, captured: Results) -> Results:
-    """Copies of what a replay computes, over NaN."""
-    for v in captured.values():
-        v.fill_(torch.nan)
-    graph.replay()
-    return {name: v.clone() for name, v in captured.items()}
 
 
 @pytest.mark.parametrize("op", OPS)

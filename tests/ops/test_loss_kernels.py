@@ -1,25 +1,27 @@
-"""The training loss by kernels against its composition: in Triton's interpreter and on a GPU.
+"""The training loss by kernels against its composition: in Triton's interpreter and on a GPU."""
 
-Run as a script with TRITON_INTERPRET=1 it is the interpreter's process: it reads the name of one
-of CHECKS and its arguments as a line of JSON, and answers with the result.
-"""
-
-import json
-import os
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 from command_lines import clean_environment
+from kernels import (
+    OPCHECKS,
+    Results,
+    captured_graph,
+    different,
+    doubles,
+    on_gpu,
+    replayed,
+    rms_error,
+    serve,
+)
 from torch import Tensor
 
 from cherimoya.losses import FixedLoss, KendallLoss, profile_and_count_losses
@@ -34,9 +36,7 @@ FORMULA_FACTOR = 2.0
 FIXED_WEIGHTS = (1.5, 0.25)
 UPSTREAM = 0.75  # gradient of the total
 NAMES = ("total", "profile", "count", "dlogits", "dlog_counts", "dw0", "dw1")
-OPCHECKS = ["test_schema", "test_autograd_registration", "test_faketensor"]
 
-Results = dict[str, Tensor]  # by NAMES; the weights' gradients only of learned weights
 Function = Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
@@ -116,23 +116,6 @@ def results(function: Function, values: list[Tensor]) -> Results:
     return dict(zip(NAMES, found, strict=False))
 
 
-def doubles(values: list[Tensor]) -> list[Tensor]:
-    return [v.detach().double().requires_grad_(v.requires_grad) for v in values]
-
-
-def rms_error(actual: Tensor, expected: Tensor) -> float:
-    """Relative RMS error; infinite where the shapes differ."""
-    if actual.shape != expected.shape:
-        return torch.inf
-    expected = expected.double()
-    return ((actual.double() - expected).norm() / expected.norm().clamp(min=1e-2)).item()
-
-
-def different(a: Results, b: Results) -> list[str]:
-    """Names of those that are not equal to the bit."""
-    return [name for name in a if not torch.equal(a[name], b[name])]
-
-
 def too_far(case: Case, device: str = "cpu") -> dict[str, str]:
     """Results too far from float64, of another dtype, or that a second call changes."""
     tolerance = TOLERANCE if device == "cpu" else GPU_TOLERANCE
@@ -142,7 +125,7 @@ def too_far(case: Case, device: str = "cpu") -> dict[str, str]:
     ours, again = (results(partial(fused, case), values) for _ in range(2))
     bad = {}
     for name, expected in exact.items():
-        error, theirs = (rms_error(found[name], expected) for found in (ours, formula))
+        error, theirs = (rms_error(found[name], expected, 1e-2) for found in (ours, formula))
         if not error <= max(tolerance[formula[name].dtype], FORMULA_FACTOR * theirs):
             bad[name] = f"{error:.2g}, of the formula {theirs:.2g}"
         if ours[name].dtype != formula[name].dtype:
@@ -244,47 +227,6 @@ CHECKS = {
 }
 
 
-def main() -> None:
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no reply
-    torch.set_num_threads(1)
-    for line in sys.stdin:
-        name, *case = json.loads(line)
-        try:
-            answer = {"result": CHECKS[name](*(Case(**fields) for fields in case))}
-        except Exception:
-            answer = {"failure": traceback.format_exc()}
-        print(json.dumps(answer), file=replies, flush=True)
-
-
-Interpreter = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
-    """Makes one of CHECKS in a process where Triton interprets."""
-    pytest.importorskip("triton")
-    log: Path = tmp_path_factory.mktemp("interpreter") / "stderr"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
-            env=clean_environment() | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
-        )  # fmt: skip
-
-    def check(name: str, *cases: Case) -> Any:
-        print(json.dumps([name, *map(asdict, cases)]), file=process.stdin, flush=True)
-        line = process.stdout.readline()
-        assert line, f"the interpreter's process ended: {log.read_text()[-2000:]}"
-        reply = json.loads(line)
-        assert "failure" not in reply, reply["failure"]
-        return reply["result"]
-
-    yield check
-    process.stdin.close()
-    process.wait(timeout=60)
-
-
 @pytest.mark.parametrize("groups", [(1,), (2,), (1, 2)], ids=str)
 @pytest.mark.parametrize("length", [1, 7, pytest.param(1000, marks=pytest.mark.slow), 1025])
 @pytest.mark.parametrize("counts", ["zero", "few", "many", "fractional"])
@@ -361,12 +303,6 @@ def test_importing_the_loss_imports_no_triton():
     subprocess.run([sys.executable, "-c", code], check=True, env=clean_environment())
 
 
-on_gpu = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-]
-
-
 def gpu(*cases: Case) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", [pytest.param(c, marks=on_gpu) for c in cases], ids=str)
 
@@ -393,23 +329,13 @@ def test_a_gpu_agrees_with_float64(case):
 def test_a_captured_graph_replays_the_same_bits(case):
     values = inputs(case, "cuda")
     step = partial(results, partial(fused, case), values)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
+    graph, captured = captured_graph(step)
     for _ in range(2):
-        for v in captured.values():
-            v.fill_(torch.nan)
-        graph.replay()
-        assert different(captured, step()) == []
+        assert different(replayed(graph, captured), step()) == []
         with torch.no_grad():
             values[0].mul_(-0.5)
             values[2].add_(1)
 
 
 if __name__ == "__main__":
-    main()
+    serve(CHECKS, Case)

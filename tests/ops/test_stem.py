@@ -1,26 +1,31 @@
-"""The stem by the reference, by the kernels in Triton's interpreter, and on a GPU.
+"""The stem by the reference, by the kernels in Triton's interpreter, and on a GPU."""
 
-Run as a script with TRITON_INTERPRET=1 it makes one of CHECKS and prints its result as JSON.
-"""
-
-import json
-import subprocess
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import kernels
 import pytest
 import torch
 import torch.nn.functional as F
-from command_lines import clean_environment
-from kernel_cases import (
-    Function,
-    Recorder,
+from kernels import (
+    DEVICE,
+    LAYOUTS,
+    MODES,
+    OPCHECKS,
     Results,
+    assert_within,
+    captured_graph,
     different,
+    doubles,
     errors,
+    gpu_test,
     laid_out,
+    limits,
+    names_of,
     poisoned_allocations,
+    replayed,
+    serve,
 )
 from torch import Tensor
 
@@ -28,6 +33,7 @@ from cherimoya.ops import reference
 from cherimoya.ops.stem.op import stem
 
 NAMES = ("out", "dweight", "dbias")
+results = partial(kernels.results, NAMES)
 TOLERANCE = 1e-5  # relative RMS error of fp32 in the interpreter
 
 
@@ -40,7 +46,7 @@ class Case:
     channels: int
     taps: int = 21
     dtype: str = "float32"  # of X; weight and bias are fp32
-    layout: str = "contiguous"  # of X and the output's gradient, see `kernel_cases.laid_out`
+    layout: str = "contiguous"  # of X and the output's gradient, see `kernels.laid_out`
 
     def __str__(self) -> str:
         return f"{self.n}-{self.length}-{self.channels}-{self.taps}-{self.layout}"
@@ -69,17 +75,9 @@ def composed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.gelu(h, approximate="tanh").transpose(1, 2)
 
 
-def results(function: Function, values: list[Tensor], dout: Tensor) -> Results:
-    """The function's output and the gradients of weight and bias."""
-    out = function(*values)
-    gradients = torch.autograd.grad(out, values[1:], dout)
-    return dict(zip(NAMES, (out.detach(), *gradients), strict=True))
-
-
 def exact(values: list[Tensor], dout: Tensor) -> Results:
     """`results` of the formula in float64, for the very same numbers."""
-    x, *parameters = (v.detach().double() for v in values)
-    return results(composed, [x, *(p.requires_grad_() for p in parameters)], dout.double())
+    return results(composed, doubles(values), dout.double())
 
 
 def accuracy(case: Case, scale: float = 1.0) -> dict[str, Any]:
@@ -107,41 +105,15 @@ def calls(case: Case, x_gradient: bool) -> list[str]:
     """The fused operations that a forward and a backward call."""
     values = inputs(case)
     values[0].requires_grad_(x_gradient)
-    with Recorder() as recorder:
-        results(stem, values, output_gradient(case))
-    return [op.name() for op, _ in recorder.calls]
+    return names_of(partial(results, stem, values, output_gradient(case)))
 
 
 def opchecks(case: Case, tests: list[str]) -> dict[str, dict[str, str]]:
-    """What torch.library.opcheck says to the forward and the backward operation."""
-    with Recorder() as recorder:
-        results(stem, inputs(case), output_gradient(case))
-    found = {}
-    for op, args in recorder.calls:
-        leaves = tuple(a.detach() if isinstance(a, Tensor) else a for a in args)
-        if "backward" not in op.name():
-            for parameter in leaves[1:3]:
-                parameter.requires_grad_()
-        checks = torch.library.opcheck(op, leaves, test_utils=tests, raise_exception=False)
-        found[op.name()] = {test: str(result) for test, result in checks.items()}
-    return found
+    values, dout = inputs(case), output_gradient(case)
+    return kernels.opchecks(lambda: results(stem, values, dout), values, tests)
 
 
 CHECKS = {check.__name__: check for check in (accuracy, batch, calls, opchecks)}
-
-
-def interpreted(*requests: tuple[str, Case, dict[str, Any]]) -> list[Any]:
-    """Results of some of CHECKS where Triton's interpreter runs the kernels."""
-    pytest.importorskip("triton")
-    environment = clean_environment() | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment.pop("CHERIMOYA_KERNELS", None)
-    done = subprocess.run(
-        [sys.executable, __file__],
-        input=json.dumps([(name, asdict(case), more) for name, case, more in requests]),
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 SHAPES = [
@@ -160,30 +132,22 @@ SHAPES = [
 ]
 
 
-def test_the_kernels_agree_with_float64_whatever_was_in_memory():
-    found = interpreted(*(("accuracy", case, {}) for case in SHAPES))
-    for case, result in zip(SHAPES, found, strict=True):
+def test_the_kernels_agree_with_float64_whatever_was_in_memory(interpreter):
+    for case in SHAPES:
+        result = interpreter("accuracy", case)
         assert max(result["errors"].values()) < TOLERANCE, f"{case}: {result['errors']}"
         assert result["unrepeated"] == [], case
         assert result["contiguous"], case
 
 
-def test_the_kernels_in_corners():
-    small, empty, alone, fused, unfused = interpreted(
-        ("accuracy", Case(2, 35, 24), {"scale": 1e-9}),
-        ("accuracy", Case(0, 35, 24), {}),
-        ("batch", Case(3, 150, 8), {}),
-        ("calls", Case(1, 5, 8), {"x_gradient": False}),
-        ("calls", Case(1, 5, 8), {"x_gradient": True}),
-    )
+def test_the_kernels_in_corners(interpreter):
+    small = interpreter("accuracy", Case(2, 35, 24), scale=1e-9)
     assert max(small["errors"].values()) < TOLERANCE
+    empty = interpreter("accuracy", Case(0, 35, 24))
     assert set(empty["errors"].values()) == {0.0}
-    assert alone == []
-    assert fused == ["cherimoya::stem", "cherimoya::stem_backward"]
-    assert unfused == []
-
-
-OPCHECKS = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    assert interpreter("batch", Case(3, 150, 8)) == []
+    assert interpreter("calls", Case(1, 5, 8), x_gradient=False) == ["stem", "stem_backward"]
+    assert interpreter("calls", Case(1, 5, 8), x_gradient=True) == []
 
 
 @pytest.mark.parametrize(
@@ -191,19 +155,11 @@ OPCHECKS = ["test_schema", "test_autograd_registration", "test_faketensor"]
     [OPCHECKS, pytest.param(["test_aot_dispatch_dynamic"], marks=pytest.mark.slow)],
     ids=lambda tests: tests[-1],
 )
-def test_torch_approves_of_the_operations(tests):
-    (found,) = interpreted(("opchecks", Case(1, 5, 8), {"tests": tests}))
+def test_torch_approves_of_the_operations(tests, interpreter):
+    found = interpreter("opchecks", Case(1, 5, 8), tests=tests)
     assert list(found) == ["cherimoya::stem", "cherimoya::stem_backward"]
     for checks in found.values():
         assert checks == dict.fromkeys(tests, "SUCCESS")
-
-
-@pytest.fixture
-def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Neither the interpreter nor a choice of kernels in the environment."""
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.delenv("CHERIMOYA_KERNELS", raising=False)
-    return monkeypatch
 
 
 def test_a_cpu_computes_by_the_reference(plain_cpu):
@@ -235,122 +191,85 @@ def test_shapes_that_do_not_fit_are_named(shapes, message, plain_cpu):
         stem(*(torch.zeros(shape) for shape in shapes))
 
 
-on_gpu = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-]
-LIMITS = {"float32": 1e-3, "bfloat16": 1e-2, "float16": 1e-2}  # fp32 with TF32
-# Half dtypes are never worse than PyTorch's own products in that dtype, but for so much.
-FORMULA_FACTOR, FORMULA_MARGIN = 1.5, 1e-5
-DEVICE = "cuda"
-
-
-@pytest.fixture
-def tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CHERIMOYA_KERNELS", raising=False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
-
-
-def gpu(test: Any) -> Any:
-    """A test of the kernels on a GPU, where torch may use TF32."""
-    for mark in on_gpu:
-        test = mark(test)
-    return pytest.mark.usefixtures("tf32")(test)
+# Where torch may use TF32, by the dtype of X.
+BY_DTYPE = {MODES[name].dtype: name for name in ("tf32", "bf16", "fp16")}
+in_every_mode = pytest.mark.parametrize("mode", BY_DTYPE.values(), ids=BY_DTYPE, indirect=True)
 
 
 def assert_accurate_on_gpu(case: Case, scale: float = 1.0) -> None:
     """Output and gradients agree with float64, and a second call repeats them to the bit."""
     values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE) * scale
     expected = exact(values, dout)
-    found = []
-    for _ in range(2):
-        poison = [torch.full((2**22,), torch.nan, device=DEVICE) for _ in range(8)]
-        del poison
-        found.append(results(stem, values, dout))
-    ours, limit = errors(found[0], expected), dict.fromkeys(NAMES, LIMITS[case.dtype])
-    if case.dtype != "float32":
-        formula = errors(results(composed, values, dout), expected)
-        limit = {k: min(v, FORMULA_FACTOR * formula[k] + FORMULA_MARGIN) for k, v in limit.items()}
-    assert all(ours[k] <= limit[k] for k in NAMES), f"{case}: {ours}, limits {limit}"
-    assert different(*found) == [], f"{case}: a second call differs"
+    formula = errors(results(composed, values, dout), expected)
+    limit = limits(MODES[BY_DTYPE[case.dtype]], formula)
+    assert_within(limit, partial(results, stem, values, dout), expected, case)
 
 
-@gpu
-@pytest.mark.parametrize("dtype", LIMITS)
+@gpu_test
+@in_every_mode
 @pytest.mark.parametrize("channels", [8, 24, 96, 100, 128, 256])
-def test_any_width_and_dtype(channels, dtype):
-    assert_accurate_on_gpu(Case(3, 301, channels, dtype=dtype))
+def test_any_width_and_dtype(channels, mode):
+    assert_accurate_on_gpu(Case(3, 301, channels, dtype=mode.dtype))
 
 
-@gpu
-@pytest.mark.parametrize("dtype", LIMITS)
-def test_any_length_and_layout(dtype):
+@gpu_test
+@in_every_mode
+def test_any_length_and_layout(mode):
     for n, length in [(16, 1), (5, 2), (3, 13), (2, 128), (2, 129), (3, 2114), (40000, 5), (0, 9)]:
-        assert_accurate_on_gpu(Case(n, length, 96, dtype=dtype))
+        assert_accurate_on_gpu(Case(n, length, 96, dtype=mode.dtype))
     for taps in (1, 3, 15):
-        assert_accurate_on_gpu(Case(3, 301, 24, taps=taps, dtype=dtype))
-    for layout in ("transposed", "columns", "offset", "expanded"):
-        assert_accurate_on_gpu(Case(3, 301, 24, dtype=dtype, layout=layout))
+        assert_accurate_on_gpu(Case(3, 301, 24, taps=taps, dtype=mode.dtype))
+    for layout in LAYOUTS:
+        assert_accurate_on_gpu(Case(3, 301, 24, dtype=mode.dtype, layout=layout))
 
 
-@gpu
+@gpu_test
+@pytest.mark.usefixtures("tf32")
 def test_gradients_below_the_range_of_half_precision():
     assert_accurate_on_gpu(Case(3, 301, 96), scale=1e-10)
 
 
-@gpu
-@pytest.mark.parametrize("dtype", LIMITS)
-def test_an_example_does_not_depend_on_its_batch(dtype):
-    case = Case(5, 301, 96, dtype=dtype)
+@gpu_test
+@in_every_mode
+def test_an_example_does_not_depend_on_its_batch(mode):
+    case = Case(5, 301, 96, dtype=mode.dtype)
     x, *parameters = (v.detach() for v in inputs(case, DEVICE))
     together = stem(x, *parameters)
     for i in range(case.n):
         assert torch.equal(stem(x[i : i + 1], *parameters)[0], together[i])
 
 
-@gpu
+@gpu_test
 @pytest.mark.parametrize("x_dtype", ["float32", "bfloat16"])
+@pytest.mark.usefixtures("tf32")
 def test_autocast_sets_the_outputs_dtype(x_dtype):
     case = Case(3, 301, 96, dtype=x_dtype)
     values = inputs(case, DEVICE)
     dout = output_gradient(case, DEVICE).bfloat16()
-    with torch.autocast(DEVICE, torch.bfloat16), Recorder() as recorder:
+    with torch.autocast(DEVICE, torch.bfloat16):
+        assert names_of(partial(results, stem, values, dout)) == ["stem", "stem_backward"]
         found = results(stem, values, dout)
-    assert [op.name() for op, _ in recorder.calls] == [
-        "cherimoya::stem",
-        "cherimoya::stem_backward",
-    ]
     assert [found[name].dtype for name in NAMES] == [torch.bfloat16, torch.float32, torch.float32]
     cast = results(stem, [values[0].bfloat16(), *values[1:]], dout)
     assert different(found, cast) == []
 
 
-@gpu
-@pytest.mark.parametrize("dtype", LIMITS)
-def test_a_captured_graph_replays_the_same_bits(dtype):
-    case = Case(3, 301, 96, dtype=dtype)
+@gpu_test
+@in_every_mode
+def test_a_captured_graph_replays_the_same_bits(mode):
+    case = Case(3, 301, 96, dtype=mode.dtype)
     values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            results(stem, values, dout)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = results(stem, values, dout)
+    step = partial(results, stem, values, dout)
+    graph, captured = captured_graph(step)
     for factor in (1.0, -1.1):
         with torch.no_grad():
             for parameter in values[1:]:
                 parameter.mul_(factor)
-        for v in captured.values():
-            v.fill_(torch.nan)
-        graph.replay()
-        replayed = {name: v.clone() for name, v in captured.items()}
-        assert different(replayed, results(stem, values, dout)) == []
+        assert different(replayed(graph, captured), step()) == []
 
 
-@gpu
+@gpu_test
+@pytest.mark.usefixtures("tf32")
 def test_a_compiled_function_has_the_same_numbers():
     case = replace(Case(3, 301, 96), dtype="bfloat16")
     values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
@@ -360,14 +279,8 @@ def test_a_compiled_function_has_the_same_numbers():
 
     eager = results(function, values, dout)
     compiled = results(torch.compile(function, fullgraph=True), values, dout)
-    assert max(errors(compiled, eager).values()) < LIMITS["bfloat16"]
-
-
-def main() -> None:
-    torch.set_num_threads(1)
-    requests = json.load(sys.stdin)
-    print(json.dumps([CHECKS[name](Case(**case), **more) for name, case, more in requests]))
+    assert max(errors(compiled, eager).values()) < MODES["bf16"].limit
 
 
 if __name__ == "__main__":
-    main()
+    serve(CHECKS, Case)

@@ -1,22 +1,23 @@
-"""Calls of the fused operations, their gradients and errors: what the tests of the kernels share.
-
-Run as a script with TRITON_INTERPRET=1 it is the other end of `test_kernels.Interpreter`: it reads
-one of CHECKS and its arguments as a line of JSON, makes that check and answers with its result.
-"""
+"""Calls of the fused block and of its convolution, and what is checked of them on the CPU."""
 
 import contextlib
-import json
-import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from unittest import mock
 
+import kernels
 import torch
+from kernels import (
+    Results,
+    different,
+    doubles,
+    errors,
+    laid_out,
+    launched_with,
+    poisoned_allocations,
+    rms_error,
+)
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cherimoya.ops import reference
 from cherimoya.ops.block.op import cheri_block, fused_block_full_fp32
@@ -25,9 +26,21 @@ from cherimoya.ops.reference import EPS
 
 RESIDUAL_SCALE = 0.7
 NAMES = ("out", "dx", "dconv_weight", "dlinear1_weight", "dlinear2_weight")
+# N, L, d: one and two positions, L < d, L < 2 d, L no multiple of any tile
+LENGTHS = [
+    (16, 1, 1),
+    (16, 2, 256),
+    (2, 77, 256),
+    (2, 77, 4),
+    (3, 300, 16),
+    (2, 301, 256),
+    (1, 1024, 64),
+    (2, 2114, 1),
+    (2, 2114, 256),
+]
+ROWS = NAMES[:2]  # those with a row for each example
 
-Results = dict[str, Tensor]  # by NAMES; an operation without linear weights has the first three
-Function = Callable[..., Tensor]
+results = partial(kernels.results, NAMES)  # an operation without linear weights has three
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class Case:
     trim: int = 0
     expansion: int = 2
     dtype: str = "float32"  # of x; the weights are fp32
-    layout: str = "contiguous"  # see `laid_out`
+    layout: str = "contiguous"  # see `kernels.laid_out`
     mean: float = 0.0
     std: float = 1.0
 
@@ -78,19 +91,6 @@ def output_gradient(case: Case, device: str = "cpu") -> Tensor:
     return laid_out(dout.to(device, getattr(torch, case.dtype)), case.layout, 2)
 
 
-def laid_out(x: Tensor, layout: str, dim: int = 0) -> Tensor:
-    """x in another layout; "expanded" repeats the first of `dim` with a stride of 0."""
-    if layout == "transposed":
-        return x.mT.contiguous().mT
-    if layout == "columns":  # of a wider tensor, from its second column on
-        return torch.nn.functional.pad(x, (1, 2))[..., 1:-2]
-    if layout == "offset":  # dense, but no multiple of 16 bytes from the start
-        return torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
-    if layout == "expanded":
-        return x.narrow(dim, 0, 1).expand_as(x)
-    return x.contiguous()
-
-
 def fused(case: Case, *values: Tensor) -> Tensor:
     """The operation as a user calls it."""
     if case.op == "conv_norm":
@@ -105,86 +105,20 @@ def composed(case: Case, *values: Tensor) -> Tensor:
     return reference.cheri_block_composed(*values, case.dilation, RESIDUAL_SCALE, trim=case.trim)
 
 
-def results(function: Function, values: list[Tensor], dout: Tensor) -> Results:
-    """The function's output and every gradient."""
-    out = function(*values)
-    gradients = torch.autograd.grad(out, values, dout)
-    return dict(zip(NAMES, (out.detach(), *gradients), strict=False))
-
-
 def exact(case: Case, values: list[Tensor], dout: Tensor) -> Results:
     """`results` of the formula in float64, for the very same numbers."""
-    doubles = [v.detach().double().requires_grad_() for v in values]
-    return results(partial(composed, case), doubles, dout.double())
-
-
-def rms_error(actual: Tensor, expected: Tensor) -> float:
-    """Relative RMS error, in float64; infinite where the shapes differ."""
-    if actual.shape != expected.shape:
-        return torch.inf
-    actual, expected = actual.double(), expected.double()
-    return ((actual - expected).norm() / expected.norm().clamp(min=1e-30)).item()
-
-
-def errors(actual: Results, expected: Results) -> dict[str, float]:
-    return {name: rms_error(actual[name], expected[name]) for name in expected}
-
-
-def different(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> list[str]:
-    """Names of those that are not equal to the bit."""
-    return [name for name in a if not torch.equal(a[name], b[name])]
-
-
-@contextlib.contextmanager
-def poisoned_allocations() -> Iterator[None]:
-    """Memory that torch hands to Python uninitialised holds NaN."""
-
-    def poisoned(allocate: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def allocate_nan(*args: object, **kwargs: object) -> Tensor:
-            new = allocate(*args, **kwargs)
-            return new.fill_(torch.nan) if new.is_floating_point() else new
-
-        return allocate_nan
-
-    with contextlib.ExitStack() as stack:
-        for place, name in ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty")):
-            stack.enter_context(mock.patch.object(place, name, poisoned(getattr(place, name))))
-        yield
-
-
-@contextlib.contextmanager
-def launched_with(choice: int) -> Iterator[None]:
-    """Every kernel gets the launch options at this place of its list, counted in a circle."""
-
-    def best(kernel: str, key: object, candidates: Sequence[object], *_: object) -> object:
-        return candidates[choice % len(candidates)]
-
-    with mock.patch("cherimoya.ops.autotune.best", best):
-        yield
+    return results(partial(composed, case), doubles(values), dout.double())
 
 
 def batch_differences(case: Case, values: list[Tensor], dout: Tensor, one: int) -> list[str]:
     """What of example `one` changes when it is alone, and of the others when it holds NaN."""
-    call = partial(fused, case)
-    together = of_examples(results(call, values, dout))
-    x, *weights = values
-    alone = x.detach()[one : one + 1].requires_grad_()
-    separate = of_examples(results(call, [alone, *weights], dout[one : one + 1]))
-    found = [f"{k} alone" for k in separate if not torch.equal(separate[k][0], together[k][one])]
-    broken = x.detach().clone()
-    broken[one, case.length // 2, 0] = torch.nan
-    beside = of_examples(results(call, [broken.requires_grad_(), *weights], dout))
-    others = [i for i in range(case.n) if i != one]
-    changed = different(
-        {f"{k} beside NaN": v[others] for k, v in together.items()},
-        {f"{k} beside NaN": v[others] for k, v in beside.items()},
-    )
-    return found + changed + ([] if beside["out"][one].isnan().all() else ["NaN is lost"])
 
+    def call(values: list[Tensor], gradients: list[Tensor]) -> Results:
+        return results(partial(fused, case), values, *gradients)
 
-def of_examples(found: Results) -> Results:
-    """Those with a row for each example."""
-    return {name: found[name] for name in ("out", "dx")}
+    at = (case.length // 2, 0)
+    found, beside = kernels.batch_differences(call, values, [dout], one, ROWS, at)
+    return found + ([] if beside["out"][one].isnan().all() else ["NaN is lost"])
 
 
 def accuracy(case: Case, twice: bool) -> dict[str, object]:
@@ -321,36 +255,10 @@ def as_function(case: Case) -> list[str]:
     return different(ours, function)
 
 
-class Recorder(TorchDispatchMode):
-    """Keeps the calls of cherimoya's operations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Callable[..., object], tuple[object, ...]]] = []
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if op.namespace == "cherimoya":
-            self.calls.append((op, args))
-        return op(*args, **kwargs or {})
-
-
 def opchecks(case: Case, tests: list[str]) -> dict[str, dict[str, str]]:
     """What torch.library.opcheck says to the forward and the backward operation."""
     values, dout = inputs(case), output_gradient(case)
-    with Recorder() as recorder:
-        results(partial(fused, case), values, dout)
-    found = {}
-    for op, args in recorder.calls:
-        forward = "backward" not in op.name()
-        leaves = tuple(
-            a.detach().requires_grad_(forward and any(a is v for v in values))
-            if isinstance(a, Tensor)
-            else a
-            for a in args
-        )
-        checks = torch.library.opcheck(op, leaves, test_utils=tests, raise_exception=False)
-        found[str(op)] = {test: str(result) for test, result in checks.items()}
-    return found
+    return kernels.opchecks(lambda: results(partial(fused, case), values, dout), values, tests)
 
 
 def gradcheck(case: Case, fast: bool) -> bool:
@@ -425,24 +333,3 @@ CHECKS = {
         without_gradient, compiled, autocast, after_a_change,
     )
 }  # fmt: skip
-
-
-def answer(request: dict[str, object]) -> dict[str, object]:
-    """The result of one check, or how it failed."""
-    check = CHECKS[request.pop("check")]
-    try:
-        return {"result": check(Case(**request.pop("case")), **request)}
-    except Exception:
-        return {"failure": traceback.format_exc()}
-
-
-def main() -> None:
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no reply
-    torch.set_num_threads(1)
-    for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), file=replies, flush=True)
-
-
-if __name__ == "__main__":
-    main()

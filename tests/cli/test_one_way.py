@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 
-from conftest import clean_environment
+from command_lines import clean_environment
 
 from cherimoya.training.run import ready, train
 

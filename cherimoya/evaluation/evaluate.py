@@ -34,7 +34,7 @@ from cherimoya.records.evaluation import LOCI, SCORES
 from cherimoya.records.metrics import METRICS
 from cherimoya.records.per_locus import EXAMPLES, write_examples
 from cherimoya.records.provenance import choose_device, provenance
-from cherimoya.records.run import check_folder_name, is_run
+from cherimoya.records.run import check_output_folder
 from cherimoya.report.format import score
 from cherimoya.report.pages import offer_report
 from cherimoya.util import console
@@ -226,11 +226,7 @@ def _what(
 
 
 def _check_output(folder: Path, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output={folder}: a file. Name a folder.")
-    check_folder_name(folder, f"{SCORES}, {LOCI} and a report")
-    if is_run(folder):
-        raise ConfigError(f"output={folder}: a run is there. Choose another folder.")
+    check_output_folder(folder, f"{SCORES}, {LOCI} and a report")
     if (folder / SCORES).exists() and not overwrite:
         raise ConfigError(
             f"output={folder}: an evaluation is there. Choose another folder, or set "

@@ -1,9 +1,6 @@
 """BAM files as tracks: the 5' ends of aligned reads."""
 
-import tempfile
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,26 +70,20 @@ class Strand(Track):
         return self._reads.cuts(chrom)[self._which].values(start, end)
 
 
-@contextmanager
-def opened(
-    path: Path, key: str, config: BamConfig, spool: Path | None, tell: Say
-) -> Iterator[list[Track]]:
+def read_bam(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) -> list[Track]:
     """The tracks of the BAM file at `path`: plus and minus if stranded, else one.
 
-    The file is read whole and indexed in the folder `spool`, or in one of the system's; an index
-    that lies beside it may be older or damaged, and is not used.
+    The file is read whole and indexed in the folder `spool`; an index that lies beside it may be
+    older or damaged, and is not used.
     """
     import_optional("pysam")
     if not ends_whole(path):
         raise DataError(
             f"{key}={path}: truncated (the end-of-file block is missing). Copy it again."
         )
-    if spool is not None:
-        spool.mkdir(exist_ok=True)
-        yield _tracks(_indexed(path, key, config, spool, tell))
-        return
-    with tempfile.TemporaryDirectory(prefix="bam-") as folder:
-        yield _tracks(_indexed(path, key, config, Path(folder), tell))
+    reads, name = _indexed(path, key, config, spool, tell), stem(path)
+    names = [f"{name}.plus", f"{name}.minus"] if config.stranded else [name]
+    return [Strand(reads, name, which) for which, name in enumerate(names)]
 
 
 def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) -> Reads:
@@ -137,12 +128,6 @@ def _older_index(path: Path) -> Path | None:
     beside += [path.with_suffix(suffix) for suffix in (".bai", ".csi")]
     made = path.stat().st_mtime
     return next((p for p in beside if p.is_file() and p.stat().st_mtime < made), None)
-
-
-def _tracks(reads: Reads) -> list[Track]:
-    name = stem(reads.path)
-    names = [f"{name}.plus", f"{name}.minus"] if reads.config.stranded else [name]
-    return [Strand(reads, name, which) for which, name in enumerate(names)]
 
 
 # What follows runs in the libraries' own process.

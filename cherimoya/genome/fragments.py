@@ -1,10 +1,7 @@
 """Fragment files as tracks: both ends of each fragment are cuts; of reads, their 5' ends."""
 
 import os
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -219,20 +216,3 @@ def _whole(text: bytes) -> int:
     if not WHOLE.match(text):
         raise ValueError("not a whole number")
     return int(text)
-
-
-@contextmanager
-def opened(
-    path: Path, key: str, config: FragmentsConfig, spool: Path | None, tell: Say
-) -> Iterator[list[Track]]:
-    """The one track of the fragment file at `path`, read from front to back.
-
-    Its cuts are kept in the folder `spool`, and not read again if they are there; None: in one of
-    the system's meanwhile.
-    """
-    if spool is not None:
-        spool.mkdir(exist_ok=True)
-        yield [Fragments(path, key, config, spool, tell)]
-        return
-    with tempfile.TemporaryDirectory(prefix="fragments-") as folder:
-        yield [Fragments(path, key, config, Path(folder), tell)]

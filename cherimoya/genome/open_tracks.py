@@ -1,9 +1,10 @@
 """Opening tracks of any kind, told apart by what the file holds, and checking their names."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cherimoya.config.diff import hydra_value
@@ -46,23 +47,13 @@ def open_tracks(
     check_groups(paths, channels, key, config.are_strands)
     number = count(1)
     with ExitStack() as stack:
-        yield [
-            [
-                track
-                for path in group
-                for track in stack.enter_context(
-                    _opened(
-                        path,
-                        kinds[path],
-                        key,
-                        config,
-                        scratch and scratch / f"{key}-{next(number)}",
-                        tell,
-                    )
-                )
-            ]
-            for group in paths
-        ]
+        kept = scratch or Path(stack.enter_context(TemporaryDirectory(prefix="cherimoya-")))
+
+        def tracks(path: Path) -> list[Track]:
+            spool = kept / f"{key}-{next(number)}"
+            return stack.enter_context(_opened(path, kinds[path], key, config, spool, tell))
+
+        yield [[track for path in group for track in tracks(path)] for group in paths]
 
 
 def check_used(config: PrepareConfig, overrides: Mapping[str, Any]) -> None:
@@ -102,13 +93,15 @@ def _check_no_loci(paths: Iterable[Path], key: str, config: PrepareConfig) -> No
 
 
 def _opened(
-    path: Path, kind: str, key: str, config: PrepareConfig, spool: Path | None, tell: Say
+    path: Path, kind: str, key: str, config: PrepareConfig, spool: Path, tell: Say
 ) -> AbstractContextManager[list[Track]]:
+    """The tracks of a file; what is read of it is kept in the folder `spool`."""
     if kind == bigwig.KIND:
         return bigwig.opened(path, key)
+    spool.mkdir(exist_ok=True)
     if kind == bam.KIND:
-        return bam.opened(path, key, config.bam, spool, tell)
-    return fragments.opened(path, key, config.fragments, spool, tell)
+        return nullcontext(bam.read_bam(path, key, config.bam, spool, tell))
+    return nullcontext([fragments.Fragments(path, key, config.fragments, spool, tell)])
 
 
 def kind_of(path: Path, key: str, kind: str) -> str:

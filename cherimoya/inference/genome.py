@@ -41,7 +41,7 @@ from cherimoya.inference.predictor import predict_batch
 from cherimoya.inference.window import input_window
 from cherimoya.inference.writers import write_outputs
 from cherimoya.records.provenance import choose_device, git_commit, versions
-from cherimoya.records.run import check_folder_name, is_run
+from cherimoya.records.run import check_output_folder
 from cherimoya.util import console
 from cherimoya.util.console import Say
 from cherimoya.util.files import lock_output, remove
@@ -181,12 +181,8 @@ def _check_inputs(
     check_exists(Path(config.fasta), "fasta")
     if config.loci is not None:
         check_exists(Path(config.loci), "loci")
-    if Path(config.output).exists() and not Path(config.output).is_dir():
-        raise ConfigError(f"output={config.output}: a file. Name a folder.")
     holds = "predictions.h5" if config.kind == "hdf5" else "a bigWig file for each track"
-    check_folder_name(Path(config.output), holds)
-    if is_run(Path(config.output)):
-        raise ConfigError(f"output={config.output}: a run is there. Choose another folder.")
+    check_output_folder(Path(config.output), holds)
     controls = load_ensemble(checkpoints, device).n_control_tracks
     if controls != sum(control_groups):
         raise ConfigError(

@@ -143,13 +143,18 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (CONFIG, status.NAME))
 
 
-def check_folder_name(output: Path, holds: str) -> None:
-    """Raise ConfigError where `output`, a folder to be made that `holds` files, is named as one."""
+def check_output_folder(output: Path, holds: str) -> None:
+    """Raise ConfigError where `output`, a folder to be made that `holds` files, is a file, is named
+    as one, or is the folder of a run."""
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output={output}: a file. Name a folder.")
     if output.suffix.lower() in FILE_ENDINGS and not output.is_dir():
         raise ConfigError(
             f"output={output}: the name of a file, but a folder is made, which holds {holds}. Name "
             f"it without the ending: output={output.with_suffix('')}"
         )
+    if is_run(output):
+        raise ConfigError(f"output={output}: a run is there. Choose another folder.")
 
 
 def read_run(folder: Path) -> RunFolder:

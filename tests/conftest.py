@@ -10,7 +10,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest's workers share the cores
 pytest.register_assert_rewrite("command_lines", "kernels", "toy", "training_runs")
-from command_lines import REPOSITORY, TRAIN, clean_environment
+from command_lines import REPOSITORY, command
 from toy import FRAGMENTS, LENGTHS, Toy
 
 from cherimoya.config.data import SyntheticConfig
@@ -73,14 +73,7 @@ def cherimoya_train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
     """Runs cherimoya-train in an empty folder, as a user would."""
 
     def run(*arguments: str, timeout: float = 120, **environment: str):
-        return subprocess.run(
-            [*TRAIN, *arguments],
-            cwd=tmp_path,
-            env=clean_environment() | environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        return command("train", *arguments, folder=tmp_path, timeout=timeout, **environment)
 
     return run
 

@@ -5,11 +5,10 @@ import shlex
 import shutil
 import stat
 import subprocess
-import sys
 import time
 
 import pytest
-from command_lines import clean_environment, fails
+from command_lines import TRAIN, clean_environment, fails
 from configs import made_of
 
 from cherimoya.config.command_line import flag, one_word_each, parse, quotable, readable
@@ -304,11 +303,10 @@ def unprivileged() -> list[str]:
 
 @pytest.mark.parametrize("words", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
 def test_a_folder_that_may_not_be_written(tmp_path, train_arguments, words):
-    program = [sys.executable, "-c", "from cherimoya.cli.train import train; train()"]
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
         done = subprocess.run(
-            [*unprivileged(), *program, *words, *train_arguments], cwd=tmp_path,
+            [*unprivileged(), *TRAIN, *words, *train_arguments], cwd=tmp_path,
             env=clean_environment(), capture_output=True, text=True, timeout=60,
         )  # fmt: skip
     finally:
@@ -343,10 +341,9 @@ def test_what_else_is_in_the_folder_of_a_run_that_cannot_be_stays(
 
 @pytest.mark.slow
 def test_a_sweep_is_known_to_be_at_work_from_its_first_run_to_its_last(tmp_path, train_arguments):
-    program = [sys.executable, "-c", "from cherimoya.cli.train import train; train()"]
     words = ["-m", *train_arguments, "seed=0,1", "trainer.max_epochs=1", "hydra.sweep.dir=s"]
     sweep = subprocess.Popen(
-        [*program, *words], cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL
+        [*TRAIN, *words], cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL
     )
     between = 0
     while not list(tmp_path.glob("s/*/status.json")) and sweep.poll() is None:

@@ -1,11 +1,9 @@
 """Keys that do nothing, of every command but cherimoya-train, are refused with what would help."""
 
 import os
-import subprocess
-import sys
 
 import pytest
-from command_lines import clean_environment
+from command_lines import command
 
 from cherimoya.cli.app import plain_values
 from cherimoya.config.command_line import conf_dir
@@ -133,21 +131,13 @@ def test_keys_that_do_something_are_accepted(name, words):
     assert unused(name, words) == {}
 
 
-def run(command: str, *words: str, **options) -> subprocess.CompletedProcess[str]:
-    code = f"from cherimoya.cli.commands import {command}; {command}()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *words],
-        env=clean_environment(), capture_output=True, text=True, timeout=60, **options,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("shown", [[], ["--cfg", "job"]], ids=str)
 def test_the_command_says_so_before_any_work(shown, tmp_path):
     for name, words in [
         ("attribute", ["n_shuffles=5"]),
         ("prepare", ["background_ratio=0", "gc_bin=0.1"]),
     ]:
-        done = run(name, *NEEDED[name], *words, *shown, cwd=tmp_path)
+        done = command(name, *NEEDED[name], *words, *shown, folder=tmp_path)
         assert done.returncode == 1
         assert done.stderr.startswith(f"error: {words[-1]} does nothing: ")
         assert done.stderr.count("\n") == 1

@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from command_lines import clean_environment
+from command_lines import command
 from configs import composed
 
 from cherimoya import Cherimoya
@@ -437,11 +435,9 @@ def test_a_mistake_is_one_message(trained, score, small_data, tmp_path, argument
 
 
 def test_the_command(trained, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", "from cherimoya.cli.commands import evaluate; evaluate()",
-         f"checkpoint={trained}", "bootstrap=5", "output=out"],
-        cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = command(
+        "evaluate", f"checkpoint={trained}", "bootstrap=5", "output=out", folder=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "95 % interval" in done.stdout
     summary = json.loads((trained / "summary.json").read_text())

@@ -3,10 +3,10 @@
 import gzip
 import re
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+from command_lines import command
 from toy import FRAGMENTS, Toy, refused
 from toy_tracks import BAM, ENDS, bam, counted
 
@@ -150,12 +150,9 @@ def test_tn5_cuts_of_reads_and_of_their_fragments_are_the_same(toy: Toy) -> None
 
 def cherimoya_prepare(toy: Toy, *arguments: str) -> subprocess.CompletedProcess[str]:
     """cherimoya-prepare on the toy, as a user types it."""
-    return subprocess.run(
-        [sys.executable, "-c", "from cherimoya.cli.commands import prepare; prepare()",
-         "fasta=toy.fa", "loci=loci.bed", "output=o.h5", "in_window=40", "out_window=20",
-         "max_jitter=5", "background_ratio=0", *arguments],
-        cwd=toy.folder, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    given = ["fasta=toy.fa", "loci=loci.bed", "output=o.h5", "in_window=40", "out_window=20"]
+    given += ["max_jitter=5", "background_ratio=0", *arguments]
+    return command("prepare", *given, folder=toy.folder)
 
 
 def test_keys_that_do_nothing_are_refused(toy: Toy) -> None:

@@ -1,14 +1,13 @@
 """cherimoya-predict: every base is the model's own prediction, once, also after an interruption."""
 
 import json
-import subprocess
 import sys
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from command_lines import clean_environment
+from command_lines import command
 from configs import composed
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -274,11 +273,9 @@ def test_the_command_names_the_tracks_of_the_run(genome, small_data, tmp_path):
                                 "data.validation_chroms=[sim3]", "data.test_chroms=[sim4]",
                                 "data.in_window=200", "data.out_window=100"])  # fmt: skip
     (run / "config.yaml").write_text(json.dumps(values))
-    done = subprocess.run(
-        [sys.executable, "-c", "from cherimoya.cli.commands import predict; predict()",
-         f"checkpoint={run}", f"fasta={genome.folder}/toy.fa", "output=made", "chroms=[chrC]"],
-        cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    fasta = f"fasta={genome.folder}/toy.fa"
+    given = [f"checkpoint={run}", fasta, "output=made", "chroms=[chrC]"]
+    done = command("predict", *given, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     with h5py.File(small_data) as file:
         names = json.loads(file.attrs["track_names"])

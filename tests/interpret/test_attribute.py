@@ -1,14 +1,12 @@
 """cherimoya-attribute: what its file holds, that it goes on, and what it refuses."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_lines import clean_environment
+from command_lines import command
 from configs import composed
 from interpreted import configured, save_model
 from omegaconf import OmegaConf
@@ -315,16 +313,10 @@ def test_letters_are_as_tall_as_their_contributions(asked, tmp_path):
 
 
 def test_the_command_line(asked, model, small_data, tmp_path):
-    command = [sys.executable, "-c", "from cherimoya.cli.commands import attribute; attribute()"]
     given = [f"checkpoint={model}", f"data.path={small_data}", "output=cli.h5", "max_loci=2"]
-    done = subprocess.run(
-        [*command, *given, "window=6", "logos=0"], cwd=tmp_path, env=clean_environment(),
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = command("attribute", *given, "window=6", "logos=0", folder=tmp_path)
     assert done.stdout.endswith("cli.h5: 2 loci, counts_0\n"), done.stdout + done.stderr
     assert len(read_attributions(tmp_path / "cli.h5").start) == 2
-    wrong = subprocess.run(
-        [*command, "windw=6"], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
-    )
+    wrong = command("attribute", "windw=6", folder=tmp_path)
     assert wrong.returncode == 1
     assert "unknown key windw. Did you mean window?" in wrong.stderr

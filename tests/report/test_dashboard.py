@@ -2,12 +2,11 @@
 
 import json
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from command_lines import clean_environment
+from command_lines import command
 from wandb_files import read_wandb
 
 from cherimoya.config.tools import DashboardConfig
@@ -20,14 +19,8 @@ CONFIG = DashboardConfig(project="p", entity="me", name="Cherimoya", dry_run=Non
 GPU = r"gpu\.\d\.(gpu|memoryAllocatedBytes|powerWatts)"  # as wandb names them; there is none here
 
 
-COMMAND = "from cherimoya.cli.commands import dashboard; dashboard()"
-
-
 def cherimoya_dashboard(*arguments, cwd, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", COMMAND, *arguments],
-        cwd=cwd, env=clean_environment() | environment, capture_output=True, text=True,
-    )  # fmt: skip
+    return command("dashboard", *arguments, folder=cwd, **environment)
 
 
 def test_without_a_key_it_is_printed_and_the_same_each_time(tmp_path):

@@ -1,13 +1,32 @@
 """Commands as users start them, and how they end."""
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 SUPPORT = Path(__file__).resolve().parent
 REPOSITORY = SUPPORT.parents[1]
-TRAIN = [sys.executable, "-c", "from cherimoya.cli.train import train; train()"]
+
+
+def program(name: str) -> list[str]:
+    """What starts cherimoya-<name>."""
+    module = "train" if name == "train" else "commands"
+    return [sys.executable, "-c", f"from cherimoya.cli.{module} import {name}; {name}()"]
+
+
+TRAIN = program("train")
+
+
+def command(
+    name: str, *arguments: str, folder: Path | None = None, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """cherimoya-<name> in a folder, as a user types it."""
+    return subprocess.run(
+        [*program(name), *arguments], cwd=folder, env=clean_environment() | environment,
+        capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
 
 
 def clean_environment() -> dict[str, str]:

@@ -42,6 +42,7 @@ from cherimoya.inference.window import input_window
 from cherimoya.inference.writers import write_outputs
 from cherimoya.records.provenance import choose_device, git_commit, versions
 from cherimoya.records.run import check_output_folder
+from cherimoya.records.status import read_json
 from cherimoya.util import console
 from cherimoya.util.console import Say
 from cherimoya.util.files import lock_output, remove
@@ -223,7 +224,7 @@ def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool, say: Say) -> 
     """
     done, noted = folder / DONE, folder / PARTS / PLAN
     record = done if done.is_file() else noted
-    mark, old = read_mark(record), _old_record(record)
+    mark, old = read_mark(record), read_json(record)
     before = old.get("plan") if mark is None else mark.facts["plan"]
     files = [folder / name for name in (old.get("files", ()) if mark is None else mark.files)]
     present = [path for path in (folder / PARTS, done, *files) if path.exists()]
@@ -249,15 +250,6 @@ def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool, say: Say) -> 
         return None
     say(f"{folder}: {not_as_written(mark)}, so it is made again")
     return present
-
-
-def _old_record(path: Path) -> dict[str, Any]:
-    """What is in a record without a valid mark; nothing where it cannot be read."""
-    try:
-        values = json.loads(path.read_bytes())
-        return values if isinstance(values, dict) else {}
-    except (OSError, ValueError):
-        return {}
 
 
 def _what(

@@ -60,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """What `path` holds; empty where there is no such file, or it was cut off."""
     try:
         content = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

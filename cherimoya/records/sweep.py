@@ -1,7 +1,6 @@
 """A sweep on disk: its plan, the folder of each member, what is in it, and the table of all."""
 
 import hashlib
-import json
 import math
 import os
 import shlex
@@ -18,7 +17,7 @@ from typing import Any
 from cherimoya.records import status
 from cherimoya.records.status import read_json
 from cherimoya.util import console
-from cherimoya.util.files import atomic_write
+from cherimoya.util.files import write_json
 
 PLAN = "sweep.json"
 MEMBER = "member.json"
@@ -110,7 +109,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
         "members": members,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / PLAN, content)
+    write_json(folder / PLAN, content)
 
 
 def read_plan(folder: Path) -> Plan | None:
@@ -127,7 +126,7 @@ def at_work(folder: Path) -> Iterator[None]:
     """Note in the folder of a sweep, while the block runs, that this process is at it."""
     own = {"pid": os.getpid(), "host": socket.gethostname()}
     path = folder / f".{own['host']}.{own['pid']}{AT_WORK}"
-    _write_json(path, own | {"started": time.strftime(status.TIME)})
+    write_json(path, own | {"started": time.strftime(status.TIME)})
     try:
         yield
     finally:
@@ -143,7 +142,7 @@ def processes(folder: Path) -> list[dict[str, Any]]:
 def note_member(folder: Path, overrides: Mapping[str, str]) -> None:
     """Write what sets a member apart into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / MEMBER, dict(overrides))
+    write_json(folder / MEMBER, dict(overrides))
 
 
 def read_member(folder: Path, overrides: Mapping[str, str] | None = None) -> Member:
@@ -168,11 +167,6 @@ def read_sweep(folder: Path) -> list[Member]:
         *(read_member(folder / name, overrides) for name, overrides in planned.items()),
         *(read_member(folder / name) for name in sorted(begun - planned.keys())),
     ]
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 
 def table(members: Sequence[Member]) -> str:

@@ -3,8 +3,8 @@
 import cherimoya
 
 model = cherimoya.load("outputs/<date>/<run>")  # or a file, also of upstream
-found = cherimoya.predict(model, ["ACGT..."])
-found.expected_counts, found.log_counts
+prediction = cherimoya.predict(model, ["ACGT..."])
+prediction.expected_counts, prediction.log_counts
 """
 
 import importlib

@@ -97,7 +97,7 @@ def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) ->
             )
         mark = read_mark(spool / MARK)
         if mark is None or mark.damaged():  # else an interrupted run has made it
-            with console.going_on(f"indexing {path.name}"):
+            with console.report_duration(f"indexing {path.name}"):
                 call(_make_index, path, spool, key)
             write_mark(spool / MARK, {}, [spool / INDEX])
     except LibraryError as error:

@@ -93,7 +93,7 @@ def opened(path: Path, key: str) -> Iterator[list[Track]]:
 
     All of it is read once and checked. Raises DataError for a file that is damaged.
     """
-    with open(path, "rb") as file, console.going_on(f"checking {path.name}"):
+    with open(path, "rb") as file, console.report_duration(f"checking {path.name}"):
         try:
             track = BigWig(path, read_contents(file))
         except DamageError as error:

@@ -32,7 +32,7 @@ class Genome:
 
     lengths: sequence name to length in bases, in the file's order
     letters: how often each letter other than A C G T occurs, by sequence name
-    spool: a file of the codes of all sequences, one after the other, where they were asked for
+    spool: a file of the codes of all sequences, one after the other, where they are kept
     """
 
     path: Path
@@ -91,7 +91,7 @@ def read_genome(path: str | Path, spool: Path | None, tell: Say = console.say) -
 
 @contextmanager
 def genome_on_disk(path: str | Path, tell: Say = console.say) -> Iterator[Genome]:
-    """As `read_genome`, in a temporary file: codes can be asked for inside the block."""
+    """As `read_genome`, in a temporary file: codes can be read inside the block."""
     with TemporaryDirectory(prefix="cherimoya-") as folder:
         yield read_genome(path, Path(folder) / "genome", tell)
 

@@ -59,7 +59,7 @@ def open_tracks(
 def check_used(config: PrepareConfig, overrides: Mapping[str, Any]) -> None:
     """Raise ConfigError for a key of one kind of file that was set, while there is no such file.
 
-    asked: the value of each dotted key that was set
+    overrides: the value of each dotted key that was set
     """
     groups = {"signal": config.signal, "control": config.control}
     paths = {

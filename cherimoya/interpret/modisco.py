@@ -142,7 +142,7 @@ def _run(attributions: Attributions, target: str, max_seqlets: int, path: Path) 
     order = np.random.default_rng(0).permutation(n)
     X = one_hot(attributions.sequence[order]).transpose(1, 2).contiguous().numpy()  # (n, W, 4)
     hypothetical = attributions.hypothetical[target][order].transpose(0, 2, 1)
-    with console.going_on(f"motifs of {target}"):
+    with console.report_duration(f"motifs of {target}"):
         try:
             both = import_optional("modiscolite.tfmodisco").TFMoDISco(
                 X, np.ascontiguousarray(hypothetical), verbose=True,
@@ -186,7 +186,7 @@ def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
         file = None
         if known is not None:
             file = str(Path(scratch) / "known.meme")
-            named = dict(zip(_words(list(known)), known.values(), strict=True))
+            named = dict(zip(_unique_names(list(known)), known.values(), strict=True))
             import_optional("memelite.io").write_meme(file, named)
         with _quiet():
             report(
@@ -197,7 +197,7 @@ def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
         shutil.copyfile(Path(scratch) / "report.html", folder / "report.html")
 
 
-def _words(names: list[str]) -> list[str]:
+def _unique_names(names: list[str]) -> list[str]:
     """Names of motifs as the report can write them: one word each, no path, none twice."""
     safe = [name.replace(" ", "_").replace("/", "_") for name in names]
     return [f"{w}_{i}" if safe.count(w) > 1 else w for i, w in enumerate(safe)]

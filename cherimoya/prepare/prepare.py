@@ -219,10 +219,10 @@ def _background(
     if cut_offs is not None:
         loci = loci.take(np.all(loci.totals <= cut_offs, axis=1))
     short = "" if len(loci) == wanted else f" {fix}"
-    found = loci.gc.mean() if len(loci) else np.nan
+    mean_gc = loci.gc.mean() if len(loci) else np.nan
     say(
         f"background: {len(loci):,} of {wanted:,} requested, from {len(pool):,} windows away from "
-        f"peaks; mean GC {found:.3f}, peaks {peaks.gc.mean():.3f}.{short}"
+        f"peaks; mean GC {mean_gc:.3f}, peaks {peaks.gc.mean():.3f}.{short}"
     )
     if not len(loci):
         return None, {}

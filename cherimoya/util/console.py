@@ -90,7 +90,7 @@ def track(
 
 
 @contextmanager
-def going_on(label: str) -> Iterator[None]:
+def report_duration(label: str) -> Iterator[None]:
     """Say now and then how long a block has taken that cannot say how far it is."""
     began, over = time.monotonic(), threading.Event()
 

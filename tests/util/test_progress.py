@@ -28,7 +28,7 @@ def test_quick_work_prints_no_line():
 
 def test_work_that_cannot_say_how_far_it_is_says_how_long_it_takes(monkeypatch, capsys):
     monkeypatch.setattr(console, "LINE_SECONDS", 0.02)
-    with console.going_on("motifs"):
+    with console.report_duration("motifs"):
         time.sleep(0.2)
     said = capsys.readouterr().out
     assert said.startswith("motifs: 0 s so far\n")

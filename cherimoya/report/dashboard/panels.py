@@ -11,7 +11,7 @@ from cherimoya.records.metrics import METRIC_INFO
 DEPTH, WIDTH, SEED = (wr.Config(key) for key in ("model.n_layers", "model.n_filters", "seed"))
 PARAMETERS = wr.SummaryMetric(metrics.PARAMETERS)
 SECONDS = wr.SummaryMetric(metrics.TRAIN_SECONDS)
-LABELS = {name: words.axis for name, words in METRIC_INFO.items()}
+LABELS = {name: info.axis for name, info in METRIC_INFO.items()}
 HEADLINES = ("loss", "profile_pearson", "count_pearson")
 GPUS = 8  # that are drawn, of a machine that has them
 
@@ -41,10 +41,10 @@ def sweep() -> list[PanelTypes]:
     )
     scatters = [
         wr.ScatterPlot(
-            title=f"Validation {LABELS[k]}, best epoch, against {words}",
+            title=f"Validation {LABELS[k]}, best epoch, against {cost}",
             x=x, y=_best(k), z=DEPTH, log_x=True,
         )
-        for words, x in (("parameters", PARAMETERS), ("seconds of training", SECONDS))
+        for cost, x in (("parameters", PARAMETERS), ("seconds of training", SECONDS))
         for k in HEADLINES
     ]  # fmt: skip
     importance = wr.ParameterImportancePlot(metrics.best_key("loss"), layout=wr.Layout(w=12, h=8))

@@ -10,6 +10,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest's workers share the cores
 pytest.register_assert_rewrite("command_lines", "kernels", "toy", "training_runs")
+import torch
 from command_lines import REPOSITORY, command
 from toy import FRAGMENTS, LENGTHS, Toy
 
@@ -18,6 +19,14 @@ from cherimoya.data import hdf5
 from cherimoya.data.synthetic import simulate
 from cherimoya.prepare import parts
 from cherimoya.util import console
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked gpu are skipped where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="torch sees no GPU"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -92,7 +92,6 @@ def test_without_a_gpu_a_captured_model_is_the_model():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 def test_a_captured_model_predicts_the_same_bits_and_sees_new_weights():
     torch.manual_seed(0)
     model = Cherimoya(n_filters=32, n_layers=3, trimming=10, n_control_tracks=1).cuda()
@@ -108,7 +107,6 @@ def test_a_captured_model_predicts_the_same_bits_and_sees_new_weights():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 def test_a_captured_model_reads_weights_changed_between_two_autocasts(monkeypatch):
     monkeypatch.setenv("CHERIMOYA_KERNELS", "reference")  # whose weights autocast casts and keeps
     torch.manual_seed(0)

@@ -20,10 +20,7 @@ from cherimoya.distributed.processes import Processes
 from cherimoya.training.capture import Runner
 from cherimoya.training.step import TrainingStep
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-]
+pytestmark = pytest.mark.gpu
 
 # Validation metrics of two precisions on the embedded data differ as those of two seeds do.
 NOISE = {"profile_pearson": 0.02, "count_pearson": 0.05}

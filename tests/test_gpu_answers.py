@@ -26,10 +26,7 @@ from cherimoya.interpret.mutagenesis import saturation_mutagenesis
 from cherimoya.interpret.target import Target, targets_of
 from cherimoya.records.attributions import read_attributions
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-]
+pytestmark = pytest.mark.gpu
 
 DEVICES = {"cpu": "fp32", "cuda": "fp32", "cuda bf16": "bf16"}
 

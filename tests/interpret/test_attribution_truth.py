@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from configs import composed
 from interpreted import configured
-from omegaconf import OmegaConf
 
 from cherimoya import Cherimoya, metrics
-from cherimoya.cli.train import conf_dir
 from cherimoya.config.interpret import AttributeConfig
 from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.data import motif_grammar
@@ -50,13 +47,9 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    GlobalHydra.instance().clear()
-    OmegaConf.register_new_resolver("run_id", lambda: "test", replace=True)
     asked = ["model.n_filters=32", "model.n_layers=7", "trainer.max_epochs=12", "trainer.threads=1",
              "logger=none", "trainer.plots=false"]  # fmt: skip
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        values = OmegaConf.to_container(compose("train", asked), resolve=True)
-    config = resolve(values, TrainConfig)
+    config = resolve(composed("train", asked), TrainConfig)
     folder = tmp_path_factory.mktemp("run")
     train(config, folder)
     dataset = load_dataset(config.data)

@@ -15,7 +15,6 @@ from kernels import (
     captured_graph,
     launched_with,
     names_of,
-    on_gpu,
     poison_cached_memory,
     replayed,
     rms_error,
@@ -31,7 +30,7 @@ LIMIT = 1e-6  # relative RMS error; that of TF32 is 3e-4
 FORMULA_FACTOR = 2.0  # where more, as many times that of PyTorch in fp32
 
 
-pytestmark = on_gpu
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,6 @@ from kernels import (
     different,
     doubles,
     errors,
-    gpu_test,
     in_modes,
     laid_out,
     limits,
@@ -221,7 +220,7 @@ ON_GPU = [
 in_every_mode = in_modes("bf16", "fp16", "tf32")
 
 
-@gpu_test
+@pytest.mark.gpu
 @pytest.mark.parametrize("case", ON_GPU, ids=str)
 @in_every_mode
 def test_a_gpu_agrees_with_float64_and_repeats_itself(case, mode):
@@ -237,7 +236,7 @@ def test_a_gpu_agrees_with_float64_and_repeats_itself(case, mode):
         assert batch_differences(case, values, gradients) == []
 
 
-@gpu_test
+@pytest.mark.gpu
 @pytest.mark.parametrize("taps", [1, 75])
 @pytest.mark.parametrize("mode", ["fp16"], indirect=True)
 def test_small_gradients_survive_half_precision(taps, mode):
@@ -248,7 +247,7 @@ def test_small_gradients_survive_half_precision(taps, mode):
     assert max(found["dweight"], found["dbias"]) < MODES["tf32"].limit
 
 
-@gpu_test
+@pytest.mark.gpu
 @pytest.mark.parametrize("taps", [1, 75])
 @in_every_mode
 def test_a_captured_graph_replays_the_same_bits(taps, mode):

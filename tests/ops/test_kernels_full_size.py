@@ -19,14 +19,13 @@ from kernels import (
     different,
     errors,
     launched_with,
-    on_gpu,
     poison_cached_memory,
 )
 from torch import Tensor
 
 from cherimoya import Cherimoya
 
-pytestmark = [*on_gpu, pytest.mark.slow, pytest.mark.usefixtures("nothing_is_tuned")]
+pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.usefixtures("nothing_is_tuned")]
 
 
 LENGTH, DILATION = 2114, 16

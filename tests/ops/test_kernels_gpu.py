@@ -28,11 +28,10 @@ from kernels import (
     launched_with,
     limits,
     names_of,
-    on_gpu,
     replayed,
 )
 
-pytestmark = [*on_gpu, pytest.mark.usefixtures("nothing_is_tuned")]
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("nothing_is_tuned")]
 
 
 WIDTH = {"conv_norm": 100, "cheri_block": 96}  # few, since every other one is compiled anew

@@ -17,7 +17,6 @@ from kernels import (
     captured_graph,
     different,
     doubles,
-    on_gpu,
     replayed,
     rms_error,
     serve,
@@ -304,7 +303,9 @@ def test_importing_the_loss_imports_no_triton():
 
 
 def gpu(*cases: Case) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("case", [pytest.param(c, marks=on_gpu) for c in cases], ids=str)
+    return pytest.mark.parametrize(
+        "case", [pytest.param(c, marks=pytest.mark.gpu) for c in cases], ids=str
+    )
 
 
 @gpu(

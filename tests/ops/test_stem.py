@@ -19,7 +19,6 @@ from kernels import (
     different,
     doubles,
     errors,
-    gpu_test,
     laid_out,
     limits,
     names_of,
@@ -205,14 +204,14 @@ def assert_accurate_on_gpu(case: Case, scale: float = 1.0) -> None:
     assert_within(limit, partial(results, stem, values, dout), expected, case)
 
 
-@gpu_test
+@pytest.mark.gpu
 @in_every_mode
 @pytest.mark.parametrize("channels", [8, 24, 96, 100, 128, 256])
 def test_any_width_and_dtype(channels, mode):
     assert_accurate_on_gpu(Case(3, 301, channels, dtype=mode.dtype))
 
 
-@gpu_test
+@pytest.mark.gpu
 @in_every_mode
 def test_any_length_and_layout(mode):
     for n, length in [(16, 1), (5, 2), (3, 13), (2, 128), (2, 129), (3, 2114), (40000, 5), (0, 9)]:
@@ -223,13 +222,13 @@ def test_any_length_and_layout(mode):
         assert_accurate_on_gpu(Case(3, 301, 24, dtype=mode.dtype, layout=layout))
 
 
-@gpu_test
+@pytest.mark.gpu
 @pytest.mark.usefixtures("tf32")
 def test_gradients_below_the_range_of_half_precision():
     assert_accurate_on_gpu(Case(3, 301, 96), scale=1e-10)
 
 
-@gpu_test
+@pytest.mark.gpu
 @in_every_mode
 def test_an_example_does_not_depend_on_its_batch(mode):
     case = Case(5, 301, 96, dtype=mode.dtype)
@@ -239,7 +238,7 @@ def test_an_example_does_not_depend_on_its_batch(mode):
         assert torch.equal(stem(x[i : i + 1], *parameters)[0], together[i])
 
 
-@gpu_test
+@pytest.mark.gpu
 @pytest.mark.parametrize("x_dtype", ["float32", "bfloat16"])
 @pytest.mark.usefixtures("tf32")
 def test_autocast_sets_the_outputs_dtype(x_dtype):
@@ -254,7 +253,7 @@ def test_autocast_sets_the_outputs_dtype(x_dtype):
     assert different(found, cast) == []
 
 
-@gpu_test
+@pytest.mark.gpu
 @in_every_mode
 def test_a_captured_graph_replays_the_same_bits(mode):
     case = Case(3, 301, 96, dtype=mode.dtype)
@@ -268,7 +267,7 @@ def test_a_captured_graph_replays_the_same_bits(mode):
         assert different(replayed(graph, captured), step()) == []
 
 
-@gpu_test
+@pytest.mark.gpu
 @pytest.mark.usefixtures("tf32")
 def test_a_compiled_function_has_the_same_numbers():
     case = replace(Case(3, 301, 96), dtype="bfloat16")

@@ -341,7 +341,6 @@ def test_what_is_shipped_can_be_read():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_tells_little_work_from_much(cache):
     x = torch.zeros(1 << 26, device="cuda")
     much, little = {"n": 1 << 26}, {"n": 1 << 20}

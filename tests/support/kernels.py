@@ -55,17 +55,6 @@ MODES = {
 # anything where |mean| >> std.
 FORMULA_FACTOR, FORMULA_MARGIN = 1.5, 1e-5
 
-on_gpu = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-]
-
-
-def gpu_test(test: Callable[..., None]) -> Callable[..., None]:
-    for mark in on_gpu:
-        test = mark(test)
-    return test
-
 
 def in_modes(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("mode", names, indirect=True)

@@ -76,3 +76,15 @@ def test_a_run_is_composed_once(train_arguments, tmp_path):
     own = [words for words in asked if any(word.startswith("model=tiny") for word in words)]
     assert len(asked) <= 3
     assert len([words for words in own if "trainer.max_epochs=1" in words]) == 1
+
+
+def test_a_member_is_composed_before_the_first_begins_and_by_the_launcher(
+    train_arguments, tmp_path
+):
+    arguments = ["-m", *train_arguments, "trainer.max_epochs=1", "seed=0,1,2"]
+    asked = told(COMPOSED, "ASKED", arguments, tmp_path)
+    # All are checked before the first begins; a launcher of Hydra's is given words, not values.
+    for seed in range(3):
+        assert sum(f"seed={seed}" in words for words in asked) == 2
+    # The sweep's own part of the configuration, Hydra's for the launcher, and two of defaults.
+    assert len(asked) <= 2 * 3 + 4

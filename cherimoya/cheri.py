@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from cherimoya.config import options
 from cherimoya.ops.block.op import cheri_block
 from cherimoya.ops.conv_norm.op import FusedDilatedConvNormFunc, fused_dilated_conv_norm
 from cherimoya.ops.reference import dilated_conv_norm as _cheri_conv_norm_cpu
@@ -58,6 +59,9 @@ class CheriBlock(nn.Module):
     ValueError
         If a size or the scale is not positive.
     """
+
+    Settings = options.Cheri
+    matrices = ("linear1.weight", "linear2.weight")
 
     def __init__(
         self,

@@ -1,14 +1,15 @@
-"""The multinomial profile loss, the log count loss, and how the two are weighed."""
+"""The objectives of training, and what one of your own begins with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from cherimoya.config.train import LossConfig
+from cherimoya.config import options
+from cherimoya.config.schema import Choice
+from cherimoya.errors import ConfigError
 from cherimoya.metrics import multinomial_nll
 from cherimoya.network import Cherimoya
 from cherimoya.ops.dispatch import route
@@ -73,34 +74,57 @@ def profile_and_count_losses(
     return torch.stack(profile), errors.mean(dim=0)
 
 
-class Loss(Protocol):
-    """Combines the two losses of a batch into the objective; may change between epochs."""
+class Loss(nn.Module):
+    """An objective, with state if it needs some: parameters of its own are trained too.
 
-    frozen: bool
+    A subclass gives `forward`, and its settings, if it has any, as a dataclass `Settings`, whose
+    fields are keyword arguments of its `__init__`.
+    """
 
-    def __call__(self, model: Cherimoya, profile: Tensor, count: Tensor) -> Tensor:
-        """The objective () of both losses, (n_groups,) each."""
-        ...
+    frozen = False  # whether what it learns is kept as it is from now on
+
+    def begin(self, model: Cherimoya) -> None:
+        """Make the model ready for this loss; before the optimizers take its parameters.
+
+        The model's own loss weights `lw0` and `lw1` are not trained unless a loss says so.
+        """
+        model.lw0.requires_grad_(False)
+        model.lw1.requires_grad_(False)
+
+    def forward(
+        self, model: Cherimoya, logits: Tensor, log_counts: Tensor, signal: Tensor
+    ) -> LossTerms | Tensor:
+        """The objective of a batch, and its parts; shapes as in `profile_and_count_losses`.
+
+        The objective () alone will do: its parts are only logged.
+        """
+        raise NotImplementedError
 
     def end_epoch(self, model: Cherimoya) -> bool:
         """Look at an epoch's last gradients; returns whether the loss froze its weights now."""
-        ...
+        return False
+
+    def freeze(self, model: Cherimoya) -> None:
+        """Keep what it learns as it is from now on."""
+        self.frozen = True
 
 
-class WeightedLoss:
+class WeightedLoss(Loss):
     """A loss that is its `weights` times both losses, which the fused kernels can compute too.
 
-    A subclass says other weights. One with a `__call__` of its own is called, on every device.
+    A subclass says other weights, or another `objective` of both losses, which then is what
+    counts, on every device.
     """
-
-    frozen = True
 
     def weights(self, model: Cherimoya) -> LossWeights:
         """How the losses of each signal group are weighed."""
         raise NotImplementedError
 
-    def __call__(self, model: Cherimoya, profile: Tensor, count: Tensor) -> Tensor:
-        """sum(v0 profile) + sum(v1 count), and the penalty of learned weights if there is one."""
+    def objective(self, model: Cherimoya, profile: Tensor, count: Tensor) -> Tensor:
+        """sum(v0 profile) + sum(v1 count), and the penalty of learned weights if there is one.
+
+        profile, count (n_groups,) -> ()
+        """
         w = self.weights(model)
         v0, v1 = (0.5 / v.square() if w.learned else v for v in (w.profile, w.count))
         total = (v0 * profile).sum() + (v1 * count).sum()
@@ -108,9 +132,22 @@ class WeightedLoss:
             return total
         return total + w.profile.log().square().sum() + w.count.log().square().sum()
 
-    def end_epoch(self, model: Cherimoya) -> bool:
-        """Never freezes anything."""
-        return False
+    def forward(
+        self, model: Cherimoya, logits: Tensor, log_counts: Tensor, signal: Tensor
+    ) -> LossTerms:
+        """By a few fused kernels where they run and compute what `objective` says."""
+        kernels = route(logits.device, torch.float32).conv_norm
+        if kernels and type(self).objective is WeightedLoss.objective:
+            w = self.weights(model)
+            total, profile, count = fused_training_loss(
+                logits, log_counts, signal, w.profile, w.count, model.signal_groups, w.learned,
+                w.penalty,
+            )  # fmt: skip
+        else:
+            groups = model.signal_groups
+            profile, count = profile_and_count_losses(logits, log_counts, signal, groups)
+            total = self.objective(model, profile, count)
+        return LossTerms(total, profile.detach(), count.detach())
 
 
 class KendallLoss(WeightedLoss):
@@ -121,9 +158,14 @@ class KendallLoss(WeightedLoss):
     penalty is dropped.
     """
 
+    Settings = options.Kendall
+
     def __init__(self, freeze_below: float) -> None:
+        super().__init__()
         self.freeze_below = freeze_below
-        self.frozen = False
+
+    def begin(self, model: Cherimoya) -> None:
+        """lw0 and lw1 are trained."""
 
     def weights(self, model: Cherimoya) -> LossWeights:
         """The model's lw0 and lw1."""
@@ -149,7 +191,11 @@ class KendallLoss(WeightedLoss):
 class FixedLoss(WeightedLoss):
     """sum(profile_weight * profile) + sum(count_weight * count); lw0 and lw1 stay untouched."""
 
+    Settings = options.Fixed
+    frozen = True
+
     def __init__(self, profile_weight: float, count_weight: float) -> None:
+        super().__init__()
         self.profile_weight = profile_weight
         self.count_weight = count_weight
 
@@ -161,34 +207,52 @@ class FixedLoss(WeightedLoss):
         )
 
 
+class PoissonLoss(Loss):
+    """Negative log-likelihood of a Poisson at every base, in nats: one term, without weights.
+
+    The rate of base i of a signal group is p_i exp(y), with p its profile and y its log(1 +
+    counts); the observation is k_i + p_i, one read more in all, spread as p, for y predicts
+    log(1 + n) of n reads. Summed over a group, with constants of k alone and without the entropy
+    of p: exp(y) - (n + 1) y - sum_i k_i log p_i + sum_i log k_i!.
+    """
+
+    frozen = True
+
+    def forward(
+        self, model: Cherimoya, logits: Tensor, log_counts: Tensor, signal: Tensor
+    ) -> LossTerms:
+        """The sum over signal groups of the mean over examples."""
+        groups = model.signal_groups
+        profile, count = profile_and_count_losses(logits, log_counts, signal, groups)
+        y = log_counts.to(profile.dtype)
+        totals = [k.sum(dim=(1, 2), dtype=y.dtype) for k in signal.split(list(groups), 1)]
+        n = torch.stack(totals, dim=1)  # (N, n_groups)
+        # The multinomial has - log n! more than the bases' terms.
+        rate = y.exp() - (n + 1) * y + torch.lgamma(n + 1)
+        total = (profile + rate.mean(dim=0)).sum()
+        return LossTerms(total, profile.detach(), count.detach())
+
+
 def training_loss(
     loss: Loss, model: Cherimoya, logits: Tensor, log_counts: Tensor, signal: Tensor
 ) -> LossTerms:
-    """The objective of a batch and its parts; shapes as in `profile_and_count_losses`.
-
-    On a GPU by a few fused kernels where they compute what `loss` does, else as it composes it.
-    """
-    if route(logits.device, torch.float32).conv_norm and _is_weighted(loss):
-        w = loss.weights(model)
-        total, profile, count = fused_training_loss(
-            logits, log_counts, signal, w.profile, w.count, model.signal_groups, w.learned,
-            w.penalty,
-        )  # fmt: skip
-    else:
-        profile, count = profile_and_count_losses(logits, log_counts, signal, model.signal_groups)
-        total = loss(model, profile, count)
-    return LossTerms(total, profile.detach(), count.detach())
-
-
-def _is_weighted(loss: Loss) -> TypeGuard[WeightedLoss]:
-    """Whether the weights say all that the loss does."""
-    return type(loss).__call__ is WeightedLoss.__call__
+    """The objective of a batch and its parts; shapes as in `profile_and_count_losses`."""
+    terms: LossTerms | Tensor = loss(model, logits, log_counts, signal)
+    if isinstance(terms, LossTerms):
+        return terms
+    if not isinstance(terms, Tensor) or terms.shape != ():
+        got = f"shape {tuple(terms.shape)}" if isinstance(terms, Tensor) else type(terms).__name__
+        raise ConfigError(
+            f"the loss {type(loss).__name__} returned {got}: expected LossTerms, or the objective "
+            "as a tensor of one number."
+        )
+    with torch.no_grad():
+        parts = profile_and_count_losses(logits, log_counts, signal, model.signal_groups)
+    return LossTerms(terms, *parts)
 
 
-def build_loss(config: LossConfig, model: Cherimoya) -> Loss:
-    """The loss that `loss=...` chose; a fixed one takes lw0 and lw1 out of the training."""
-    if config.name == "kendall":
-        return KendallLoss(config.freeze_below)
-    model.lw0.requires_grad_(False)
-    model.lw1.requires_grad_(False)
-    return FixedLoss(config.profile_weight, config.count_weight)
+def build_loss(chosen: Choice, model: Cherimoya) -> Loss:
+    """The loss that `loss=...` chose, and the model made ready for it."""
+    loss: Loss = chosen.make()
+    loss.begin(model)
+    return loss.to(model.lw0.device)

@@ -1,7 +1,7 @@
 """The Cherimoya network: DNA in, a base-resolution profile and log counts out."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cherimoya.cheri import CheriBlock
+from cherimoya import registry
+from cherimoya.config.schema import Choice, choose, to_dict
 from cherimoya.config.train import ModelConfig
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.ops.heads.op import heads
 from cherimoya.ops.reference import profile_head
 from cherimoya.ops.stem.op import stem
@@ -23,7 +24,7 @@ UPSTREAM_PROFILE_KERNEL = 75
 
 
 class Cherimoya(nn.Module):
-    """A stem, `n_layers` Cheri Blocks with dilations 1, 2, 4, ..., and two heads.
+    """A stem, `n_layers` blocks with dilations 1, 2, 4, ..., and two heads.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ class Cherimoya(nn.Module):
     n_layers : int
         Number of blocks; block i has dilation 2**i.
     expansion, residual_scale
-        See CheriBlock.
+        Of the Cheri Block, see CheriBlock, where `block` is not given.
     signal_groups : sequence of int
         Channels of each group of tracks that share one multinomial and one count: [1] is
         unstranded, [2] a stranded pair, [1, 2] both.
@@ -42,9 +43,13 @@ class Cherimoya(nn.Module):
         Odd kernel of the profile head; upstream 0.1 uses 1, upstream 0.3 uses 75.
     trimming : int, optional
         Bases cut from each side; by default 46 + the sum of the dilations (2114 to 1000 bp).
+    block : Choice or mapping, optional
+        Another block: its name, such as bpnet or module:Class, and its settings.
 
     Raises
     ------
+    ConfigError
+        If `block` names no block, or its settings are wrong.
     ValueError
         If a size is out of range or `profile_kernel_size` is even.
     """
@@ -59,8 +64,11 @@ class Cherimoya(nn.Module):
         n_control_tracks: int = 0,
         profile_kernel_size: int = 1,
         trimming: int | None = None,
+        block: Choice | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        usual = {"name": "cheri", "expansion": expansion, "residual_scale": residual_scale}
+        block = _chosen_block(usual if block is None else block, n_filters)
         groups = [int(g) for g in signal_groups]
         if n_layers < 1 or n_control_tracks < 0 or not groups or min(groups) < 1:
             raise ValueError(
@@ -78,9 +86,7 @@ class Cherimoya(nn.Module):
         self.lw0 = nn.Parameter(torch.ones(len(groups)))
         self.lw1 = nn.Parameter(torch.ones(len(groups)))
         self.iconv = nn.Conv1d(4, n_filters, STEM_KERNEL, padding=STEM_KERNEL // 2)
-        self.blocks = nn.ModuleList(
-            CheriBlock(n_filters, d, expansion, residual_scale) for d in dilations
-        )
+        self.blocks = nn.ModuleList(block.make(n_filters, d) for d in dilations)
         self.fconv = nn.Conv1d(
             n_filters + n_control_tracks, sum(groups), profile_kernel_size,
             padding=profile_kernel_size // 2,
@@ -92,8 +98,7 @@ class Cherimoya(nn.Module):
         self.config: dict[str, Any] = {
             "n_filters": n_filters,
             "n_layers": n_layers,
-            "expansion": expansion,
-            "residual_scale": residual_scale,
+            **_described(block),
             "signal_groups": groups,
             "n_control_tracks": n_control_tracks,
             "profile_kernel_size": profile_kernel_size,
@@ -103,7 +108,8 @@ class Cherimoya(nn.Module):
     @property
     def receptive_field(self) -> int:
         """Input bases that the convolutions of one output position read."""
-        reach = STEM_KERNEL // 2 + sum(2**i for i in range(len(self.blocks)))
+        reach = STEM_KERNEL // 2
+        reach += sum(getattr(block, "reach", 2**i) for i, block in enumerate(self.blocks))
         return 2 * (reach + self.config["profile_kernel_size"] // 2) + 1
 
     def forward(self, X: Tensor, X_ctl: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -178,8 +184,10 @@ class Cherimoya(nn.Module):
         Raises
         ------
         ValueError
-            If the profile kernel is not upstream's 75.
+            If the profile kernel is not upstream's 75, or the block is not the Cheri Block.
         """
+        if "block" in self.config:
+            raise ValueError(f"block={self.config['block']['name']}: upstream has the Cheri Block")
         if self.config["profile_kernel_size"] != UPSTREAM_PROFILE_KERNEL:
             raise ValueError(
                 f"profile_kernel_size={self.config['profile_kernel_size']}: upstream 0.3 reads "
@@ -204,12 +212,15 @@ class Cherimoya(nn.Module):
         Raises
         ------
         CherimoyaError
-            If the file is missing, damaged, or not such a checkpoint.
+            If the file is missing, damaged, or not such a checkpoint, or if the block that it
+            names cannot be found here.
         """
         config, state = _read_checkpoint(Path(path))
         try:
             model = cls(**_own_config(config, state))
             model.load_state_dict(state)
+        except ConfigError as error:
+            raise CherimoyaError(f"{path} needs its block: {error}") from error
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CherimoyaError(f"{path} does not hold a Cherimoya model: {error}") from error
         return model.to(device)
@@ -222,13 +233,50 @@ def build_model(
     return Cherimoya(
         n_filters=config.n_filters,
         n_layers=config.n_layers,
-        expansion=config.blocks.expansion,
-        residual_scale=config.blocks.residual_scale,
+        block=config.blocks,
         signal_groups=signal_groups,
         n_control_tracks=n_control_tracks,
         profile_kernel_size=config.profile_kernel_size,
         trimming=trimming,
     )
+
+
+def _chosen_block(block: Choice | Mapping[str, Any], n_filters: int) -> Choice:
+    """The block; one of the user's own is tried. Raises ConfigError."""
+    if not isinstance(block, Choice):
+        block = choose("model.blocks", block, "block")
+    if block.name not in registry.GROUPS["model.blocks"].ours:
+        _check_block(block, n_filters)
+    return block
+
+
+def _check_block(block: Choice, n_filters: int) -> None:
+    """Raise ConfigError for a block that does not map x as blocks do."""
+    length, trim = 40, 3
+    one = block.make(n_filters, 1)
+    try:
+        with torch.no_grad():
+            out = one(torch.zeros(2, length, n_filters), trim=trim)
+    except Exception as error:
+        raise ConfigError(
+            f"the block {block.name} fails on x (2, {length}, {n_filters}) with trim={trim}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    expected = (2, length - 2 * trim, n_filters)
+    if not isinstance(out, Tensor) or out.shape != expected:
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ConfigError(
+            f"the block {block.name} makes {got} of x (2, {length}, {n_filters}) with trim={trim}: "
+            f"expected {expected}, channels last, with trim positions less on each side."
+        )
+
+
+def _described(block: Choice) -> dict[str, Any]:
+    """The block among a model's configuration; the Cheri Block as checkpoints always had it."""
+    content: dict[str, Any] = to_dict(block)
+    if block.name == "cheri":
+        return {key: content[key] for key in ("expansion", "residual_scale")}
+    return {"block": content}
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -136,8 +136,8 @@ def test_the_default_model_is_the_published_one():
     model = Cherimoya(
         config.n_filters,
         config.n_layers,
-        config.blocks.expansion,
-        config.blocks.residual_scale,
+        config.blocks.settings.expansion,
+        config.blocks.settings.residual_scale,
         profile_kernel_size=config.profile_kernel_size,
     )
     assert sum(p.numel() for p in model.parameters()) == 342_724

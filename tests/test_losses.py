@@ -8,7 +8,7 @@ import torch
 from scipy.stats import multinomial
 
 from cherimoya import Cherimoya
-from cherimoya.config.train import LossConfig
+from cherimoya.config.schema import choose
 from cherimoya.losses import (
     FixedLoss,
     KendallLoss,
@@ -48,7 +48,7 @@ def test_learned_weights_follow_the_formula_and_freeze_when_settled():
     model.lw1.data = torch.tensor([0.5, 1.0])
     profile, count = torch.tensor([3.0, 5.0]), torch.tensor([0.2, 0.4])
     loss = KendallLoss(freeze_below=1.0)
-    total = loss(model, profile, count)
+    total = loss.objective(model, profile, count)
     weighted = 3 / (2 * 1.5**2) + 5 / (2 * 2.0**2) + 0.2 / (2 * 0.5**2) + 0.4 / 2
     penalty = sum(np.log(x) ** 2 for x in (1.5, 2.0, 0.5, 1.0))
     assert total.item() == pytest.approx(weighted + penalty, rel=1e-6)
@@ -60,22 +60,25 @@ def test_learned_weights_follow_the_formula_and_freeze_when_settled():
     assert not loss.end_epoch(model)  # once
     assert not model.lw0.requires_grad
     assert not model.lw1.requires_grad
-    assert loss(model, profile, count).item() == pytest.approx(weighted, rel=1e-6)
+    assert loss.objective(model, profile, count).item() == pytest.approx(weighted, rel=1e-6)
+
+
+FIXED = {"name": "fixed", "profile_weight": 2.0, "count_weight": 10.0}
 
 
 def test_fixed_weights_leave_the_learned_ones_out():
     model = Cherimoya(n_filters=8, n_layers=1)
-    loss = build_loss(LossConfig("fixed", 1.0, 2.0, 10.0), model)
+    loss = build_loss(choose("loss", FIXED, "loss"), model)
     assert isinstance(loss, FixedLoss)
     assert not model.lw0.requires_grad
-    assert loss(model, torch.tensor([3.0]), torch.tensor([0.5])).item() == 11.0
+    assert loss.objective(model, torch.tensor([3.0]), torch.tensor([0.5])).item() == 11.0
     assert not loss.end_epoch(model)
 
 
 class OnlyProfile(KendallLoss):
     """Says its objective itself."""
 
-    def __call__(self, model, profile, count):
+    def objective(self, model, profile, count):
         return 3 * profile.sum()
 
 
@@ -111,5 +114,7 @@ def test_a_loss_of_ones_own_decides_where_kernels_run_too(batch, kernel_calls):
     total = training_loss(CountsTwice(1.5, 0.25), model, *batch).total
     expected = 1.5 * profile.sum() + 0.5 * count.sum()
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert CountsTwice(1.5, 0.25)(model, profile, count).item() == pytest.approx(expected.item())
+    assert CountsTwice(1.5, 0.25).objective(model, profile, count).item() == pytest.approx(
+        expected.item()
+    )
     assert kernel_calls == [([1.5, 1.5], [0.5, 0.5])]

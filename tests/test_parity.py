@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from cherimoya import Cherimoya
-from cherimoya.config.train import AdamWConfig, MuonConfig, OptimConfig, RouteConfig
+from cherimoya.config.schema import build
+from cherimoya.config.train import OptimConfig
 from cherimoya.losses import KendallLoss, profile_and_count_losses
 from cherimoya.optim.routing import build_optimizers, build_schedules
 from cherimoya.training.ema import EMA
@@ -48,7 +49,7 @@ def test_outputs_losses_and_gradients(case):
     profile, count = profile_and_count_losses(
         logits, log_counts, golden["counts"], model.signal_groups
     )
-    total = KendallLoss(freeze_below=1.0)(model, profile, count)
+    total = KendallLoss(freeze_below=1.0).objective(model, profile, count)
     assert relative_rms(profile, golden["profile_loss"].reshape(-1)) < TOLERANCE
     assert relative_rms(count, golden["count_loss"].reshape(-1)) < TOLERANCE
     assert relative_rms(total, golden["loss"]) < TOLERANCE
@@ -71,18 +72,27 @@ def test_trajectory_of_twelve_training_steps(shared):
     golden = torch.load(shared / "parity" / "v010_trajectory.pt", weights_only=True)
     model = Cherimoya.load(shared / "parity" / "v010_trajectory.init.torch")
     o = golden["optim"]
-    config = OptimConfig(
-        routing=[RouteConfig("blocks.*.linear[12].weight", "muon"), RouteConfig("*", "adamw")],
-        muon=MuonConfig(o["muon_lr"], o["muon_weight_decay"], 0.95, 5),
-        adamw=AdamWConfig(o["adamw_lr"], o["adamw_weight_decay"], 0.9, 0.999, 1e-8),
-        sgd=None,
-        warmup_epochs=golden["warmup_steps"],
-        warmup_start=o["start_factor"],
-        min_lr=o["eta_min"],
-        ema_decay=o["ema_decay"],
-        ema_warmup=False,
-    )
-    optimizers, _ = build_optimizers(model, config)
+    values = {
+        "routing": [
+            {"pattern": "blocks.*.linear[12].weight", "optimizer": "muon"},
+            {"pattern": "*", "optimizer": "adamw"},
+        ],
+        "muon": {
+            "lr": o["muon_lr"], "weight_decay": o["muon_weight_decay"], "momentum": 0.95,
+            "ns_steps": 5,
+        },
+        "adamw": {
+            "lr": o["adamw_lr"], "weight_decay": o["adamw_weight_decay"], "beta1": 0.9,
+            "beta2": 0.999, "eps": 1e-8,
+        },
+        "warmup_epochs": golden["warmup_steps"],
+        "warmup_start": o["start_factor"],
+        "min_lr": o["eta_min"],
+        "ema_decay": o["ema_decay"],
+        "ema_warmup": False,
+    }  # fmt: skip
+    config = build(OptimConfig, values, "optim")
+    optimizers, _ = build_optimizers(dict(model.named_parameters()), config)
     schedules = build_schedules(config, optimizers, 1, golden["steps"])
     loss, ema = KendallLoss(freeze_below=0.0), EMA(model)
     for step in range(golden["steps"]):
@@ -95,7 +105,7 @@ def test_trajectory_of_twelve_training_steps(shared):
         profile, count = profile_and_count_losses(
             logits, log_counts, golden["counts"][step], model.signal_groups
         )
-        total = loss(model, profile, count)
+        total = loss.objective(model, profile, count)
         total.backward()
         for optimizer in optimizers.values():
             optimizer.step()

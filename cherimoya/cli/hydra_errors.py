@@ -10,13 +10,14 @@ from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
 from cherimoya.config.command_line import flag, nearest, overrides, quotable
 from cherimoya.config.groups import does_nothing, initialized
-from cherimoya.config.schema import build, known_keys, unused_keys
+from cherimoya.config.keys import known_keys
+from cherimoya.config.schema import build, unknown_key, unused_keys
 from cherimoya.errors import CherimoyaError, ConfigError, DiskError
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -102,6 +103,8 @@ def _absent(key: str, name: str, arguments: Sequence[str], schema: type, conf: P
             f"{word}: there is no {key} with the options that are chosen. Set "
             f"{' or '.join(options)} too, or leave it out."
         )
+    if known := list(_keys_beside(parent, name, others, conf)):
+        return unknown_key(key, known)
     inside = [
         k.removeprefix(f"{parent}.") for k in known_keys(schema) if k.startswith(f"{parent}.")
     ]
@@ -119,6 +122,14 @@ def _unused(
             if key == parent or parent.startswith(f"{key}."):
                 return does_nothing(word, used)
     return None
+
+
+def _keys_beside(parent: str, name: str, others: Sequence[str], conf: Path) -> Iterator[str]:
+    """The dotted keys that the group `parent` has as it is composed of the `others`."""
+    with suppress(*COMPOSING), initialized(conf):
+        inside = OmegaConf.select(hydra.compose(name, list(others)), parent)
+        if isinstance(inside, DictConfig):
+            yield from (f"{parent}.{key!s}" for key in inside)
 
 
 def _options_with(key: str, word: str, name: str, conf: Path) -> Iterator[str]:

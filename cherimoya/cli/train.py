@@ -25,6 +25,7 @@ from cherimoya.config import command_line, groups
 from cherimoya.config.command_line import conf_dir
 from cherimoya.config.diff import Changes, flat
 from cherimoya.config.groups import Composition, composition
+from cherimoya.config.saved import current
 from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, resolve, to_dict
 from cherimoya.distributed import launch
 from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
@@ -115,7 +116,8 @@ class TrainJob(Job):
                 print(f"done already: {folder}", flush=True)
                 return None
             plain["trainer"]["resume"] = str(folder) if state == "resume" else None
-            plain["logger"]["group"] = plain["logger"]["group"] or self.sweep.name
+            if wandb := plain["logger"].get("wandb"):
+                wandb["group"] = wandb.get("group") or self.sweep.name
         elif plain["trainer"]["resume"] is not None:
             plain = _resumed(plain, folder)
         launch.count_devices(plain["trainer"])
@@ -261,7 +263,7 @@ def _saved_configuration(path: Path) -> dict[str, Any]:
     """What a run wrote down of its configuration. Raises ConfigError where it is damaged."""
     try:
         saved = OmegaConf.to_container(OmegaConf.load(path))
-        return to_dict(resolve(saved, TrainConfig))  # type: ignore[arg-type]
+        return to_dict(resolve(current(saved), TrainConfig))  # type: ignore[arg-type]
     except (CherimoyaError, OmegaConfBaseException, YAMLError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"cannot resume: {path} is damaged ({' '.join(str(error).split())[:200]}). Put back "

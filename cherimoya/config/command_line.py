@@ -4,7 +4,8 @@ import difflib
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from cherimoya import registry
+from cherimoya.config import options
 from cherimoya.config.diff import hydra_value
-from cherimoya.config.schema import known_keys, text_depth, unknown_key
+from cherimoya.config.keys import known_keys, text_depth
+from cherimoya.config.schema import unknown_key
 from cherimoya.errors import ConfigError
 
 RESUME = "trainer.resume"
@@ -26,7 +30,10 @@ VALUED = {  # flags of Hydra with a value, which may look like a key and its val
 }
 SHORT = VALUED | {"-h": "--help", "-m": "--multirun", "-sc": "--shell-completion", "-i": "--info"}
 QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""")
+USUAL = {"loss": "kendall", "model.blocks": "cheri", "logger": "wandb"}  # options by default
+OPEN_KEYS = ("model.blocks.", "loss.", "optim.", "data.options.", "logger.", "metrics.")
 OPEN, CLOSED = "([{", ")]}"
+OF_WANDB = tuple(f"logger.{f.name}" for f in fields(options.Wandb))  # keys before it had a name
 INSERTED = re.compile(r"\$\{[^{}]+\}")  # what Hydra puts in the place of ${key}
 
 
@@ -188,6 +195,45 @@ def conf_dir() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
 
 
+def today(word: str) -> str:
+    """The word with its key of today, where it had another one, or names a group by its key.
+
+    logger.project=a is logger.wandb.project=a, and model.blocks=bpnet is model/blocks=bpnet.
+    """
+    key, equals, text = word.partition("=")
+    plus, bare = re.fullmatch(r"(\+*)(.*)", key).groups()  # type: ignore[union-attr]
+    if bare in OF_WANDB:
+        return f"{plus}logger.wandb.{bare.removeprefix('logger.')}{equals}{text}"
+    if bare == "model.blocks" and not text.startswith("{"):
+        return f"{plus}model/blocks{equals}{text}"
+    return word
+
+
+def forced(word: str, given: Mapping[str, str]) -> str:
+    """The word with ++ before it, where a chosen option of its group lacks the key.
+
+    The key has no effect then, which is said where it matters; a sweep may have others in which
+    it has one. given: the words of the command line that choose options
+    """
+    key = word.partition("=")[0]
+    for group, usual in USUAL.items():
+        path = group.replace(".", "/")
+        setting = key.removeprefix(f"{group}.")
+        if setting == key:
+            continue
+        ours = registry.GROUPS[group].ours
+        names = given.get(path, usual).strip("[]").split(",")
+        if group == "logger":
+            lacking = setting.partition(".")[0] in ours and setting.partition(".")[0] not in names
+        else:
+            known = [n for n in names if n in ours]
+            lacking = any(
+                key not in known_keys(registry.settings_of(group, n), group) for n in known
+            )
+        return f"++{word}" if lacking else word
+    return word
+
+
 def checked_arguments(arguments: Sequence[str], schema: type, several: bool) -> Iterator[str]:
     """The command line, with every key known and readable; a resumed run gets its own folder.
 
@@ -197,17 +243,23 @@ def checked_arguments(arguments: Sequence[str], schema: type, several: bool) -> 
     """
     keys = set(known_keys(schema))
     groups = {str(p.relative_to(conf_dir())) for p in conf_dir().rglob("*") if p.is_dir()}
+    if own := flag(arguments, "--config-dir"):
+        registry.add_folder(own)
+    # Only what is composed tells the keys of options that are the user's own.
+    open_groups = flag(arguments, "--config-dir") is not None or bool(registry.plugins())
+    given = dict(today(word).split("=", 1) for word in overrides(arguments) if "=" in word)
     for argument in arguments:
         if not is_override(argument):
             yield argument
             continue
-        word = readable(argument, schema, several)
+        word = forced(readable(today(argument), schema, several), given)
         yield word
         override = parse(word)
         key = override.key_or_group
         if key.split(".")[0] == "hydra" or key.split("/")[0] == "hydra":
             continue
-        if key not in keys | groups:
+        is_own = open_groups or word.startswith("+")
+        if key not in keys | groups and not (is_own and key.startswith(OPEN_KEYS)):
             raise ConfigError(unknown_key(key, sorted(keys)))
         if key == RESUME and override.value() is not None:
             folder = _run_folder(str(override.value()), arguments)

@@ -1,8 +1,10 @@
 """What can be configured of the data. Values live in conf/data/*.yaml."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from cherimoya.config.schema import MissingValue, Used, checked
+from cherimoya import registry
+from cherimoya.config.schema import Choice, MissingValue, Used, build, checked
 from cherimoya.errors import ConfigError
 
 FOLDS = 5  # that data.fold chooses from
@@ -30,11 +32,18 @@ class SyntheticConfig:
     mean_count: float = checked(above=0)
 
 
+FILE, SIMULATION = "hdf5", "synthetic"  # our sources; another one is the user's own
 FROM_A_FILE = Used(
-    lambda data: data.source == "hdf5", "data=synthetic simulates its data", "data=hdf5"
+    lambda data: data.source == FILE,
+    "data=synthetic simulates its data",
+    "data=hdf5",
 )
-SIMULATED = Used(
-    lambda data: data.source == "synthetic", "data=hdf5 reads a file", "data=synthetic"
+SIMULATED = Used(lambda data: data.source == SIMULATION, "data=hdf5 reads a file", "data=synthetic")
+MADE = Used(lambda data: data.source != FILE, "data=hdf5 reads a file", "data=synthetic")
+OWN = Used(
+    lambda data: data.source not in (FILE, SIMULATION),
+    "they are the settings of a source of your own",
+    "data.source=<module:Class>",
 )
 
 
@@ -42,12 +51,12 @@ SIMULATED = Used(
 class DataConfig:
     """Where the loci come from, their windows, and which chromosomes go to which split."""
 
-    source: str = checked(choices=("synthetic", "hdf5"))
+    source: str
     placement: str = checked(choices=("auto", "resident", "stream"))
     path: str | None = checked(used=FROM_A_FILE)
     keys: KeysConfig | None = checked(used=FROM_A_FILE)
     synthetic: SyntheticConfig | None = checked(used=SIMULATED)
-    cache_dir: str | None = checked(used=SIMULATED)
+    cache_dir: str | None = checked(used=MADE)
     in_window: int | None = checked(at_least=1)
     out_window: int | None = checked(at_least=1)
     max_jitter: int | None = checked(at_least=0)
@@ -59,8 +68,19 @@ class DataConfig:
     exclude_chroms: list[str] = checked()
     fold: int | None = checked(at_least=0, at_most=FOLDS - 1, default=None)
     leave_out: str | None = checked(default=None)
+    options: dict[str, Any] | None = checked(default=None, used=OWN)
+
+    @property
+    def own_source(self) -> Choice | None:
+        """The source of the user's own, with its settings; None for ours. Raises ConfigError."""
+        if self.source in (FILE, SIMULATION):
+            return None
+        settings = registry.settings_of("data.source", self.source, "data.source")
+        own: Any = build(settings, self.options or {}, "data.options")
+        return Choice("data.source", self.source, own)
 
     def __post_init__(self) -> None:
+        self.own_source  # noqa: B018 - checked
         check_windows(self.in_window, self.out_window)
         self._check_one_way_to_split()
         splits = {
@@ -87,9 +107,9 @@ class DataConfig:
         ):
             if named == []:
                 raise ConfigError(f"{key}=[] is empty. Name at least one chromosome.")
-        if self.source == "hdf5" and self.path is None:
+        if self.source == FILE and self.path is None:
             raise MissingValue("data.path has no value. Set it: data.path=<file made by prepare>")
-        if self.source == "synthetic" and self.synthetic is None:
+        if self.source == SIMULATION and self.synthetic is None:
             raise ConfigError(
                 "data.synthetic is null. Use data=synthetic, or data=hdf5 data.path=..."
             )

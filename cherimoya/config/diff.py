@@ -11,7 +11,7 @@ from typing import Any
 from cherimoya.util.files import write_json
 
 CHANGED = "changed.json"
-LEFT_OUT = ("trainer.resume", "logger.group")  # of the command that makes a run anew
+LEFT_OUT = ("trainer.resume", "logger.wandb.group")  # of the command that makes a run anew
 PLAIN = re.compile(r"[A-Za-z_/][\w/.-]*", re.ASCII)
 WORDS = {"null", "true", "false", "nan", "inf"}  # that mean something else than text
 

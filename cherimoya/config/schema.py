@@ -2,10 +2,11 @@
 
 import difflib
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from cherimoya import registry
 from cherimoya.errors import ConfigError
 
 T = TypeVar("T")
@@ -52,6 +53,50 @@ def checked(
     return field(default=default, metadata=metadata)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a group's `name` chose: the name and the settings, a dataclass that goes with it.
+
+    idle: settings that were given and belong to other names, each with the one it belongs to
+    """
+
+    group: str  # of registry.GROUPS
+    name: str
+    settings: Any
+    idle: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def unused(self, key: str) -> dict[str, Used]:
+        """The dotted keys, of the group at `key`, that have no effect as it is."""
+        found = {
+            joined(key, setting): Used(
+                lambda _: False, f"{key}={self.name} has no such setting", f"{key}={other}"
+            )
+            for setting, other in self.idle.items()
+        }
+        return found | unused_keys(self.settings, key)
+
+    def make(self, *arguments: Any) -> Any:
+        """The thing itself: its class, called with `arguments` and its settings."""
+        names = {f.name for f in fields(self.settings)} - {*registry.GROUPS[self.group].kept}
+        settings = {name: getattr(self.settings, name) for name in names}
+        return registry.find(self.group, self.name)(*arguments, **settings)
+
+
+def chosen(group: str, usual: str | None = None) -> Any:
+    """A dataclass field that is one Choice of `group`; without a name it is the `usual` one."""
+    return field(metadata={"group": group, "usual": usual})
+
+
+def several(group: str, *, rest: bool = False, used: Any = None, default: bool = False) -> Any:
+    """A dataclass field of several Choices of `group`, by a name each.
+
+    rest: they are the keys of the dataclass that none of its other fields has; used: of the
+    dataclass and a name, when that Choice has an effect, see Used; default: there may be none
+    """
+    metadata = {"group": group, "many": True, "rest": rest, "used": used}
+    return field(default_factory=dict, metadata=metadata) if default else field(metadata=metadata)
+
+
 def build(cls: type[T], values: Any, prefix: str = "") -> T:
     """Build the dataclass `cls` from `values`, recursively.
 
@@ -61,18 +106,24 @@ def build(cls: type[T], values: Any, prefix: str = "") -> T:
     if not isinstance(values, Mapping):
         where = prefix or "the configuration"
         raise ConfigError(f"{where}={values!r}: expected a group of keys. Choose one of its files.")
-    names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    rest = [f for f in fields(cls) if f.metadata.get("rest")]  # type: ignore[arg-type]
+    names = {f.name for f in fields(cls)} - {f.name for f in rest}  # type: ignore[arg-type]
     for key in values:
-        if key not in names:
+        if key not in names and not (
+            rest and (values[key] is None or isinstance(values[key], Mapping))
+        ):
             raise ConfigError(
-                unknown_key(_join(prefix, str(key)), [_join(prefix, n) for n in names])
+                unknown_key(joined(prefix, str(key)), [joined(prefix, n) for n in names])
             )
     hints, arguments = get_type_hints(cls), {}
     missing: MissingValue | None = None  # which the others are checked before
     for f in fields(cls):  # type: ignore[arg-type]
         try:
-            if f.name in values or (f.default, f.default_factory) == (MISSING, MISSING):
-                arguments[f.name] = _value(hints[f.name], values, f, _join(prefix, f.name))
+            if f in rest:
+                others = {k: v for k, v in values.items() if k not in names}
+                arguments[f.name] = _choices(f.metadata["group"], others, prefix)
+            elif f.name in values or (f.default, f.default_factory) == (MISSING, MISSING):
+                arguments[f.name] = _value(hints[f.name], values, f, joined(prefix, f.name))
         except MissingValue as error:
             missing = missing or error
     if missing:
@@ -84,16 +135,75 @@ def _value(hint: Any, values: Mapping[str, Any], f: Any, key: str) -> Any:
     """The checked value of a field."""
     if values.get(f.name, "???") == "???":
         raise MissingValue(f"{key} has no value. Set it on the command line: {key}=<value>")
+    if group := f.metadata.get("group"):
+        if f.metadata.get("many"):
+            return _choices(group, values[f.name], key)
+        return choose(group, values[f.name], key, f.metadata["usual"])
     value = _convert(hint, values[f.name], key)
     _check(value, f.metadata, key)
     return value
+
+
+def choose(group: str, values: Any, key: str, usual: str | None = None) -> Choice:
+    """The Choice of `group` that `values` describe, whose name is `usual` if they have none.
+
+    Raises ConfigError for a name that stands for nothing, and as `build` for its settings.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key}={values!r}: expected a group of keys. Choose one of its files.")
+    name = values.get("name", usual)
+    if not isinstance(name, str):
+        raise MissingValue(f"{key}.name has no value. Known here: {listed_names(group)}")
+    settings = registry.settings_of(group, name, f"{key}.name")
+    own = {k: v for k, v in values.items() if k != "name"}
+    idle = _of_others(group, own, settings)
+    own = {k: v for k, v in own.items() if k not in idle}
+    return Choice(group, name, build(settings, own, key), idle)
+
+
+def listed_names(group: str) -> str:
+    """The names of a group, for a message."""
+    return f"{', '.join(registry.names(group)) or 'none'}; or module:Class of your own"
+
+
+def _choices(group: str, values: Any, key: str) -> dict[str, Choice]:
+    """Several Choices; what is null, or has no name where names are not ours, is left out."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key}={values!r}: expected a group of keys. Choose one of its files.")
+    found, known = {}, registry.names(group)
+    for name, own in values.items():
+        below = joined(key, str(name))
+        if own is not None and not isinstance(own, Mapping):
+            raise ConfigError(_moved(group, str(name), key))
+        if own is not None and (group != "logger" or "name" in own):  # a recipe may set one's keys
+            found[str(name)] = choose(group, own, below, str(name) if name in known else None)
+    return found
+
+
+def _moved(group: str, setting: str, key: str) -> str:
+    """The message for a key of the time when a group was one choice, or for none at all."""
+    for name in registry.GROUPS[group].ours:
+        if setting in {f.name for f in fields(registry.settings_of(group, name))}:
+            return f"{joined(key, setting)} is {joined(key, name)}.{setting} now. Write that."
+    return f"{joined(key, setting)}: expected a group of keys with a name. Choose one of its files."
+
+
+def _of_others(group: str, values: Mapping[Any, Any], settings: type) -> dict[str, str]:
+    """The keys that only other names of the group have, each with such a name."""
+    names = {f.name for f in fields(settings)}
+    return {
+        key: other
+        for other in reversed(registry.GROUPS[group].ours)
+        for key in ({f.name for f in fields(registry.settings_of(group, other))} - names)
+        if key in values
+    }
 
 
 def check_complete(cls: type, values: Mapping[Any, Any], name: str, base: str) -> None:
     """Raise ConfigError where `name`, in the place of our `base`, lacks keys of the dataclass."""
     if name == base:
         return
-    usual = [f.name for f in fields(cls) if f.default is MISSING]
+    usual = [f.name for f in fields(cls) if (f.default, f.default_factory) == (MISSING, MISSING)]
     absent = [key for key in usual if key not in values]
     if absent:
         listed = ", ".join(absent[:3]) + (" and more" if len(absent) > 3 else "")
@@ -103,65 +213,43 @@ def check_complete(cls: type, values: Mapping[Any, Any], name: str, base: str) -
         )
 
 
-def known_keys(cls: type, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the dataclass `cls`, groups included."""
-    hints = get_type_hints(cls)
-    for f in fields(cls):
-        key = _join(prefix, f.name)
-        yield key
-        for option in (hints[f.name], *get_args(hints[f.name])):
-            if is_dataclass(option) and get_origin(hints[f.name]) is not list:
-                yield from known_keys(option, key)  # type: ignore[arg-type]
-
-
 def unused_keys(config: Any, prefix: str = "") -> dict[str, Used]:
     """The dotted keys of the dataclass `config` that have no effect as it is, groups as one key."""
     found: dict[str, Used] = {}
     for f in fields(config):
-        key, value = _join(prefix, f.name), getattr(config, f.name)
-        used = f.metadata.get("used")
-        if used is not None and not used.when(config):
+        key, value, used = joined(prefix, f.name), getattr(config, f.name), f.metadata.get("used")
+        if isinstance(value, Choice):
+            found |= value.unused(key)
+        elif f.metadata.get("many"):
+            absent = registry.names(f.metadata["group"]) if used else []
+            for name in dict.fromkeys([*value, *absent]):
+                below = joined(prefix if f.metadata["rest"] else key, name)
+                if why := used(config, name) if used else None:
+                    found[below] = why
+                elif name in value:
+                    found |= value[name].unused(below)
+        elif used is not None and not used.when(config):
             found[key] = used
         elif is_dataclass(value):
             found |= unused_keys(value, key)
     return found
 
 
-def type_of(cls: type, key: str) -> type | None:
-    """The type of the dotted `key` of the dataclass `cls`, less None; None for no plain one."""
-    for part in key.split("."):
-        hint = get_type_hints(cls).get(part) if is_dataclass(cls) else None
-        options = [a for a in get_args(hint) or (hint,) if a is not type(None)]
-        if get_origin(hint) is list or len(options) != 1 or not isinstance(options[0], type):
-            return None
-        cls = options[0]
-    return cls
-
-
-def text_depth(cls: type, key: str) -> tuple[int, bool] | None:
-    """How deep lists of text go in the dotted `key` of `cls`, and whether text alone will do.
-
-    None for a key that holds something else.
-    """
-    *groups, name = key.split(".")
-    for group in groups:
-        hint = get_type_hints(cls).get(group) if is_dataclass(cls) else None
-        inside = [o for o in (*get_args(hint), hint) if isinstance(o, type) and is_dataclass(o)]
-        cls = inside[0] if inside else type(None)
-    hint = get_type_hints(cls).get(name) if is_dataclass(cls) else None
-    options = [a for a in get_args(hint) if a is not type(None)]
-    options = options if get_origin(hint) in (Union, types.UnionType) else [hint]
-    depths = [_list_depth(option) for option in options]
-    known = [depth for depth in depths if depth is not None]
-    return (max(known), 0 in known or depths == [1]) if known else None
-
-
-def _list_depth(hint: Any) -> int | None:
-    """0 for text, 1 for a list of text, and so on; None for anything else."""
-    if hint is str:
-        return 0
-    inner = _list_depth(get_args(hint)[0]) if get_origin(hint) is list else None
-    return None if inner is None else inner + 1
+def to_dict(config: Any) -> Any:
+    """A dataclass as plain nested dictionaries, the inverse of `build`."""
+    if isinstance(config, Choice):
+        return {"name": config.name, **to_dict(config.settings)}
+    if isinstance(config, dict):
+        return {key: to_dict(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [to_dict(value) for value in config]
+    if not is_dataclass(config):
+        return config
+    found: dict[str, Any] = {}
+    for f in fields(config):
+        value = to_dict(getattr(config, f.name))
+        found |= value if f.metadata.get("rest") else {f.name: value}
+    return found
 
 
 def unknown_key(key: str, candidates: list[str]) -> str:
@@ -175,7 +263,8 @@ def unknown_key(key: str, candidates: list[str]) -> str:
     return f"unknown key {key}. Known here: {', '.join(sorted(candidates))}"
 
 
-def _join(prefix: str, name: str) -> str:
+def joined(prefix: str, name: str) -> str:
+    """The dotted key `name` of the group `prefix`, which may be none."""
     return f"{prefix}.{name}" if prefix else name
 
 
@@ -187,6 +276,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
             return None
         lists = [a for a in options if get_origin(a) is list and isinstance(value, (list, tuple))]
         return _convert([*lists, *options][0], value, key)
+    if get_origin(hint) is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key}={value!r}: expected a group of keys")
+        return {str(k): v for k, v in value.items()}
     if get_origin(hint) is list:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{key}={value!r}: expected a list, such as {key}=[...]")

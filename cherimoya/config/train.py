@@ -1,29 +1,22 @@
 """What can be configured: types, ranges and cross-field rules. Values live in conf/*.yaml."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cherimoya.config.data import DataConfig
-from cherimoya.config.schema import Used, build, checked
+from cherimoya.config.schema import Choice, Used, build, checked, chosen, several
+from cherimoya.config.schema import to_dict as to_dict
 from cherimoya.errors import ConfigError
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class BlocksConfig:
-    """The Cheri Block."""
-
-    expansion: int = checked(at_least=1)
-    residual_scale: float = checked(above=0)
-
-
-@dataclass(frozen=True)
 class ModelConfig:
     """Depth, width and heads. None means: take it from the data file."""
 
-    blocks: BlocksConfig
+    blocks: Choice = chosen("model.blocks", "cheri")
     n_filters: int = checked(at_least=1)
     n_layers: int = checked(at_least=1, at_most=24, hint="Block i has dilation 2^i.")
     profile_kernel_size: int = checked(at_least=1)
@@ -39,64 +32,27 @@ class ModelConfig:
             )
 
 
-LEARNED = Used(lambda loss: loss.name == "kendall", "loss=fixed learns no weights", "loss=kendall")
-FIXED = Used(lambda loss: loss.name == "fixed", "loss=kendall learns its weights", "loss=fixed")
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Learned (kendall) or fixed weights of the profile and count losses."""
-
-    name: str = checked(choices=("kendall", "fixed"))
-    freeze_below: float = checked(at_least=0, used=LEARNED)
-    profile_weight: float = checked(above=0, used=FIXED)
-    count_weight: float = checked(above=0, used=FIXED)
-
-
-@dataclass(frozen=True)
-class MuonConfig:
-    """Muon, as torch.optim.Muon."""
-
-    lr: float = checked(above=0)
-    weight_decay: float = checked(at_least=0)
-    momentum: float = checked(at_least=0, below=1)
-    ns_steps: int = checked(at_least=1, at_most=20)
-
-
-@dataclass(frozen=True)
-class AdamWConfig:
-    """AdamW, as torch.optim.AdamW."""
-
-    lr: float = checked(above=0)
-    weight_decay: float = checked(at_least=0)
-    beta1: float = checked(at_least=0, below=1)
-    beta2: float = checked(at_least=0, below=1)
-    eps: float = checked(above=0)
-
-
-@dataclass(frozen=True)
-class SGDConfig:
-    """SGD with momentum, warmed up and then constant."""
-
-    lr: float = checked(above=0)
-    momentum: float = checked(at_least=0, below=1)
+MATRICES = "matrices"  # in place of a pattern: what the block says are matrices
 
 
 @dataclass(frozen=True)
 class RouteConfig:
-    """Parameters whose name matches the shell-style `pattern` go to `optimizer`."""
+    """Parameters whose name matches the shell-style `pattern`, or MATRICES, go to `optimizer`."""
 
     pattern: str
-    optimizer: str = checked(choices=("muon", "adamw", "sgd"))
+    optimizer: str
 
 
-def _routed(optimizer: str, instead: str) -> Used:
-    """An optimizer's settings have an effect where a route leads to it."""
-    return Used(
-        lambda optim: any(route.optimizer == optimizer for route in optim.routing),
-        f"optim.routing sends no parameter to {optimizer}",
-        instead,
-    )
+ROUTED = {"sgd": "optim=muon_adamw_sgd"}  # an option that sends parameters to it
+
+
+def _routed(optim: Any, target: str) -> Used | None:
+    """An optimizer's settings have an effect where a route leads to it: why not, if not."""
+    if any(route.optimizer == target for route in optim.routing):
+        return None
+    instead = ROUTED.get(target, "optim=muon_adamw")
+    why = f"optim.routing sends no parameter to {target}"
+    return Used(lambda optim: False, why, instead)
 
 
 WARMED_UP = Used(
@@ -114,9 +70,7 @@ class OptimConfig:
     """Optimizers, which parameter goes to which, the schedule and the EMA."""
 
     routing: list[RouteConfig]
-    muon: MuonConfig | None = checked(used=_routed("muon", "optim=muon_adamw"))
-    adamw: AdamWConfig | None = checked(used=_routed("adamw", "optim=muon_adamw"))
-    sgd: SGDConfig | None = checked(used=_routed("sgd", "optim=muon_adamw_sgd"))
+    targets: dict[str, Choice] = several("optim", rest=True, used=_routed)
     warmup_epochs: float = checked(at_least=0)
     warmup_start: float = checked(above=0, at_most=1, used=WARMED_UP)
     min_lr: float = checked(at_least=0)
@@ -125,17 +79,24 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for route in self.routing:
-            if getattr(self, route.optimizer) is None:
+            if route.optimizer not in self.targets:
+                known = ", ".join(self.targets)
                 raise ConfigError(
                     f"optim.routing sends {route.pattern!r} to {route.optimizer}, but "
-                    f"optim.{route.optimizer} is null. Give it values or route elsewhere."
+                    f"optim.{route.optimizer} is null. Give it values or route elsewhere: {known}."
                 )
-        for name in ("muon", "adamw"):
-            chosen = getattr(self, name)
-            if chosen is not None and chosen.lr < self.min_lr:
+        for name, target in self.targets.items():
+            settings = target.settings
+            if not isinstance(getattr(settings, "lr", None), float):
                 raise ConfigError(
-                    f"optim.{name}.lr={chosen.lr:g} is below optim.min_lr={self.min_lr:g}, "
-                    "so the cosine would rise. Lower optim.min_lr."
+                    f"optim.{name}.name={target.name}: its Settings have no lr: float, the "
+                    "learning rate. Let them begin with cherimoya.config.options.Optimizer."
+                )
+            decays = getattr(settings, "schedule", "cosine") != "constant"
+            if decays and settings.lr < self.min_lr:
+                raise ConfigError(
+                    f"optim.{name}.lr={settings.lr:g} is below optim.min_lr={self.min_lr:g}, "
+                    "so the learning rate would rise. Lower optim.min_lr."
                 )
 
 
@@ -175,22 +136,6 @@ class TrainerConfig:
             )
 
 
-AT_WANDB = Used(lambda logger: logger.name == "wandb", "logger=none logs nowhere", "logger=wandb")
-
-
-@dataclass(frozen=True)
-class LoggerConfig:
-    """Where metrics go besides the run folder."""
-
-    name: str = checked(choices=("wandb", "none"))
-    project: str = checked(used=AT_WANDB)
-    mode: str = checked(choices=("auto", "online", "offline"), used=AT_WANDB)
-    run_name: str | None = checked(used=AT_WANDB)
-    group: str | None = checked(used=AT_WANDB)
-    tags: list[str] = checked(used=AT_WANDB)
-    log_model: str = checked(choices=("none", "best", "final"), used=AT_WANDB)
-
-
 # Beginnings of the keys that may be others where a run goes on: they change no result.
 FREE_ON_RESUME = (
     "trainer.resume",
@@ -206,16 +151,25 @@ FREE_ON_RESUME = (
 WHERE_DATA_IS = ("data.path", "data.cache_dir")  # a fingerprint tells whether it is the same
 
 
-@dataclass(frozen=True)
+def _asked_for(config: Any, name: str) -> Used | None:
+    """The settings of a logger have an effect where it is chosen: why not, if not."""
+    if name in config.logger:
+        return None
+    others = ",".join(config.logger) or "none"
+    return Used(lambda config: False, f"logger={others} is chosen", f"logger={name}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything `cherimoya-train` composes."""
 
     model: ModelConfig
-    loss: LossConfig
+    loss: Choice = chosen("loss")
     optim: OptimConfig
     data: DataConfig
     trainer: TrainerConfig
-    logger: LoggerConfig
+    logger: dict[str, Choice] = several("logger", used=_asked_for)
+    metrics: dict[str, Choice] = several("metrics", default=True)
     seed: int = checked(at_least=0)
 
     def __post_init__(self) -> None:
@@ -231,11 +185,6 @@ class TrainConfig:
 def resolve(values: Mapping[str, Any], cls: type[T]) -> T:
     """`values` as the checked configuration `cls`, such as TrainConfig. Raises ConfigError."""
     return build(cls, values)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """`config` as plain nested dictionaries, the inverse of `resolve`."""
-    return asdict(config)
 
 
 def check_trimming(trimming: int | None, in_window: int | None, out_window: int | None) -> None:

@@ -1,15 +1,20 @@
 """The loci of a training run, with their splits, from whatever `data=...` chose."""
 
+import hashlib
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cherimoya.config.data import DataConfig
+from cherimoya import registry
+from cherimoya.config.data import FILE, DataConfig
+from cherimoya.config.schema import Choice, to_dict
 from cherimoya.data import hdf5, synthetic
+from cherimoya.data.cache import made_once
 from cherimoya.data.loci import Loci, crop, crop_sizes
 from cherimoya.data.splits import split_rows
-from cherimoya.errors import DataError
+from cherimoya.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Dataset:
 
 def check_file(config: DataConfig) -> None:
     """Raise what `load_dataset` would, as far as a file's header tells; it holds no sequences."""
-    if config.source == "hdf5":
+    if config.source == FILE:
         path = data_file(config)
         _check_keys(config, path)
         header = hdf5.read_header(path, config.keys)
@@ -66,10 +71,12 @@ def _check_keys(config: DataConfig, path: Path) -> None:
 
 
 def data_file(config: DataConfig) -> Path:
-    """The file of the data, which is made first where it is simulated and not there yet."""
-    if config.source == "hdf5":
+    """The file of the data, which is made first where nothing is read and it is not there yet."""
+    if config.source == FILE:
         assert config.path is not None
         return Path(config.path)
+    if own := config.own_source:
+        return _made_by(own, config.cache_dir)
     assert config.synthetic is not None
     windows = (config.in_window, config.out_window, config.max_jitter)
     if None in windows:
@@ -78,3 +85,21 @@ def data_file(config: DataConfig) -> Path:
             "there is no file to take them from."
         )
     return synthetic.cached(config.synthetic, *windows, config.cache_dir)  # type: ignore[arg-type]
+
+
+def _made_by(chosen: Choice, cache_dir: str | None) -> Path:
+    """The file of a source of the user's own, made anew when its settings or its module change."""
+    source = registry.find(chosen.group, chosen.name, chosen.group)
+    code = Path(inspect.getfile(source)).read_bytes()
+    parameters = {**to_dict(chosen), "code": hashlib.sha256(code).hexdigest()}
+
+    def make() -> Loci:
+        loci = chosen.make().loci()
+        if not isinstance(loci, Loci):
+            raise ConfigError(
+                f"data.source={chosen.name}: loci() returned {type(loci).__name__}: expected "
+                "cherimoya.data.loci.Loci"
+            )
+        return loci
+
+    return made_once(source.__name__.lower(), parameters, make, cache_dir)

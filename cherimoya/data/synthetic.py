@@ -5,10 +5,6 @@ none; GC content differs between chromosomes and loci. Observed counts are Poiss
 expected signal times a log-normal factor per locus, which no sequence model can foresee.
 """
 
-import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,20 +13,18 @@ from typing import Any
 import numpy as np
 
 from cherimoya.config.data import SyntheticConfig
-from cherimoya.data import hdf5, motif_grammar
+from cherimoya.data import motif_grammar
+from cherimoya.data.cache import made_once
 from cherimoya.data.loci import Loci, smallest_integers
 from cherimoya.data.motif_grammar import MOTIFS
-from cherimoya.errors import ConfigError, DataError
+from cherimoya.errors import ConfigError
 from cherimoya.genome.sequence import reverse_complement
-from cherimoya.util.files import lock_output
-from cherimoya.util.resume import mark_of, not_as_written, read_mark, write_mark
 
 GENERATOR_VERSION = 1  # part of the cache key: raise it whenever the same seed gives other data
 NOISE = 0.1  # standard deviation of log counts among loci of the same sequence
 SHORTEST = 128  # bases of input that hold a core promoter and its signal
 GAP = 2000  # bases between neighbouring loci, give or take half of them
 BLOCK = 1024  # loci simulated at once: bounds the memory
-PATIENCE = 600  # seconds that another process may take to write the same data
 ATTEMPTS = 20  # tries to find room for a motif before going without
 
 # what may be planted around the first core promoter of a peak, and the chance that it is
@@ -109,18 +103,10 @@ def cached(
     processes may call this at once.
     """
     parameters = _parameters(config, in_window, out_window, max_jitter)
-    key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
-    folder = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache()
-    path = folder / f"synthetic-{key}.h5"
-    if _is_whole(path, say):
-        return path
-    loci = simulate(config, in_window, out_window, max_jitter)
-    try:
-        return _written(path, loci)
-    except (DataError, OSError) as error:
-        fallback = Path(tempfile.gettempdir()) / f"cherimoya-{os.getuid()}"
-        say(f"{error} Until then the simulated data go to {fallback}")
-    return _written(fallback / path.name, loci)
+    return made_once(
+        "synthetic", parameters, lambda: simulate(config, in_window, out_window, max_jitter),
+        cache_dir, say,
+    )  # fmt: skip
 
 
 def _parameters(
@@ -135,30 +121,6 @@ def _parameters(
         "out_window": out_window,
         "max_jitter": max_jitter,
     }
-
-
-def _default_cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "cherimoya"
-
-
-def _written(path: Path, loci: Loci) -> Path:
-    """Write the file and its mark, unless another process did while this one simulated."""
-    with lock_output(path, PATIENCE):
-        if not _is_whole(path):
-            hdf5.write(path, loci)
-            write_mark(mark_of(path), {}, [path])
-    return path
-
-
-def _is_whole(path: Path, say: Callable[[str], None] = lambda _: None) -> bool:
-    """Whether `path` is as it was written; one that is not, or has no mark, is made again."""
-    mark = read_mark(mark_of(path))
-    if mark is not None and not mark.damaged():
-        return True
-    if path.exists() and mark is not None:
-        say(f"{path}: {not_as_written(mark)}, so it is made again")
-    return False
 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:

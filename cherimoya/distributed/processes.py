@@ -1,7 +1,7 @@
 """Several processes that train one model, each on its part of every batch."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +56,12 @@ class Processes:
         if self._pending is not None:
             self._pending.wait()
             self._pending = None
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Average each of `tensors` over the processes, in place, before anything else is done."""
+        for tensor in tensors if self.world > 1 else ():
+            tensor /= self.world
+            torch.distributed.all_reduce(tensor)
 
     def gathered(self, values: Any) -> list[Any]:
         """`values` of every process, by rank, on every process."""

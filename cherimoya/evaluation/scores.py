@@ -1,6 +1,6 @@
 """Predictions on the loci of a split, and the metrics of training: profile, counts, peaks."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,15 @@ from torch import Tensor
 from cherimoya import metrics
 from cherimoya.data.feed import Source
 from cherimoya.distributed.processes import Processes
+from cherimoya.errors import ConfigError
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.predictor import predict_batch
 from cherimoya.network import Cherimoya
 from cherimoya.records.metrics import PROFILE_METRICS
 from cherimoya.util import console
+
+# Of profiles p and counts (N, tracks, L) and the signal groups: (N, n_groups), NaN if undefined.
+Metric = Callable[[Tensor, Tensor, list[int]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,14 @@ def evaluate(
     precision: str,
     processes: Processes | None = None,
     label_of_progress: str | None = None,
+    more: Mapping[str, Metric] | None = None,
 ) -> Scores:
     """Score a network's predictions of the loci at `rows`: centred windows, forward strand.
 
     Several processes share the loci; each gets all the scores. The network is left in the mode it
-    was in. With a label, progress is shown.
+    was in. With a label, progress is shown. `more` are further metrics of the profile.
     """
+    more = more or {}
     model: Cherimoya = predict.model  # type: ignore[assignment]
     groups = model.signal_groups
     processes = processes or Processes()
@@ -116,8 +122,10 @@ def evaluate(
             batch = source.centred(own[start : start + batch_size])
             logits, log_counts = predict_batch(predict, batch.X, batch.control, precision)
             p = metrics.group_softmax(logits, groups)
+            scored = _profile_metrics(logits, p, batch.signal, groups)
+            scored |= {k: _own(k, m, p, batch.signal, groups) for k, m in more.items()}
             totals = {"log_counts": log_counts, "observed": log_totals(batch.signal, groups)}
-            parts.append(_profile_metrics(logits, p, batch.signal, groups) | totals)
+            parts.append(scored | totals)
     finally:
         model.train(was_training)
     kept = slice(len(share))
@@ -125,7 +133,7 @@ def evaluate(
     shares = processes.gathered(joined)
     whole = {name: torch.cat([share[name] for share in shares]) for name in joined}
     return Scores(
-        profile={name: whole[name] for name in PROFILE_METRICS},
+        profile={name: whole[name] for name in (*PROFILE_METRICS, *more)},
         log_counts=whole["log_counts"],
         observed_log_counts=whole["observed"],
         label=torch.from_numpy(label[rows].astype(np.int64)),
@@ -141,6 +149,16 @@ def _profile_metrics(
         "profile_spearman": metrics.profile_spearman(p, counts, groups),
         "profile_jsd": metrics.profile_jsd(p, counts, groups),
     }
+
+
+def _own(name: str, metric: Metric, p: Tensor, counts: Tensor, groups: list[int]) -> Tensor:
+    """A metric of the user's own. Raises ConfigError for what has not one value a group."""
+    values = metric(p, counts, groups)
+    expected = (len(p), len(groups))
+    if not isinstance(values, Tensor) or values.shape != expected:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ConfigError(f"metrics.{name} returned {got}: expected a tensor of shape {expected}.")
+    return values.double()
 
 
 def log_totals(counts: Tensor, groups: list[int]) -> Tensor:

@@ -1,6 +1,7 @@
 """Input gradients, and DeepLIFT/SHAP with a rule for the convolution with normalisation."""
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def deep_lift_shap(
             multipliers = engine.deep_lift_shap(
                 explained, X[rows], args, references=against, raw_outputs=True,
                 batch_size=batch_size, device=device,
-                additional_nonlinear_ops={ConvNorm: conv_norm_rule},
+                additional_nonlinear_ops={ConvNorm: conv_norm_rule, nn.LayerNorm: layer_norm_rule},
             )  # fmt: skip
             deltas.append(_deltas(explained, X[rows], args, multipliers, against, device))
         parts.append(_hypothetical(multipliers, against))
@@ -153,23 +154,36 @@ class Explained(nn.Module):
         super().__init__()
         self.model, self.target = model, target
         self.stem_activation = nn.GELU(approximate="tanh")
-        blocks: list[CheriBlock] = list(model.blocks)  # type: ignore[arg-type]
-        self.conv_norms = nn.ModuleList(ConvNorm(block) for block in blocks)
+        self.blocks = nn.ModuleList(
+            CheriPieces(block) if isinstance(block, CheriBlock) else block for block in model.blocks
+        )
         self.softmax = nn.Softmax(dim=1)
         self.product = import_optional("tangermeme.deep_lift_shap").BilinearOp("...,...->...")
 
     def forward(self, X: Tensor, X_ctl: Tensor | None = None) -> Tensor:
         """The target of X (N, 4, L): (N, 1)."""
         x = self.stem_activation(self.model.iconv(X)).transpose(1, 2)  # (N, L, C)
-        blocks: list[CheriBlock] = list(self.model.blocks)  # type: ignore[arg-type]
-        for conv_norm, block in zip(self.conv_norms, blocks, strict=True):
-            hidden = block.activation(block.linear1(conv_norm(x)))
-            x = x + block.residual_scale * block.linear2(hidden)
+        for block in self.blocks:
+            x = block(x)
         logits, log_counts = self.model.apply_heads(x, X_ctl, 0)
         if self.target.output == "counts":
             return log_counts[:, self.target.group, None]
         centred = self.target.centred_logits(logits, self.model.signal_groups)
         return self.product(centred, self.softmax(centred)).sum(dim=1, keepdim=True)
+
+
+class CheriPieces(nn.Module):
+    """A Cheri Block of pieces that have rules."""
+
+    def __init__(self, block: CheriBlock) -> None:
+        super().__init__()
+        self.conv_norm, self.block = ConvNorm(block), block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, L, C) -> (N, L, C)."""
+        block = self.block
+        hidden = block.activation(block.linear1(self.conv_norm(x)))
+        return x + block.residual_scale * block.linear2(hidden)
 
 
 class ConvNorm(nn.Module):
@@ -184,23 +198,37 @@ class ConvNorm(nn.Module):
         return fused_dilated_conv_norm(x, self.weight, self.dilation)
 
 
-def conv_norm_rule(module: Any, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
-    """DeepLIFT multipliers of ConvNorm, exact: contributions add up to the change of the output.
+def _normalised(c: Tensor, g: Tensor, dims: tuple[int, ...], eps: float) -> Iterator[Tensor]:
+    """Multipliers of a centred c over its root mean square over `dims`, halves apart.
 
-    With c the centred convolution, v its mean square and r = (v + eps)^-1/2, the output is c r.
-    A change of a product is split evenly, d(c r) = mean(r) dc + mean(c) dr; dr = (dr / dv) dv with
-    dr / dv = -1 / (s s' (s + s')), s = 1 / r; and dv = mean over the plane of 2 mean(c) dc.
+    With v the mean square of c and r = (v + eps)^-1/2, the output is c r. A change of a product
+    is split evenly, d(c r) = mean(r) dc + mean(c) dr; dr = (dr / dv) dv with dr / dv =
+    -1 / (s s' (s + s')), s = 1 / r; and dv = mean over `dims` of 2 mean(c) dc.
     """
+    s, s_ref = (c.square().mean(dim=dims, keepdim=True) + eps).sqrt().chunk(2)
+    mean_c, mean_r = torch.stack(c.chunk(2)).mean(0), (1 / s + 1 / s_ref) / 2
+    slope = -1 / (s * s_ref * (s + s_ref))
+    numbers = mean_c.numel() // slope.numel()
+    for half in g.chunk(2):
+        dr = (half * mean_c).sum(dim=dims, keepdim=True)
+        m = mean_r * half + dr * slope * 2 * mean_c / numbers
+        yield m - m.mean(dim=dims, keepdim=True)
+
+
+def conv_norm_rule(module: Any, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """DeepLIFT multipliers of ConvNorm, exact: contributions add up to the change of the output."""
     taps, dilation = module.weight.detach(), module.dilation
     c = reference.dilated_conv(module.input, taps, dilation)
     c = c - c.mean(dim=(1, 2), keepdim=True)
-    s, s_ref = (c.square().mean(dim=(1, 2), keepdim=True) + reference.EPS).sqrt().chunk(2)
-    mean_c, mean_r = torch.stack(c.chunk(2)).mean(0), (1 / s + 1 / s_ref) / 2
-    slope = -1 / (s * s_ref * (s + s_ref))
-    multipliers = []
-    for g in grad_output[0].chunk(2):
-        dr = (g * mean_c).sum(dim=(1, 2), keepdim=True)
-        m = mean_r * g + dr * slope * 2 * mean_c / mean_c[0].numel()
-        m = m - m.mean(dim=(1, 2), keepdim=True)
-        multipliers.append(reference.dilated_conv(m, taps.flip(0), dilation))
+    multipliers = [
+        reference.dilated_conv(m, taps.flip(0), dilation)
+        for m in _normalised(c, grad_output[0], (1, 2), reference.EPS)
+    ]
     return (torch.cat(multipliers),)
+
+
+def layer_norm_rule(module: Any, grad_input: Any, grad_output: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """DeepLIFT multipliers of a LayerNorm over the last axis, exact as those of ConvNorm."""
+    c = module.input - module.input.mean(dim=-1, keepdim=True)
+    g = grad_output[0] if module.weight is None else grad_output[0] * module.weight.detach()
+    return (torch.cat(list(_normalised(c, g, (-1,), module.eps))),)

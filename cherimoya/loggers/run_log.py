@@ -1,21 +1,21 @@
-"""What a run leaves behind: rows, a summary and a status on disk, and the same at W&B.
+"""What a run leaves behind: rows, a summary and a status on disk, and the same at its loggers.
 
-The run folder is the source of truth; what `loggers.wandb` sends is a copy.
+The run folder is the source of truth; what the loggers get is a copy.
 """
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cherimoya.config.train import LoggerConfig
+from cherimoya.config.schema import Choice
 from cherimoya.errors import CherimoyaError, Interrupted
-from cherimoya.loggers.wandb import WandbRun
-from cherimoya.loggers.wandb_server import wandb_mode
+from cherimoya.loggers.base import Logger
 from cherimoya.records import status
 from cherimoya.records.sweep import MEMBER, sync_command
+from cherimoya.util import console
 from cherimoya.util.files import jsonable, write_json
 
 
@@ -26,13 +26,14 @@ class RunLog:
     status.json is running, done, pruned, interrupted, or failed with the traceback.
     """
 
-    def __init__(self, folder: Path, config: LoggerConfig) -> None:
+    def __init__(self, folder: Path, loggers: Mapping[str, Choice]) -> None:
         self.folder = folder
         self.begun = False  # whether it has come to its training
         self.outcome = "done"  # of a run that ends by itself: done, or pruned
-        self._config = config
-        self._mode, self._why = "none", ""
-        self._wandb: WandbRun | None = None
+        self._loggers: dict[str, Logger] = {
+            name: choice.make(folder) for name, choice in loggers.items()
+        }
+        self._started_loggers = False
         self._rows_path = folder / "metrics.jsonl"
         self._started = time.time()
         self._earlier: Mapping[str, Any] = {}  # status.json of the process before this one
@@ -62,42 +63,48 @@ class RunLog:
             self._rows.close()
             self._write_status(state, error)
         finally:
-            if self._wandb is not None:
-                self._wandb.finish(state, exit_code)
+            if self._started_loggers:
+                self._each(lambda logger: logger.finish(state, exit_code))
 
-    def check_wandb(self) -> None:
-        """Decide between online, offline and none before any work starts; see `wandb_mode`."""
-        if self._config.name == "wandb":
-            self._mode, self._why = wandb_mode(self._config)
+    def check_loggers(self) -> None:
+        """Have each logger say what cannot work, before any work starts."""
+        for logger in self._loggers.values():
+            logger.check()
 
-    def start_wandb(self, settings: Mapping[str, Any], wandb_id: str | None) -> None:
-        """Open the W&B run, or the one that had `wandb_id` before an interruption."""
-        if self._mode == "none":
-            return
+    def start_loggers(self, settings: Mapping[str, Any], ids: Mapping[str, str | None]) -> None:
+        """Begin their copies, or go on with the ones that had `ids` before an interruption."""
         rows = [json.loads(line) for line in self._rows_path.read_text().splitlines()]
-        self._wandb = WandbRun(self.folder, self._config, self._mode, settings, wandb_id, rows)
+        for name, logger in self._loggers.items():
+            logger.start(settings, ids.get(name), rows)
+        self._started_loggers = True
 
     @property
-    def wandb_id(self) -> str | None:
-        """The id of the W&B run, if there is one."""
-        return self._wandb.id if self._wandb else None
+    def ids(self) -> dict[str, str | None]:
+        """The id of each logger's copy, with which it goes on."""
+        return {name: logger.id for name, logger in self._loggers.items()}
 
     @property
     def where(self) -> str:
         """One line on where the metrics go."""
-        if self._wandb is None:
-            return f"the run folder only{f' ({self._why})' if self._why else ''}"
-        if self._mode == "online":
-            return f"W&B, {self._wandb.url}"
-        return f"W&B, offline ({self._why})"
+        return "; ".join(logger.where for logger in self._loggers.values()) or "the run folder only"
 
     @property
     def sync_command(self) -> str | None:
         """The command that sends an offline W&B run; None for others, and in a sweep, which ends
         with one for all."""
-        if self._wandb is None or self._mode == "online" or (self.folder / MEMBER).is_file():
-            return None
-        return sync_command(self.folder)
+        return None if (self.folder / MEMBER).is_file() else sync_command(self.folder)
+
+    def _each(self, action: Callable[[Logger], None]) -> None:
+        """Tell every logger; one that fails is told nothing from then on."""
+        for name, logger in [*self._loggers.items()] if self._started_loggers else ():
+            try:
+                action(logger)
+            except Exception as error:
+                del self._loggers[name]
+                console.say(
+                    f"logger {name} failed ({type(error).__name__}: {error}). The run goes on "
+                    "without it; its folder still gets everything."
+                )
 
     @property
     def position(self) -> int:
@@ -130,8 +137,7 @@ class RunLog:
         clean = jsonable(dict(values))
         self._rows.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
         self._rows.flush()
-        if self._wandb is not None:
-            self._wandb.row(clean)
+        self._each(lambda logger: logger.row(clean))
 
     def progress(self, **values: Any) -> None:
         """Say in status.json how far the run is; it stays there when the run ends."""
@@ -140,26 +146,24 @@ class RunLog:
         self._write_status("running")
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Write summary.json, and its numbers to W&B's summary."""
+        """Write summary.json, and tell the loggers."""
         write_json(self.folder / "summary.json", values)
-        if self._wandb is not None:
-            self._wandb.summary(jsonable(values))
+        clean = jsonable(values)
+        self._each(lambda logger: logger.summary(clean))
 
     def image(self, name: str, path: Path, step: int) -> None:
-        """Send a plot to W&B; on disk it is already."""
-        if self._wandb is not None:
-            self._wandb.image(name, path, step)
+        """Tell the loggers of a plot; on disk it is already."""
+        self._each(lambda logger: logger.image(name, path, step))
 
     def table(self, name: str, path: Path, step: int) -> None:
-        """Send a tab-separated file to W&B, if it was written; very many rows are thinned out."""
-        if self._wandb is not None and path.is_file():
-            self._wandb.table(name, path, step)
+        """Tell the loggers of a tab-separated file, if it was written."""
+        if path.is_file():
+            self._each(lambda logger: logger.table(name, path, step))
 
     def model(self, metadata: Mapping[str, Any]) -> None:
-        """Send the checkpoint that logger.log_model names to W&B, if it names one."""
-        if self._wandb is not None and self._config.log_model != "none":
-            path = self.folder / "checkpoints" / f"{self._config.log_model}.pt"
-            self._wandb.model(path, jsonable(dict(metadata)))
+        """Tell the loggers that the checkpoints are final."""
+        clean = jsonable(dict(metadata))
+        self._each(lambda logger: logger.model(clean))
 
     def _write_status(self, state: str, error: BaseException | None = None) -> None:
         facts = self._facts | self._progress

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.config.train import LoggerConfig
+from cherimoya.config import options
 from cherimoya.errors import CherimoyaError
+from cherimoya.loggers.base import Logger, Rows
 from cherimoya.loggers.wandb_files import numbers_on_disk, remove_empty
-from cherimoya.loggers.wandb_server import REACH_SECONDS
+from cherimoya.loggers.wandb_server import REACH_SECONDS, wandb_mode
 from cherimoya.records import metrics
 from cherimoya.records.sweep import MEMBER
 from cherimoya.util import console
@@ -28,6 +29,68 @@ MAX_TABLE_ROWS = 10_000  # of which W&B shows a table at once
 MAX_TAG = 64  # characters
 VALIDATED = {metrics.valid_key(name) for name in metrics.VALIDATED}
 OWN_FOLDER = r"\d\d-\d\d-\d\d_[0-9a-f]{6}"  # of a run that was not given a folder
+
+
+class WandbLogger(Logger):
+    """A copy at Weights & Biases: online, offline to be synced later, or none, see `wandb_mode`."""
+
+    Settings = options.Wandb
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        super().__init__(folder)
+        self._settings = options.Wandb(**settings)
+        self._mode, self._why = "none", ""
+        self._run: WandbRun | None = None
+
+    def check(self) -> None:
+        """Decide between online, offline and none."""
+        self._mode, self._why = wandb_mode(self._settings)
+
+    def start(self, settings: Mapping[str, Any], earlier_id: str | None, rows: Rows) -> None:
+        """Open the W&B run, or the one that had `earlier_id`."""
+        if self._mode != "none":
+            self._run = WandbRun(
+                self.folder, self._settings, self._mode, settings, earlier_id, rows
+            )
+            self.id = self._run.id
+
+    @property
+    def where(self) -> str:
+        """Its address, or why it is not online."""
+        if self._run is None:
+            return f"the run folder only{f' ({self._why})' if self._why else ''}"
+        return f"W&B, {self._run.url if self._mode == 'online' else f'offline ({self._why})'}"
+
+    def row(self, values: Mapping[str, Any]) -> None:
+        """Append a row."""
+        if self._run:
+            self._run.row(values)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Add to the summary."""
+        if self._run:
+            self._run.summary(values)
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        """Send a plot."""
+        if self._run:
+            self._run.image(name, path, step)
+
+    def table(self, name: str, path: Path, step: int) -> None:
+        """Send a table; very many rows are thinned out."""
+        if self._run:
+            self._run.table(name, path, step)
+
+    def model(self, metadata: Mapping[str, Any]) -> None:
+        """Send the checkpoint that log_model names, if it names one."""
+        if self._run and self._settings.log_model != "none":
+            path = self.folder / "checkpoints" / f"{self._settings.log_model}.pt"
+            self._run.model(path, metadata)
+
+    def finish(self, state: str, exit_code: int) -> None:
+        """Close the run."""
+        if self._run:
+            self._run.finish(state, exit_code)
 
 
 class WandbRun:
@@ -41,7 +104,7 @@ class WandbRun:
     def __init__(
         self,
         folder: Path,
-        config: LoggerConfig,
+        config: options.Wandb,
         mode: str,
         settings: Mapping[str, Any],
         wandb_id: str | None,
@@ -60,7 +123,7 @@ class WandbRun:
         except wandb.errors.Error as error:
             raise CherimoyaError(
                 f"W&B refused the run: {str(error).splitlines()[0]} "
-                "Use logger.mode=offline to sync later, or logger=none."
+                "Use logger.wandb.mode=offline to sync later, or logger=none."
             ) from error
         self.id: str = self._run.id
         self.url: str | None = self._run.url if mode == "online" else None
@@ -155,7 +218,7 @@ class WandbRun:
 
 def _opened(
     folder: Path,
-    config: LoggerConfig,
+    config: options.Wandb,
     mode: str,
     settings: Mapping[str, Any],
     wandb_id: str | None,

@@ -7,16 +7,16 @@ import urllib.error
 import urllib.request
 from urllib.parse import urlparse
 
-from cherimoya.config.train import LoggerConfig
+from cherimoya.config.options import Wandb
 from cherimoya.errors import CherimoyaError
 
 REACH_SECONDS = 4.0  # for the server to answer at the start
 
 
-def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
+def wandb_mode(config: Wandb) -> tuple[str, str]:
     """ "online", "offline" or "none", and why. Only asks; nothing is started.
 
-    W&B's own switches count: the variable WANDB_MODE always, and with logger.mode=auto what
+    W&B's own switches count: the variable WANDB_MODE always, and with logger.wandb.mode=auto what
     `wandb disabled` and `wandb offline` leave in the working folder.
 
     Raises CherimoyaError within seconds when online is wanted and cannot be.
@@ -31,14 +31,14 @@ def wandb_mode(config: LoggerConfig) -> tuple[str, str]:
         if config.mode == "auto":
             return "offline", "no API key"
         raise CherimoyaError(
-            f"logger.mode=online, but there is no API key for {url}. Run `wandb login`, set "
-            "WANDB_API_KEY, or use logger.mode=offline."
+            f"logger.wandb.mode=online, but there is no API key for {url}. Run `wandb login`, set "
+            "WANDB_API_KEY, or use logger.wandb.mode=offline."
         )
     problem = unreachable(url)
     if problem:
         raise CherimoyaError(
             f"a W&B API key is set, but {url} cannot be reached ({problem}). Use "
-            "logger.mode=offline to sync later, or logger=none."
+            "logger.wandb.mode=offline to sync later, or logger=none."
         )
     return "online", url
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cherimoya.config import options
+
 # Coefficients of the quintic iteration (Jordan et al. 2024), as in torch.optim.Muon.
 A, B, C = 3.4445, -4.7750, 2.0315
 EPS = 1e-7
@@ -22,6 +24,9 @@ class Muon(torch.optim.Optimizer):
     while the attribute `found_inf` is a tensor () of 1. Every parameter needs a gradient.
     """
 
+    Settings = options.Muon
+    on_device = True
+    takes_matrices = True  # and nothing else
     found_inf: Tensor | None = None
 
     def __init__(

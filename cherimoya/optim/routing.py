@@ -1,23 +1,34 @@
 """Which parameter goes to which optimizer: ordered patterns, the first match wins."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
-from cherimoya.config.train import OptimConfig, RouteConfig
+from cherimoya.config.train import MATRICES, OptimConfig, RouteConfig
 from cherimoya.errors import ConfigError
-from cherimoya.optim.muon import Muon
 from cherimoya.optim.schedule import Schedule
 
 
+def block_matrices(model: nn.Module) -> set[str]:
+    """Names of the parameters that the model's blocks say are matrices of a product."""
+    return {
+        f"blocks.{i}.{name}"
+        for i, block in enumerate(getattr(model, "blocks", []))
+        for name in getattr(block, "matrices", ())
+    }
+
+
 def route(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], routes: Sequence[RouteConfig]
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    routes: Sequence[RouteConfig],
+    matrices: Collection[str] = (),
 ) -> dict[str, list[str]]:
     """Parameter names by optimizer, in the model's order.
 
-    Parameters that take no gradient count as claimed but go nowhere.
+    Parameters that take no gradient count as claimed but go nowhere. The pattern `matrices`
+    stands for the names in `matrices`, of which there may be none.
 
     Raises
     ------
@@ -25,10 +36,10 @@ def route(
         If a pattern is the first match of no parameter, or a parameter matches no pattern.
     """
     chosen: dict[str, list[str]] = {r.optimizer: [] for r in routes}
-    used = [False] * len(routes)
+    used = [r.pattern == MATRICES and not matrices for r in routes]
     for name, parameter in named_parameters:
         for i, r in enumerate(routes):
-            if fnmatchcase(name, r.pattern):
+            if name in matrices if r.pattern == MATRICES else fnmatchcase(name, r.pattern):
                 used[i] = True
                 if parameter.requires_grad:
                     chosen[r.optimizer].append(name)
@@ -48,55 +59,32 @@ def route(
 
 
 def build_optimizers(
-    model: nn.Module, config: OptimConfig
+    parameters: Mapping[str, nn.Parameter], config: OptimConfig, matrices: Collection[str] = ()
 ) -> tuple[dict[str, torch.optim.Optimizer], dict[str, list[str]]]:
-    """The optimizers by name, and the routing table they follow."""
-    parameters = dict(model.named_parameters())
-    table = route(parameters.items(), config.routing)
+    """The optimizers by name, and the routing table they follow; `matrices` as of `route`."""
+    table = route(parameters.items(), config.routing, matrices)
     optimizers: dict[str, torch.optim.Optimizer] = {}
     for name, members in table.items():
-        chosen = [parameters[m] for m in members]
-        if name == "muon":
-            assert config.muon is not None
-            flat = [m for m in members if parameters[m].ndim != 2]
-            if flat:
-                raise ConfigError(
-                    f"optim.routing sends {flat[0]} to muon, which takes matrices only"
-                )
-            m = config.muon
-            optimizers[name] = Muon(
-                chosen, lr=m.lr, weight_decay=m.weight_decay, momentum=m.momentum,
-                ns_steps=m.ns_steps,
-            )  # fmt: skip
-        elif name == "adamw":
-            assert config.adamw is not None
-            a = config.adamw
-            optimizers[name] = torch.optim.AdamW(
-                chosen, lr=a.lr, weight_decay=a.weight_decay, betas=(a.beta1, a.beta2), eps=a.eps,
-                fused=True, capturable=chosen[0].is_cuda,
-            )  # fmt: skip
-        else:
-            assert config.sgd is not None
-            s = config.sgd
-            sgd = torch.optim.SGD(chosen, lr=s.lr, momentum=s.momentum, fused=True)
-            for p in chosen:  # which the first step would make, but not while it is captured
-                sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
-            optimizers[name] = sgd
+        optimizer = config.targets[name].make([parameters[m] for m in members])
+        flat = [m for m in members if parameters[m].ndim != 2]
+        if flat and getattr(optimizer, "takes_matrices", False):
+            raise ConfigError(f"optim.routing sends {flat[0]} to {name}, which takes matrices only")
+        optimizers[name] = optimizer
     return optimizers, table
 
 
 def build_schedules(
     config: OptimConfig, names: Iterable[str], steps_per_epoch: int, max_epochs: int
 ) -> dict[str, Schedule]:
-    """The learning-rate schedule of each optimizer; SGD's is warmed up and then constant."""
+    """The learning-rate schedule of each optimizer."""
     return {
         name: Schedule(
-            base=getattr(config, name).lr,
+            base=config.targets[name].settings.lr,
             warmup_steps=round(config.warmup_epochs * steps_per_epoch),
             total_steps=max_epochs * steps_per_epoch,
             start=config.warmup_start,
             min_lr=config.min_lr,
-            decays=name != "sgd",
+            shape=getattr(config.targets[name].settings, "schedule", "cosine"),
         )
         for name in names
     }

@@ -75,7 +75,7 @@ def sweep_name(overrides: Iterable[str], swept: Sequence[str], chosen: str | Non
     arguments = sorted(overrides)
     if chosen and arguments == [f"sweep={chosen}"]:
         return chosen
-    keys = chosen or "_".join(sorted(key.split(".")[-1] for key in swept))
+    keys = chosen or "_".join(sorted(_short(key) for key in swept))
     return f"{keys[:LONGEST]}_{_digest(arguments)}"
 
 
@@ -86,9 +86,14 @@ def member_name(overrides: Mapping[str, str]) -> str:
     return name if len(name) <= LONGEST else f"{name[:LONGEST]}_{_digest([name])}"
 
 
+def _short(key: str) -> str:
+    """The last part of a key, or of a group such as model/blocks."""
+    return key.replace("/", ".").split(".")[-1]
+
+
 def short_keys(overrides: Mapping[str, str]) -> dict[str, str]:
     """The overrides by the last part of their key, or by the whole key where two share it."""
-    last = [key.split(".")[-1] for key in overrides]
+    last = [_short(key) for key in overrides]
     return {
         (short if last.count(short) == 1 else key): value
         for (key, value), short in zip(overrides.items(), last, strict=True)

@@ -18,7 +18,7 @@ from cherimoya.config.command_line import flag, quotable
 from cherimoya.config.command_line import overrides as overrides_in
 from cherimoya.config.diff import differences, hydra_value
 from cherimoya.config.groups import compose
-from cherimoya.config.schema import type_of
+from cherimoya.config.keys import type_of
 from cherimoya.config.train import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError, OtherRun
 from cherimoya.records import sweep as sweeps

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cherimoya.config.command_line import flag
 from cherimoya.config.command_line import overrides as overrides_in
-from cherimoya.config.schema import build, known_keys, type_of, unknown_key
+from cherimoya.config.keys import known_keys, type_of
+from cherimoya.config.schema import build, unknown_key
 from cherimoya.config.tools import SearchConfig
 from cherimoya.config.train import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError

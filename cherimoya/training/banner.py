@@ -28,20 +28,23 @@ def banner(
     `known` says of device, precision, loci and metrics what only their makers know.
     """
     model, loci = step.model, dataset.loci
-    parameters = dict(model.named_parameters())
+    parameters = dict(step.named_parameters())
     examples = examples_per_epoch(loci.label[dataset.rows["train"]], config.data.negative_ratio)
     batch_size = config.trainer.batch_size
     held_out = [
         f"{split} {format_names(dict.fromkeys(loci.chrom[dataset.rows[split]].tolist()))}"
         for split in ("validation", "test")
     ]
-    size = sum(p.numel() for p in parameters.values())
+    size = sum(p.numel() for p in model.parameters())
+    block = config.model.blocks.name
+    others = "" if block == "cheri" else f"; PyTorch in the {block} blocks"
     facts = {
         "run": f"{folder}, seed {config.seed}",
         "device": known["device"],
         "steps run": known["precision"],
-        "kernels": route(step.device, HALF.get(step.precision, torch.float32)).why,
-        "model": f"{config.model.n_filters} filters x {config.model.n_layers} blocks, "
+        "kernels": route(step.device, HALF.get(step.precision, torch.float32)).why + others,
+        "model": f"{config.model.n_filters} filters x {config.model.n_layers} "
+        f"{'' if block == 'cheri' else block + ' '}blocks, "
         f"{size:,} parameters",
         "window": f"{loci.in_window:,} bp in, {loci.out_window:,} bp out, "
         f"receptive field {model.receptive_field:,} bp"

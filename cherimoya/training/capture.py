@@ -30,6 +30,7 @@ class Runner:
         say: Callable[[str], None],
     ) -> None:
         self._step, self._batch, self._say = step, batch, say
+        graph = graph and step.capturable
         self._capture = graph and step.device.type == "cuda"
         self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None

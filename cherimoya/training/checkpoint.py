@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cherimoya.config.diff import differences
+from cherimoya.config.saved import current
 from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.errors import CherimoyaError, DataError
@@ -85,7 +86,7 @@ def check_state(
             "version of cherimoya-train. Continue with that version, or start a new run."
         )
     free = (*FREE_ON_RESUME, *WHERE_DATA_IS)
-    changed = differences(saved.get("config", {}), to_dict(config), free)
+    changed = differences(current(saved.get("config", {})), to_dict(config), free)
     if changed:
         folder = checkpoints.parent
         raise CherimoyaError(

@@ -144,7 +144,7 @@ def _recorded(config: TrainConfig, folder: Path, changes: Changes | None) -> Ite
             begin_run(folder, config, changes)
         log = RunLog(folder, config.logger)
         with _left_behind(config, log), log:
-            log.check_wandb()
+            log.check_loggers()
             yield log
 
 
@@ -160,10 +160,8 @@ def _announce(
     settings = config.trainer
     if saved:
         note_moved_data(log.folder, config)
-    log.start_wandb(
-        {**to_dict(config), "network": step.model.config, **origin},
-        saved["wandb_id"] if saved else None,
-    )
+    ids = saved.get("logger_ids", {"wandb": saved.get("wandb_id")}) if saved else {}
+    log.start_loggers({**to_dict(config), "network": step.model.config, **origin}, ids)
     chosen = " (chosen)" if settings.precision == "auto" else ""
     facts = {
         "device": describe_device(step.device, settings.device, step.processes.world),

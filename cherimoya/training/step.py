@@ -4,20 +4,21 @@ Nothing in it waits for the device or asks it anything, so that a GPU can replay
 one captured graph: the number of the step, the learning rates and the losses are tensors there.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cherimoya.config.train import LossConfig, OptimConfig
+from cherimoya.config.schema import Choice
+from cherimoya.config.train import OptimConfig
 from cherimoya.data.batches import Batch
 from cherimoya.distributed.processes import Processes
 from cherimoya.inference.precision import LEAST_SCALE, LossScale, autocast
-from cherimoya.losses import KendallLoss, build_loss, training_loss
+from cherimoya.losses import build_loss, training_loss
 from cherimoya.network import Cherimoya
-from cherimoya.optim.routing import build_optimizers, build_schedules
+from cherimoya.optim.routing import block_matrices, build_optimizers, build_schedules
 from cherimoya.training.ema import EMA, ema_decay
 
 
@@ -59,7 +60,7 @@ class TrainingStep:
     def __init__(
         self,
         model: Cherimoya,
-        loss: LossConfig,
+        loss: Choice,
         optim: OptimConfig,
         steps_per_epoch: int,
         max_epochs: int,
@@ -70,7 +71,10 @@ class TrainingStep:
         self.model, self.precision, self._parts = model, precision, parts
         self.device = model.lw0.device
         self.loss = build_loss(loss, model)
-        self.optimizers, self.routes = build_optimizers(model, optim)
+        parameters = dict(self.named_parameters())
+        self.optimizers, self.routes = build_optimizers(parameters, optim, block_matrices(model))
+        # Whether a GPU may replay the step as one graph.
+        self.capturable = all(map(_is_on_device, self.optimizers.values()))
         self.schedules = build_schedules(optim, self.optimizers, steps_per_epoch, max_epochs)
         self.ema = EMA(model)
         self.scale = LossScale(self.device) if precision == "fp16" else None
@@ -97,9 +101,23 @@ class TrainingStep:
     def _use_rates(self) -> None:
         """Have every optimizer read this step's rate, and whether to do anything, on the device."""
         for i, optimizer in enumerate(self.optimizers.values()):
-            optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]
-            for group in optimizer.param_groups:
-                group["lr"] = self._now[0, i]
+            if _is_on_device(optimizer):
+                optimizer.found_inf = self._found_inf  # type: ignore[attr-defined]
+                for group in optimizer.param_groups:
+                    group["lr"] = self._now[0, i]
+
+    def _is_due(self, optimizer: torch.optim.Optimizer, i: int) -> bool:
+        """Whether to call the i-th one, which may have to be told its rate, and may not look."""
+        if _is_on_device(optimizer):
+            return True
+        for group in optimizer.param_groups:
+            group["lr"] = float(self._now[0, i])
+        return not self._found_inf
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Those of the model, and those of the loss."""
+        yield from self.model.named_parameters()
+        yield from self.loss.named_parameters(prefix="loss")
 
     def rates(self, step: int) -> dict[str, float]:
         """The learning rate of each optimizer at `step`, counted from 0."""
@@ -121,8 +139,9 @@ class TrainingStep:
             self.scale.update(in_range, changes)
             self.failed.copy_(torch.where(self.scale.scale < LEAST_SCALE, 1.0, self.failed))
             self._found_inf.copy_(torch.where(in_range, self.failed, 1.0))
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        for i, optimizer in enumerate(self.optimizers.values()):
+            if self._is_due(optimizer, i):
+                optimizer.step()
         self.ema.update(torch.where(self._found_inf == 0, self._now[0, -1], 1.0))
         self.sums.add_(torch.where(changes, losses, 0.0))
         self.count.add_(changes)
@@ -145,6 +164,7 @@ class TrainingStep:
                 total = terms.total / self._parts if self._parts > 1 else terms.total
                 (total if self.scale is None else total * self.scale.scale).backward()
         self.processes.end_average()
+        self.processes.average([p.grad for p in self.loss.parameters() if p.grad is not None])
         return losses / self._parts if self._parts > 1 else losses
 
     def end_epoch(self) -> bool:
@@ -155,11 +175,11 @@ class TrainingStep:
         return frozen
 
     def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self.model.parameters() if p.grad is not None]
+        return [p.grad for _, p in self.named_parameters() if p.grad is not None]
 
     def is_finite(self) -> bool:
         """Whether every weight is; a gradient that is not may follow from a finite loss."""
-        norms = torch._foreach_norm([p.detach() for p in self.model.parameters()])
+        norms = torch._foreach_norm([p.detach() for _, p in self.named_parameters()])
         return bool(torch.stack(norms).isfinite().all())
 
     def take_sums(self) -> dict[str, float]:
@@ -173,7 +193,8 @@ class TrainingStep:
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimizers": {n: o.state_dict()["state"] for n, o in self.optimizers.items()},
+            "optimizers": {n: _state_of(o) for n, o in self.optimizers.items()},
+            "loss": self.loss.state_dict(),
             "loss_frozen": self.loss.frozen,
             "count": self.count,
             "sums": self.sums,
@@ -184,14 +205,29 @@ class TrainingStep:
         """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
+        self.loss.load_state_dict(state.get("loss", {}))  # earlier releases saved none
         for name, optimizer in self.optimizers.items():
-            own = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state["optimizers"][name], "param_groups": own})
+            saved = state["optimizers"][name]
+            if _is_on_device(optimizer):
+                own = optimizer.state_dict()["param_groups"]
+                saved = {"state": saved, "param_groups": own}
+            optimizer.load_state_dict(saved)
         self._use_rates()
         self.count.copy_(state["count"])
         self.sums.copy_(state["sums"])
         if self.scale and state["scale"]:
             self.scale.load_state_dict(state["scale"])
-        if state["loss_frozen"] and isinstance(self.loss, KendallLoss):
+        if state["loss_frozen"] and not self.loss.frozen:
             self.loss.freeze(self.model)
             self._network = None
+
+
+def _is_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it reads its rate, and whether to do anything, on the device."""
+    return getattr(optimizer, "on_device", False)
+
+
+def _state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What a resume needs of an optimizer; of ours the groups hold settings alone."""
+    state = optimizer.state_dict()
+    return state["state"] if _is_on_device(optimizer) else state

@@ -44,7 +44,9 @@ def write_summary(
     size = config.trainer.eval_batch_size
     rows, precision = dataset.rows[split], trainer.step.precision
     predict = CUDAGraphModel(model, config.trainer.cuda_graph)
-    scores = evaluate(predict, trainer.source, rows, dataset.loci.label, size, precision)
+    scores = evaluate(
+        predict, trainer.source, rows, dataset.loci.label, size, precision, more=trainer.metrics
+    )
     speed = trainer.speed()
     columns = _beside(scores, dataset, split)
     log.summary(_summary(trainer, model, split, speed, origin, columns))
@@ -151,9 +153,12 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
     if "ceiling" in columns:
         header.append("of ceiling")
     rows = []
-    for name in METRICS:
-        row = [name, *(_number(values[name]) for values in columns.values())]
-        if "ceiling" in columns:
+    for name in dict.fromkeys([*METRICS, *first]):
+        nan = float("nan")
+        row = [name, *(_number(values.get(name, nan)) for values in columns.values())]
+        if name not in METRICS:
+            row += [""] * ("ceiling" in columns)
+        elif "ceiling" in columns:
             constant = columns.get("average profile", {}).get(name)
             share = share_of_ceiling(name, first[name], columns["ceiling"][name], constant)
             row.append("" if share is None else f"{share:.0f} %")

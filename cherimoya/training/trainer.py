@@ -75,6 +75,7 @@ class Trainer:
         self.state, self.in_epoch = TrainState(), False
         self.label = dataset.loci.label[dataset.rows["train"]]
         self.count_weight = count_weight(dataset)
+        self.metrics = {name: choice.make() for name, choice in config.metrics.items()}
         settings, processes = config.trainer, step.processes
         self.steps_per_epoch = len(self._plan(0)) // settings.batch_size
         self.feed = Feed(
@@ -215,7 +216,7 @@ class Trainer:
         raise CherimoyaError(
             f"{what} is not finite at step {step} (epoch {self.state.epoch}, loci {listed}{more} "
             f"of {self.dataset.path}). What {self.checkpoints.folder} holds is from before it. "
-            "Lower optim.muon.lr and optim.adamw.lr, or look at these loci."
+            f"Lower {' and '.join(f'optim.{o}.lr' for o in self.step.optimizers)}, or look at them."
         )
 
     def save(self) -> None:
@@ -237,7 +238,7 @@ class Trainer:
                     "rng": torch.get_rng_state(),
                     "threads": torch.get_num_threads(),
                     "log_position": self.log.position,
-                    "wandb_id": self.log.wandb_id,
+                    "logger_ids": self.log.ids,
                     "fingerprint": self.dataset.fingerprint,
                 }
             )
@@ -284,6 +285,7 @@ class Trainer:
             scores = evaluate(
                 self.predict, self.source, rows, self.dataset.loci.label,
                 self.config.trainer.eval_batch_size, self.step.precision, self.step.processes,
+                more=self.metrics,
             )  # fmt: skip
             valid = scores.metrics()
             valid["loss"] = valid["profile_mnll"] + self.count_weight * valid["count_mse"]

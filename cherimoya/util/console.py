@@ -18,6 +18,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from cherimoya.registry import own_folders
+
 T = TypeVar("T")
 Say = Callable[[str], None]
 
@@ -144,7 +146,8 @@ def resume_command(folder: Path) -> str:
     """The command that continues the run in `folder`, as a shell and Hydra read it."""
     plain = re.fullmatch(r"[\w./:+-]+", str(folder))
     value = str(folder) if plain else '"{}"'.format(str(folder).replace('"', '\\"'))
-    return f"cherimoya-train {shlex.quote(f'trainer.resume={value}')}"
+    words = [*(f"--config-dir={path}" for path in own_folders()), f"trainer.resume={value}"]
+    return f"cherimoya-train {shlex.join(words)}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

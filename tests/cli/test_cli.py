@@ -52,7 +52,7 @@ def test_help_and_configuration_are_printed(cherimoya_train, arguments, tmp_path
         ("model.blocks.residual_scale=0", "must be above 0"),
         ("optim.warmup_epochs=500", "longer than trainer.max_epochs"),
         ("optim.muon.lr=1e-9", "is below optim.min_lr"),
-        ("optim.muon=null", "sends 'blocks.*.linear[12].weight' to muon, but optim.muon is null"),
+        ("optim.muon=null", "sends 'matrices' to muon, but optim.muon is null"),
         ("trainer.device=gpu", "must be one of auto, cpu, cuda"),
         ("trainer.device=cuda", "torch sees no GPU"),
         ("trainer.devices=3", "Set trainer.batch_size=3"),
@@ -129,7 +129,7 @@ def test_a_wandb_key_without_a_network(cherimoya_train, train_arguments):
             cherimoya_train, *train_arguments, "logger=wandb",
             WANDB_API_KEY="x" * 40, WANDB_BASE_URL=url,
         )  # fmt: skip
-    fails(done, "a W&B API key is set", "cannot be reached", "logger.mode=offline")
+    fails(done, "a W&B API key is set", "cannot be reached", "logger.wandb.mode=offline")
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def test_values_survive_hydras_command_line(value):
     [
         [],
         ["model=tiny", "trainer.max_epochs=3", "seed=4"],
-        ["optim=muon_adamw_sgd", "loss=fixed", "logger.tags=[a b]"],
+        ["optim=muon_adamw_sgd", "loss=fixed", "logger.wandb.tags=[a b]"],
         ["optim=adamw", "data=hdf5", "data.path=/x y/z.h5", "data.validation_chroms=['1']",
          "data.test_chroms=[]"],
         ["experiment=yeast_atac", "data.keys={sequence: X, signal: y, control: null, label: null, "

@@ -12,7 +12,7 @@ import torch
 from cherimoya import metrics
 from cherimoya.cli.train import conf_dir
 from cherimoya.config.data import SyntheticConfig
-from cherimoya.data import hdf5, motif_grammar, synthetic
+from cherimoya.data import cache, hdf5, motif_grammar, synthetic
 from cherimoya.data.loci import Loci
 from cherimoya.errors import ConfigError
 from cherimoya.genome.sequence import reverse_complement
@@ -210,7 +210,7 @@ def test_the_cache_folder_follows_xdg(tmp_path, monkeypatch):
 
 def test_an_unwritable_cache_falls_back_to_a_temporary_folder(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(synthetic.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path))
     said: list[str] = []
     path = synthetic.cached(SMALL, *SMALL_WINDOWS, tmp_path / "file" / "cache", said.append)
     assert len(hdf5.read(path)) == 42

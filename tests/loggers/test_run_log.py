@@ -14,7 +14,7 @@ from command_lines import clean_environment
 from wandb_files import read_wandb
 from wandb_server import wandb_server
 
-from cherimoya.config.train import LoggerConfig
+from cherimoya.config.schema import Choice, choose
 from cherimoya.errors import Interrupted
 from cherimoya.loggers import wandb as wandb_run
 from cherimoya.loggers.run_log import RunLog
@@ -25,11 +25,11 @@ from cherimoya.records.status import total_seconds
 from cherimoya.records.sweep import sync_command
 
 
-def logger(**values) -> LoggerConfig:
+def logger(**values) -> dict[str, Choice]:
+    """W&B where a name or a mode is given, else none."""
     defaults = {"project": "test", "mode": "offline", "run_name": None, "group": "g"}
-    return LoggerConfig(
-        **{"name": "none", "tags": ["t"], "log_model": "none", **defaults, **values}
-    )
+    defaults |= {"name": "wandb", "tags": ["t"], "log_model": "none"}
+    return {"wandb": choose("logger", defaults | values, "logger.wandb")} if values else {}
 
 
 def status(folder) -> dict:
@@ -93,14 +93,14 @@ def test_the_status_tells_how_it_ended(tmp_path, error, state):
 def test_no_logger_never_imports_wandb(tmp_path):
     code = (
         "import sys\n"
-        "from cherimoya.config.train import LoggerConfig\n"
+        "from cherimoya.config.schema import choose\n"
         "from cherimoya.loggers.run_log import RunLog\n"
         "from pathlib import Path\n"
         "import cherimoya.training.run\n"
-        "config = LoggerConfig('none', 'p', 'auto', None, None, [], 'none')\n"
+        "config = {}\n"
         f"with RunLog(Path({str(tmp_path)!r}), config) as log:\n"
-        "    log.check_wandb()\n"
-        "    log.start_wandb({}, None)\n"
+        "    log.check_loggers()\n"
+        "    log.start_loggers({}, {})\n"
         "    log.row({'step': 1})\n"
         "assert 'wandb' not in sys.modules\n"
     )
@@ -111,13 +111,15 @@ def test_no_logger_never_imports_wandb(tmp_path):
 def test_w_and_b_is_as_no_logger_where_it_is_disabled(tmp_path, mode):
     code = (
         "import sys\n"
-        "from cherimoya.config.train import LoggerConfig\n"
+        "from cherimoya.config.schema import choose\n"
         "from cherimoya.loggers.run_log import RunLog\n"
         "from pathlib import Path\n"
-        "config = LoggerConfig('wandb', 'p', 'auto', None, None, [], 'none')\n"
+        "values = {'name': 'wandb', 'project': 'p', 'mode': 'auto', 'run_name': None}\n"
+        "values |= {'group': None, 'tags': [], 'log_model': 'none'}\n"
+        "config = {'wandb': choose('logger', values, 'logger.wandb')}\n"
         "with RunLog(Path('.'), config) as log:\n"
-        "    log.check_wandb()\n"
-        "    log.start_wandb({}, None)\n"
+        "    log.check_loggers()\n"
+        "    log.start_loggers({}, {})\n"
         "    log.row({'step': 1})\n"
         "    assert log.where == 'the run folder only (W&B is disabled)', log.where\n"
         "    assert log.sync_command is None\n"
@@ -158,8 +160,8 @@ def online_or_not(folder, wandb_id=None, **values):
     """A log in `folder` with a W&B run, online if there is an API key."""
     folder.mkdir(exist_ok=True)
     with RunLog(folder, logger(**{"name": "wandb", "mode": "auto"} | values)) as log:
-        log.check_wandb()
-        log.start_wandb(SETTINGS, wandb_id)
+        log.check_loggers()
+        log.start_loggers(SETTINGS, {"wandb": wandb_id})
         yield log
 
 
@@ -179,7 +181,7 @@ def test_wandb_gets_config_rows_summary_and_the_end(tmp_path, capfd):
         raise ValueError("broken")
     assert capfd.readouterr() == ("", "")
     (records,) = parts_of(tmp_path)
-    assert records["run"]["id"] == log.wandb_id
+    assert records["run"]["id"] == log.ids["wandb"]
     assert records["config"]["seed"] == 7
     assert records["history"] == [{"step": 5, "valid/loss": 1.5}]
     assert records["summary"]["best_epoch"] == 3
@@ -228,7 +230,7 @@ wandb_run.FLUSH_SECONDS = float(sys.argv[3])
 with offline(Path(sys.argv[1])) as log:
     for epoch, (loss, r) in enumerate([(3.0, 0.1), (1.0, 0.3)]):
         log.row(row(epoch, loss, r))
-    print(log.wandb_id, flush=True)
+    print(log.ids["wandb"], flush=True)
     while not any(f.stat().st_size for f in Path(sys.argv[1]).glob("wandb/*/*.wandb")):
         time.sleep(0.1)
     time.sleep(float(sys.argv[2]))
@@ -308,7 +310,7 @@ def test_rows_from_before_wandb_was_asked_for_are_sent_too(tmp_path):
 
 def test_a_wandb_that_fails_does_not_stop_the_run(tmp_path, monkeypatch, capsys):
     with offline(tmp_path) as log:
-        run = log._wandb._run
+        run = log._loggers["wandb"]._run._run
         monkeypatch.setattr(run, "log", lambda *a, **k: 1 / 0)
         log.row({"step": 1})
         log.row({"step": 2})
@@ -384,9 +386,9 @@ with suppress(ValueError), online_or_not(Path(sys.argv[1]), None) as log:
     for values in rows:
         log.row(values)
     raise ValueError("broken")
-with online_or_not(Path(sys.argv[1]), log.wandb_id) as again:
+with online_or_not(Path(sys.argv[1]), log.ids["wandb"]) as again:
     again.row(row(2, 2.0, 0.2))
-print(again.wandb_id, again.where, again.sync_command)
+print(again.ids["wandb"], again.where, again.sync_command)
 """
 
 
@@ -439,8 +441,8 @@ def test_one_command_sends_a_sweep_and_a_resumed_run_as_one(tmp_path):
     assert (summary["best/epoch"], summary["status"], resumed["exit_code"]) == (1, "done", 0)
     assert (resumed["displayName"], resumed["groupName"]) == ("n_filters=4", "g")
     assert len(runs) == 3
-    assert runs[failed.wandb_id]["exit_code"] == 1
-    assert runs[failed.wandb_id]["summary"][0]["status"] == "failed"
+    assert runs[failed.ids["wandb"]]["exit_code"] == 1
+    assert runs[failed.ids["wandb"]]["summary"][0]["status"] == "failed"
     assert sync_command(sweep, members=True) is None
 
 

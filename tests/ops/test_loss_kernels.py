@@ -103,7 +103,8 @@ def composed(case: Case, *values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     objective.frozen = case.weights != "penalised"
     if case.weights == "fixed":
         objective = FixedLoss(*FIXED_WEIGHTS)
-    return objective(SimpleNamespace(lw0=w0, lw1=w1), profile, count), profile, count
+    model = SimpleNamespace(lw0=w0, lw1=w1)
+    return objective.objective(model, profile, count), profile, count
 
 
 def results(function: Function, values: list[Tensor]) -> Results:

@@ -9,7 +9,7 @@ from cherimoya import Cherimoya
 from cherimoya.config.train import RouteConfig
 from cherimoya.errors import ConfigError
 from cherimoya.optim.muon import Muon, orthogonalize
-from cherimoya.optim.routing import route
+from cherimoya.optim.routing import block_matrices, route
 from cherimoya.optim.schedule import Schedule
 from cherimoya.training.ema import EMA, ema_decay
 
@@ -69,8 +69,13 @@ def test_schedule_is_torchs_linear_warmup_then_cosine():
 
 def test_schedule_without_warmup_starts_at_base_and_constant_stays():
     assert Schedule(0.1, 0, 10, 0.01, 0.0)(0) == 0.1
-    constant = Schedule(0.1, 2, 10, 0.01, 0.0, decays=False)
+    constant = Schedule(0.1, 2, 10, 0.01, 0.0, "constant")
     assert [constant(s) for s in (2, 5, 9)] == [0.1] * 3
+
+
+def test_linear_schedule_falls_evenly_to_its_least():
+    line = Schedule(0.1, 2, 10, 0.01, 0.02, "linear")
+    assert [line(s) for s in (2, 6, 10)] == pytest.approx([0.1, 0.06, 0.02])
 
 
 def test_routing_sends_projections_to_muon_and_the_rest_to_adamw():
@@ -82,6 +87,29 @@ def test_routing_sends_projections_to_muon_and_the_rest_to_adamw():
     everything = {name for name, _ in model.named_parameters()}
     assert set(table["muon"]) | set(table["adamw"]) == everything
     assert "linear.weight" in table["adamw"]  # the count head is not a projection of a block
+
+
+@pytest.mark.parametrize(
+    ("block", "matrices"),
+    [
+        ({"name": "cheri", "expansion": 2, "residual_scale": 0.1}, ["linear1", "linear2"]),
+        ({"name": "convnext", "expansion": 2, "residual_scale": 0.1}, ["linear1", "linear2"]),
+        ({"name": "bpnet"}, ["weight"]),
+    ],
+)
+def test_blocks_say_what_their_matrices_are(block, matrices):
+    model = Cherimoya(n_filters=8, n_layers=2, block=block)
+    names = block_matrices(model)
+    table = route(model.named_parameters(), [RouteConfig("matrices", "muon"), REST], names)
+    ends = [name if name == "weight" else f"{name}.weight" for name in matrices]
+    assert table["muon"] == [f"blocks.{i}.{end}" for i in range(2) for end in ends]
+    assert all(dict(model.named_parameters())[name].ndim == 2 for name in table["muon"])
+
+
+def test_a_block_without_matrices_leaves_its_optimizer_idle():
+    model = nn.Linear(2, 2)
+    table = route(model.named_parameters(), [RouteConfig("matrices", "muon"), REST])
+    assert table == {"adamw": ["weight", "bias"]}
 
 
 def test_routing_leaves_out_parameters_without_gradient():

@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 from cherimoya.cli.train import conf_dir
 from cherimoya.config import groups
+from cherimoya.config.command_line import checked_arguments
 from cherimoya.config.groups import Composition, composition
 from cherimoya.config.train import TrainConfig, resolve
 
@@ -22,6 +23,7 @@ def made_of(overrides: list[str]) -> Composition:
     GlobalHydra.instance().clear()
     OmegaConf.register_new_resolver("run_id", lambda: "test", replace=True)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        values, choices = groups.compose("train", overrides)
+        words = list(checked_arguments(overrides, TrainConfig, several=False))
+        values, choices = groups.compose("train", words)
         plain = OmegaConf.to_container(values, resolve=True)
-        return composition(resolve(plain, TrainConfig), plain, overrides, choices)
+        return composition(resolve(plain, TrainConfig), plain, words, choices)

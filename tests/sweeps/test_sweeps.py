@@ -30,12 +30,13 @@ def grid(train_arguments):
 
 
 def test_a_sweep_ends_in_a_table_and_is_not_done_twice(cherimoya_train, grid, tmp_path):
-    first = cherimoya_train(*grid)
+    grid = ["logger=wandb" if word == "logger=none" else word for word in grid]
+    first = cherimoya_train(*grid, WANDB_MODE="disabled")
     assert first.returncode == 0, first.stderr
     names = sorted(p.name for p in (tmp_path / "grid").iterdir() if p.is_dir())
     assert names == [f"n_filters={f},seed={s}" for f in (4, 8) for s in (0, 1)]
     config = OmegaConf.load(tmp_path / "grid" / names[0] / "config.yaml")
-    assert config.logger.group.startswith("n_filters_seed_")  # one group of runs at W&B
+    assert config.logger.wandb.group.startswith("n_filters_seed_")  # one group of runs at W&B
     how = states(tmp_path / "grid")[names[0]]
     assert (how["epoch"], how["epochs"]) == (2, 2)
     assert how["ms_per_step"] > 0
@@ -43,7 +44,7 @@ def test_a_sweep_ends_in_a_table_and_is_not_done_twice(cherimoya_train, grid, tm
     assert table.count("2 of 2 done") == 2
     assert (tmp_path / "grid" / "report.html").read_text().count("2 of 2 done") == 2
     assert table.count("+-") == 2 * len(sweeps.METRICS)
-    again = cherimoya_train(*grid)
+    again = cherimoya_train(*grid, WANDB_MODE="disabled")
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("done already") == 4
     assert last_table(again.stdout) == table

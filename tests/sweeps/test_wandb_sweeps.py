@@ -1,7 +1,6 @@
 """The sweeps for W&B's agents: as conf/sweep has them, and with commands that train."""
 
 import importlib.util
-from functools import reduce
 
 import pytest
 import yaml
@@ -9,7 +8,8 @@ from command_lines import REPOSITORY
 from configs import composed
 from wandb.sdk.launch.sweeps import utils
 
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.diff import flat
+from cherimoya.config.train import TrainConfig, resolve, to_dict
 from cherimoya.records.metrics import METRICS
 
 FOLDER = REPOSITORY / "experiments" / "wandb_sweeps"
@@ -48,7 +48,8 @@ def test_an_agents_command_is_one_of_ours(name):
         args = {key: {"value": value} for key, value in values.items()}
         words = utils.create_sweep_command_args({"args": args})["args_no_hyphens"]
         config = resolve(composed("train", fixed + words), TrainConfig)
-        assert {key: reduce(getattr, key.split("."), config) for key in values} == values
+        made = flat(to_dict(config))
+        assert {key: made[key] for key in values} == values
 
 
 def test_numbers_in_wandbs_words():

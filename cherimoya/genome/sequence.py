@@ -33,7 +33,8 @@ def reverse_complement(codes: Any) -> Any:
     """Codes (..., L) of the other strand, as an array or tensor like `codes`."""
     if isinstance(codes, np.ndarray):
         return COMPLEMENT[codes[..., ::-1]]
-    return codes.new_tensor(COMPLEMENT)[codes.flip(-1).long()]
+    turned = codes.flip(-1)  # no table, which would come from the host
+    return turned.where(turned == N_CODE, len(BASES) - 1 - turned)
 
 
 def one_hot(sequences: "str | Sequence[str] | np.ndarray | Tensor") -> "Tensor":
@@ -106,4 +107,7 @@ def strand_channels(groups: Sequence[int]) -> list[int]:
 
 def reverse_complement_tracks(values: "Tensor", groups: Sequence[int]) -> "Tensor":
     """Tracks (N, tracks, L) seen from the other strand: both axes reversed within each group."""
-    return values[:, strand_channels(groups)].flip(2)
+    import torch
+
+    # In parts: a list of channels would come from the host, which no captured graph allows.
+    return torch.cat([part.flip(1, 2) for part in values.split(list(groups), dim=1)], dim=1)

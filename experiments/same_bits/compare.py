@@ -75,7 +75,8 @@ print(json.dumps({
 
 def ran(checkout: Path, code: str, *arguments: str, cwd: Path) -> str:
     """The output of a program that imports the package of `checkout`."""
-    around = os.environ | {"PYTHONPATH": str(checkout), "XDG_CACHE_HOME": str(cwd / "cache")}
+    paths = os.pathsep.join([str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])])
+    around = os.environ | {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(cwd / "cache")}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=cwd,

@@ -8,6 +8,7 @@ from cherimoya.errors import PackageError
 EXTRAS = {
     "pysam": "prepare", "figwig": "prepare",
     "tangermeme": "interpret", "memelite": "interpret", "modiscolite": "interpret",
+    "tensorboard": "tensorboard",
 }  # fmt: skip
 
 

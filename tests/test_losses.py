@@ -1,22 +1,31 @@
 """The losses against scipy and against formulas written out."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from configs import composed
+from models import sequences
 from scipy.stats import multinomial
+from torch import nn
 
 from cherimoya import Cherimoya
 from cherimoya.config.schema import choose
+from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.data.batches import Batch
 from cherimoya.losses import (
     FixedLoss,
     KendallLoss,
+    Loss,
     LossWeights,
+    PoissonLoss,
     build_loss,
     profile_and_count_losses,
     training_loss,
 )
+from cherimoya.training.step import TrainingStep
 
 
 @pytest.fixture
@@ -118,3 +127,123 @@ def test_a_loss_of_ones_own_decides_where_kernels_run_too(batch, kernel_calls):
         expected.item()
     )
     assert kernel_calls == [([1.5, 1.5], [0.5, 0.5])]
+
+
+def counts_of(signal, groups):
+    """Reads of each signal group (N, n_groups)."""
+    return torch.stack([k.sum((1, 2)) for k in signal.split(groups, 1)], 1)
+
+
+def poissons(logits, log_counts, signal, groups, held: bool):
+    """Per-base Poisson losses from torch, and what they have beside the loss: (), ().
+
+    held: the read more that is observed is a constant
+    """
+    total, beside = 0.0, 0.0
+    per_group = zip(logits.split(groups, 1), signal.split(groups, 1), log_counts.T, strict=True)
+    for z, k, y in per_group:
+        k = k.flatten(1)
+        p = z.flatten(1).softmax(1)
+        more = p.detach() if held else p
+        poisson = torch.distributions.Poisson(p * y.exp()[:, None], validate_args=False)
+        total = total - poisson.log_prob(k + more).sum(1).mean()
+        entropy = -(p * p.log()).sum(1)
+        constants = torch.lgamma(k + p + 1) - torch.lgamma(k + 1)
+        beside = beside + (entropy + constants.sum(1)).mean()
+    return total, beside
+
+
+def test_the_poisson_loss_is_that_of_every_base_with_one_read_more(batch):
+    logits, log_counts, signal = batch
+    log_counts = log_counts + 2
+    model = Cherimoya(n_filters=8, n_layers=1, signal_groups=[1, 2])
+    loss = build_loss(choose("loss", {"name": "poisson"}, "loss"), model)
+    assert isinstance(loss, PoissonLoss)
+    assert not model.lw0.requires_grad
+    found = training_loss(loss, model, logits, log_counts, signal)
+    expected, beside = poissons(logits, log_counts, signal, [1, 2], held=False)
+    assert found.total.item() == pytest.approx((expected - beside).item(), rel=1e-12)
+    parts = profile_and_count_losses(logits, log_counts, signal, [1, 2])
+    for mine, plain in zip((found.profile, found.count), parts, strict=True):
+        assert torch.equal(mine, plain)
+
+
+def test_the_poisson_losss_gradients_are_those_of_every_base(batch):
+    logits, log_counts, signal = batch
+    model = Cherimoya(n_filters=8, n_layers=1, signal_groups=[1, 2])
+    leaves = [logits.requires_grad_(), (log_counts + 2).requires_grad_()]
+    found = training_loss(PoissonLoss(), model, *leaves, signal).total
+    expected, _ = poissons(*leaves, signal, [1, 2], held=True)
+    mine, theirs = torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves)
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+        assert a.norm() > 0.1
+    # least where the predicted log counts are log(1 + n)
+    exact = torch.log1p(counts_of(signal, [1, 2])).requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        training_loss(PoissonLoss(), model, logits, exact, signal).total, exact
+    )
+    assert gradient.abs().max() < 1e-9
+
+
+class Scaled(Loss):
+    """The profile loss by a learned scale, as its objective alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.full((), 0.5))
+
+    def forward(self, model, logits, log_counts, signal):
+        profile, _ = profile_and_count_losses(logits, log_counts, signal, model.signal_groups)
+        return (profile / self.log_scale.exp()).sum() + 40 * self.log_scale
+
+
+def a_step() -> tuple[TrainingStep, Batch]:
+    torch.manual_seed(0)
+    config = resolve(composed("train", [f"loss.name={__name__}:Scaled"]), TrainConfig)
+    model = Cherimoya(8, 2, signal_groups=[1, 2], trimming=10)
+    step = TrainingStep(model, config.loss, config.optim, steps_per_epoch=2, max_epochs=8)
+    signal = torch.poisson(torch.ones(3, 3, 40))
+    return step, Batch(sequences(3, 60), signal, None)
+
+
+def test_the_objective_alone_will_do_and_its_parts_are_logged(batch):
+    model, loss = Cherimoya(n_filters=8, n_layers=1, signal_groups=[1, 2]), Scaled()
+    leaves = [logits.requires_grad_() for logits in batch[:2]]
+    terms = training_loss(loss, model, *leaves, batch[2])
+    profile, count = profile_and_count_losses(*batch, [1, 2])
+    expected = profile.sum().item() / np.exp(0.5) + 20
+    assert terms.total.item() == pytest.approx(expected, rel=1e-6)
+    assert torch.equal(terms.profile, profile)
+    assert torch.equal(terms.count, count)
+    assert not terms.profile.requires_grad
+    assert not terms.count.requires_grad
+    terms.total.backward()
+    scale_gradient = 40 - profile.sum().item() / np.exp(0.5)
+    assert loss.log_scale.grad.item() == pytest.approx(scale_gradient, rel=1e-6)
+
+
+def test_a_parameter_of_the_losss_own_is_trained_and_restored():
+    step, batch = a_step()
+    assert "loss.log_scale" in step.routes["adamw"]
+    before = step.model.iconv.weight.detach().clone()
+    logits, log_counts = step.model(batch.X)
+    profile, count = profile_and_count_losses(logits, log_counts, batch.signal, [1, 2])
+    step([batch])
+    gradient = 40 - profile.sum().item() / np.exp(0.5)
+    assert step.loss.log_scale.grad.item() == pytest.approx(gradient, rel=1e-4)
+    adamw = step.optimizers["adamw"].param_groups[0]
+    rate = step.rates(0)["adamw"]  # by which Adam's first step goes against the gradient's sign
+    decayed = 0.5 * (1 - rate * adamw["weight_decay"])
+    expected = decayed - rate * np.sign(gradient)
+    assert step.loss.log_scale.item() == pytest.approx(expected, abs=1e-3 * rate)
+    assert not torch.equal(step.model.iconv.weight, before)
+    sums = step.take_sums()
+    assert sums["profile"] == pytest.approx(profile.sum().item(), rel=1e-5)
+    assert sums["count"] == pytest.approx(count.sum().item(), rel=1e-5)
+
+    other, _ = a_step()
+    other.load_state_dict(copy.deepcopy(step.state_dict()))
+    for one in (step, other):
+        one([batch])
+    assert torch.equal(step.loss.log_scale, other.loss.log_scale)

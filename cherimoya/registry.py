@@ -83,6 +83,10 @@ GROUPS = {
 }  # fmt: skip
 
 
+class NotFound(ConfigError):  # noqa: N818 - as MissingValue
+    """A name that stands for nothing here."""
+
+
 def add_folder(folder: str | os.PathLike[str]) -> None:
     """Take group files and modules from `folder` too, here and in processes that begin here."""
     known = own_folders()
@@ -169,7 +173,7 @@ def find(group: str, name: str, key: str = "") -> Any:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        raise ConfigError(
+        raise NotFound(
             f"{key}={name}: there is no module {error.name}. Install its package, run where "
             f"{str(error.name).partition('.')[0]}.py lies, or name its folder by --config-dir or "
             "PYTHONPATH."

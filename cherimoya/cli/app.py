@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig, OmegaConf
 
+from cherimoya import registry
 from cherimoya.cli import hydra_errors
 from cherimoya.cli.job import Job, print_error
 from cherimoya.cli.pipe import quiet_when_closed
@@ -191,8 +192,9 @@ def _print_help(name: str, overrides: list[str]) -> None:
     """
     words = OmegaConf.load(conf_dir() / f"{name}.yaml").hydra.help
     options: dict[str, list[str]] = {}
-    for path in sorted(conf_dir().glob("*/**/*.yaml")):
-        options.setdefault(str(path.parent.relative_to(conf_dir())), []).append(path.stem)
+    for folder in (conf_dir(), *map(Path, registry.conf_folders())):
+        for path in sorted(folder.glob("*/**/*.yaml")):
+            options.setdefault(str(path.parent.relative_to(folder)), []).append(path.stem)
     listed = [f"{group}: {', '.join(names)}" for group, names in sorted(options.items())]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         keys = OmegaConf.to_yaml(hydra.compose(name, overrides))

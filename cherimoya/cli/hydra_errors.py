@@ -103,6 +103,9 @@ def _absent(key: str, name: str, arguments: Sequence[str], schema: type, conf: P
             f"{word}: there is no {key} with the options that are chosen. Set "
             f"{' or '.join(options)} too, or leave it out."
         )
+    if not parent:
+        inside = [k for k in known_keys(schema) if k.startswith(f"{key}.")]
+        return f"{word}: {key} is a group here. Write one of its keys: {', '.join(inside[:4])}, ..."
     if known := list(_keys_beside(parent, name, others, conf)):
         return unknown_key(key, known)
     inside = [

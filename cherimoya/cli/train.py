@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from cherimoya import registry
 from cherimoya.cli.app import check_effects, main, plain_values
 from cherimoya.cli.job import Job, print_error
 from cherimoya.config import command_line, groups
@@ -264,6 +265,8 @@ def _saved_configuration(path: Path) -> dict[str, Any]:
     try:
         saved = OmegaConf.to_container(OmegaConf.load(path))
         return to_dict(resolve(current(saved), TrainConfig))  # type: ignore[arg-type]
+    except registry.NotFound as error:
+        raise ConfigError(f"cannot resume: {error}") from None
     except (CherimoyaError, OmegaConfBaseException, YAMLError, ValueError, AttributeError) as error:
         raise ConfigError(
             f"cannot resume: {path} is damaged ({' '.join(str(error).split())[:200]}). Put back "

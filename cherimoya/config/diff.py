@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ WORDS = {"null", "true", "false", "nan", "inf"}  # that mean something else than
 class Changes:
     """What a run changed: options of groups, and keys of the groups that were chosen.
 
-    groups: group -> its option and the default one; keys: dotted key -> its default
+    groups: group -> its option and the default one; keys: dotted key -> its default; folders: of
+    the user's own, with options of groups
     """
 
     groups: Mapping[str, tuple[str, str | None]]
     keys: Mapping[str, Any]
+    folders: Sequence[str] = ()
 
 
 def write_changes(folder: Path, made: Changes) -> None:
@@ -38,11 +40,10 @@ def read_changes(folder: Path) -> Changes | None:
     if not path.is_file():
         return None
     content = json.loads(path.read_text())
-    if set(content) != {"groups", "keys"}:  # as earlier releases noted it
+    if not {"groups", "keys"} <= set(content):  # as earlier releases noted it
         return Changes({}, content)
-    return Changes(
-        {group: tuple(pair) for group, pair in content["groups"].items()}, content["keys"]
-    )
+    groups = {group: tuple(pair) for group, pair in content["groups"].items()}
+    return Changes(groups, content["keys"], tuple(content.get("folders", ())))
 
 
 def changes(
@@ -99,7 +100,8 @@ def at(config: Mapping[str, Any], key: str) -> Any:
 
 def command(config: Mapping[str, Any], made: Changes) -> str:
     """The command for `config`, given what it changes."""
-    words = [f"{group}={option}" for group, (option, _) in made.groups.items()]
+    words = [shlex.quote(f"--config-dir={folder}") for folder in made.folders]
+    words += [f"{group}={option}" for group, (option, _) in made.groups.items()]
     values = {key: at(config, key) for key in made.keys if key not in LEFT_OUT}
     words += [shlex.quote(f"{key}={hydra_value(value)}") for key, value in values.items()]
     return " ".join(["cherimoya-train", *words])

@@ -15,6 +15,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from cherimoya import registry
 from cherimoya.config.command_line import conf_dir, overrides, parse
 from cherimoya.config.diff import Changes, at, changes, hydra_value
 from cherimoya.config.schema import Used, unused_keys
@@ -52,9 +53,9 @@ class Composition:
         groups = {
             group: (option, self.usual.get(group))
             for group, option in self.choices.items()
-            if group not in FILES and option != self.usual.get(group) and _is_shipped(group, option)
+            if group not in FILES and option != self.usual.get(group) and _is_known(group, option)
         }
-        return Changes(groups, keys)
+        return Changes(groups, keys, tuple(registry.own_folders()))
 
     def without_effect(self) -> dict[str, str]:
         """The typed keys that do nothing, each with a message that says why and what would."""
@@ -110,9 +111,9 @@ def composition(
 ) -> Composition:
     """What `config` was composed of: `words` of the command line and the options `choices`.
 
-    Options of a user's own are taken for keys. Hydra has to be initialised.
+    Hydra has to be initialised.
     """
-    options = [f"{g}={o}" for g, o in choices.items() if g not in FILES and _is_shipped(g, o)]
+    options = [f"{g}={o}" for g, o in choices.items() if g not in FILES and _is_known(g, o)]
     own, _ = _own(tuple(options))
     return Composition(config, values, typed(words), choices, own, _own(())[1])
 
@@ -155,8 +156,10 @@ def chosen(choices: Any) -> dict[str, str]:
     return {g: o for g, o in choices.items() if o is not None and not g.startswith("hydra")}
 
 
-def _is_shipped(group: str, option: str) -> bool:
-    return (conf_dir() / group / f"{option}.yaml").is_file()
+def _is_known(group: str, option: str) -> bool:
+    """Whether the option is one of ours, or of a folder that --config-dir or a package names."""
+    folders = (conf_dir(), *map(Path, registry.conf_folders()))
+    return any((folder / group / f"{option}.yaml").is_file() for folder in folders)
 
 
 def typed(words: Sequence[str]) -> dict[str, Any]:

@@ -37,12 +37,13 @@ def banner(
     ]
     size = sum(p.numel() for p in model.parameters())
     block = config.model.blocks.name
-    others = "" if block == "cheri" else f"; PyTorch in the {block} blocks"
+    kernels = route(step.device, HALF.get(step.precision, torch.float32))
+    others = f"; PyTorch in the {block} blocks" if kernels.block and block != "cheri" else ""
     facts = {
         "run": f"{folder}, seed {config.seed}",
         "device": known["device"],
         "steps run": known["precision"],
-        "kernels": route(step.device, HALF.get(step.precision, torch.float32)).why + others,
+        "kernels": kernels.why + others,
         "model": f"{config.model.n_filters} filters x {config.model.n_layers} "
         f"{'' if block == 'cheri' else block + ' '}blocks, "
         f"{size:,} parameters",

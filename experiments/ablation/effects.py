@@ -1,6 +1,6 @@
 """What each part is worth: means over all other settings and seeds, from results.csv.
 
-    python experiments/ablation/effects.py
+python experiments/ablation/effects.py
 """
 
 import csv

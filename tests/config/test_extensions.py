@@ -1,6 +1,7 @@
 """What a user adds from a folder outside: one Python file and one YAML file for each group."""
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from training_runs import assert_same_run
 
 import cherimoya
 from cherimoya.errors import CherimoyaError
+from cherimoya.records.run import read_run
 
 CODE = {
     "blocks": '''
@@ -226,6 +228,10 @@ def test_an_extension_trains_resumes_sweeps_reports_loads_and_predicts(
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "whole" / "report.html").read_text()
     assert "mine" in page
+    _, *again = shlex.split(read_run(tmp_path / "whole").command)
+    assert where in again
+    shown = cherimoya_train(*again, "--cfg", "job")
+    assert "mine:" in shown.stdout, shown.stderr
     # ------------------------------------------------------------------ to the bit after a kill
     command = [*TRAIN, where, *arguments, "hydra.run.dir=killed", "trainer.checkpoint_minutes=1e-4"]
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A loss of one's own decides what is trained where the loss kernels run, here in the interpreter."""
+"""A loss of one's own decides what is trained where the loss kernels run."""
 
 import subprocess
 import sys

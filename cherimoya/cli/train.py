@@ -264,7 +264,7 @@ def _saved_configuration(path: Path) -> dict[str, Any]:
     """What a run wrote down of its configuration. Raises ConfigError where it is damaged."""
     try:
         saved = OmegaConf.to_container(OmegaConf.load(path))
-        return to_dict(resolve(current(saved), TrainConfig))  # type: ignore[arg-type]
+        return to_dict(resolve(current(saved), TrainConfig))
     except registry.NotFound as error:
         raise ConfigError(f"cannot resume: {error}") from None
     except (CherimoyaError, OmegaConfBaseException, YAMLError, ValueError, AttributeError) as error:

@@ -10,12 +10,14 @@ from cherimoya.config.train import MATRICES
 CHERI_MATRICES = "blocks.*.linear[12].weight"  # the pattern that meant what MATRICES means
 
 
-def current(values: Mapping[str, Any]) -> dict[str, Any]:
+def current(values: Any) -> Any:
     """A saved configuration of cherimoya-train with the keys of today.
 
     Before 0.3 a group had the settings of all its options, the logger was one, and a block, an
-    optimizer and its schedule had no name.
+    optimizer and its schedule had no name. What is no configuration is left as it is.
     """
+    if not isinstance(values, Mapping):
+        return values
     found = dict(values)
     if isinstance(loss := found.get("loss"), Mapping):
         name = str(loss.get("name"))

@@ -238,7 +238,8 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     saved = _saved_configuration(folder / "config.yaml")
     asked, began = flat(values), flat(saved)
-    plain = flat(plain_values(hydra.compose("train")))
+    usual = plain_values(hydra.compose("train"))
+    plain = flat(usual)
     typed = {command_line.parse(o).key_or_group for o in HydraConfig.get().overrides.task}
     chosen = {k for k in asked if asked[k] != plain.get(k) or k in typed}
     free = {k for k in chosen if k.startswith((*FREE_ON_RESUME, *WHERE_DATA_IS))}
@@ -251,13 +252,23 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         )
     if launch.world() > 1 and "trainer.devices" not in typed:
         saved["trainer"]["devices"] = launch.world()
+    saved["logger"] = _loggers(values, saved, usual, "logger" in typed)
     for key in free:
-        node = saved
+        node: Any = saved
         *groups, leaf = key.split(".")
         for group in groups:
-            node = node[group]
+            node = node.get(group, {})  # a logger that the run has not
         node[leaf] = asked[key]
     return saved
+
+
+def _loggers(
+    values: dict[str, Any], saved: dict[str, Any], usual: dict[str, Any], chosen: bool
+) -> dict[str, Any]:
+    """The loggers that a run goes on with: those `chosen` now, else its own and what is added."""
+    asked, own = values["logger"], saved["logger"]
+    names = asked if chosen else [*own, *(n for n in asked if n not in {*usual["logger"], *own})]
+    return {name: own.get(name, asked.get(name)) for name in names}
 
 
 def _saved_configuration(path: Path) -> dict[str, Any]:

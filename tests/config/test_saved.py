@@ -1,0 +1,146 @@
+"""Configurations that earlier releases saved mean what they meant."""
+
+import copy
+
+import pytest
+import yaml
+from configs import composed
+
+from cherimoya.config.diff import differences
+from cherimoya.config.saved import current
+from cherimoya.config.train import TrainConfig, resolve, to_dict
+
+BEFORE_0_3 = yaml.safe_load("""
+model:
+  blocks: {expansion: 2, residual_scale: 0.15}
+  n_filters: 96
+  n_layers: 9
+  profile_kernel_size: 1
+  signal_groups: null
+  n_control_tracks: null
+  trimming: null
+loss:
+  name: kendall
+  freeze_below: 1.0
+  profile_weight: 1.0
+  count_weight: 1.0
+optim:
+  routing:
+  - {pattern: "blocks.*.linear[12].weight", optimizer: muon}
+  - {pattern: "*", optimizer: adamw}
+  muon: {lr: 0.025, weight_decay: 0.01, momentum: 0.95, ns_steps: 5}
+  adamw: {lr: 0.004, weight_decay: 0.2, beta1: 0.9, beta2: 0.999, eps: 1.0e-08}
+  sgd: null
+  warmup_epochs: 1.0
+  warmup_start: 0.01
+  min_lr: 1.0e-05
+  ema_decay: 0.999
+  ema_warmup: true
+data:
+  source: synthetic
+  placement: auto
+  path: null
+  keys: null
+  synthetic: {seed: 0, n_chromosomes: 10, n_peaks: 1200, n_background: 300, mean_count: 150.0}
+  cache_dir: null
+  in_window: 320
+  out_window: 160
+  max_jitter: 16
+  negative_ratio: 0.25
+  reverse_complement: true
+  train_chroms: null
+  validation_chroms: [sim8]
+  test_chroms: [sim9, sim10]
+  exclude_chroms: []
+  fold: null
+  leave_out: null
+trainer:
+  max_epochs: 8
+  batch_size: 8
+  eval_batch_size: 64
+  device: auto
+  devices: 1
+  precision: auto
+  accumulate: 1
+  cuda_graph: true
+  threads: null
+  early_stopping: null
+  checkpoint_minutes: 5.0
+  plots: true
+  profile: false
+  autotune: true
+  resume: null
+logger:
+  name: wandb
+  project: cherimoya
+  mode: auto
+  run_name: null
+  group: null
+  tags: []
+  log_model: none
+seed: 0
+""")
+WITH_SGD = {
+    "routing": [
+        {"pattern": "blocks.*.linear[12].weight", "optimizer": "muon"},
+        {"pattern": "lw[01]", "optimizer": "sgd"},
+        {"pattern": "*", "optimizer": "adamw"},
+    ],
+    "muon": BEFORE_0_3["optim"]["muon"] | {"weight_decay": 0.03},
+    "adamw": BEFORE_0_3["optim"]["adamw"] | {"lr": 0.001, "weight_decay": 0.0},
+    "sgd": {"lr": 0.001, "momentum": 0.9},
+}
+ADAMW_ALONE = {
+    "routing": [{"pattern": "*", "optimizer": "adamw"}],
+    "muon": None,
+    "adamw": BEFORE_0_3["optim"]["adamw"] | {"weight_decay": 0.01},
+}
+
+
+def before(**changed: dict) -> dict:
+    """What an earlier release saved, with changes of its groups."""
+    values = copy.deepcopy(BEFORE_0_3)
+    return values | {group: values[group] | keys for group, keys in changed.items()}
+
+
+@pytest.mark.parametrize(
+    ("saved", "words"),
+    [
+        (before(), []),
+        (
+            before(loss={"name": "fixed", "count_weight": 100.0}, logger={"name": "none"}),
+            ["loss=fixed", "logger=none"],
+        ),
+        (before(optim=WITH_SGD), ["optim=muon_adamw_sgd", "optim.warmup_epochs=1"]),
+        (before(optim=ADAMW_ALONE), ["optim=adamw"]),
+        (
+            before(
+                logger={"mode": "offline", "tags": ["a"]},
+                model={"blocks": {"expansion": 4, "residual_scale": 0.3}},
+            ),
+            ["logger.wandb.mode=offline", "logger.wandb.tags=[a]", "model.blocks.expansion=4",
+             "model.blocks.residual_scale=0.3"],
+        ),
+    ],
+    ids=["default", "fixed", "sgd", "adamw", "settings"],
+)  # fmt: skip
+def test_what_an_earlier_release_saved_is_what_the_same_words_mean_today(saved, words):
+    today = resolve(composed("train", words), TrainConfig)
+    untouched = copy.deepcopy(saved)
+    assert resolve(current(saved), TrainConfig) == today
+    assert saved == untouched
+    assert differences(current(saved), to_dict(today)) == []
+    other = resolve(composed("train", [*words, "optim.adamw.lr=0.02"]), TrainConfig)
+    (change,) = differences(current(saved), to_dict(other))
+    assert change.startswith("optim.adamw.lr was 0.00")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["optim=muon_adamw_sgd", "loss=poisson", "logger=[csv,wandb]"],
+     ["optim=adamw", "model/blocks=bpnet", "logger=none"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_is_saved_today_stays_as_it_is(words):
+    today = to_dict(resolve(composed("train", words), TrainConfig))
+    assert current(today) == today

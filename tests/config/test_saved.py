@@ -1,10 +1,15 @@
 """Configurations that earlier releases saved mean what they meant."""
 
 import copy
+import signal
+import subprocess
 
 import pytest
+import torch
 import yaml
+from command_lines import TRAIN, clean_environment, wait_until
 from configs import composed
+from training_runs import assert_same_run
 
 from cherimoya.config.diff import differences
 from cherimoya.config.saved import current
@@ -144,3 +149,45 @@ def test_what_an_earlier_release_saved_is_what_the_same_words_mean_today(saved, 
 def test_what_is_saved_today_stays_as_it_is(words):
     today = to_dict(resolve(composed("train", words), TrainConfig))
     assert current(today) == today
+
+
+@pytest.mark.slow
+def test_a_run_of_an_earlier_release_goes_on_to_the_bit(cherimoya_train, train_arguments, tmp_path):
+    """Its folder is written here as that release wrote it."""
+    done = cherimoya_train(*train_arguments, "hydra.run.dir=whole")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "killed"
+    command = [*TRAIN, *train_arguments, f"hydra.run.dir={run}", "trainer.checkpoint_minutes=1e-4"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.DEVNULL
+    )
+    rows = run / "metrics.jsonl"
+    wait_until(lambda: rows.exists() and rows.stat().st_size > 0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    earlier = as_before(config)
+    (run / "config.yaml").write_text(yaml.safe_dump(earlier, sort_keys=False))
+    for path in (run / "checkpoints").glob("*.pt"):
+        state = torch.load(path, weights_only=True)
+        if "step" in state:
+            state["config"] = as_before(state["config"])
+            state["wandb_id"] = state.pop("logger_ids").get("wandb")
+            del state["step"]["loss"]
+            torch.save(state, path)
+    resumed = cherimoya_train("trainer.resume=killed", "trainer.checkpoint_minutes=5")
+    assert "resumed after" in resumed.stdout, resumed.stderr
+    assert_same_run(tmp_path / "whole", run)
+
+
+def as_before(config: dict) -> dict:
+    """A configuration of today, with the loss and logger of the default, as it was saved once."""
+    values = copy.deepcopy(config)
+    del values["metrics"], values["data"]["options"], values["model"]["blocks"]["name"]
+    for name in ("muon", "adamw"):
+        del values["optim"][name]["name"], values["optim"][name]["schedule"]
+    values["optim"] |= {"routing": BEFORE_0_3["optim"]["routing"], "sgd": None}
+    values["loss"] |= {"profile_weight": 1.0, "count_weight": 1.0}
+    values["logger"] = BEFORE_0_3["logger"] | {"name": "none"}
+    return values

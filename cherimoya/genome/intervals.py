@@ -11,7 +11,7 @@ from cherimoya.errors import DataError
 from cherimoya.genome.fasta import check_exists, text_lines
 
 NO_FIELDS = ("track", "browser", "#")
-WHOLE = re.compile(r"\s*-?[0-9]{1,15}\s*\Z")  # of at most so many digits as 64 bits hold
+WHOLE = re.compile(r"[ \r]*-?[0-9]{1,15}[ \r]*\Z")  # of at most so many digits as 64 bits hold
 SUMMIT_COLUMN = 9  # narrowPeak column 10, an offset from the start
 
 

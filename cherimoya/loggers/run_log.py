@@ -33,7 +33,7 @@ class RunLog:
         self._loggers: dict[str, Logger] = {
             name: choice.make(folder) for name, choice in loggers.items()
         }
-        self._started_loggers = False
+        self._told: dict[str, Logger] = {}  # those that have begun
         self._rows_path = folder / "metrics.jsonl"
         self._started = time.time()
         self._earlier: Mapping[str, Any] = {}  # status.json of the process before this one
@@ -63,8 +63,7 @@ class RunLog:
             self._rows.close()
             self._write_status(state, error)
         finally:
-            if self._started_loggers:
-                self._each(lambda logger: logger.finish(state, exit_code))
+            self._each(lambda logger: logger.finish(state, exit_code))
 
     def check_loggers(self) -> None:
         """Have each logger say what cannot work, before any work starts."""
@@ -76,7 +75,7 @@ class RunLog:
         rows = [json.loads(line) for line in self._rows_path.read_text().splitlines()]
         for name, logger in self._loggers.items():
             logger.start(settings, ids.get(name), rows)
-        self._started_loggers = True
+            self._told[name] = logger
 
     @property
     def ids(self) -> dict[str, str | None]:
@@ -96,11 +95,11 @@ class RunLog:
 
     def _each(self, action: Callable[[Logger], None]) -> None:
         """Tell every logger; one that fails is told nothing from then on."""
-        for name, logger in [*self._loggers.items()] if self._started_loggers else ():
+        for name, logger in [*self._told.items()]:
             try:
                 action(logger)
             except Exception as error:
-                del self._loggers[name]
+                del self._told[name], self._loggers[name]
                 console.say(
                     f"logger {name} failed ({type(error).__name__}: {error}). The run goes on "
                     "without it; its folder still gets everything."

@@ -253,3 +253,14 @@ def test_a_run_goes_on_with_the_loggers_chosen_then(cherimoya_train, train_argum
     metrics_of(*arguments, "logger=none", "hydra.run.dir=other", "trainer.max_epochs=1")
     assert metrics_of("trainer.resume=other", "logger=csv") == "metrics.csv"  # which it had not
     assert len(table(tmp_path / "other")) == 1
+
+
+def test_where_one_does_not_begin_those_before_it_are_ended(tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr(CSVLogger, "finish", lambda self, state, code: ended.append(state))
+    monkeypatch.setattr(TensorBoardLogger, "start", lambda *_: 1 / 0)
+    names = ("csv", "tensorboard")
+    chosen = {name: choose("logger", {"name": name}, f"logger.{name}") for name in names}
+    with pytest.raises(ZeroDivisionError), RunLog(tmp_path, chosen) as log:
+        log.start_loggers({}, {})
+    assert ended == ["failed"]

@@ -280,3 +280,11 @@ def test_columns_read_rows_of_several_parts_in_any_order(tmp_path) -> None:
     assert (column.shape, column.dtype) == ((11, 2, 3), np.int32)
     np.testing.assert_array_equal(column[2:], np.concatenate([wanted, more])[2:])
     assert gather.Column("signal", [first]).dtype == np.uint8
+
+
+@pytest.mark.parametrize("end", ["400\x1c", "400\x85", "4_00", "٤٠٠"])
+def test_a_number_that_python_alone_would_read_or_not_is_refused(tmp_path, end: str) -> None:
+    bed = tmp_path / "x.bed"
+    bed.write_text(f"chrA\t100\t{end}\n", encoding="utf-8")
+    with pytest.raises(DataError, match="must be whole numbers"):
+        intervals.read_intervals(bed, "midpoint")

@@ -73,7 +73,8 @@ GROUPS = {
     ),
     "metrics": Group("a metric", (), ("__call__",)),
     "logger": Group(
-        "a logger", ("folder",), ("start", "row", "finish"),
+        "a logger", ("folder",),
+        ("check", "start", "row", "summary", "image", "table", "model", "finish"),
         {
             "wandb": ("cherimoya.loggers.wandb:WandbLogger", "Wandb"),
             "csv": ("cherimoya.loggers.csv:CSVLogger", "Empty"),
@@ -105,7 +106,7 @@ def conf_folders() -> list[str]:
     found = own_folders()
     for module in plugins():
         if conf := getattr(module, "CONF", None):
-            found.append(str(Path(module.__file__).parent / conf))
+            found.append(str(Path(module.__file__).parent / str(conf)))
     return found
 
 
@@ -116,12 +117,25 @@ def plugins() -> tuple[Any, ...]:
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             found.append(point.load())
-        except Exception as error:
+            _check_plugin(found[-1])
+        except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"the plug-in {point.name} ({point.value}) does not load "
                 f"({type(error).__name__}: {error}). Mend or uninstall its package."
             ) from error
     return tuple(found)
+
+
+def _check_plugin(module: Any) -> None:
+    """Raise ValueError for NAMES or CONF that are not what they have to be."""
+    given = getattr(module, "NAMES", {})
+    if not isinstance(given, dict) or not all(isinstance(v, dict) for v in given.values()):
+        raise ValueError('NAMES has to be such as {"loss": {"mine": "mylab.losses:MyLoss"}}')
+    if unknown := set(given) - set(GROUPS):
+        raise ValueError(f"NAMES has {min(unknown)!r}: the groups are {', '.join(GROUPS)}")
+    conf = getattr(module, "CONF", None)
+    if conf is not None and not (Path(module.__file__).parent / str(conf)).is_dir():
+        raise ValueError(f"CONF={conf!r} is no folder beside {module.__file__}")
 
 
 def plugin_names(group: str) -> dict[str, str]:
@@ -161,7 +175,8 @@ def find(group: str, name: str, key: str = "") -> Any:
     key, known = key or f"{group}.name", GROUPS[group]
     target = known.ours[name][0] if name in known.ours else plugin_names(group).get(name, name)
     module, colon, attribute = target.partition(":")
-    if not (module and colon and attribute.isidentifier()):
+    parts = [*module.split("."), attribute]
+    if not (colon and all(part.isidentifier() for part in parts)):
         near = difflib.get_close_matches(name, names(group), n=1)
         guess = f"Did you mean {near[0]}? " if near else ""
         raise ConfigError(
@@ -180,7 +195,7 @@ def find(group: str, name: str, key: str = "") -> Any:
         ) from error
     except AttributeError as error:
         raise ConfigError(f"{key}={name}: the module {module} has no {attribute}.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{key}={name}: the module {module} does not load ({type(error).__name__}: {error})."
         ) from error

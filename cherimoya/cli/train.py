@@ -241,6 +241,7 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     usual = plain_values(hydra.compose("train"))
     plain = flat(usual)
     typed = {command_line.parse(o).key_or_group for o in HydraConfig.get().overrides.task}
+    typed |= {f"{key.replace('/', '.')}.name" for key in typed}  # of groups whose option was typed
     chosen = {k for k in asked if asked[k] != plain.get(k) or k in typed}
     free = {k for k in chosen if k.startswith((*FREE_ON_RESUME, *WHERE_DATA_IS))}
     changed = [k for k in sorted(chosen - free) if asked[k] != began.get(k)]

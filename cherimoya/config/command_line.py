@@ -30,7 +30,7 @@ VALUED = {  # flags of Hydra with a value, which may look like a key and its val
 }
 SHORT = VALUED | {"-h": "--help", "-m": "--multirun", "-sc": "--shell-completion", "-i": "--info"}
 QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""")
-USUAL = {"loss": "kendall", "model.blocks": "cheri", "logger": "wandb"}  # options by default
+USUAL = {"loss": "kendall", "model.blocks": "cheri"}  # options by default
 OPEN_KEYS = ("model.blocks.", "loss.", "optim.", "data.options.", "logger.", "metrics.")
 OPEN, CLOSED = "([{", ")]}"
 OF_WANDB = tuple(f"logger.{f.name}" for f in fields(options.Wandb))  # keys before it had a name
@@ -210,28 +210,28 @@ def today(word: str) -> str:
 
 
 def forced(word: str, given: Mapping[str, str]) -> str:
-    """The word with ++ before it, where a chosen option of its group lacks the key.
+    """The word with ++ before it, where the chosen options of its group may lack the key.
 
-    The key has no effect then, which is said where it matters; a sweep may have others in which
-    it has one. given: the words of the command line that choose options
+    A setting of one of ours that is not chosen has no effect, which is said; one of the user's own
+    may have a default that its file does not name. given: the words that choose options
     """
-    key = word.partition("=")[0]
-    for group, usual in USUAL.items():
-        path = group.replace(".", "/")
-        setting = key.removeprefix(f"{group}.")
-        if setting == key:
-            continue
+    group, _, setting = word.partition("=")[0].rpartition(".")
+    if group in USUAL:  # one option of the group, or in a sweep several
         ours = registry.GROUPS[group].ours
-        names = given.get(path, usual).strip("[]").split(",")
-        if group == "logger":
-            lacking = setting.partition(".")[0] in ours and setting.partition(".")[0] not in names
-        else:
-            known = [n for n in names if n in ours]
-            lacking = any(
-                key not in known_keys(registry.settings_of(group, n), group) for n in known
-            )
-        return f"++{word}" if lacking else word
-    return word
+        names = given.get(group.replace(".", "/"), USUAL[group]).split(",")
+        names = [given[f"{group}.name"]] if f"{group}.name" in given else names
+        lacking = any(
+            n not in ours
+            or f"{group}.{setting}" not in known_keys(registry.settings_of(group, n), group)
+            for n in names
+        )
+        return f"++{word}" if lacking and setting != "name" else word
+    group, _, name = group.rpartition(".")
+    if group == "logger":
+        chosen = given.get(group, "wandb").strip("[]").split(",")
+        return word if name in chosen else f"++{word}"
+    is_own = group in ("optim", "metrics") and name not in registry.GROUPS[group].ours
+    return f"++{word}" if is_own else word
 
 
 def checked_arguments(arguments: Sequence[str], schema: type, several: bool) -> Iterator[str]:

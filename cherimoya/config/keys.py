@@ -27,7 +27,7 @@ def _known_choices(f: Any, group: str, key: str) -> Iterator[str]:
     """The dotted keys of a field of Choices at `key`."""
     if not f.metadata.get("rest"):
         yield key
-    for name in registry.names(group):
+    for name in registry.GROUPS[group].ours:  # others may not even load
         below = joined(key, name) if f.metadata.get("many") else key
         yield from dict.fromkeys([below, joined(below, "name")])
         yield from known_keys(registry.settings_of(group, name), below)
@@ -63,7 +63,7 @@ def _hint_of(cls: type, key: str) -> Any:
             continue
         inside = key if f.metadata.get("rest") else rest if f.name == group else ""
         named, _, below = inside.partition(".")
-        for name in registry.names(f.metadata["group"]) if inside else ():
+        for name in registry.GROUPS[f.metadata["group"]].ours if inside else ():
             if not f.metadata.get("many"):
                 below = inside
             elif name != named:

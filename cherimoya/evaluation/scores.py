@@ -153,12 +153,15 @@ def _profile_metrics(
 
 def _own(name: str, metric: Metric, p: Tensor, counts: Tensor, groups: list[int]) -> Tensor:
     """A metric of the user's own. Raises ConfigError for what has not one value a group."""
-    values = metric(p, counts, groups)
     expected = (len(p), len(groups))
+    try:
+        values = metric(p, counts, groups)
+    except Exception as error:
+        raise ConfigError(f"metrics.{name} fails: {type(error).__name__}: {error}") from error
     if not isinstance(values, Tensor) or values.shape != expected:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ConfigError(f"metrics.{name} returned {got}: expected a tensor of shape {expected}.")
-    return values.double()
+    return values.to(p.device).double()
 
 
 def log_totals(counts: Tensor, groups: list[int]) -> Tensor:

@@ -74,7 +74,15 @@ class RunLog:
         """Begin their copies, or go on with the ones that had `ids` before an interruption."""
         rows = [json.loads(line) for line in self._rows_path.read_text().splitlines()]
         for name, logger in self._loggers.items():
-            logger.start(settings, ids.get(name), rows)
+            try:
+                logger.start(settings, ids.get(name), rows)
+            except CherimoyaError:
+                raise
+            except Exception as error:
+                raise CherimoyaError(
+                    f"logger {name} did not begin ({type(error).__name__}: {error}). Mend it, or "
+                    "leave it out of logger=[...]."
+                ) from error
             self._told[name] = logger
 
     @property

@@ -15,6 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from cherimoya import registry
 from cherimoya.config.command_line import flag
 from cherimoya.config.command_line import overrides as overrides_in
 from cherimoya.config.keys import known_keys, type_of
@@ -65,7 +66,8 @@ class SearchSweep(Sweep):
         """The command that trains one member in a run of its own."""
         once = [ONCE] if any(word.startswith(f"{GROUP}=") for word in self.fixed) else []
         values = [f"{key}={value}" for key, value in overrides.items()]
-        return shlex.join(["cherimoya-train", *self.fixed, *once, *values])
+        own = [f"--config-dir={folder}" for folder in registry.own_folders()]
+        return shlex.join(["cherimoya-train", *own, *self.fixed, *once, *values])
 
 
 def plan(

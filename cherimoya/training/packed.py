@@ -1,8 +1,8 @@
 """Several runs at once in one process: a small network leaves most of a GPU idle."""
 
 import traceback
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,10 +32,11 @@ class Lane:
         self._ready = ready(config, folder, context, changes)
         self._stream = torch.cuda.Stream() if cuda else None
         self._trainer: Trainer | None = None
+        self._random = torch.get_rng_state()  # of this run alone, on the host
 
     def take_turn(self) -> bool:
         """Train for a stride; whether that was not the end. Raises what the run raises."""
-        with self._on_stream(), ExitStack() as end:
+        with self._on_stream(), self._own_random(), ExitStack() as end:
             end.push(self.open)
             if self._trainer is None:
                 self._trainer = self.open.enter_context(self._ready)
@@ -43,6 +44,17 @@ class Lane:
             if more:
                 end.pop_all()
         return more
+
+    @contextmanager
+    def _own_random(self) -> Iterator[None]:
+        """Random numbers that go on where this run's were."""
+        others = torch.get_rng_state()
+        torch.set_rng_state(self._random)
+        try:
+            yield
+        finally:
+            self._random = torch.get_rng_state()
+            torch.set_rng_state(others)
 
     def _on_stream(self) -> AbstractContextManager[object]:
         return torch.cuda.stream(self._stream) if self._stream else nullcontext()

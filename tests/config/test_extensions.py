@@ -288,6 +288,7 @@ def test_settings_of_ones_own_are_checked_as_ours_are(kind, lab, cherimoya_train
 WRONG = """
 import torch
 from torch import nn
+from cherimoya.loggers.base import Logger
 from cherimoya.losses import Loss
 
 class Short(nn.Module):
@@ -304,6 +305,14 @@ class Untrimmed(nn.Module):
 
 class Nothing:
     pass
+
+class Raises:
+    def __call__(self, p, counts, signal_groups):
+        return 1 / 0
+
+class Refuses(Logger):
+    def start(self, settings, earlier_id, rows):
+        1 / 0
 
 class Infinite(Loss):
     def forward(self, model, logits, log_counts, signal):
@@ -328,9 +337,13 @@ class Many(Loss):
         ("model.blocks.name=mine:Short", "its __init__ has to take n_filters, dilation"),
         ("model.blocks.name=mine:Untrimmed", "expected (2, 34, 8), channels last"),
         ("data.source=hdf", "Did you mean hdf5?"),
+        ("loss.name=.mine:Loss", "or write module:Class"),
+        ("loss.name=leaves:Loss", "the module leaves does not load (SystemExit"),
+        ("+metrics.x.name=mine:Raises", "metrics.x fails: ZeroDivisionError"),
+        ("+logger.x.name=mine:Refuses", "logger x did not begin (ZeroDivisionError"),
         ("data.source=mine:Nothing", "a data source needs a method loci"),
         ("+metrics.x.name=mine:Nothing", "a metric needs a method __call__"),
-        ("+logger.x.name=mine:Nothing", "a logger needs a method start"),
+        ("+logger.x.name=mine:Nothing", "a logger needs a method check"),
         ("optim.adamw.name=mine:Nothing", "an optimizer needs a method step"),
     ],
 )
@@ -339,6 +352,7 @@ def test_a_bad_extension_ends_in_one_message(
 ):
     (tmp_path / "mine.py").write_text(WRONG)
     (tmp_path / "broken.py").write_text("class Loss(\n")
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
     done = cherimoya_train(*train_arguments, word)
     assert done.returncode == 1
     assert said in done.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cherimoya.config.schema import choose
-from cherimoya.errors import PackageError
+from cherimoya.errors import CherimoyaError, PackageError
 from cherimoya.loggers.base import Logger
 from cherimoya.loggers.csv import CSVLogger
 from cherimoya.loggers.run_log import RunLog
@@ -261,6 +261,9 @@ def test_where_one_does_not_begin_those_before_it_are_ended(tmp_path, monkeypatc
     monkeypatch.setattr(TensorBoardLogger, "start", lambda *_: 1 / 0)
     names = ("csv", "tensorboard")
     chosen = {name: choose("logger", {"name": name}, f"logger.{name}") for name in names}
-    with pytest.raises(ZeroDivisionError), RunLog(tmp_path, chosen) as log:
+    with (
+        pytest.raises(CherimoyaError, match="logger tensorboard did not begin"),
+        RunLog(tmp_path, chosen) as log,
+    ):
         log.start_loggers({}, {})
     assert ended == ["failed"]

@@ -228,7 +228,7 @@ def test_an_extension_trains_resumes_sweeps_reports_loads_and_predicts(
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "whole" / "report.html").read_text()
     assert "mine" in page
-    _, *again = shlex.split(read_run(tmp_path / "whole").command)
+    _, *again = shlex.split(read_run(tmp_path / "whole").new_command)
     assert where in again
     shown = cherimoya_train(*again, "--cfg", "job")
     assert "mine:" in shown.stdout, shown.stderr

@@ -271,6 +271,7 @@ def test_an_extension_trains_resumes_sweeps_reports_loads_and_predicts(
     assert torch.load(tmp_path / "whole/checkpoints/best.pt", weights_only=True)["config"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FILES)
 def test_settings_of_ones_own_are_checked_as_ours_are(kind, lab, cherimoya_train, train_arguments):
     where, arguments, key = lab(kind), chosen(kind, train_arguments), SETTING[kind]

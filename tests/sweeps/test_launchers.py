@@ -190,6 +190,7 @@ def test_a_task_of_the_script_saves_when_it_is_told_to_stop_and_goes_on(
     assert rows(member) == rows(tmp_path / "grid" / "seed=1") == EPOCHS
 
 
+@pytest.mark.slow
 def test_the_script_is_sound(tmp_path):
     checker = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if checker is None:

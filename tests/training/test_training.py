@@ -84,7 +84,14 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(
     )
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
     kill, whole_run, cherimoya_train, train_arguments, tmp_path
 ):

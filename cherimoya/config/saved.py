@@ -13,8 +13,8 @@ CHERI_MATRICES = "blocks.*.linear[12].weight"  # the pattern that meant what MAT
 def current(values: Any) -> Any:
     """A saved configuration of cherimoya-train with the keys of today.
 
-    Before 0.3 a group had the settings of all its options, the logger was one, and a block, an
-    optimizer and its schedule had no name. What is no configuration is left as it is.
+    In earlier releases a group had the settings of all its options, the logger was one, and a
+    block, an optimizer and its schedule had no name. What is no configuration is left as it is.
     """
     if not isinstance(values, Mapping):
         return values

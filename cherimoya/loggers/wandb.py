@@ -32,7 +32,12 @@ OWN_FOLDER = r"\d\d-\d\d-\d\d_[0-9a-f]{6}"  # of a run that was not given a fold
 
 
 class WandbLogger(Logger):
-    """A copy at Weights & Biases: online, offline to be synced later, or none, see `wandb_mode`."""
+    """A copy at Weights & Biases: online, offline to be synced later, or none, see `wandb_mode`.
+
+    A process may have several at once. The history has the rows of metrics.jsonl by their number,
+    each once, also where a run was interrupted and goes on in another process. The summary has the
+    best values so far of what is validated, those of the best epoch, and the status.
+    """
 
     Settings = options.Wandb
 
@@ -40,98 +45,39 @@ class WandbLogger(Logger):
         super().__init__(folder)
         self._settings = options.Wandb(**settings)
         self._mode, self._why = "none", ""
-        self._run: WandbRun | None = None
+        self._run: Any = None  # W&B's own, until it fails
+        self._url: str | None = None
+        self._sent: set[int] = set()  # numbers of the rows that W&B has from before
+        self._number = 0  # of the next row
+        self._standing = Standing()
 
     def check(self) -> None:
         """Decide between online, offline and none."""
         self._mode, self._why = wandb_mode(self._settings)
 
     def start(self, settings: Mapping[str, Any], earlier_id: str | None, rows: Rows) -> None:
-        """Open the W&B run, or the one that had `earlier_id`."""
-        if self._mode != "none":
-            self._run = WandbRun(
-                self.folder, self._settings, self._mode, settings, earlier_id, rows
-            )
-            self.id = self._run.id
-
-    @property
-    def where(self) -> str:
-        """Its address, or why it is not online."""
-        if self._run is None:
-            return f"the run folder only{f' ({self._why})' if self._why else ''}"
-        return f"W&B, {self._run.url if self._mode == 'online' else f'offline ({self._why})'}"
-
-    def row(self, values: Mapping[str, Any]) -> None:
-        """Append a row."""
-        if self._run:
-            self._run.row(values)
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Add to the summary."""
-        if self._run:
-            self._run.summary(values)
-
-    def image(self, name: str, path: Path, step: int) -> None:
-        """Send a plot."""
-        if self._run:
-            self._run.image(name, path, step)
-
-    def table(self, name: str, path: Path, step: int) -> None:
-        """Send a table; very many rows are thinned out."""
-        if self._run:
-            self._run.table(name, path, step)
-
-    def model(self, metadata: Mapping[str, Any]) -> None:
-        """Send the checkpoint that log_model names, if it names one."""
-        if self._run and self._settings.log_model != "none":
-            path = self.folder / "checkpoints" / f"{self._settings.log_model}.pt"
-            self._run.model(path, metadata)
-
-    def finish(self, state: str, exit_code: int) -> None:
-        """Close the run."""
-        if self._run:
-            self._run.finish(state, exit_code)
-
-
-class WandbRun:
-    """One W&B run, of which a process may have several at once.
-
-    Its history has the rows of metrics.jsonl by their number, each once, also where a run was
-    interrupted and goes on in another process. Its summary has the best values so far of what is
-    validated, those of the best epoch, and the status.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        config: options.Wandb,
-        mode: str,
-        settings: Mapping[str, Any],
-        wandb_id: str | None,
-        rows: Sequence[Mapping[str, Any]],
-    ) -> None:
-        """Open a run, or the one with `wandb_id` again; `rows` are those of before.
+        """Open the W&B run, or the one that had `earlier_id`.
 
         Raises CherimoyaError when the server refuses it.
         """
+        if self._mode == "none":
+            return
         import wandb
 
-        if wandb_id:
-            remove_empty(folder, wandb_id)
+        if earlier_id:
+            remove_empty(self.folder, earlier_id)
         try:
-            self._run = _opened(folder, config, mode, settings, wandb_id)
+            self._run = _opened(self.folder, self._settings, self._mode, settings, earlier_id)
         except wandb.errors.Error as error:
             raise CherimoyaError(
                 f"W&B refused the run: {str(error).splitlines()[0]} "
                 "Use logger.wandb.mode=offline to sync later, or logger=none."
             ) from error
-        self.id: str = self._run.id
-        self.url: str | None = self._run.url if mode == "online" else None
-        self._sent = set(range(self._run.starting_step)) if mode == "online" else set()
-        if wandb_id and mode == "offline":
-            self._sent = numbers_on_disk(folder, wandb_id)
-        self._number = 0  # of the next row
-        self._standing = Standing()
+        self.id = self._run.id
+        if self._mode == "online":
+            self._url, self._sent = self._run.url, set(range(self._run.starting_step))
+        elif earlier_id:
+            self._sent = numbers_on_disk(self.folder, earlier_id)
         self._attempt(self._begin)
         for row in rows:
             self.row(row)
@@ -148,6 +94,13 @@ class WandbRun:
             )
         self._run.summary.update({metrics.STATUS: "running"})
 
+    @property
+    def where(self) -> str:
+        """Its address, or why it is not online."""
+        if self.id is None:
+            return f"the run folder only{f' ({self._why})' if self._why else ''}"
+        return f"W&B, {self._url if self._mode == 'online' else f'offline ({self._why})'}"
+
     def row(self, values: Mapping[str, Any]) -> None:
         """Append a row of the history, unless it was sent before an interruption."""
         known = {k: v for k, v in values.items() if v is not None}
@@ -163,16 +116,21 @@ class WandbRun:
         self._attempt(lambda: self._run.summary.update(dict(values)))
 
     def image(self, name: str, path: Path, step: int) -> None:
-        """Send an image."""
-        import wandb
+        """Send a plot."""
 
-        self._log(lambda: {name: wandb.Image(str(path)), metrics.STEP: step})
+        def content() -> dict[str, Any]:
+            import wandb
+
+            return {name: wandb.Image(str(path)), metrics.STEP: step}
+
+        self._log(content)
 
     def table(self, name: str, path: Path, step: int) -> None:
         """Send a tab-separated file with a header; at most MAX_TABLE_ROWS, evenly spread."""
-        import wandb
 
         def content() -> dict[str, Any]:
+            import wandb
+
             columns, rows = read_table(path)
             if len(rows) > MAX_TABLE_ROWS:
                 console.say(f"W&B gets {MAX_TABLE_ROWS:,} of the {len(rows):,} rows of {path}")
@@ -182,16 +140,20 @@ class WandbRun:
 
         self._log(content)
 
-    def model(self, path: Path, metadata: Mapping[str, Any]) -> None:
-        """Send a checkpoint as an artifact, whose alias is the file's stem."""
-        import wandb
+    def model(self, metadata: Mapping[str, Any]) -> None:
+        """Send the checkpoint that log_model names, if it names one, by its name as the alias."""
+        name = self._settings.log_model
 
         def send() -> None:
-            artifact = wandb.Artifact(f"model-{self.id}", type="model", metadata=dict(metadata))
-            artifact.add_file(str(path), policy="immutable", skip_cache=True)
-            self._run.log_artifact(artifact, aliases=[path.stem])
+            import wandb
 
-        self._attempt(send)
+            artifact = wandb.Artifact(f"model-{self.id}", type="model", metadata=dict(metadata))
+            path = self.folder / "checkpoints" / f"{name}.pt"
+            artifact.add_file(str(path), policy="immutable", skip_cache=True)
+            self._run.log_artifact(artifact, aliases=[name])
+
+        if name != "none":
+            self._attempt(send)
 
     def finish(self, state: str, exit_code: int) -> None:
         """Close the run, with how it ended."""
@@ -203,7 +165,7 @@ class WandbRun:
         self._number += 1
 
     def _attempt(self, action: Callable[[], object]) -> None:
-        """Do it; should W&B fail, say so once and go on without it."""
+        """Do it, where there is a run; should W&B fail, say so once and go on without it."""
         if self._run is None:
             return
         try:

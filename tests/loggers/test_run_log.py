@@ -310,7 +310,7 @@ def test_rows_from_before_wandb_was_asked_for_are_sent_too(tmp_path):
 
 def test_a_wandb_that_fails_does_not_stop_the_run(tmp_path, monkeypatch, capsys):
     with offline(tmp_path) as log:
-        run = log._loggers["wandb"]._run._run
+        run = log._loggers["wandb"]._run
         monkeypatch.setattr(run, "log", lambda *a, **k: 1 / 0)
         log.row({"step": 1})
         log.row({"step": 2})

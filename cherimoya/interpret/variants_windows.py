@@ -1,7 +1,7 @@
 """The two sequences of a variant, each with its allele in the middle of the input window."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -24,30 +24,17 @@ OTHER_ASSEMBLY = 0.1  # part of the reference alleles that differ, from which on
 FEW = 10  # of which so many must differ, or all
 
 
-@dataclass(frozen=True)
-class Placed:
-    """Where an allele of `size` bases at `pos` lies in an input window of `length`."""
-
-    pos: int
-    size: int
-    length: int
-
-    @property
-    def left(self) -> int:
-        """Bases before it: its middle base is the window's."""
-        return self.length // 2 - self.size // 2
-
-    def after(self, replaced: int) -> tuple[int, int]:
-        """Genomic start and end of the bases behind it, where `replaced` bases make way."""
-        start = self.pos + replaced
-        return start, start + self.length - self.left - self.size
+def _ends(pos: int, ref: str, allele: str, length: int) -> tuple[int, int]:
+    """Genomic start and end of an input window of `length` with `allele` instead of `ref` at `pos`:
+    the middle base of the allele is the window's."""
+    left = length // 2 - len(allele) // 2
+    return pos - left, pos + len(ref) + length - left - len(allele)
 
 
 def allele_window(codes: np.ndarray, pos: int, ref: str, allele: str, length: int) -> np.ndarray:
     """`length` bases of a chromosome's `codes` with `allele` instead of `ref` at `pos`."""
-    placed = Placed(pos, len(allele), length)
-    start, end = placed.after(len(ref))
-    return np.concatenate([codes[pos - placed.left : pos], encode(allele), codes[start:end]])
+    start, end = _ends(pos, ref, allele, length)
+    return np.concatenate([codes[start:pos], encode(allele), codes[pos + len(ref) : end]])
 
 
 def renamed(variants: Variants, genome: Genome, choice: str, path: str) -> Variants:
@@ -115,8 +102,8 @@ def _status(
     if (codes(chrom)[pos : pos + len(ref)] != encode(ref)).any():
         return MISMATCH
     for allele in (ref, alt):
-        placed = Placed(pos, len(allele), length)
-        if pos < placed.left or placed.after(len(ref))[1] > lengths[chrom]:
+        start, end = _ends(pos, ref, allele, length)
+        if start < 0 or end > lengths[chrom]:
             return PAST_END
     return OK
 

@@ -90,7 +90,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     if config.loci is None:
         del settings["fasta"]  # read for the lengths of chromosomes alone
     if not (is_there and _is_done(output, config, settings)):
-        _attribute_all(config, models, loci, targets, window, method, at_once, settings, files)
+        _attribute_all(config, models, loci, window, method, at_once, settings, files)
     console.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
     if deltas:
         console.say(
@@ -143,7 +143,6 @@ def _attribute_all(
     config: AttributeConfig,
     models: Sequence[Cherimoya],
     loci: Sequences,
-    targets: Sequence[Target],
     window: slice,
     method: Method,
     at_once: int,
@@ -151,18 +150,23 @@ def _attribute_all(
     files: dict[str, Any],
 ) -> None:
     """Go through the loci that are still to do, `at_once` at a time, and write the file."""
-    output, groups = Path(config.output), loci.control_groups
-    names = [target.name for target in targets]
+    output, names, length = Path(config.output), settings["targets"], loci.codes.shape[1]
+    mirrored = slice(length - window.stop, length - window.start)
     shape = (len(names), 4, window.stop - window.start)
+
+    def scored(codes: torch.Tensor, part: slice, controls: torch.Tensor | None) -> np.ndarray:
+        return _mean([method(model, codes, part, controls) for model in models])
+
     with Journal(output, settings, shape, at_once, np.float32) as journal:
         for rows in journal.missing(len(loci), config.method, "loci"):
             codes = torch.from_numpy(loci.codes[rows])
             controls = None if loci.controls is None else loci.controls[rows]
-            scores = _mean([method(model, codes, window, controls) for model in models])
+            scores = scored(codes, window, controls)
             if config.reverse_complement:
-                scores = _mean(
-                    [scores, _other_strand(method, models, codes, window, controls, groups)]
-                )
+                if controls is not None:
+                    controls = reverse_complement_tracks(controls, loci.control_groups)
+                other = scored(reverse_complement(codes), mirrored, controls)
+                scores = _mean([scores, other[..., ::-1, ::-1]])  # on the forward strand
             journal.append(scores.swapaxes(0, 1))
         start = np.where(loci.start < 0, -1, loci.start + window.start)
         hypothetical = {name: journal.rows[:, t] for t, name in enumerate(names)}
@@ -170,22 +174,6 @@ def _attribute_all(
         mark_of(output).unlink(missing_ok=True)  # of a file that was there before
         write_attributions(output, shown, loci.chrom, start, hypothetical, settings, files)
         write_mark(mark_of(output), {"settings": settings}, [output])
-
-
-def _other_strand(
-    method: Method,
-    models: Sequence[Cherimoya],
-    codes: torch.Tensor,
-    window: slice,
-    controls: torch.Tensor | None,
-    groups: Sequence[int],
-) -> np.ndarray:
-    """What the reverse complement says of each base, on the forward strand: (T, n, 4, W)."""
-    length = codes.shape[1]
-    mirrored = slice(length - window.stop, length - window.start)
-    other = None if controls is None else reverse_complement_tracks(controls, groups)
-    turned = reverse_complement(codes)
-    return _mean([method(model, turned, mirrored, other) for model in models])[..., ::-1, ::-1]
 
 
 def _mean(parts: list[np.ndarray]) -> np.ndarray:

@@ -12,7 +12,7 @@ from cherimoya.data.feed import Source
 from cherimoya.distributed.processes import Processes
 from cherimoya.errors import ConfigError
 from cherimoya.inference.cuda_graph import CUDAGraphModel
-from cherimoya.inference.predictor import predict_batch
+from cherimoya.inference.predictor import evaluating, predict_batch
 from cherimoya.network import Cherimoya
 from cherimoya.records.metrics import PROFILE_METRICS
 from cherimoya.util import console
@@ -112,9 +112,7 @@ def evaluate(
     share = np.array_split(rows, processes.world)[processes.rank]
     own = share if len(share) else rows[:1]  # of which nothing is kept
     parts: list[dict[str, Tensor]] = []
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         starts: Iterable[int] = range(0, len(own), batch_size)
         if label_of_progress:
             starts = console.track(starts, label_of_progress, -(-len(own) // batch_size), "batch")
@@ -126,8 +124,6 @@ def evaluate(
             scored |= {k: _own(k, m, p, batch.signal, groups) for k, m in more.items()}
             totals = {"log_counts": log_counts, "observed": log_totals(batch.signal, groups)}
             parts.append(scored | totals)
-    finally:
-        model.train(was_training)
     kept = slice(len(share))
     joined = {name: torch.cat([part[name] for part in parts])[kept].cpu() for name in parts[0]}
     shares = processes.gathered(joined)

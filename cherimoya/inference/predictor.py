@@ -146,12 +146,24 @@ def check_finite(answers: Tensor) -> None:
 @contextmanager
 def _at_work(model: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
     """The model on `device`, in evaluation mode; afterwards as it was."""
-    before, training = next(model.parameters()).device, model.training
+    before = next(model.parameters()).device
     here = before if device is None else torch.device(device)
     if here.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={here}, but torch sees no GPU. Use device='cpu'.")
+    with evaluating(model):
+        try:
+            model.to(here)
+            yield here
+        finally:
+            model.to(before)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards in the one that it was in."""
+    training = model.training
+    model.eval()
     try:
-        model.to(here).eval()
-        yield here
+        yield
     finally:
-        model.to(before).train(training)
+        model.train(training)

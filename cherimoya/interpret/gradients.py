@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cherimoya.cheri import CheriBlock, fused_dilated_conv_norm
 from cherimoya.genome.sequence import as_codes, one_hot
 from cherimoya.inference.precision import computing_in
+from cherimoya.inference.predictor import evaluating
 from cherimoya.interpret.target import Target
 from cherimoya.network import Cherimoya
 from cherimoya.ops import reference
@@ -37,9 +38,7 @@ def input_gradients(
     device = next(model.parameters()).device
     codes = as_codes(sequences).to(device)
     parts = [torch.zeros(0, 4, codes.shape[1])]
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         starts = range(0, len(codes), batch_size)
         for start in console.track(starts, "gradients", len(starts), "batch", bar=bar):
             rows = slice(start, start + batch_size)
@@ -49,8 +48,6 @@ def input_gradients(
                 logits, log_counts = model(X, own)
                 score = target.of(logits, log_counts, model.signal_groups).sum()
                 parts.append(torch.autograd.grad(score, X)[0].cpu())
-    finally:
-        model.train(was_training)
     return torch.cat(parts).numpy()
 
 

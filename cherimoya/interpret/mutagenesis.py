@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cherimoya.genome.sequence import BASES, as_codes, one_hot
 from cherimoya.inference.cuda_graph import CUDAGraphModel
-from cherimoya.inference.predictor import check_finite, predict_batch
+from cherimoya.inference.predictor import check_finite, evaluating, predict_batch
 from cherimoya.interpret.target import Target, all_of
 from cherimoya.util import console
 
@@ -94,20 +94,13 @@ class Mutagenesis:
     @torch.no_grad()
     def __call__(self, codes: Tensor, positions: range, controls: Tensor | None) -> Tensor:
         """Effects (T, n, 4, W) at `positions` of codes (n, L), on their device."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            return self._effects(codes, positions, controls)
-        finally:
-            self.model.train(was_training)
-
-    def _effects(self, codes: Tensor, positions: range, controls: Tensor | None) -> Tensor:
         n = len(codes)
         rows, at, allele = mutants(codes, positions)
         # the sequences as they are go first, in the same batches
         own = torch.arange(n, device=codes.device)
         changes = zip((own, own * 0, codes[:, 0]), (rows, at, allele), strict=True)
-        scores = self._scores(codes, controls, *(torch.cat(both) for both in changes))
+        with evaluating(self.model):
+            scores = self._scores(codes, controls, *(torch.cat(both) for both in changes))
         effects = scores.new_zeros(len(self.targets), n, len(BASES), len(positions))
         effects[:, rows, allele, at - positions.start] = scores[:, n:] - scores[:, rows]
         return effects

@@ -2,11 +2,9 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cherimoya.config.predict import EvaluateConfig
@@ -104,47 +102,15 @@ def _evaluate(config: EvaluateConfig, folder: Path, say: Say) -> None:
 
 def _baselines(dataset: Dataset, config: EvaluateConfig) -> dict[str, Scores]:
     """What stands beside the model's scores: from below, and from above where that is known."""
-    columns = {}
-    average = _average_profile(dataset)
-    if average is not None:
-        columns["average_profile"] = average
-    truth = baselines.ceiling(dataset, SCORED)
-    if truth is not None:
-        columns["ceiling"] = truth
+    has_reference = len(dataset.peaks(REFERENCE)) > 0
+    average = baselines.average_profile if has_reference else baselines.average_of_others
+    columns = {
+        "average_profile": average(dataset, SCORED),
+        "ceiling": baselines.ceiling(dataset, SCORED),
+    }
     if config.replicate is not None:
         columns["replicate"] = replicate_scores(dataset, config.replicate, config.data.keys)
-    return columns
-
-
-def _average_profile(dataset: Dataset) -> Scores | None:
-    """Every locus predicted to look like the average peak elsewhere.
-
-    Elsewhere are the reference loci; without any, for each chromosome the scored peaks of the
-    others, with one count for all, since counts that differ by what was left out would seem to
-    say something. None for a single chromosome on its own.
-    """
-    if len(dataset.peaks(REFERENCE)):
-        return baselines.average_profile(dataset, SCORED)
-    rows, parts, order = dataset.rows[SCORED], [], []
-    for chrom in np.unique(dataset.loci.chrom[rows]):
-        here = dataset.loci.chrom[rows] == chrom
-        split = replace(dataset, rows={SCORED: rows[here], REFERENCE: rows[~here]})
-        if not len(split.peaks(REFERENCE)):
-            return None
-        parts.append(baselines.average_profile(split, SCORED))
-        order.append(np.flatnonzero(here))
-    whole = joined(parts).take(torch.from_numpy(np.argsort(np.concatenate(order))))
-    return replace(whole, log_counts=whole.log_counts.mean(dim=0).expand_as(whole.log_counts))
-
-
-def joined(parts: list[Scores]) -> Scores:
-    """The scores of all `parts`, one after another."""
-    return Scores(
-        profile={name: torch.cat([p.profile[name] for p in parts]) for name in parts[0].profile},
-        log_counts=torch.cat([p.log_counts for p in parts]),
-        observed_log_counts=torch.cat([p.observed_log_counts for p in parts]),
-        label=torch.cat([p.label for p in parts]),
-    )
+    return {name: scores for name, scores in columns.items() if scores is not None}
 
 
 def _tables(

@@ -11,8 +11,9 @@ from cherimoya.data import hdf5
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.loci import Loci
 from cherimoya.errors import DataError
+from cherimoya.evaluation.baselines import scored_as
 from cherimoya.evaluation.scored_loci import SCORED
-from cherimoya.evaluation.scores import Scores, log_totals, score_profiles
+from cherimoya.evaluation.scores import Scores, log_totals
 from cherimoya.genome.fasta import check_exists
 
 
@@ -37,10 +38,8 @@ def replicate_scores(dataset: Dataset, path: str, keys: KeysConfig | None) -> Sc
         )
     matches = _matching(loci, rows, other, path, str(dataset.path))
     signal = torch.from_numpy(_centre(other, loci.out_window, path)[matches]).float()
-    counts = torch.from_numpy(_centre(loci, loci.out_window, path)[rows]).float()
     totals = log_totals(signal, loci.signal_groups)
-    label = torch.from_numpy(loci.label[rows].astype(np.int64))
-    scores = score_profiles(signal, counts, loci.signal_groups, totals, label)
+    scores = scored_as(dataset, rows, signal, totals)
     undefined = torch.full_like(scores.profile["profile_mnll"], torch.nan)
     # a locus that is empty in the replicate has no profile there
     empty = totals == 0

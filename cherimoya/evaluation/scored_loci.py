@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cherimoya.config.data import DataConfig
 from cherimoya.config.predict import EvaluateConfig
 from cherimoya.data import hdf5
 from cherimoya.data.dataset import Dataset, load_dataset
@@ -41,11 +42,11 @@ def load_scored(
                 "unknown. In place of split name chromosomes that it was not trained on: "
                 "'chroms=[chr1,chr3]', or set split=all for every locus."
             )
-        return _of_split(config, first, window, say)
-    if config.data.path is None and own is None:
-        raise ConfigError("data.path has no value. Set it: data.path=<file made by prepare>")
+        return _of_split(config, first, own, window)
     if config.data.path is None:
-        dataset = _of_run(first)
+        if own is None:
+            raise ConfigError("data.path has no value. Set it: data.path=<file made by prepare>")
+        dataset = load_dataset(own)
         loci, path, digest = dataset.loci, dataset.path, dataset.fingerprint
     else:
         path = Path(config.data.path)
@@ -143,11 +144,9 @@ def seen_in_training(
 
 
 def _of_split(
-    config: EvaluateConfig, first: Checkpoint, window: int | None, say: Say
+    config: EvaluateConfig, first: Checkpoint, data: DataConfig, window: int | None
 ) -> tuple[Dataset, str]:
     """The loci of a split of the run, in its own file or, chosen alike, in another one."""
-    data = first.data
-    assert data is not None
     if config.data.path is not None:
         data = replace(data, source="hdf5", path=config.data.path, keys=config.data.keys)
     data = replace(
@@ -164,12 +163,6 @@ def _of_split(
         )
     others = dataset.rows["train"] if config.split != "train" else rows[:0]
     return replace(dataset, rows={SCORED: rows, REFERENCE: others}), config.split
-
-
-def _of_run(first: Checkpoint) -> Dataset:
-    data = first.data
-    assert data is not None
-    return load_dataset(data)
 
 
 def _check_windows(in_window: int, out_window: int, trimming: int, first: Checkpoint) -> None:

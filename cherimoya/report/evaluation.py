@@ -1,12 +1,11 @@
 """The page of an evaluation: scores with intervals, by signal group and chromosome, and loci."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cherimoya.records.evaluation import read_evaluation
-from cherimoya.records.metrics import METRIC_INFO, METRICS, MetricInfo
+from cherimoya.records.metrics import METRIC_INFO, METRICS
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
 from cherimoya.report.plots.theme import chart
@@ -20,27 +19,6 @@ from cherimoya.report.scores import (
 )
 
 CHART_METRICS = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A metric: the model's value and interval, then what stands beside it."""
-
-    info: MetricInfo
-    value: float | None
-    low: float | None
-    high: float | None
-    beside: list[float | None]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The scores of some of the loci or tracks."""
-
-    name: str
-    peaks: int
-    background: int
-    cells: list[tuple[float | None, float | None, float | None]]  # value, low, high
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -82,17 +60,21 @@ def _subtitle(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{summary['window']['in']:,} bp in, {summary['window']['out']:,} bp out"
 
 
-def _row(name: str, summary: Mapping[str, Any], beside: Mapping[str, str]) -> Row:
-    low, high = summary.get("intervals", {}).get(name, (None, None))
+def _row(name: str, summary: Mapping[str, Any], beside: Mapping[str, str]) -> dict[str, Any]:
+    """A metric: the model's value and interval, then what stands beside it."""
+    value, low, high = _scored(summary, name)
     others = [summary[column][name] for column in beside]
-    return Row(METRIC_INFO[name], summary["model"][name], low, high, others)
+    return {"info": METRIC_INFO[name], "value": value, "low": low, "high": high, "beside": others}
 
 
-def _part(name: str, values: Mapping[str, Any]) -> Part:
-    cells = [
-        (values["model"][m], *values.get("intervals", {}).get(m, (None, None))) for m in KEY_SCORES
-    ]
-    return Part(name, values["loci"]["peaks"], values["loci"]["background"], cells)
+def _part(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of some of the loci or tracks: how many loci, and the cells of the key scores."""
+    return {"name": name, **part["loci"], "cells": [_scored(part, m) for m in KEY_SCORES]}
+
+
+def _scored(part: Mapping[str, Any], name: str) -> tuple[float | None, float | None, float | None]:
+    """The model's value of a metric, and the ends of its interval, if there is one."""
+    return part["model"][name], *part.get("intervals", {}).get(name, (None, None))
 
 
 def _chromosome_charts(
@@ -100,16 +82,14 @@ def _chromosome_charts(
 ) -> Iterator[Chart]:
     confidence = f"{100 * summary['bootstrap']['confidence']:g} %"
     for name in CHART_METRICS:
-        known = {c: v for c, v in chromosomes.items() if v["model"][name] is not None}
+        scored = {chrom: _scored(part, name) for chrom, part in chromosomes.items()}
+        known = {chrom: cell for chrom, cell in scored.items() if cell[0] is not None}
         if len(known) < 2:
             continue
-        values = [v["model"][name] for v in known.values()]
-        spans = [v.get("intervals", {}).get(name, (None, None)) for v in known.values()]
-        average = summary["model"][name]
         bars = f"; bars: {confidence} intervals" if summary["bootstrap"]["n"] else ""
         yield Chart(
             chart(
-                plots.by_part, list(known), values, spans, METRIC_INFO[name].axis, average,
+                plots.by_part, known, METRIC_INFO[name].axis, summary["model"][name],
                 height=max(2.2, 0.9 + 0.2 * len(known)),
             ),
             f"{METRIC_INFO[name].label} by chromosome{bars}; dashed: all of them",

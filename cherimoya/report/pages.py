@@ -21,7 +21,8 @@ def write_report(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise CherimoyaError(f"{folder} is no folder. Name a run's or a sweep's.")
-    kind = _kind(folder)
+    kinds = {"sweep": is_sweep, "evaluation": is_evaluation, "run": is_run}
+    kind = next((kind for kind, holds_one in kinds.items() if holds_one(folder)), None)
     if kind is None:
         raise CherimoyaError(
             f"{folder} is neither a run (config.yaml is missing) nor a sweep (no folder in it has "
@@ -41,12 +42,6 @@ def write_report(folder: Path) -> Path:
     with atomic_write(folder / PAGE) as file:
         file.write(page.render(**contents).encode())
     return folder / PAGE
-
-
-def _kind(folder: Path) -> str | None:
-    """What is in `folder`."""
-    tests = {"sweep": is_sweep, "evaluation": is_evaluation, "run": is_run}
-    return next((kind for kind, test in tests.items() if test(folder)), None)
 
 
 def is_sweep(folder: Path) -> bool:

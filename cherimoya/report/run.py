@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import yaml
 
 from cherimoya.config.diff import at
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.metrics import METRIC_INFO, METRICS, MetricInfo, share_of_ceiling
+from cherimoya.records.metrics import METRIC_INFO, METRICS, share_of_ceiling
 from cherimoya.records.run import RunFolder, read_run
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
@@ -107,17 +106,10 @@ def _curves(run: RunFolder) -> Iterator[Chart]:
         yield Chart(chart(plots.rates, run.rows), "learning rate of each optimizer by epoch")
 
 
-@dataclass(frozen=True)
-class MetricRow:
-    """A metric on the scored peaks, of the baselines beside them, and on validation peaks."""
-
-    info: MetricInfo
-    scored: list[float | None]  # the model, the average profile, and the ceiling if there is one
-    share: float | None  # of the way from chance to the ceiling, in percent
-    valid: float | None  # of the best epoch
-
-
-def _metrics(run: RunFolder) -> Iterator[MetricRow]:
+def _metrics(run: RunFolder) -> Iterator[dict[str, Any]]:
+    """Each metric on the scored peaks, with the baselines beside the model, and how much of the way
+    from chance to the ceiling was gone, in percent; and on the validation peaks of the best epoch.
+    """
     if not run.rows and not run.summary:
         return
     names = (run.summary.get("scored_split", "test"), *BESIDE)
@@ -129,7 +121,7 @@ def _metrics(run: RunFolder) -> Iterator[MetricRow]:
         )
         share = share_of_ceiling(name, scored[0] if scored else None, *beside)
         valid = (run.best_row or {}).get(f"valid/{name}")
-        yield MetricRow(METRIC_INFO[name], scored, share, valid)
+        yield {"info": METRIC_INFO[name], "scored": scored, "share": share, "valid": valid}
 
 
 def _speed(run: RunFolder) -> dict[str, str]:

@@ -2,32 +2,22 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from cherimoya.records.evaluation import Evaluation
 from cherimoya.records.metrics import METRIC_INFO, MetricInfo
-from cherimoya.records.per_locus import Examples, ScoredLoci
+from cherimoya.records.run import RunFolder
 from cherimoya.report.format import Chart
 from cherimoya.report.plots import runs as plots
-from cherimoya.report.plots.theme import chart, chart_in_rows
+from cherimoya.report.plots.theme import chart
 
 KEY_SCORES = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
 BESIDE = {"average_profile": "average profile", "ceiling": "ceiling"}
 MARKS = BESIDE | {"replicate": "replicate"}
 
-
-class Scored(Protocol):
-    """A folder with scores: a run's or an evaluation's."""
-
-    @property
-    def loci(self) -> ScoredLoci | None: ...
-
-    @property
-    def examples(self) -> Examples | None: ...
-
-    @property
-    def summary(self) -> Mapping[str, Any]: ...
+Scored = RunFolder | Evaluation  # what has scores
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,6 @@ def example_charts(run: Scored) -> Iterator[Chart]:
         totals = [values[i].sum() for values in (run.examples.observed, run.examples.expected)]
         caption = f"{totals[0]:,.0f} counts observed, {totals[1]:,.0f} predicted"
         tracks = run.examples.observed.shape[1]
-        drawn = chart_in_rows(
-            plots.example, tracks, run.examples, i, width=5.6, height=2.7 if tracks == 1 else 1.9
-        )
+        height = 2.7 if tracks == 1 else 1.9
+        drawn = chart(plots.example, run.examples, i, width=5.6, height=height, rows=tracks)
         yield Chart(drawn, caption)

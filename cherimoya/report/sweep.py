@@ -4,7 +4,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +12,7 @@ import numpy as np
 
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.metrics import METRIC_INFO
-from cherimoya.records.run import RunFolder, read_run
+from cherimoya.records.run import read_run
 from cherimoya.records.sweep import Member
 from cherimoya.report import selection
 from cherimoya.report.format import Chart, frame, whole, with_spread
@@ -29,26 +28,6 @@ MOST_LISTED = 12  # values of a key at the top of the page
 LONG_VALUE = 6  # letters
 MINUTES_DIGITS = 2
 MOST_KEYS = 8  # whose effects are drawn
-
-
-@dataclass(frozen=True)
-class Run:
-    """A row of the list of runs."""
-
-    member: Member
-    name: str
-    page: str | None  # relative to the sweep's page
-    error: str
-    traceback: str
-    measures: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the table: what is written, and what it is sorted by."""
-
-    text: str
-    sort: float | str = field(default=math.nan)
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -75,7 +54,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "trade_offs": list(_trade_offs(configurations, choice)),
         "effects": list(_effects(configurations, keys)),
         "fields": _receptive_fields(members),
-        "failed": [run for run in runs if run.member.state == "failed"],
+        "failed": [run for run in runs if run["member"].state == "failed"],
         "runs": runs,
         "run_columns": {m: _name(m) for m in (LOSS, "profile_pearson", "count_pearson")},
     }  # fmt: skip
@@ -91,17 +70,17 @@ def _axis(measure: str) -> str:
     return f"{'validation' if measure == LOSS else 'test'} {info.axis}"
 
 
-def _run(member: Member) -> Run:
-    run: RunFolder = read_run(member.folder)
+def _run(member: Member) -> dict[str, Any]:
+    """A row of the list of runs; its page is relative to the sweep's."""
     page = member.folder / "report.html"
-    return Run(
-        member=member,
-        name=member.folder.name,
-        page=f"{quote(member.folder.name)}/report.html" if page.is_file() else None,
-        error=str(run.status.get("error") or "").strip(),
-        traceback=str(run.status.get("traceback") or ""),
-        measures={m: selection.measured(member, m) for m in (*SHOWN, "minutes")},
-    )
+    return {
+        "member": member,
+        "name": member.folder.name,
+        "page": f"{quote(member.folder.name)}/report.html" if page.is_file() else None,
+        "error": str(member.status.get("error") or "").strip(),
+        "traceback": str(member.status.get("traceback") or ""),
+        "measures": {m: selection.measured(member, m) for m in (*SHOWN, "minutes")},
+    }
 
 
 def _states(members: Sequence[Member]) -> list[tuple[str, int]]:
@@ -141,21 +120,22 @@ def _notes(members: Sequence[Member], keys: Sequence[str]) -> Iterator[str]:
         yield "No test chromosomes were set: the scores are of the validation loci."
 
 
-def _cells(configuration: Configuration, keys: Sequence[str]) -> list[Cell]:
-    cells = []
+def _cells(configuration: Configuration, keys: Sequence[str]) -> list[tuple[str, float | str]]:
+    """The cells of a row of the table: what is written, and what it is sorted by."""
+    cells: list[tuple[str, float | str]] = []
     for key in keys:
         value = configuration.values.get(key, "")
         known = not math.isnan(number(value))
-        cells.append(Cell(value, number(value) if known else value))
+        cells.append((value, number(value) if known else value))
     n_done, n = len(configuration.done), len(configuration.members)
     state = configuration.members[0].state if n == 1 else f"{n_done} of {n} done"
-    cells.append(Cell(state, n_done))
+    cells.append((state, n_done))
     size = configuration.mean("parameters")
-    cells.append(Cell(whole(size), size))
+    cells.append((whole(size), size))
     for measure in (*SHOWN, "minutes"):
         mean = configuration.mean(measure)
         digits = MINUTES_DIGITS if measure == "minutes" else None
-        cells.append(Cell(with_spread(mean, configuration.spread(measure), digits), mean))
+        cells.append((with_spread(mean, configuration.spread(measure), digits), mean))
     return cells
 
 

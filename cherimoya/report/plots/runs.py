@@ -131,21 +131,19 @@ def distribution(
 
 def by_part(
     axis: Axes,
-    names: Sequence[str],
-    values: Sequence[float],
-    spans: Sequence[tuple[float | None, float | None]],
+    parts: Mapping[str, tuple[float, float | None, float | None]],
     label: str,
     average: float | None,
 ) -> None:
-    """A value for each part, such as a chromosome, with its interval, if there is one."""
-    y = np.arange(len(names))
-    for at, (low, high) in zip(y, spans, strict=True):
+    """A value for each part, such as a chromosome, with the ends of its interval, if it has one."""
+    y = np.arange(len(parts))
+    for at, (_, low, high) in zip(y, parts.values(), strict=True):
         if low is not None and high is not None:
             axis.hlines(at, low, high, color=PREDICTED, alpha=0.45, linewidth=3)
-    axis.plot(values, y, "o", color=PREDICTED)
+    axis.plot([value for value, _, _ in parts.values()], y, "o", color=PREDICTED)
     if average is not None:
         axis.axvline(average, color=MUTED, linewidth=0.9, linestyle="--")
-    axis.set_yticks(y, names)
+    axis.set_yticks(y, list(parts))
     axis.invert_yaxis()
     axis.set_xlabel(label)
 

@@ -30,7 +30,6 @@ INK, MUTED, GRID, OBSERVED = (ROLES[name] for name in ("ink", "muted", "grid", "
 SERIES = tuple(ROLES[f"s{i}"] for i in range(1, 7))
 PREDICTED, PEAK, BACKGROUND, CHOSEN = SERIES[0], SERIES[0], SERIES[4], SERIES[1]
 DASHES = ("-", "--", ":", "-.")
-MARKERS = ("o", "^", "s", "D", "v", "P")
 HEAT = "cividis"
 
 WIDTH, HEIGHT = 4.3, 3.1  # inches of a chart, 310 x 223 units of its SVG: a phone's width
@@ -103,21 +102,18 @@ def legend(axis: Axes) -> None:
 
 
 def chart(
-    draw: Callable[..., None], *args: Any, width: float = WIDTH, height: float = HEIGHT
+    draw: Callable[..., None],
+    *args: Any,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+    rows: int | None = None,
 ) -> str:
-    """`draw(axis, *args)` as the SVG element of a page."""
-    with figure(width=width, height=height) as (made, axes):
-        axis: Axes = axes[0, 0]
-        draw(axis, *args)
-        return svg(made)
+    """`draw(axis, *args)` as the SVG element of a page.
 
-
-def chart_in_rows(
-    draw: Callable[..., None], rows: int, *args: Any, width: float, height: float
-) -> str:
-    """As `chart`, where `draw` is given `rows` axes below each other, each so high."""
-    with figure(rows, width=width, height=height) as (made, axes):
-        draw(axes[:, 0], *args)
+    With `rows` it is given so many axes below each other, each of the height.
+    """
+    with figure(rows or 1, width=width, height=height) as (made, axes):
+        draw(axes[0, 0] if rows is None else axes[:, 0], *args)
         return svg(made)
 
 

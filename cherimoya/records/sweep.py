@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cherimoya.config.diff import at
 from cherimoya.records import status
 from cherimoya.records.status import read_json
 from cherimoya.util import console
@@ -23,13 +24,14 @@ PLAN = "sweep.json"
 MEMBER = "member.json"
 AT_WORK = ".running"  # how the note of a process ends
 LONGEST = 120  # characters of a folder's name
-METRICS = {  # column: where summary.json has it
-    "valid loss": ("best_valid_loss",),
-    "test MNLL": ("test", "profile_mnll"),
-    "profile r": ("test", "profile_pearson"),
-    "count r": ("test", "count_pearson"),
-    "minutes": ("train_seconds",),
+METRICS = {  # column: the number of a member
+    "valid loss": "best_valid_loss",
+    "test MNLL": "test.profile_mnll",
+    "profile r": "test.profile_pearson",
+    "count r": "test.count_pearson",
+    "minutes": "minutes",
 }
+LOSS = "loss"  # of validation, by which configurations are chosen
 SEED = "seed"
 SUMMARY = "summary.json"  # of a run
 PRUNED = "pruned"  # stopped by a search, which has heard enough
@@ -60,14 +62,50 @@ class Member:
         """Whether there is nothing left to do."""
         return self.state in ("done", PRUNED)
 
-    def metric(self, column: str) -> float:
-        """A column of the table; NaN where there is none."""
-        value: Any = self.summary
-        for key in METRICS[column]:
-            value = value.get(key) if isinstance(value, Mapping) else None
+    def number(self, key: str) -> float:
+        """What its summary has at a dotted key, or the minutes of training; NaN where unknown."""
+        value = at(self.summary, "train_seconds" if key == "minutes" else key)
         if value is None:
             return math.nan
-        return value / 60 if column == "minutes" else float(value)
+        return value / 60 if key == "minutes" else float(value)
+
+    def measure(self, name: str) -> float:
+        """The validation loss, a cost, or a score on the loci that were scored; NaN if unknown."""
+        own = {LOSS: "best_valid_loss", "minutes": "minutes", "parameters": "parameters"}
+        return self.number(own.get(name, f"{self.summary.get('scored_split', 'test')}.{name}"))
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The members of a sweep that differ in nothing but their seed."""
+
+    values: dict[str, str]  # of the swept keys, by short name
+    members: Sequence[Member]
+
+    @property
+    def done(self) -> list[Member]:
+        """Those that have scores."""
+        return [m for m in self.members if m.state == "done"]
+
+    @property
+    def name(self) -> str:
+        """The values in one line."""
+        return ", ".join(f"{k}={v}" for k, v in self.values.items()) or "the one configuration"
+
+    def all(self, measure: str) -> list[float]:
+        """A measure of each finished member that has it."""
+        values = [member.measure(measure) for member in self.done]
+        return [value for value in values if not math.isnan(value)]
+
+    def mean(self, measure: str) -> float:
+        """The mean over seeds; NaN without any."""
+        values = self.all(measure)
+        return statistics.fmean(values) if values else math.nan
+
+    def spread(self, measure: str) -> float:
+        """The standard deviation over seeds; NaN for fewer than two."""
+        values = self.all(measure)
+        return statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def sweep_name(overrides: Iterable[str], swept: Sequence[str], chosen: str | None) -> str:
@@ -176,16 +214,15 @@ def read_sweep(folder: Path) -> list[Member]:
 
 def table(members: Sequence[Member]) -> str:
     """A row for each configuration, best first; seeds are folded into mean and spread."""
-    keys, order = folded(members)
-    short = list(short_keys(dict.fromkeys(keys, "")))
-    header = [*(short or ["run"]), "state", "parameters", *METRICS]
+    found = configurations(members)
+    keys = list(found[0].values) if found else []
     rows = []
-    for values, group in order:
-        done = [m for m in group if m.state == "done"]
-        size = f"{done[0].summary['parameters']:,}" if done else "-"
-        cells = [_spread([m.metric(column) for m in done]) for column in METRICS]
-        rows.append([*(values or (group[0].folder.name,)), _states(group), size, *cells])
-    return console.table(header, rows)
+    for one in found:
+        size = f"{one.done[0].summary['parameters']:,}" if one.done else "-"
+        cells = [_spread([m.number(key) for m in one.done]) for key in METRICS.values()]
+        names = one.values.values() or [one.members[0].folder.name]
+        rows.append([*names, _states(one.members), size, *cells])
+    return console.table([*(keys or ["run"]), "state", "parameters", *METRICS], rows)
 
 
 def _states(group: Sequence[Member]) -> str:
@@ -197,22 +234,18 @@ def _states(group: Sequence[Member]) -> str:
     return ", ".join([f"{counts['done']} of {len(group)} done", *others])
 
 
-def folded(
-    members: Sequence[Member],
-) -> tuple[list[str], list[tuple[tuple[str, ...], list[Member]]]]:
-    """The swept keys but the seed, and by their values the members, best first."""
+def configurations(members: Sequence[Member]) -> list[Configuration]:
+    """The members by the swept keys but the seed, the lowest mean validation loss first.
+
+    Those without a loss are the last.
+    """
     keys = list(dict.fromkeys(key for m in members for key in m.overrides if key != SEED))
     groups: dict[tuple[str, ...], list[Member]] = {}
     for member in members:
         groups.setdefault(tuple(member.overrides.get(k, "") for k in keys), []).append(member)
-    return keys, sorted(groups.items(), key=lambda item: _first(item[1]))
-
-
-def _first(group: Sequence[Member]) -> float:
-    """What rows are ordered by: the mean validation loss, those without one last."""
-    losses = [m.metric("valid loss") for m in group if m.state == "done"]
-    known = [loss for loss in losses if not math.isnan(loss)]
-    return statistics.fmean(known) if known else math.inf
+    short = list(short_keys(dict.fromkeys(keys, "")))
+    found = [Configuration(dict(zip(short, v, strict=True)), group) for v, group in groups.items()]
+    return sorted(found, key=lambda one: (math.isnan(one.mean(LOSS)), one.mean(LOSS)))
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -1,72 +1,13 @@
-"""What a sweep says: seeds folded, the best trade-offs, each key's effect, and what to choose."""
+"""What a sweep says: the best trade-offs, each key's effect, and what to choose."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from cherimoya.records import sweep as sweeps
-from cherimoya.records.sweep import Member
+from cherimoya.records.sweep import LOSS, Configuration
 
-LOSS = "loss"  # of validation, by which configurations are chosen
 SCORES = ("profile_mnll", "profile_pearson", "profile_jsd", "count_pearson")  # on test loci
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """The members of a sweep that differ in nothing but their seed."""
-
-    values: dict[str, str]  # of the swept keys, by short name
-    members: Sequence[Member]
-
-    @property
-    def done(self) -> list[Member]:
-        """Those that have scores."""
-        return [m for m in self.members if m.state == "done"]
-
-    @property
-    def name(self) -> str:
-        """The values in one line."""
-        return ", ".join(f"{k}={v}" for k, v in self.values.items()) or "the one configuration"
-
-    def all(self, measure: str) -> list[float]:
-        """A measure of each finished member that has it."""
-        values = [measured(member, measure) for member in self.done]
-        return [value for value in values if not math.isnan(value)]
-
-    def mean(self, measure: str) -> float:
-        """The mean over seeds; NaN without any."""
-        values = self.all(measure)
-        return statistics.fmean(values) if values else math.nan
-
-    def spread(self, measure: str) -> float:
-        """The standard deviation over seeds; NaN for fewer than two."""
-        values = self.all(measure)
-        return statistics.stdev(values) if len(values) > 1 else math.nan
-
-
-def measured(member: Member, measure: str) -> float:
-    """The validation loss, a cost, or a score on the test loci, of one member; NaN if unknown."""
-    summary = member.summary
-    value: Any
-    if measure == LOSS:
-        value = summary.get("best_valid_loss")
-    elif measure == "minutes":
-        seconds = summary.get("train_seconds")
-        value = None if seconds is None else seconds / 60
-    elif measure == "parameters":
-        value = summary.get("parameters")
-    else:
-        value = summary.get(summary.get("scored_split", "test"), {}).get(measure)
-    return math.nan if value is None else float(value)
-
-
-def configurations(members: Sequence[Member]) -> list[Configuration]:
-    """The members by configuration, the lowest mean validation loss first."""
-    keys, groups = sweeps.folded(members)
-    short = list(sweeps.short_keys(dict.fromkeys(keys, "")))
-    return [Configuration(dict(zip(short, values, strict=True)), group) for values, group in groups]
 
 
 def front(points: Sequence[tuple[float, float]], higher: bool) -> list[int]:

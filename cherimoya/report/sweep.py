@@ -13,13 +13,13 @@ import numpy as np
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.metrics import METRIC_INFO
 from cherimoya.records.run import read_run
-from cherimoya.records.sweep import Member
+from cherimoya.records.sweep import LOSS, Configuration, Member
 from cherimoya.report import selection
 from cherimoya.report.format import Chart, frame, whole, with_spread
 from cherimoya.report.plots import sweep as plots_sweep
 from cherimoya.report.plots.sweep import Grid, Point
 from cherimoya.report.plots.theme import chart
-from cherimoya.report.selection import LOSS, SCORES, Configuration, number
+from cherimoya.report.selection import SCORES, number
 
 SHOWN = (LOSS, *SCORES)
 COMPARED = (LOSS, "profile_pearson", "count_pearson")  # in trade-offs and effects
@@ -33,7 +33,7 @@ MOST_KEYS = 8  # whose effects are drawn
 def contents(folder: Path) -> dict[str, Any]:
     """What the template of a sweep's page is filled with."""
     members = sweeps.read_sweep(folder)
-    configurations = selection.configurations(members)
+    configurations = sweeps.configurations(members)
     choice = selection.recommend(configurations)
     keys = list(dict.fromkeys(key for c in configurations for key in c.values))
     runs = [_run(member) for member in members]
@@ -79,7 +79,7 @@ def _run(member: Member) -> dict[str, Any]:
         "page": f"{quote(member.folder.name)}/report.html" if page.is_file() else None,
         "error": str(member.status.get("error") or "").strip(),
         "traceback": str(member.status.get("traceback") or ""),
-        "measures": {m: selection.measured(member, m) for m in (*SHOWN, "minutes")},
+        "measures": {m: member.measure(m) for m in (*SHOWN, "minutes")},
     }
 
 

@@ -136,7 +136,7 @@ def _note(member: Member) -> str:
 
 
 def _loss(member: Member) -> float:
-    loss = member.metric("valid loss") if member.state == "done" else math.nan
+    loss = member.number("best_valid_loss") if member.state == "done" else math.nan
     return math.inf if math.isnan(loss) else loss
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cherimoya.records.sweep import Member
+from cherimoya.records.sweep import Member, configurations
 from cherimoya.report import selection
 from cherimoya.report.plots import runs as plots
 
@@ -26,7 +26,7 @@ def seeds(losses, **overrides):
 
 
 def test_seeds_are_folded_into_mean_and_spread():
-    found = selection.configurations([*seeds([4.0, 6.0], width=8), *seeds([1.0, 3.0], width=16)])
+    found = configurations([*seeds([4.0, 6.0], width=8), *seeds([1.0, 3.0], width=16)])
     assert [c.values for c in found] == [{"width": "16"}, {"width": "8"}]  # the best first
     assert found[1].mean("loss") == 5.0
     assert found[1].spread("loss") == pytest.approx(math.sqrt(2))
@@ -40,7 +40,7 @@ def test_the_smallest_within_one_standard_error_is_recommended():
         *seeds([300.4, 300.5, 300.6], width=16, parameters=2000),  # within
         *seeds([300.7, 300.7, 300.7], width=8, parameters=1000),  # not any more
     ]
-    choice = selection.recommend(selection.configurations(members))
+    choice = selection.recommend(configurations(members))
     assert choice.chosen.values == {"width": "16"}
     assert "300.50 nats with 2,000 parameters, while width=32 reaches 300.00" in choice.reason
     assert "300.00 + 0.577 = 300.58" in choice.reason
@@ -48,11 +48,11 @@ def test_the_smallest_within_one_standard_error_is_recommended():
 
 def test_the_best_is_recommended_when_none_is_near_or_smaller():
     members = [*seeds([300.0, 300.2], width=8), *seeds([310.0, 310.2], width=4, parameters=10)]
-    choice = selection.recommend(selection.configurations(members))
+    choice = selection.recommend(configurations(members))
     assert choice.chosen.values == {"width": "8"}
     assert "no other comes within" in choice.reason
     members += seeds([300.1, 300.2], width=16, parameters=5000)
-    choice = selection.recommend(selection.configurations(members))
+    choice = selection.recommend(configurations(members))
     assert choice.chosen.values == {"width": "8"}
     assert "of the 1 others" in choice.reason
 
@@ -68,22 +68,22 @@ def test_the_best_is_recommended_when_none_is_near_or_smaller():
 def test_a_best_at_the_edge_of_what_was_tried_is_said_to_be(best, words):
     losses = {width: 300.0 + 10 * (width != best) for width in (8, 16, 32)}
     members = [m for width, loss in losses.items() for m in seeds([loss, loss + 1], width=width)]
-    choice = selection.recommend(selection.configurations(members))
+    choice = selection.recommend(configurations(members))
     assert choice.chosen.values == {"width": str(best)}
     assert choice.reason.partition(" nats.")[2] == words
-    alone = selection.recommend(selection.configurations(members[:1]))
+    alone = selection.recommend(configurations(members[:1]))
     assert "tried" not in alone.reason
 
 
 def test_one_seed_is_said_to_be_one():
     members = [member(300.0, width=32, parameters=9000), member(300.1, width=8)]
-    choice = selection.recommend(selection.configurations(members))
+    choice = selection.recommend(configurations(members))
     assert choice.chosen.values == {"width": "32"}
     assert "Only one seed" in choice.reason
     assert "the only one that finished" in selection.recommend(
-        selection.configurations([members[0], member(state="failed", width=4)])
+        configurations([members[0], member(state="failed", width=4)])
     ).reason  # fmt: skip
-    failed = selection.configurations([member(state="failed", width=4)])
+    failed = configurations([member(state="failed", width=4)])
     assert selection.recommend(failed) is None
 
 
@@ -100,7 +100,7 @@ def test_marginal_means_are_over_the_other_keys():
         member(30.0, width=16, depth=1), member(state="failed", width=16, depth=2),
         member(1.0, width=128, depth=2),
     ]  # fmt: skip
-    found = selection.configurations(members)
+    found = configurations(members)
     levels = selection.effect(found, "width", "loss")
     assert [v.value for v in levels] == ["8", "16", "128"]  # by size, not by letter
     assert [v.mean for v in levels] == [15.0, 30.0, 1.0]
@@ -113,7 +113,7 @@ def test_numeric_keys_put_depth_and_width_first():
         member(a_key=a, n_filters=f, n_layers=d, optim=o)
         for a, f, d, o in [(1, 8, 3, "muon"), (2, 16, 5, "adamw")]
     ]
-    found = selection.configurations(members)
+    found = configurations(members)
     assert selection.numeric_keys(found) == ["n_layers", "n_filters", "a_key"]
 
 

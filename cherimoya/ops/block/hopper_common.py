@@ -14,11 +14,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 # Triton 3.6 calls it thread_barrier.
 sync_threads = getattr(gl, "barrier", None) or gl.thread_barrier
 
-SCALE = gl.constexpr(0.7978845608028654)
-CUBIC = gl.constexpr(0.7978845608028654 * 0.044715)
-CUBIC_SLOPE = gl.constexpr(3 * 0.7978845608028654 * 0.044715)
-
-# 2 gelu of two fp32 values as a pair of fp16: SCALE = 0x3A62, CUBIC = 0x2891.
+# 2 gelu of two fp32 values as a pair of fp16: SCALE = 0x3A62, CUBIC = 0x2891, see `kernels`.
 TWICE_GELU_HALF = gl.constexpr("""{ .reg .b32 a, b, k, j;
 cvt.rn.f16x2.f32 a, $2, $1;
 mul.rn.f16x2 b, a, a;
@@ -217,3 +213,11 @@ def load_weights(
         if CB > 0:
             tma.async_copy_global_to_shared(w1b, [c * HS, CA], loaded, w1_b.index(c))
             tma.async_copy_global_to_shared(w2b, [c * HS, CA], loaded, w2_b.index(c))
+
+
+@gluon.jit
+def owned_tiles(all_tiles):
+    """This program's tiles: the first, and the first of the next program."""
+    start = gl.program_id(0).to(gl.int64) * all_tiles // gl.num_programs(0)
+    stop = (gl.program_id(0) + 1).to(gl.int64) * all_tiles // gl.num_programs(0)
+    return start.to(gl.int32), stop.to(gl.int32)

@@ -20,6 +20,7 @@ from cherimoya.ops.block.hopper_common import (
     make_ring,
     mma_layout,
     multiply_down,
+    owned_tiles,
     release,
     store_tile,
     sync_threads,
@@ -89,7 +90,7 @@ def multiply_up_groups(vs, w1, c, GROUPS: gl.constexpr, HS: gl.constexpr):
 
 @gluon.jit
 def consume_fp32(
-    ID: gl.constexpr, ring, w1, w2_a, w2_b, taps, full, empty, loaded,
+    ID: gl.constexpr, ring, full, empty, w1, w2_a, w2_b, taps, loaded,
     part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
     start, stop, tiles, L, window, parts, eps, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, HS: gl.constexpr, CHUNKS: gl.constexpr,
@@ -219,20 +220,16 @@ def hopper_fwd_fp32_kernel(
         tma.async_copy_global_to_shared(w2a, [c * HS, 0], loaded, w2_a.index(c))
         if CB > 0:
             tma.async_copy_global_to_shared(w2b, [c * HS, CA], loaded, w2_b.index(c))
-    start = (gl.program_id(0).to(gl.int64) * all_tiles // gl.num_programs(0)).to(gl.int32)
-    stop = ((gl.program_id(0) + 1).to(gl.int64) * all_tiles // gl.num_programs(0)).to(gl.int32)
+    start, stop = owned_tiles(all_tiles)
     sync_threads()
+    given = (
+        w1, w2_a, w2_b, taps, loaded, part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
+        start, stop, tiles, L, window, parts, eps, unscale,
+    )  # fmt: skip
+    SIZES: gl.constexpr = (C, CA, CB, HS, CHUNKS, STAGES, 2, PARTS, KEEP, ROLLED)
     gl.warp_specialize([
-        (consume_fp32, (
-            0, ring_0, w1, w2_a, w2_b, taps, full_0, empty_0, loaded,
-            part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
-            start, stop, tiles, L, window, parts, eps, unscale,
-            C, CA, CB, HS, CHUNKS, STAGES, 2, PARTS, KEEP, ROLLED)),
-        (consume_fp32, (
-            1, ring_1, w1, w2_a, w2_b, taps, full_1, empty_1, loaded,
-            part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
-            start, stop, tiles, L, window, parts, eps, unscale,
-            C, CA, CB, HS, CHUNKS, STAGES, 2, PARTS, KEEP, ROLLED)),
+        (consume_fp32, (0, ring_0, full_0, empty_0) + given + SIZES),
+        (consume_fp32, (1, ring_1, full_1, empty_1) + given + SIZES),
         (produce_fp32, (
             0, xd, ring_0, full_0, empty_0, start, stop, tiles, trim, d, C, STAGES, 2)),
         (produce_fp32, (

@@ -22,15 +22,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from cherimoya.ops.block.hopper_common import (
-    CUBIC,
-    CUBIC_SLOPE,
-    SCALE,
     combine_stats,
     load_weights,
     make_ring,
     mma_layout,
     multiply_down,
     multiply_up,
+    owned_tiles,
     produce,
     release,
     store_tile,
@@ -41,6 +39,7 @@ from cherimoya.ops.block.hopper_common import (
     wait_for_previous_kernel,
     widen,
 )
+from cherimoya.ops.block.kernels import CUBIC, CUBIC_SLOPE, SCALE
 
 
 @gluon.jit
@@ -168,47 +167,28 @@ def hopper_fwd_kernel(
     fence_async_shared()
     wait_for_previous_kernel(PDL)
     load_weights(w1a, w1b, w2a, w2b, w1_a, w1_b, w2_a, w2_b, loaded, C, CA, CB, HS, CHUNKS)
-    start = gl.program_id(0).to(gl.int64) * all_tiles // gl.num_programs(0)
-    stop = (gl.program_id(0) + 1).to(gl.int64) * all_tiles // gl.num_programs(0)
-    start = start.to(gl.int32)
-    stop = stop.to(gl.int32)
+    start, stop = owned_tiles(all_tiles)
     sync_threads()
+    given = (
+        x_a, x_b, w1_a, w1_b, w2_a, w2_b, taps_a, taps_b, full, empty, loaded,
+        part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
+        start, stop, tiles, L, window, parts, eps,
+    )  # fmt: skip
+    SIZES: gl.constexpr = (C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, PARTS, KEEP, ROLLED)
+    streamed = (xa, xb, xa, xb, x_a, x_b, x_a, x_b, full, empty, start, stop, tiles, trim, d)
+    STREAMED: gl.constexpr = (C, CA, CB, STAGES, 3, False)
     if CONSUMERS == 2:
         gl.warp_specialize([
-            (fwd_consume, (
-                0, x_a, x_b, w1_a, w1_b, w2_a, w2_b, taps_a, taps_b, full, empty, loaded,
-                part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
-                start, stop, tiles, L, window, parts, eps,
-                C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, PARTS, KEEP, ROLLED)),
-            (fwd_consume, (
-                1, x_a, x_b, w1_a, w1_b, w2_a, w2_b, taps_a, taps_b, full, empty, loaded,
-                part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
-                start, stop, tiles, L, window, parts, eps,
-                C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, PARTS, KEEP, ROLLED)),
-            (produce, (
-                xa, xb, xa, xb, x_a, x_b, x_a, x_b, full, empty, start, stop, tiles, trim, d,
-                C, CA, CB, STAGES, 3, False)),
+            (fwd_consume, (0,) + given + SIZES),
+            (fwd_consume, (1,) + given + SIZES),
+            (produce, streamed + STREAMED),
         ], [4, 1], [REGISTERS, 24])  # fmt: skip
     else:
         gl.warp_specialize([
-            (fwd_consume, (
-                0, x_a, x_b, w1_a, w1_b, w2_a, w2_b, taps_a, taps_b, full, empty, loaded,
-                part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
-                start, stop, tiles, L, window, parts, eps,
-                C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, PARTS, KEEP, ROLLED)),
-            (fwd_consume, (
-                1, x_a, x_b, w1_a, w1_b, w2_a, w2_b, taps_a, taps_b, full, empty, loaded,
-                part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
-                start, stop, tiles, L, window, parts, eps,
-                C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, PARTS, KEEP, ROLLED)),
-            (fwd_consume, (
-                2, x_a, x_b, w1_a, w1_b, w2_a, w2_b, taps_a, taps_b, full, empty, loaded,
-                part_mean, part_m2, part_count, mean_out, rstd_out, out, xhat,
-                start, stop, tiles, L, window, parts, eps,
-                C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, PARTS, KEEP, ROLLED)),
-            (produce, (
-                xa, xb, xa, xb, x_a, x_b, x_a, x_b, full, empty, start, stop, tiles, trim, d,
-                C, CA, CB, STAGES, 3, False)),
+            (fwd_consume, (0,) + given + SIZES),
+            (fwd_consume, (1,) + given + SIZES),
+            (fwd_consume, (2,) + given + SIZES),
+            (produce, streamed + STREAMED),
         ], [4, 4, 1], [REGISTERS, REGISTERS, 24])  # fmt: skip
 
 
@@ -301,40 +281,25 @@ def hopper_bwd_xhat_kernel(
     fence_async_shared()
     wait_for_previous_kernel(PDL)
     load_weights(w1a, w1b, w2a, w2b, w1_a, w1_b, w2_a, w2_b, loaded, C, CA, CB, HS, CHUNKS)
-    start = gl.program_id(0).to(gl.int64) * all_tiles // gl.num_programs(0)
-    stop = (gl.program_id(0) + 1).to(gl.int64) * all_tiles // gl.num_programs(0)
-    start = start.to(gl.int32)
-    stop = stop.to(gl.int32)
+    start, stop = owned_tiles(all_tiles)
     sync_threads()
+    given = (
+        v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, full, empty, loaded,
+        scales, g, sum_g, sum_gx, start, stop, tiles, window, unscale,
+    )  # fmt: skip
+    SIZES: gl.constexpr = (C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, SCALED)
+    streamed = (va, vb, ya, yb, v_a, v_b, y_a, y_b, full, empty, start, stop, tiles)
+    STREAMED: gl.constexpr = (0, 0, C, CA, CB, STAGES, 1, True)
     if CONSUMERS == 2:
         gl.warp_specialize([
-            (bwd_consume, (
-                0, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, full, empty, loaded,
-                scales, g, sum_g, sum_gx, start, stop, tiles, window, unscale,
-                C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, SCALED)),
-            (bwd_consume, (
-                1, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, full, empty, loaded,
-                scales, g, sum_g, sum_gx, start, stop, tiles, window, unscale,
-                C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, SCALED)),
-            (produce, (
-                va, vb, ya, yb, v_a, v_b, y_a, y_b, full, empty, start, stop, tiles, 0, 0,
-                C, CA, CB, STAGES, 1, True)),
+            (bwd_consume, (0,) + given + SIZES),
+            (bwd_consume, (1,) + given + SIZES),
+            (produce, streamed + STREAMED),
         ], [4, 1], [REGISTERS, 24])  # fmt: skip
     else:
         gl.warp_specialize([
-            (bwd_consume, (
-                0, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, full, empty, loaded,
-                scales, g, sum_g, sum_gx, start, stop, tiles, window, unscale,
-                C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, SCALED)),
-            (bwd_consume, (
-                1, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, full, empty, loaded,
-                scales, g, sum_g, sum_gx, start, stop, tiles, window, unscale,
-                C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, SCALED)),
-            (bwd_consume, (
-                2, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, full, empty, loaded,
-                scales, g, sum_g, sum_gx, start, stop, tiles, window, unscale,
-                C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, SCALED)),
-            (produce, (
-                va, vb, ya, yb, v_a, v_b, y_a, y_b, full, empty, start, stop, tiles, 0, 0,
-                C, CA, CB, STAGES, 1, True)),
+            (bwd_consume, (0,) + given + SIZES),
+            (bwd_consume, (1,) + given + SIZES),
+            (bwd_consume, (2,) + given + SIZES),
+            (produce, streamed + STREAMED),
         ], [4, 4, 1], [REGISTERS, REGISTERS, 24])  # fmt: skip

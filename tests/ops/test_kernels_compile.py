@@ -58,6 +58,7 @@ def plain(capability, dtype, C, widths, single):
             "FAST": True, **pdl}
     tables = {"w1": half, "w2": half}
     weights = {"w1": f32, "w2": f32, "w1_table": half, "w2_table": half, "w2_half": "*fp16"}
+    stats = {**march, "H": 2 * C, "CP": sum(widths), "HP": 192, "BLOCK": 1024}
     yield conv.conv_stats_kernel, {"x": x, "weight": f32, **parts}, march
     yield (conv.conv_norm_fwd_kernel,
            {"x": x, "weight": f32, **parts, "mean_out": f32, "rstd_out": f32, "y": half},
@@ -69,7 +70,7 @@ def plain(capability, dtype, C, widths, single):
             "dx": x, "part_dw": f32}, {**march, "TILES": 64, "RESIDUAL": True})
     yield (conv.sum_rows_kernel, {"parts": f32, "out": f32}, {"BLOCK": 32, "DEPTH": 128, **pdl})
     yield (block.block_stats_kernel, {"x": x, "weight": f32, **parts, **weights},
-           {**march, "H": 2 * C, "CP": sum(widths), "HP": 192, "BLOCK": 1024, "HALF": not single})
+           {**stats, "HALF": not single, "SPLIT": False})
     yield (block.block_fwd_kernel, {"xhat": half, "x": x, **tables, "out": x}, {**gemm, "HS": 32})
     yield (block.block_bwd_xhat_kernel,
            {"xhat": half, "dout": half, "scales": f32, **tables, "g": x, **sums},
@@ -82,13 +83,11 @@ def plain(capability, dtype, C, widths, single):
 
         from cherimoya.ops.block.fp32_launch import LOG_SCALE, SCALE
 
-        tables, scale = {"tables": "*fp16"}, {"SCALE": SCALE}
-        yield (full.block_full_fp32_stats_kernel,
-               {"x": x, "weight": f32, **parts, "w1": f32, "w2": f32, **tables},
-               {**march, **scale, "H": 2 * C, "CP": sum(widths), "HP": 192, "BLOCK": 1024})
+        yield (block.block_stats_kernel, {"x": x, "weight": f32, **parts, **weights},
+               {**stats, "HALF": False, "SPLIT": True})
         yield (full.block_full_fp32_fwd_kernel,
                {"x": x, "weight": f32, **parts, **tables, "out": x},
-               {**gemm, **scale, "LOG_SCALE": LOG_SCALE, "HS": 32, "PARTS": 32})
+               {**gemm, "SCALE": SCALE, "LOG_SCALE": LOG_SCALE, "HS": 32, "PARTS": 32})
     yield (block.scale_to_half_kernel, {"x": f32, "y": "*fp16", "scales": f32},
            {"TILE": 64 * C, "BLOCK": 8192, **pdl})
     yield (block.block_reduce_kernel,
@@ -286,7 +285,7 @@ def compile_all(*request: object) -> list[tuple[str, int, bool]]:
 )
 def test_the_plain_kernels_compile(capability, dtype, channels, widths, single):
     found = compile_all("plain", capability, dtype, channels, widths, single)
-    assert len({name for name, _, _ in found}) == (13 if single else 11)
+    assert len({name for name, _, _ in found}) == (12 if single else 11)
     assert max(shared for _, shared, _ in found) <= SHARED_BYTES[capability]
     assert capability >= 90 or not any(wgmma for _, _, wgmma in found)
 

@@ -13,20 +13,12 @@ multiplies by cuBLAS.
 import triton
 import triton.language as tl
 
-from cherimoya.ops.block.kernels import load_inside, load_rows, load_table, store_rows
+from cherimoya.ops.block.kernels import halves, load_inside, load_rows, load_table, store_rows
 from cherimoya.ops.conv_norm.kernels import (
     combine_stats,
-    conv_stats,
     load_taps,
     wait_for_previous_kernel,
 )
-
-
-@triton.jit
-def halves(v):
-    """fp32 v as high + low, both fp16."""
-    high = v.to(tl.float16)
-    return high, (v - high.to(tl.float32)).to(tl.float16)
 
 
 @triton.jit
@@ -48,48 +40,6 @@ def gelu_of_scaled(h, SCALE: tl.constexpr, LOG_SCALE: tl.constexpr, FAST: tl.con
 
 
 @triton.jit
-def split_weights(
-    w1, w2, tables, pid,
-    C: tl.constexpr, H: tl.constexpr, CP: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr,
-    SCALE: tl.constexpr,
-):  # fmt: skip
-    """w1 (H, C), w2 (C, H) -> tables (4, HP, CP): both halves of SCALE * w1, of SCALE * w2.T."""
-    i = pid * BLOCK + tl.arange(0, BLOCK)
-    h = i // CP
-    c = i % CP
-    inside = (h < H) & (c < C)
-    up = tl.load(w1 + h * C + c, mask=inside, other=0.0).to(tl.float32) * SCALE
-    down = tl.load(w2 + c * H + h, mask=inside, other=0.0).to(tl.float32) * SCALE
-    up_high, up_low = halves(up)
-    down_high, down_low = halves(down)
-    tl.store(tables + i, up_high, mask=h < HP)
-    tl.store(tables + HP * CP + i, up_low, mask=h < HP)
-    tl.store(tables + 2 * HP * CP + i, down_high, mask=h < HP)
-    tl.store(tables + 3 * HP * CP + i, down_low, mask=h < HP)
-
-
-@triton.jit(do_not_specialize=["L", "d", "lanes", "blocks", "stats_programs"])
-def block_full_fp32_stats_kernel(
-    x, weight, part_mean, part_m2, part_count, w1, w2, tables,
-    L, d, lanes, blocks, stats_programs,
-    C: tl.constexpr, H: tl.constexpr, CP: tl.constexpr, HP: tl.constexpr,
-    COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, AHEAD: tl.constexpr,
-    BLOCK: tl.constexpr, SCALE: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    """`conv_stats_kernel`, with the weights' tables made by the programs after `stats_programs`."""
-    wait_for_previous_kernel(PDL)
-    pid = tl.program_id(0)
-    if pid < stats_programs:
-        conv_stats(
-            x, weight, part_mean, part_m2, part_count, pid,
-            L, d, lanes, blocks, C, COLUMNS, ROWS, STEPS, AHEAD,
-        )  # fmt: skip
-    else:
-        pid -= stats_programs
-        split_weights(w1, w2, tables, pid, C, H, CP, HP, BLOCK, SCALE)
-
-
-@triton.jit
 def normalised_rows(
     x, weight, row, L, d, mean, rstd, C: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr
 ):
@@ -105,7 +55,7 @@ def normalised_rows(
 
 @triton.jit(do_not_specialize=["L", "window", "trim", "d", "tiles", "parts"])
 def block_full_fp32_fwd_kernel(
-    x, weight, part_mean, part_m2, part_count, tables, out,
+    x, weight, part_mean, part_m2, part_count, w1, w2, out,
     L, window, trim, d, tiles, parts, eps, unscale,
     C: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr, HP: tl.constexpr, HS: tl.constexpr,
     BM: tl.constexpr, STAGES: tl.constexpr, PARTS: tl.constexpr, SCALE: tl.constexpr,
@@ -113,8 +63,9 @@ def block_full_fp32_fwd_kernel(
 ):  # fmt: skip
     """out = x + linear2(gelu(linear1(xhat))) for BM rows of one example.
 
-    x (N, L, C) of which rows trim .. trim + window; out (N, window, C). The tables (4, HP, CA + CB)
-    hold SCALE times the weights; `unscale` brings the sums over linear2's back.
+    x (N, L, C) of which rows trim .. trim + window; out (N, window, C). The tables (2, HP, CA + CB)
+    hold SCALE times the weights, see `split_weights`; `unscale` brings the sums over linear2's
+    back.
     """
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
@@ -132,29 +83,27 @@ def block_full_fp32_fwd_kernel(
         vb = normalised_rows(x, weight, row + trim, L, d, mean, rstd, C, CA, CB)
         vb_high, vb_low = halves(vb)
         acc_b = tl.zeros((BM, CB), dtype=tl.float32)
-    up = tables
-    up_low = tables + HP * CP
-    down = tables + 2 * HP * CP
-    down_low = tables + 3 * HP * CP
+    w1_low = w1 + HP * CP
+    w2_low = w2 + HP * CP
     for first in tl.range(0, HP, HS, num_stages=STAGES, disable_licm=True):
-        wa = tl.trans(load_table(up, first, CP, 0, HS, CA))
+        wa = tl.trans(load_table(w1, first, CP, 0, HS, CA))
         pre = tl.dot(va_low, wa)
-        pre = tl.dot(va_high, tl.trans(load_table(up_low, first, CP, 0, HS, CA)), pre)
+        pre = tl.dot(va_high, tl.trans(load_table(w1_low, first, CP, 0, HS, CA)), pre)
         if CB > 0:
-            wb = tl.trans(load_table(up, first, CP, CA, HS, CB))
+            wb = tl.trans(load_table(w1, first, CP, CA, HS, CB))
             pre = tl.dot(vb_low, wb, pre)
-            pre = tl.dot(vb_high, tl.trans(load_table(up_low, first, CP, CA, HS, CB)), pre)
+            pre = tl.dot(vb_high, tl.trans(load_table(w1_low, first, CP, CA, HS, CB)), pre)
             pre = tl.dot(vb_high, wb, pre)
         pre = tl.dot(va_high, wa, pre)
         act_high, act_low = halves(gelu_of_scaled(pre, SCALE, LOG_SCALE, FAST))
-        wa = load_table(down, first, CP, 0, HS, CA)
+        wa = load_table(w2, first, CP, 0, HS, CA)
         share = tl.dot(act_low, wa)
-        share = tl.dot(act_high, load_table(down_low, first, CP, 0, HS, CA), share)
+        share = tl.dot(act_high, load_table(w2_low, first, CP, 0, HS, CA), share)
         acc_a += tl.dot(act_high, wa, share)
         if CB > 0:
-            wb = load_table(down, first, CP, CA, HS, CB)
+            wb = load_table(w2, first, CP, CA, HS, CB)
             share = tl.dot(act_low, wb)
-            share = tl.dot(act_high, load_table(down_low, first, CP, CA, HS, CB), share)
+            share = tl.dot(act_high, load_table(w2_low, first, CP, CA, HS, CB), share)
             acc_b += tl.dot(act_high, wb, share)
     x += trim * C
     store_rows(out, row, window, load_rows(x, row, window, C, 0, CA) + acc_a * unscale, C, 0, CA)

@@ -9,12 +9,10 @@ from torch import Tensor
 from cherimoya.ops import autotune
 from cherimoya.ops.autotune import Config, Run
 from cherimoya.ops.block import fp32_kernels as kernels
-from cherimoya.ops.block.launch import WEIGHT_BLOCK
 from cherimoya.ops.block.options import MOST_ACCUMULATED
-from cherimoya.ops.block.weights import column_widths, padded_hidden
-from cherimoya.ops.conv_norm import launch as conv
-from cherimoya.ops.conv_norm.launch import March, Parts, key_of, padded
-from cherimoya.ops.device import contiguous, dependent_launch, fast_tanh, filling, shared_memory
+from cherimoya.ops.block.weights import Tables, column_widths, padded_hidden
+from cherimoya.ops.conv_norm.launch import Parts, key_of, padded
+from cherimoya.ops.device import dependent_launch, fast_tanh, filling, shared_memory
 
 OPTIONS = ("rows", "hidden", "stages", "num_warps", "registers")
 
@@ -32,60 +30,20 @@ LOG_SCALE = 6  # times 2^6, weights down to 2^-9 keep 22 bits; 2^10 is the first
 SCALE = 2.0**LOG_SCALE
 
 
-def block_forward(
-    x: Tensor,
-    conv_weight: Tensor,
-    linear1_weight: Tensor,
-    linear2_weight: Tensor,
-    dilation: int,
-    residual_scale: float,
-    eps: float,
-    trim: int,
-) -> Tensor:
-    """The block's output (N, L - 2 trim, C) for x (N, L, C) in fp32."""
-    x, conv_weight, dilation = conv.prepared(x, conv_weight, dilation)
-    weights = conv_weight, contiguous(linear1_weight), contiguous(linear2_weight)
-    parts, tables = stats_and_tables(x, *weights, dilation)
-    return products(x, conv_weight, parts, tables, dilation, residual_scale, eps, trim)
-
-
-def stats_and_tables(
-    x: Tensor,
-    conv_weight: Tensor,
-    linear1_weight: Tensor,
-    linear2_weight: Tensor,
-    dilation: int,
-    config: Config | None = None,
-) -> tuple[Parts, Tensor]:
-    """Statistics of the convolution of x, and the weights' tables (4, HP, CP), in one launch."""
-    n, length, channels = x.shape
-    weights = (conv_weight, linear1_weight, linear2_weight)
-    if config is None:
-        config = conv.best("block_stats", x, conv.STATS, lambda: partial(
-            stats_and_tables, filling(x), *weights, dilation
-        ))  # fmt: skip
-    hidden = len(linear1_weight)
-    padded_rows, padded_channels = padded_hidden(hidden), sum(column_widths(channels))
-    tables = x.new_empty(4, padded_rows, padded_channels, dtype=torch.float16)
-    march = March.over(length, dilation, channels, config)
-    parts = Parts.empty(x, march.tiles)
-    weight_programs = triton.cdiv(padded_rows * padded_channels, WEIGHT_BLOCK)
-    kernels.block_full_fp32_stats_kernel[(n * march.tiles + weight_programs,)](
-        x, conv_weight, parts.mean, parts.m2, parts.count, linear1_weight, linear2_weight, tables,
-        length, dilation, march.lanes, march.blocks, n * march.tiles,
-        H=hidden, CP=padded_channels, HP=padded_rows, BLOCK=WEIGHT_BLOCK, SCALE=SCALE,
-        **march.options, **dependent_launch(x.device),
-    )  # fmt: skip
-    return parts.few(), tables
+def empty_tables(x: Tensor, linear1_weight: Tensor, residual_scale: float) -> Tables:
+    """Tables to be filled with both halves of the weights, for a block of x (N, L, C)."""
+    hidden, channels = linear1_weight.shape
+    widths = column_widths(channels)
+    up, down = x.new_empty(2, 2, padded_hidden(hidden), sum(widths), dtype=torch.float16)
+    return Tables(up, down, down, widths, SCALE, residual_scale / SCALE)
 
 
 def products(
     x: Tensor,
     conv_weight: Tensor,
     parts: Parts,
-    tables: Tensor,
+    tables: Tables,
     dilation: int,
-    residual_scale: float,
     eps: float,
     trim: int,
     config: Config | None = None,
@@ -97,21 +55,17 @@ def products(
         def rehearse() -> Run:
             big = filling(x)
             given = Parts.constant(big, parts.tiles)
-            return partial(
-                products, big, conv_weight, given, tables, dilation, residual_scale, eps, trim
-            )
+            return partial(products, big, conv_weight, given, tables, dilation, eps, trim)
 
-        key = key_of(x, H=tables.shape[1])
+        key = key_of(x, H=tables.up.shape[1])
         config = autotune.best("block_full_fp32_fwd", key, _fitting(x.device, channels), rehearse)
     window = length - 2 * trim
     out = x.new_empty(n, window, channels)
     tiles = triton.cdiv(window, config["rows"])
-    first, second = column_widths(channels)
     kernels.block_full_fp32_fwd_kernel[(n * tiles,)](
-        x, conv_weight, parts.mean, parts.m2, parts.count, tables, out,
-        length, window, trim, dilation, tiles, parts.tiles, eps,
-        residual_scale / SCALE,
-        C=channels, CA=first, CB=second, HP=tables.shape[1], HS=config["hidden"],
+        x, conv_weight, parts.mean, parts.m2, parts.count, tables.up, tables.down, out,
+        length, window, trim, dilation, tiles, parts.tiles, eps, tables.unscale,
+        C=channels, **tables.options(), HS=config["hidden"],
         BM=config["rows"], STAGES=config["stages"], PARTS=padded(parts.tiles),
         SCALE=SCALE, LOG_SCALE=LOG_SCALE, FAST=fast_tanh(x.device),
         num_warps=config["num_warps"], num_stages=config["stages"],

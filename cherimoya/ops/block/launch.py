@@ -16,19 +16,16 @@ from cherimoya.ops.block.weights import (
     OutputGradient,
     Tables,
     padded_hidden,
-    table_scales,
 )
 from cherimoya.ops.conv_norm import launch as conv
 from cherimoya.ops.conv_norm.launch import GradSums, March, Parts
 from cherimoya.ops.device import (
     capability,
-    contiguous,
     dependent_launch,
     fast_tanh,
     filling,
     interpreting,
     multiprocessors,
-    operand_dtype,
     portable,
 )
 
@@ -41,31 +38,29 @@ def stats_and_tables(
     linear1_weight: Tensor,
     linear2_weight: Tensor,
     dilation: int,
-    residual_scale: float,
-    half: bool,
+    tables: Tables,
     config: Config | None = None,
-) -> tuple[Parts, Tables]:
-    """Statistics of the convolution of x, and the weights' tables, in one launch."""
+) -> Parts:
+    """Statistics of the convolution of x, and the weights' `tables` filled, in one launch."""
     n, length, channels = x.shape
     weights = (conv_weight, linear1_weight, linear2_weight)
     if config is None:
         config = conv.best("block_stats", x, conv.STATS, lambda: partial(
-            stats_and_tables, filling(x), *weights, dilation, residual_scale, half
+            stats_and_tables, filling(x), *weights, dilation, tables
         ))  # fmt: skip
-    tables = Tables.empty(x, linear1_weight, residual_scale, half)
     march = March.over(length, dilation, channels, config)
     parts = Parts.empty(x, march.tiles)
-    padded_rows, padded_channels = tables.up.shape
-    weight_programs = triton.cdiv(tables.up.numel(), WEIGHT_BLOCK)
+    padded_rows, padded_channels = tables.up.shape[-2:]
+    weight_programs = triton.cdiv(padded_rows * padded_channels, WEIGHT_BLOCK)
     kernels.block_stats_kernel[(n * march.tiles + weight_programs,)](
         x, conv_weight, parts.mean, parts.m2, parts.count, linear1_weight, linear2_weight,
         tables.up, tables.down, tables.down_half,
         length, dilation, march.lanes, march.blocks, n * march.tiles, tables.scale,
         H=len(linear1_weight), CP=padded_channels, HP=padded_rows, BLOCK=WEIGHT_BLOCK,
-        HALF=tables.down_half is not tables.down,
+        HALF=tables.down_half is not tables.down, SPLIT=tables.up.dim() == 3,
         **march.options, **dependent_launch(x.device),
     )  # fmt: skip
-    return parts.few(), tables
+    return parts.few()
 
 
 def products(
@@ -189,105 +184,12 @@ def _filling(dout: OutputGradient, like: Tensor) -> OutputGradient:
     return OutputGradient(like, scales)
 
 
-def block_forward(
-    x: Tensor,
-    conv_weight: Tensor,
-    linear1_weight: Tensor,
-    linear2_weight: Tensor,
-    dilation: int,
-    residual_scale: float,
-    eps: float,
-    trim: int,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """out (N, L - 2 trim, C), and what the backward needs besides x and the taps.
-
-    That is mean and 1 / std (N,), xhat like out (of no elements unless `keep`), and the tables.
-    """
-    x, conv_weight, dilation = conv.prepared(x, conv_weight, dilation)
-    w1, w2 = contiguous(linear1_weight), contiguous(linear2_weight)
-    statistics = conv.empty_statistics(x)
-    hopper = _hopper(x, len(w1))
-    parts, tables = stats_and_tables(
-        x, conv_weight, w1, w2, dilation, residual_scale, hopper is not None
-    )
-    if hopper:
-        out, xhat = hopper.forward(
-            x, conv_weight, tables, parts, statistics, dilation, trim, eps, keep
-        )
-    else:
-        xhat = conv.normalised(
-            x, conv_weight, dilation, trim, operand_dtype(x), parts, statistics, eps
-        )
-        out = products(xhat, x, tables, trim)
-    return out, *statistics, xhat if keep else x.new_empty(0), tables.up, tables.down
-
-
-def backward_products(
-    dout: Tensor,
-    x: Tensor,
-    conv_weight: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    xhat: Tensor,
-    up: Tensor,
-    down: Tensor,
-    hidden: int,
-    dilation: int,
-    residual_scale: float,
-    trim: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The part of the backward that reads xhat, which may have no elements.
-
-    Returns g = d xhat (N, window, C), its sums by tiles (N, tiles) and those of g * xhat, and the
-    gradients of the tables in parts (2, parts, HP, CA + CB).
-    """
-    x, conv_weight, dilation = conv.prepared(x, conv_weight, dilation)
-    dout = contiguous(dout.to(x.dtype))
-    tables = Tables.of(x, up, down, down, residual_scale)
-    if not xhat.numel():
-        xhat = conv.normalised(
-            x, conv_weight, dilation, trim, operand_dtype(x), None, (mean, rstd), 0.0
-        )
-    gradient = OutputGradient.of(dout)
-    hopper = _hopper(x, hidden)
-    by_xhat = hopper.xhat_gradient if hopper else xhat_gradient
-    g, sums = by_xhat(xhat, gradient, tables, x.dtype)
-    return g, sums.g, sums.gx, weight_gradients(xhat, gradient, tables)
-
-
-def backward_conv(
-    dout: Tensor,
-    x: Tensor,
-    conv_weight: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    g: Tensor,
-    sum_g: Tensor,
-    sum_gx: Tensor,
-    partial_sums: Tensor,
-    hidden: int,
-    dilation: int,
-    residual_scale: float,
-    trim: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x (its dtype), of the taps and of linear1's and linear2's weights (fp32)."""
-    x, conv_weight, dilation = conv.prepared(x, conv_weight, dilation)
-    dout = contiguous(dout.to(x.dtype))
-    sums = GradSums(sum_g, sum_gx, sum_g.shape[1])
-    dx, part_dw = conv.backward(x, conv_weight, g, dout, (mean, rstd), sums, dilation, trim)
-    _, unscale = table_scales(x, residual_scale)
-    return dx, *reduce(partial_sums, part_dw, hidden, residual_scale, unscale)
-
-
-def _hopper(x: Tensor, hidden: int) -> ModuleType | None:
+def hopper_launches(x: Tensor, hidden: int) -> ModuleType | None:
     """The launches in Gluon, where they serve x (N, L, C)."""
     if capability(x.device)[0] != 9 or portable():
         return None
     try:
-        from cherimoya.ops.block import hopper_launch as block_launch_hopper
+        from cherimoya.ops.block import hopper_launch
     except ImportError:  # a Triton without this Gluon
         return None
-    return (
-        block_launch_hopper if block_launch_hopper.is_supported(x, padded_hidden(hidden)) else None
-    )
+    return hopper_launch if hopper_launch.is_supported(x, padded_hidden(hidden)) else None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.conv_norm.op import check, fused_dilated_conv_norm
-from cherimoya.ops.device import constant_when_compiled, operand_dtype, total_memory
+from cherimoya.ops.device import constant_when_compiled, contiguous, operand_dtype, total_memory
 from cherimoya.ops.dispatch import autocast, route, wants_gradient
 from cherimoya.ops.reference import EPS
 
@@ -29,14 +29,31 @@ def fused_block(
     trim: int,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The block's output, and what its backward needs: see `block_launch.block_forward`."""
-    from cherimoya.ops.block import launch as block_launch
+    """The block's output (N, L - 2 trim, C), and what its backward needs besides x and the taps.
+
+    That is mean and 1 / std (N,), xhat like the output (of no elements unless `keep`), and the
+    tables.
+    """
+    from cherimoya.ops.block import launch
+    from cherimoya.ops.block.weights import Tables
+    from cherimoya.ops.conv_norm import launch as conv
 
     weights = (conv_weight, linear1_weight, linear2_weight)
-    empty = not x.numel() or x.shape[1] == 2 * trim
-    run = _empty if empty else block_launch.block_forward
+    if not x.numel() or x.shape[1] == 2 * trim:
+        return _empty(x, *weights, dilation, residual_scale, eps, trim, keep)
     with torch.cuda.device_of(x):
-        return run(x, *weights, dilation, residual_scale, eps, trim, keep)
+        x, taps, d = conv.prepared(x, conv_weight, dilation)
+        w1, w2 = contiguous(linear1_weight), contiguous(linear2_weight)
+        statistics = conv.empty_statistics(x)
+        hopper = launch.hopper_launches(x, len(w1))
+        tables = Tables.empty(x, w1, residual_scale, half=hopper is not None)
+        parts = launch.stats_and_tables(x, taps, w1, w2, d, tables)
+        if hopper:
+            out, xhat = hopper.forward(x, taps, tables, parts, statistics, d, trim, eps, keep)
+        else:
+            xhat = conv.normalised(x, taps, d, trim, operand_dtype(x), parts, statistics, eps)
+            out = launch.products(xhat, x, tables, trim)
+    return out, *statistics, xhat if keep else x.new_empty(0), tables.up, tables.down
 
 
 @fused_block.register_fake
@@ -76,13 +93,28 @@ def backward_products(
     residual_scale: float,
     trim: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The part of the backward that reads xhat: see `block_launch.backward_products`."""
-    from cherimoya.ops.block import launch as block_launch
+    """The part of the backward that reads xhat, which may have no elements.
 
-    sizes = (hidden, dilation, residual_scale, trim)
-    run = block_launch.backward_products if dout.numel() else _empty_products
+    Returns g = d xhat (N, window, C), its sums by tiles (N, tiles) and those of g * xhat, and the
+    gradients of the tables in parts (2, parts, HP, CA + CB).
+    """
+    from cherimoya.ops.block import launch
+    from cherimoya.ops.block.weights import OutputGradient, Tables
+    from cherimoya.ops.conv_norm import launch as conv
+
+    if not dout.numel():
+        tensors = (dout, x, conv_weight, mean, rstd, xhat, up, down)
+        return _empty_products(*tensors, hidden, dilation, residual_scale, trim)
     with torch.cuda.device_of(x):
-        return run(dout, x, conv_weight, mean, rstd, xhat, up, down, *sizes)
+        x, taps, d = conv.prepared(x, conv_weight, dilation)
+        tables = Tables.of(x, up, down, down, residual_scale)
+        if not xhat.numel():
+            statistics = mean, rstd
+            xhat = conv.normalised(x, taps, d, trim, operand_dtype(x), None, statistics, 0.0)
+        gradient = OutputGradient.of(contiguous(dout.to(x.dtype)))
+        by_xhat = (launch.hopper_launches(x, hidden) or launch).xhat_gradient
+        g, sums = by_xhat(xhat, gradient, tables, x.dtype)
+        return g, sums.g, sums.gx, launch.weight_gradients(xhat, gradient, tables)
 
 
 @backward_products.register_fake
@@ -117,16 +149,23 @@ def backward_conv(
     residual_scale: float,
     trim: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, of the taps (3, C), of linear1 (H, C) and linear2 (C, H)."""
-    from cherimoya.ops.block import launch as block_launch
+    """Gradients of x (its dtype), of the taps (3, C), linear1 (H, C) and linear2 (C, H), fp32."""
+    from cherimoya.ops.block import launch
+    from cherimoya.ops.block.weights import table_scales
+    from cherimoya.ops.conv_norm import launch as conv
 
-    arguments = (dout, x, conv_weight, mean, rstd, g, sum_g, sum_gx, partial_sums)
-    sizes = (hidden, dilation, residual_scale, trim)
-    if dout.numel():
-        with torch.cuda.device_of(x):
-            return block_launch.backward_conv(*arguments, *sizes)
-    dx, dw, dw1, dw2 = _empty_gradients(*arguments, *sizes)
-    return dx.zero_(), dw.zero_(), dw1.zero_(), dw2.zero_()
+    if not dout.numel():
+        tensors = (dout, x, conv_weight, mean, rstd, g, sum_g, sum_gx, partial_sums)
+        empty = _empty_gradients(*tensors, hidden, dilation, residual_scale, trim)
+        dx, dw, dw1, dw2 = (gradient.zero_() for gradient in empty)
+        return dx, dw, dw1, dw2
+    with torch.cuda.device_of(x):
+        x, taps, d = conv.prepared(x, conv_weight, dilation)
+        dout = contiguous(dout.to(x.dtype))
+        sums = conv.GradSums(sum_g, sum_gx, sum_g.shape[1])
+        dx, part_dw = conv.backward(x, taps, g, dout, (mean, rstd), sums, d, trim)
+        _, unscale = table_scales(x, residual_scale)
+        return dx, *launch.reduce(partial_sums, part_dw, hidden, residual_scale, unscale)
 
 
 @backward_conv.register_fake
@@ -153,14 +192,19 @@ def fused_block_full_fp32(
     eps: float,
     trim: int,
 ) -> Tensor:
-    """The block's output in full fp32, without gradients."""
-    from cherimoya.ops.block import fp32_launch as block_launch_full_fp32
+    """The block's output (N, L - 2 trim, C) in full fp32, without gradients."""
+    from cherimoya.ops.block import fp32_launch, launch
+    from cherimoya.ops.conv_norm import launch as conv
 
     weights = (conv_weight, linear1_weight, linear2_weight)
-    empty = not x.numel() or x.shape[1] == 2 * trim
-    run = _empty_full_fp32 if empty else block_launch_full_fp32.block_forward
+    if not x.numel() or x.shape[1] == 2 * trim:
+        return _empty_full_fp32(x, *weights, dilation, residual_scale, eps, trim)
     with torch.cuda.device_of(x):
-        return run(x, *weights, dilation, residual_scale, eps, trim)
+        x, taps, d = conv.prepared(x, conv_weight, dilation)
+        w1, w2 = contiguous(linear1_weight), contiguous(linear2_weight)
+        tables = fp32_launch.empty_tables(x, w1, residual_scale)
+        parts = launch.stats_and_tables(x, taps, w1, w2, d, tables)
+        return fp32_launch.products(x, taps, parts, tables, d, eps, trim)
 
 
 @fused_block_full_fp32.register_fake

@@ -16,7 +16,7 @@ ROWS_OF_SUMS = 64  # positions that share a sum of gradients, and a scale
 
 @dataclass(frozen=True)
 class Tables:
-    """Both linear weights, (HP, CA + CB), see `prepare_weights`."""
+    """Both linear weights, (HP, CA + CB), see `prepare_weights`, or (2, ...), `split_weights`."""
 
     up: Tensor
     down: Tensor  # linear2 transposed, times `scale`
@@ -49,7 +49,7 @@ class Tables:
 
     def options(self) -> dict[str, int]:
         """The kernels' constants."""
-        return {"CA": self.widths[0], "CB": self.widths[1], "HP": len(self.up)}
+        return {"CA": self.widths[0], "CB": self.widths[1], "HP": self.up.shape[-2]}
 
 
 def table_scales(x: Tensor, residual_scale: float) -> tuple[float, float]:

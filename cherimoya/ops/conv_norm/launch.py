@@ -302,28 +302,6 @@ def _resident(device: torch.device, config: Config) -> int:
     return multiprocessors(device) * max(1, 16 // config["num_warps"])
 
 
-def conv_norm_forward(
-    x: Tensor, weight: Tensor, dilation: int, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y (N, L, C) in the dtype of x, and mean and 1 / std (N,)."""
-    x, weight, dilation = prepared(x, weight, dilation)
-    statistics = empty_statistics(x)
-    parts = stats(x, weight, dilation)
-    return normalised(x, weight, dilation, 0, x.dtype, parts, statistics, eps), *statistics
-
-
-def conv_norm_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, dilation: int
-) -> tuple[Tensor, Tensor]:
-    """dx (N, L, C) and the taps' gradient (3, C)."""
-    dtype = weight.dtype
-    x, weight, dilation = prepared(x, weight, dilation)
-    dy = contiguous(dy.to(x.dtype))
-    sums = gradient_sums(x, weight, dy, (mean, rstd), dilation)
-    dx, parts = backward(x, weight, dy, None, (mean, rstd), sums, dilation, 0)
-    return dx, sum_rows(parts).to(dtype)
-
-
 def prepared(x: Tensor, weight: Tensor, dilation: int) -> tuple[Tensor, Tensor, int]:
     """The arguments as the kernels want them; no tap reaches further than the whole length."""
     return contiguous(x), contiguous(weight.float()), min(dilation, x.shape[1])

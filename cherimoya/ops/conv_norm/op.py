@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
 
 from cherimoya.ops import reference
+from cherimoya.ops.device import contiguous
 from cherimoya.ops.dispatch import autocast, route
 from cherimoya.ops.reference import EPS
 
@@ -16,12 +16,16 @@ def conv_norm(
     x: Tensor, weight: Tensor, dilation: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (N, L, C), mean and 1 / std (N,) of the convolution of x (N, L, C) by weight (3, C)."""
-    from cherimoya.ops.conv_norm import launch as conv_norm_launch
+    from cherimoya.ops.conv_norm import launch
 
     if not x.numel():
         return _empty(x, weight, dilation, eps)
     with torch.cuda.device_of(x):
-        return conv_norm_launch.conv_norm_forward(x, weight, dilation, eps)
+        x, weight, dilation = launch.prepared(x, weight, dilation)
+        statistics = launch.empty_statistics(x)
+        parts = launch.stats(x, weight, dilation)
+        y = launch.normalised(x, weight, dilation, 0, x.dtype, parts, statistics, eps)
+        return y, *statistics
 
 
 @conv_norm.register_fake
@@ -35,12 +39,16 @@ def conv_norm_backward(
     dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, dilation: int
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x (N, L, C) and of weight (3, C)."""
-    from cherimoya.ops.conv_norm import launch as conv_norm_launch
+    from cherimoya.ops.conv_norm import launch
 
     if not x.numel():
         return torch.empty_like(x), torch.zeros_like(weight)
     with torch.cuda.device_of(x):
-        return conv_norm_launch.conv_norm_backward(dy, x, weight, mean, rstd, dilation)
+        x, taps, dilation = launch.prepared(x, weight, dilation)
+        dy, statistics = contiguous(dy.to(x.dtype)), (mean, rstd)
+        sums = launch.gradient_sums(x, taps, dy, statistics, dilation)
+        dx, parts = launch.backward(x, taps, dy, None, statistics, sums, dilation, 0)
+        return dx, launch.sum_rows(parts).to(weight.dtype)
 
 
 @conv_norm_backward.register_fake
@@ -49,33 +57,16 @@ def _(dy, x, weight, mean, rstd, dilation):  # type: ignore[no-untyped-def]
     return dx, torch.empty_like(weight, memory_format=torch.contiguous_format)
 
 
-class FusedDilatedConvNormFunc(Function):
-    """`fused_dilated_conv_norm`: .apply(x, weight, dilation, eps=1e-3) -> y.
-
-    By the kernels, or by PyTorch where they do not serve x, such as on the CPU.
-    """
+class FusedDilatedConvNormFunc:
+    """`fused_dilated_conv_norm` as upstream calls it, and without a look at autocast."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int, eps: float = EPS) -> Tensor:
+    def apply(x: Tensor, weight: Tensor, dilation: int, eps: float = EPS) -> Tensor:
+        """By the kernels, or by PyTorch where they do not serve x, such as on the CPU."""
         check(x, weight, dilation)
-        ctx.dilation, ctx.eps = dilation, eps
-        if not route(x.device, x.dtype).conv_norm:
-            ctx.save_for_backward(x, weight)
-            return reference.dilated_conv_norm(x, weight, dilation, eps)
-        y, mean, rstd = conv_norm(x, weight, dilation, eps)
-        ctx.save_for_backward(x, weight, mean, rstd)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *statistics = ctx.saved_tensors
-        if statistics:
-            return *conv_norm_backward(dy, x, weight, *statistics, ctx.dilation), None, None
-        with torch.enable_grad():
-            x, weight = (v.detach().requires_grad_() for v in (x, weight))
-            y = reference.dilated_conv_norm(x, weight, ctx.dilation, ctx.eps)
-        return *torch.autograd.grad(y, (x, weight), dy), None, None
+        if route(x.device, x.dtype).conv_norm:
+            return conv_norm(x, weight, dilation, eps)[0]
+        return reference.dilated_conv_norm(x, weight, dilation, eps)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -120,11 +111,7 @@ def fused_dilated_conv_norm(x: Tensor, weight: Tensor, dilation: int, eps: float
     ValueError
         If the shapes do not fit each other or the dilation is not positive.
     """
-    check(x, weight, dilation)
-    x = autocast(x)
-    if route(x.device, x.dtype).conv_norm:
-        return conv_norm(x, weight, dilation, eps)[0]
-    return reference.dilated_conv_norm(x, weight, dilation, eps)
+    return FusedDilatedConvNormFunc.apply(autocast(x), weight, dilation, eps)
 
 
 def check(x: Tensor, weight: Tensor, dilation: int) -> None:

@@ -35,10 +35,7 @@ class Dataset:
 def check_file(config: DataConfig) -> None:
     """Raise what `load_dataset` would, as far as a file's header tells; it holds no sequences."""
     if config.source == FILE:
-        path = data_file(config)
-        _check_keys(config, path)
-        header = hdf5.read_header(path, config.keys)
-        split_rows(config, header.chrom, header.label, str(path))
+        path, header, _ = _split(config)
         crop_sizes(header, config.in_window, config.out_window, config.max_jitter, str(path))
 
 
@@ -47,27 +44,25 @@ def load_dataset(config: DataConfig) -> Dataset:
 
     Raises DataError or ConfigError for whatever is wrong with the file or the splits.
     """
-    path = data_file(config)
-    _check_keys(config, path)
-    header = hdf5.read_header(path, config.keys)
-    rows = split_rows(config, header.chrom, header.label, str(path))
-    loci = crop(
-        hdf5.read(path, keys=config.keys),
-        config.in_window,
-        config.out_window,
-        config.max_jitter,
-        where=str(path),
-    )
+    path, _, rows = _split(config)
+    held = hdf5.read(path, keys=config.keys)
+    loci = crop(held, config.in_window, config.out_window, config.max_jitter, str(path))
     return Dataset(loci, rows, path, hdf5.fingerprint(path))
 
 
-def _check_keys(config: DataConfig, path: Path) -> None:
-    """Raise DataError where names of datasets are given for a file that has its own."""
+def _split(config: DataConfig) -> tuple[Path, hdf5.Header, dict[str, np.ndarray]]:
+    """The file of the data, its header, and the rows of each split.
+
+    Raises DataError where names of datasets are given for a file that has its own.
+    """
+    path = data_file(config)
     if config.keys is not None and hdf5.is_prepared(path):
         raise DataError(
             f"data.keys names datasets of a plain file, but {path} was made by cherimoya-prepare, "
             "which names them itself. Leave data.keys out."
         )
+    header = hdf5.read_header(path, config.keys)
+    return path, header, split_rows(config, header.chrom, header.label, str(path))
 
 
 def data_file(config: DataConfig) -> Path:

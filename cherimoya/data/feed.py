@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,35 +17,15 @@ FREE_SHARE = 0.5  # of the device's free memory that resident loci may take
 CHUNK_EXAMPLES = 2048  # read ahead at once: tens of MB
 
 
-class Source(Protocol):
-    """Loci on a device."""
-
-    device: torch.device
-    waited: float  # seconds that steps waited for examples
-
-    @property
-    def tables(self) -> Tables: ...
-
-    def begin_epoch(self, rows: np.ndarray, first: int) -> np.ndarray: ...
-
-    def prepare(self, batch: int) -> None: ...
-
-    def centred(self, rows: np.ndarray) -> Batch: ...
-
-    def close(self) -> None: ...
-
-
 class Resident:
-    """Every locus is on the device."""
+    """Every locus is on the device.
+
+    waited: seconds that steps waited for examples
+    """
 
     def __init__(self, loci: Loci, device: torch.device) -> None:
-        self._tables = Tables(loci, device)
+        self.tables = Tables(loci, device)
         self.device, self.waited = device, 0.0
-
-    @property
-    def tables(self) -> Tables:
-        """All loci."""
-        return self._tables
 
     def begin_epoch(self, rows: np.ndarray, first: int) -> np.ndarray:
         """Where the tables hold the loci at `rows` (steps, N): there."""
@@ -132,6 +111,9 @@ class Streamed:
         if self._reader is not None:
             self._reader.stop()
             self._reader = None
+
+
+Source = Resident | Streamed
 
 
 class _Reader:
@@ -257,18 +239,14 @@ class Feed:
 def place(loci: Loci, device: torch.device, asked: str) -> tuple[Source, str]:
     """The loci on `device`, resident or streamed as `data.placement` asks; and why, in words."""
     size = sum(v.nbytes for v in (loci.sequence, loci.signal, loci.control) if v is not None)
+    resident, why = asked != "stream", ", as asked"
     if device.type != "cuda":
-        resident = asked != "stream"
-        return (Resident if resident else Streamed)(loci, device), _in_words(resident, size, "")
-    free, _ = torch.cuda.mem_get_info(device)
-    resident = size <= FREE_SHARE * free if asked == "auto" else asked == "resident"
-    why = f", {free / 2**30:.1f} GiB are free" if asked == "auto" else ", as asked"
-    return (Resident if resident else Streamed)(loci, device), _in_words(resident, size, why)
-
-
-def _in_words(resident: bool, size: int, why: str) -> str:
-    how = "held on the device" if resident else "streamed to the device"
-    return f"{how} ({size / 2**20:,.0f} MiB{why})"
+        why = ""
+    elif asked == "auto":
+        free, _ = torch.cuda.mem_get_info(device)
+        resident, why = size <= FREE_SHARE * free, f", {free / 2**30:.1f} GiB are free"
+    kind, how = (Resident, "held on") if resident else (Streamed, "streamed to")
+    return kind(loci, device), f"{how} the device ({size / 2**20:,.0f} MiB{why})"
 
 
 def _taken(loci: Loci, rows: np.ndarray) -> Loci:

@@ -5,7 +5,6 @@ import math
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +14,7 @@ import numpy as np
 from cherimoya.config.data import KeysConfig
 from cherimoya.data import plain
 from cherimoya.data.hdf5_file import opened
-from cherimoya.data.loci import Loci, check, crop
+from cherimoya.data.loci import Header, Loci, check, crop
 from cherimoya.data.splits import select_splits
 from cherimoya.errors import DataError, printable
 from cherimoya.util.files import atomic_path, disk_errors
@@ -46,34 +45,6 @@ NUMBERS = ("in_window", "out_window", "max_jitter")
 LISTS = ("track_names", "control_names", "signal_groups", "control_groups")
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Header:
-    """What a file holds, without its sequence and signal. chrom and label have shape (n,)."""
-
-    n: int
-    in_window: int
-    out_window: int
-    max_jitter: int
-    track_names: list[str]
-    control_names: list[str]
-    signal_groups: list[int]
-    control_groups: list[int]
-    genome: str
-    provenance: Mapping[str, Any]
-    signal_dtype: str
-    truth_names: list[str]
-    chrom: np.ndarray
-    label: np.ndarray
-
-    def chromosomes(self) -> dict[str, tuple[int, int]]:
-        """Chromosome -> (peaks, background), in the file's order."""
-        counts = {}
-        for name in dict.fromkeys(self.chrom.tolist()):
-            labels = self.label[self.chrom == name]
-            counts[name] = (int((labels == 1).sum()), int((labels == 0).sum()))
-        return counts
-
-
 class Column(Protocol):
     """One row for each locus: an array, or what reads like one, a slice of rows at a time."""
 
@@ -92,8 +63,7 @@ def write(path: str | Path, loci: Loci) -> Path:
     Raises DataError when `loci` is not valid, or when the folder or the disk refuses.
     """
     check(loci, str(path))
-    described = {name: getattr(loci, name) for name in (*NUMBERS, *LISTS, "genome", "provenance")}
-    return write_columns(path, described, loci.arrays())
+    return write_columns(path, loci.described(), loci.arrays())
 
 
 def write_columns(
@@ -120,7 +90,7 @@ def read_header(path: str | Path, keys: KeysConfig | None = None) -> Header:
     """The header of the file at `path`. Raises DataError as `read` does, values excepted."""
     with opened(path) as file:
         if _is_plain(file, path, keys):
-            return Header(**plain.header(file, path, keys))  # type: ignore[arg-type]
+            return plain.header(file, path, keys)  # type: ignore[arg-type]
         _check_present(file, path)
         return _header(file, path)
 
@@ -215,17 +185,7 @@ def _read_own(file: h5py.File, path: str | Path, rows: np.ndarray | None) -> Loc
     truth = {name: plain.read_rows(file[f"truth/{name}"], rows) for name in header.truth_names}
     if "expected" in truth:
         truth["expected"] = plain.numbers(truth["expected"], f"{path}: dataset 'truth/expected'")
-    every = slice(None) if rows is None else rows
-    described = {name: getattr(header, name) for name in (*NUMBERS, *LISTS)}
-    return Loci(
-        **arrays,
-        **described,
-        chrom=header.chrom[every],
-        label=header.label[every],
-        genome=header.genome,
-        provenance=header.provenance,
-        truth=truth,
-    )
+    return Loci(**header.described(rows), **arrays, truth=truth)
 
 
 def _header(file: h5py.File, path: str | Path) -> Header:

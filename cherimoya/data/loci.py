@@ -1,8 +1,8 @@
 """Loci in memory: sequence codes, signal and where they came from, and what makes them valid."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,28 +11,17 @@ from cherimoya.genome.sequence import N_CODE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Loci:
-    """n loci with J = `max_jitter` bases of margin on each side of both windows.
+class Described:
+    """What is known of n loci beside their sequence and signal.
 
-    sequence: (n, in_window + 2J) uint8, codes 0-3 = A C G T, 4 = N
-    signal: (n, tracks, out_window + 2J) whole numbers or float32, counts at each base
-    control: (n, control tracks, in_window + 2J), or None
     label: (n,) uint8, 1 peak, 0 background
     chrom: (n,) text
-    start, end: (n,) int64, the genomic interval of the stored sequence, 0-based, half open;
-        -1 where the file does not say
     signal_groups, control_groups: channels in each group; [2] is a stranded pair
     provenance: where the numbers came from, as JSON-ready values
-    truth: what a simulation knows, such as expected (n, tracks, out_window + 2J) float32
     """
 
-    sequence: np.ndarray
-    signal: np.ndarray
-    control: np.ndarray | None
     label: np.ndarray
     chrom: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
     in_window: int
     out_window: int
     max_jitter: int
@@ -42,6 +31,48 @@ class Loci:
     control_groups: list[int]
     genome: str
     provenance: Mapping[str, Any]
+
+    def described(self, rows: np.ndarray | None = None) -> dict[str, Any]:
+        """These fields by name, of all loci or of those at `rows`."""
+        every = slice(None) if rows is None else rows
+        found = {f.name: getattr(self, f.name) for f in fields(Described)}
+        return found | {"label": self.label[every], "chrom": self.chrom[every]}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Header(Described):
+    """What a file holds, without its sequence and signal."""
+
+    n: int
+    signal_dtype: str
+    truth_names: list[str]
+
+    def chromosomes(self) -> dict[str, tuple[int, int]]:
+        """Chromosome -> (peaks, background), in the file's order."""
+        counts = {}
+        for name in dict.fromkeys(self.chrom.tolist()):
+            labels = self.label[self.chrom == name]
+            counts[name] = (int((labels == 1).sum()), int((labels == 0).sum()))
+        return counts
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Loci(Described):
+    """n loci with J = `max_jitter` bases of margin on each side of both windows.
+
+    sequence: (n, in_window + 2J) uint8, codes 0-3 = A C G T, 4 = N
+    signal: (n, tracks, out_window + 2J) whole numbers or float32, counts at each base
+    control: (n, control tracks, in_window + 2J), or None
+    start, end: (n,) int64, the genomic interval of the stored sequence, 0-based, half open;
+        -1 where the file does not say
+    truth: what a simulation knows, such as expected (n, tracks, out_window + 2J) float32
+    """
+
+    sequence: np.ndarray
+    signal: np.ndarray
+    control: np.ndarray | None
+    start: np.ndarray
+    end: np.ndarray
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -59,19 +90,6 @@ class Loci:
         taken = {name: values[rows] for name, values in self.arrays().items()}
         truth = {name: taken.pop(f"truth/{name}") for name in self.truth}
         return replace(self, **taken, truth=truth)
-
-
-class Stored(Protocol):
-    """What holds loci, in memory or in a file: with how long windows."""
-
-    @property
-    def in_window(self) -> int: ...
-
-    @property
-    def out_window(self) -> int: ...
-
-    @property
-    def max_jitter(self) -> int: ...
 
 
 def crop(
@@ -108,7 +126,11 @@ def crop(
 
 
 def crop_sizes(
-    held: Stored, in_window: int | None, out_window: int | None, max_jitter: int | None, where: str
+    held: Described,
+    in_window: int | None,
+    out_window: int | None,
+    max_jitter: int | None,
+    where: str,
 ) -> tuple[int, int, int]:
     """The windows and jitter that `crop` gives; raises DataError as it does."""
     wanted_in = held.in_window if in_window is None else in_window
@@ -164,7 +186,7 @@ def smallest_integers(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32, copy=False)
 
 
-def _check_fits(held: Stored, name: str, window: int, jitter: int, where: str) -> None:
+def _check_fits(held: Described, name: str, window: int, jitter: int, where: str) -> None:
     stored = getattr(held, name)
     if window + 2 * jitter > stored + 2 * held.max_jitter:
         room = (stored + 2 * held.max_jitter - window) // 2

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from cherimoya.config.data import KeysConfig
-from cherimoya.data.loci import Loci, smallest_integers
+from cherimoya.data.loci import Header, Loci, smallest_integers
 from cherimoya.errors import DataError, printable
 from cherimoya.genome.sequence import N_CODE
 
@@ -18,8 +18,8 @@ COUNT_TYPES = (np.uint8, np.int16, np.int32, np.float32)
 PARTS = 10
 
 
-def header(file: h5py.File, path: str | Path, keys: KeysConfig) -> dict[str, Any]:
-    """The fields of `hdf5.Header` for a plain file.
+def header(file: h5py.File, path: str | Path, keys: KeysConfig) -> Header:
+    """The header of a plain file.
 
     Its sequence dataset is one-hot (n, 4, L), A C G T; a column of zeros is N. Its signal is
     (n, tracks, out). Windows come from the shapes, jitter is 0, and all tracks form one signal
@@ -36,39 +36,35 @@ def header(file: h5py.File, path: str | Path, keys: KeysConfig) -> dict[str, Any
     if keys.label is not None:
         fix = "Write those, or leave labels out of data.keys (label: null), and all are peaks."
         label = as_labels(file[keys.label], f"{path}: dataset {keys.label!r}", fix)
-    return {
-        "n": n,
-        "in_window": file[keys.sequence].shape[2],
-        "out_window": length,
-        "max_jitter": 0,
-        "track_names": [f"track{i}" for i in range(tracks)],
-        "control_names": [f"control{i}" for i in range(controls)],
-        "signal_groups": [tracks],
-        "control_groups": [controls] if controls else [],
-        "genome": "unknown",
-        "provenance": {"sources": [{"name": Path(path).name}], "keys": vars(keys)},
-        "signal_dtype": str(signal.dtype),
-        "truth_names": [],
-        "chrom": _parts(label) if chrom is None else chrom,
-        "label": label,
-    }
+    return Header(
+        n=n,
+        in_window=file[keys.sequence].shape[2],
+        out_window=length,
+        max_jitter=0,
+        track_names=[f"track{i}" for i in range(tracks)],
+        control_names=[f"control{i}" for i in range(controls)],
+        signal_groups=[tracks],
+        control_groups=[controls] if controls else [],
+        genome="unknown",
+        provenance={"sources": [{"name": Path(path).name}], "keys": vars(keys)},
+        signal_dtype=str(signal.dtype),
+        truth_names=[],
+        chrom=_parts(label) if chrom is None else chrom,
+        label=label,
+    )
 
 
 def loci(
     file: h5py.File, path: str | Path, keys: KeysConfig, rows: np.ndarray | None = None
 ) -> Loci:
     """The loci of a plain file: all, or those at `rows`. Raises DataError."""
-    fields = header(file, path, keys)
-    n = fields.pop("n")
-    del fields["signal_dtype"], fields["truth_names"]
-    every = slice(None) if rows is None else rows
-    fields["chrom"], fields["label"] = fields["chrom"][every], fields["label"][every]
-    unknown = np.full(n, -1, np.int64)[every]
+    described = header(file, path, keys).described(rows)
+    unknown = np.full(len(described["label"]), -1, np.int64)
     control = None
     if keys.control:
         control = _counts(file[keys.control], rows, f"{path}: dataset {keys.control!r}")
     return Loci(
-        **fields,
+        **described,
         sequence=_codes(file[keys.sequence], rows, f"{path}: dataset {keys.sequence!r}"),
         signal=_counts(file[keys.signal], rows, f"{path}: dataset {keys.signal!r}"),
         control=control,

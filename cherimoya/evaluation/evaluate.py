@@ -13,8 +13,7 @@ from cherimoya.data.feed import place
 from cherimoya.errors import ConfigError
 from cherimoya.evaluation import baselines
 from cherimoya.evaluation.bootstrap import Interval, intervals
-from cherimoya.evaluation.examples import example_loci
-from cherimoya.evaluation.per_locus import write_scored_loci
+from cherimoya.evaluation.per_locus import example_loci, write_scored_loci
 from cherimoya.evaluation.replicates import replicate_scores
 from cherimoya.evaluation.scored_loci import (
     REFERENCE,
@@ -24,10 +23,9 @@ from cherimoya.evaluation.scored_loci import (
     seen_in_training,
 )
 from cherimoya.evaluation.scores import Scores, evaluate
-from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
+from cherimoya.inference.checkpoints import find_checkpoint, known_window, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import check_precision
-from cherimoya.inference.window import known_window
 from cherimoya.records.evaluation import LOCI, SCORES
 from cherimoya.records.metrics import METRICS
 from cherimoya.records.per_locus import EXAMPLES, write_examples

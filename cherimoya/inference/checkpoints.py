@@ -1,4 +1,4 @@
-"""Checkpoints that a user names: files of any origin, or the runs that made them."""
+"""Checkpoints that a user names, of any origin or of runs, and the window to ask them with."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,9 +19,12 @@ from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import BEST, RunFolder, is_run, read_run
+from cherimoya.util import console
+from cherimoya.util.console import Say
 from cherimoya.util.torch_file import read_torch_file
 
 WINDOW = "window"  # where a model's file has it
+USUAL_OUTPUT = 1000  # bases predicted, where nothing tells what the model was trained on
 
 
 def saved_window(path: Path) -> tuple[int | None, int | None]:
@@ -118,11 +121,6 @@ def find_checkpoint(named: str) -> Checkpoint:
         ) from None
 
 
-def trained_windows(checkpoints: Sequence[Checkpoint]) -> dict[int, Path]:
-    """The lengths of input that the models were trained on, as far as runs say, and one of each."""
-    return {one.window[0]: one.path for one in checkpoints if one.window[0] is not None}
-
-
 def load_ensemble(
     checkpoints: Sequence[Checkpoint],
     device: torch.device,
@@ -138,3 +136,61 @@ def load_ensemble(
         raise CherimoyaError(
             f"checkpoint: {listed} cannot predict together: {error}. Name models of one shape."
         ) from None
+
+
+def known_window(
+    checkpoints: Sequence[Checkpoint], key: str, requested: int | None, say: Say = console.say
+) -> int | None:
+    """Bases of input: `requested`, else those that the models were trained on; says so
+    where that is not set, or set otherwise than in training.
+
+    None where neither is known. Raises ConfigError where the runs say several, of which the
+    configuration's `key` must choose.
+    """
+    said = {one.window[0]: one.path for one in checkpoints if one.window[0] is not None}
+    if requested is not None:
+        others = " or ".join(f"{length:,}" for length in said if length != requested)
+        if others:
+            say(f"{key:<12} {requested:,} bases, as set; the model was trained on {others}")
+        return requested
+    if len(said) > 1:
+        listed = ", ".join(f"{path} with {length:,}" for length, path in said.items())
+        raise ConfigError(
+            f"the models were trained with windows of several lengths: {listed}. Choose one with "
+            f"{key}; their normalisation spans the whole window."
+        )
+    trained = next(iter(said), None)
+    if trained is not None:
+        say(f"{key:<12} {trained:,} bases, as in training")
+    return trained
+
+
+def input_window(
+    checkpoints: Sequence[Checkpoint],
+    trimming: int,
+    key: str,
+    requested: int | None,
+    otherwise: tuple[int, str] | None = None,
+    say: Say = console.say,
+) -> int:
+    """As `known_window`; where nothing tells, `otherwise`: bases, and what they are.
+
+    Raises ConfigError where that is None, or the model would trim the whole window.
+    """
+    length = known_window(checkpoints, key, requested, say)
+    if length is None and otherwise is None:
+        raise ConfigError(
+            f"{key} has no value, and {checkpoints[0].path} lies in no run folder that tells. Set "
+            f"it to the length that the model was trained on, such as {key}=2114: its "
+            "normalisation spans the whole window."
+        )
+    if length is None:
+        assert otherwise is not None
+        length, why = otherwise
+        say(f"{key:<12} {length:,} bases, {why}: no run says what the model was trained on")
+    if length <= 2 * trimming:
+        raise ConfigError(
+            f"{key}={length}: the model trims {trimming} bases from each side. Set {key} to more "
+            f"than {2 * trimming}: what it was trained on."
+        )
+    return length

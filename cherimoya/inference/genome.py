@@ -16,7 +16,7 @@ from cherimoya.data import hdf5
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.chrom_names import Aliases, table_of
 from cherimoya.genome.fasta import check_exists, genome_on_disk
-from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint, load_ensemble
+from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint, input_window, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.genome_inputs import (
@@ -38,7 +38,6 @@ from cherimoya.inference.genome_parts import (
 )
 from cherimoya.inference.precision import check_precision
 from cherimoya.inference.predictor import predict_batch
-from cherimoya.inference.window import input_window
 from cherimoya.inference.writers import write_outputs
 from cherimoya.records.provenance import choose_device, git_commit, versions
 from cherimoya.records.run import check_output_folder

@@ -12,9 +12,8 @@ from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.chrom_names import Aliases, format_names, table_of
 from cherimoya.genome.fasta import Genome, genome_on_disk, read_genome
 from cherimoya.genome.intervals import Intervals, read_intervals
-from cherimoya.inference.checkpoints import find_checkpoint
+from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
 from cherimoya.inference.genome_inputs import check_chroms
-from cherimoya.inference.window import USUAL_OUTPUT, input_window
 from cherimoya.network import Cherimoya
 from cherimoya.util.console import say
 

@@ -15,8 +15,7 @@ from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import Genome, genome_on_disk
 from cherimoya.genome.sequence import BASES, N_CODE
 from cherimoya.genome.vcf import Variants, left_out, read_variants
-from cherimoya.inference.checkpoints import find_checkpoint
-from cherimoya.inference.window import USUAL_OUTPUT, input_window
+from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
 from cherimoya.interpret.models import EnsemblePredictor, check_new, describe
 from cherimoya.interpret.variants_windows import (
     OK,

@@ -9,8 +9,7 @@ import torch
 from cherimoya.config.train import to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.evaluation import baselines
-from cherimoya.evaluation.examples import example_loci
-from cherimoya.evaluation.per_locus import write_scored_loci
+from cherimoya.evaluation.per_locus import example_loci, write_scored_loci
 from cherimoya.evaluation.scores import Scores, evaluate
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.loggers.run_log import RunLog

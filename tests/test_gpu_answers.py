@@ -142,7 +142,7 @@ def test_evaluate(checkpoint, small_data, tmp_path, monkeypatch):
         folder = evaluate.evaluate_checkpoints(configured(
             "evaluate", EvaluateConfig, checkpoint=[str(alone)], data__path=str(small_data),
             split="all", bootstrap=0, output=str(tmp_path / way), **on(way),
-        ), lambda line: None)  # fmt: skip
+        ))  # fmt: skip
         scores[way] = json.loads((folder / "scores.json").read_text())["model"]
     for name, expected in scores["cpu"].items():
         assert scores["cuda"][name] == pytest.approx(expected, rel=2e-4, abs=2e-4), name
@@ -160,8 +160,7 @@ def test_predict_tracks_and_windows(checkpoint, toy: Toy, tmp_path):
         for form, more in (("bigwig", {"chroms": ["chrB"]}), ("hdf5", {"loci": str(loci)})):
             output = str(tmp_path / f"{form} {way}")
             folder = predict.predict_genome(
-                configured("predict", PredictConfig, output=output, format=form, **common, **more),
-                lambda line: None,
+                configured("predict", PredictConfig, output=output, format=form, **common, **more)
             )
             if form == "bigwig":
                 import pybigtools

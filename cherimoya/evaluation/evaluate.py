@@ -34,11 +34,10 @@ from cherimoya.records.run import check_output_folder
 from cherimoya.report.format import score
 from cherimoya.report.pages import offer_report
 from cherimoya.util import console
-from cherimoya.util.console import Say
 from cherimoya.util.files import lock_output, write_json
 
 
-def evaluate_checkpoints(config: EvaluateConfig, say: Say = console.say) -> Path:
+def evaluate_checkpoints(config: EvaluateConfig) -> Path:
     """Score what `config` names, leave scores.json, loci.tsv and report.html in `config.output`.
 
     Returns the folder. Raises CherimoyaError for anything that the user can mend, before the
@@ -47,28 +46,28 @@ def evaluate_checkpoints(config: EvaluateConfig, say: Say = console.say) -> Path
     folder = Path(config.output)
     _check_output(folder, config.overwrite)
     with lock_output(folder / SCORES):
-        _evaluate(config, folder, say)
+        _evaluate(config, folder)
     return folder
 
 
-def _evaluate(config: EvaluateConfig, folder: Path, say: Say) -> None:
+def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     checkpoints = [find_checkpoint(named) for named in config.checkpoint]
-    window = known_window(checkpoints, "data.in_window", config.data.in_window, say)
+    window = known_window(checkpoints, "data.in_window", config.data.in_window)
     device = choose_device(config.device, "device")
     precision = config.precision
     check_precision(precision, device)
     model = load_ensemble(checkpoints, device)
-    dataset, split = load_scored(config, checkpoints[0], window, model.trimming, say)
+    dataset, split = load_scored(config, checkpoints[0], window, model.trimming)
     check_fits(dataset, model, checkpoints[0])
     model = load_ensemble(
         checkpoints, device, config.reverse_complement, dataset.loci.control_groups or None
     )
     columns = _baselines(dataset, config)
     rows = dataset.rows[SCORED]
-    say(_what(config, dataset, split, precision, device))
+    console.say(_what(config, dataset, split, precision, device))
     seen = seen_in_training(checkpoints, dataset, config)
     if seen:
-        say(f"{seen:,} of these {len(rows):,} loci are of chromosomes seen in training")
+        console.say(f"{seen:,} of these {len(rows):,} loci are of chromosomes seen in training")
     predict = CUDAGraphModel(model)
     source, _ = place(dataset.loci, device, "auto")
     label = dataset.loci.label
@@ -93,8 +92,8 @@ def _evaluate(config: EvaluateConfig, folder: Path, say: Say) -> None:
         "provenance": provenance(dataset.fingerprint, device, precision),
     }
     write_json(folder / SCORES, values)
-    say(score_table(values))
-    say(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}")
+    console.say(score_table(values))
+    console.say(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}")
     offer_report(folder)
 
 

@@ -15,8 +15,7 @@ from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.chrom_names import format_names, name_mismatch
 from cherimoya.inference.checkpoints import Checkpoint
 from cherimoya.inference.ensemble import Ensemble
-from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import say
 
 SCORED, REFERENCE = "scored", "train"
 
@@ -26,7 +25,6 @@ def load_scored(
     first: Checkpoint,
     window: int | None,
     trimming: int,
-    say: Say,
 ) -> tuple[Dataset, str]:
     """The loci in windows of `window` bases (None: as needed), and what the scored are called.
 
@@ -51,7 +49,7 @@ def load_scored(
     else:
         path = Path(config.data.path)
         loci, digest = hdf5.read(path, keys=config.data.keys), hdf5.fingerprint(path)
-    loci = fitted(loci, config, first, window, trimming, str(path), say)
+    loci = fitted(loci, config, first, window, trimming, str(path))
     rows = np.arange(len(loci))
     if config.chroms is not None:
         _check_known(config.chroms, loci.chrom, str(path))
@@ -69,7 +67,6 @@ def fitted(
     window: int | None,
     trimming: int,
     where: str,
-    say: Say = console.say,
 ) -> Loci:
     """`loci` in windows of `window` bases, and of signal as asked for, else as in the run, else as
     the model needs.

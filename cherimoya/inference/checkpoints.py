@@ -19,8 +19,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import BEST, RunFolder, is_run, read_run
-from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import say
 from cherimoya.util.torch_file import read_torch_file
 
 WINDOW = "window"  # where a model's file has it
@@ -138,9 +137,7 @@ def load_ensemble(
         ) from None
 
 
-def known_window(
-    checkpoints: Sequence[Checkpoint], key: str, requested: int | None, say: Say = console.say
-) -> int | None:
+def known_window(checkpoints: Sequence[Checkpoint], key: str, requested: int | None) -> int | None:
     """Bases of input: `requested`, else those that the models were trained on; says so
     where that is not set, or set otherwise than in training.
 
@@ -171,13 +168,12 @@ def input_window(
     key: str,
     requested: int | None,
     otherwise: tuple[int, str] | None = None,
-    say: Say = console.say,
 ) -> int:
     """As `known_window`; where nothing tells, `otherwise`: bases, and what they are.
 
     Raises ConfigError where that is None, or the model would trim the whole window.
     """
-    length = known_window(checkpoints, key, requested, say)
+    length = known_window(checkpoints, key, requested)
     if length is None and otherwise is None:
         raise ConfigError(
             f"{key} has no value, and {checkpoints[0].path} lies in no run folder that tells. Set "

@@ -42,8 +42,7 @@ from cherimoya.inference.writers import write_outputs
 from cherimoya.records.provenance import choose_device, git_commit, versions
 from cherimoya.records.run import check_output_folder
 from cherimoya.records.status import read_json
-from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import say
 from cherimoya.util.files import lock_output, remove
 from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import STOPPED, not_as_written, read_mark, write_mark
@@ -51,7 +50,7 @@ from cherimoya.util.resume import STOPPED, not_as_written, read_mark, write_mark
 DONE, PLAN, PARTS = "predictions.json", "plan.json", "parts"
 
 
-def predict_genome(config: PredictConfig, say: Say = console.say) -> Path:
+def predict_genome(config: PredictConfig) -> Path:
     """Predict as `config` says, write the files to the folder `config.output` and return it.
 
     Each chromosome is kept as it is done, so that the same command resumes after any end.
@@ -63,14 +62,14 @@ def predict_genome(config: PredictConfig, say: Say = console.say) -> Path:
     control_groups = [len(group) for group in config.control]
     _check_inputs(config, checkpoints, device, control_groups)
     model = load_ensemble(checkpoints, device, config.reverse_complement, control_groups or None)
-    shape = _shape(config, checkpoints, model, say)
+    shape = _shape(config, checkpoints, model)
     folder = Path(config.output)
     plan = _plan(config, checkpoints, shape)
     with lock_output(folder / DONE):
-        stale = _stale(folder, plan, config.overwrite, say)
+        stale = _stale(folder, plan, config.overwrite)
         if stale is None:
             return folder
-        parts, lengths = _predict_all(config, model, shape, plan, stale, device, folder, say)
+        parts, lengths = _predict_all(config, model, shape, plan, stale, device, folder)
         say("writing ...")
         files = write_outputs(config, parts, shape, lengths, folder, plan)
         facts = {
@@ -95,17 +94,16 @@ def _predict_all(
     stale: Sequence[Path],
     device: torch.device,
     folder: Path,
-    say: Say,
 ) -> tuple[list[Part], dict[str, int]]:
     """Predict every chromosome; the parts in which they are, and the genome's lengths.
 
     `stale` is removed once the inputs are known to be good.
     """
-    with genome_on_disk(config.fasta, say) as genome:
-        aliases, lengths = Aliases(config.chrom_alias, genome, say), genome.lengths
+    with genome_on_disk(config.fasta) as genome:
+        aliases, lengths = Aliases(config.chrom_alias, genome), genome.lengths
         windows = _windows(config, shape, lengths, aliases)
         chroms = [w.chrom for w in windows]
-        with opened_controls(config.control, chroms, aliases, genome, say) as controls:
+        with opened_controls(config.control, chroms, aliases, genome) as controls:
             for path in stale:
                 remove(path)
             least = _begin(folder / PARTS, plan, BATCHES * config.batch_size)
@@ -114,7 +112,7 @@ def _predict_all(
             run, size = CUDAGraphModel(model), config.batch_size
             predict = partial(predict_batch, run, precision=config.precision, size=size)
             try:
-                predict_missing(parts, predict, shape, genome, controls, size, device, say)
+                predict_missing(parts, predict, shape, genome, controls, size, device)
             except KeyboardInterrupt:
                 say(STOPPED)
                 raise
@@ -141,11 +139,9 @@ def _windows(
     return tiles(lengths, chroms, shape.out_window)
 
 
-def _shape(
-    config: PredictConfig, checkpoints: list[Checkpoint], model: Ensemble, say: Say
-) -> Shape:
+def _shape(config: PredictConfig, checkpoints: list[Checkpoint], model: Ensemble) -> Shape:
     first = checkpoints[0]
-    in_window = input_window(checkpoints, model.trimming, "in_window", config.in_window, say=say)
+    in_window = input_window(checkpoints, model.trimming, "in_window", config.in_window)
     out_window = in_window - 2 * model.trimming
     names = config.track_names or _track_names(first, sum(model.signal_groups))
     if len(names) != sum(model.signal_groups):
@@ -216,7 +212,7 @@ def _plan(config: PredictConfig, checkpoints: list[Checkpoint], shape: Shape) ->
     return json.loads(json.dumps(plan))
 
 
-def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool, say: Say) -> list[Path] | None:
+def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> list[Path] | None:
     """What of another prediction has to go from `folder` first; None where the plan is done.
 
     Raises ConfigError where another plan has been at work, unless that may be overwritten.

@@ -13,7 +13,7 @@ from cherimoya.genome.chrom_names import Aliases, format_aliases, format_names, 
 from cherimoya.genome.fasta import Genome, check_exists
 from cherimoya.genome.intervals import read_intervals
 from cherimoya.genome.open_tracks import matched
-from cherimoya.util.console import Say
+from cherimoya.util.console import say
 
 Values = Callable[[str, int], np.ndarray]  # of a chromosome and its length: (tracks, length)
 
@@ -33,7 +33,6 @@ def opened_controls(
     chroms: Collection[str],
     aliases: Aliases,
     genome: Genome,
-    say: Say,
 ) -> Iterator[Values | None]:
     """The values of bigWig tracks (tracks, length) float32 over one of `chroms`; None without any.
 

@@ -13,7 +13,6 @@ from cherimoya.inference.genome_inputs import Values, Windows
 from cherimoya.inference.predictor import to_cpu
 from cherimoya.ops.windows import op as gather
 from cherimoya.util import console
-from cherimoya.util.console import Say
 from cherimoya.util.resume import is_whole, marked_folder
 
 BATCHES = 8  # of a part, or more: so that few are not full
@@ -102,16 +101,15 @@ def predict_missing(
     controls: Values | None,
     batch_size: int,
     device: torch.device,
-    say: Say,
 ) -> None:
     """Leave a folder of predictions for each of `parts` that has none yet, or a damaged one."""
-    missing = [part for part in parts if not is_whole(part.folder, say)]
+    missing = [part for part in parts if not is_whole(part.folder, console.say)]
     total = sum(part.batches(batch_size) for part in parts)
     todo = sum(part.batches(batch_size) for part in missing)
     if len(missing) < len(parts):
         every, left = (sum(len(part.windows) for part in some) for some in (parts, missing))
-        say(f"{every - left} of {chromosomes(every)} are done already")
-    bar = iter(console.track(range(todo), "predicting", total, "batch", total - todo, say))
+        console.say(f"{every - left} of {chromosomes(every)} are done already")
+    bar = iter(console.track(range(todo), "predicting", total, "batch", total - todo))
     for part in missing:
         batches = _batches(part, genome, controls, shape, batch_size, device)
         _keep(part, (to_cpu(predict(*batch)) for batch in batches), shape, bar)

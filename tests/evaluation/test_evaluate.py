@@ -54,7 +54,7 @@ def score(tmp_path, monkeypatch):
         values = composed("evaluate", given)
         if isinstance(values["checkpoint"], str):
             values["checkpoint"] = [values["checkpoint"]]
-        folder = evaluate.evaluate_checkpoints(resolve(values, EvaluateConfig), lambda line: None)
+        folder = evaluate.evaluate_checkpoints(resolve(values, EvaluateConfig))
         return json.loads((folder / "scores.json").read_text())
 
     return evaluated

@@ -38,7 +38,7 @@ def genome(toy: Toy):
 
 
 @pytest.fixture
-def predicted(genome):
+def predicted(genome, capsys):
     """Predicts as the command line would; returns the folder and what was said."""
 
     def run(*arguments: str, output: str = "out", **values: object):
@@ -46,9 +46,9 @@ def predicted(genome):
             f"checkpoint=[{genome.folder}/model.pt]", f"fasta={genome.folder}/toy.fa",
             f"output={genome.folder}/{output}", f"in_window={IN}", "batch_size=7", *arguments,
         ]  # fmt: skip
-        said: list[str] = []
+        capsys.readouterr()
         config = resolve(composed("predict", listed), PredictConfig)
-        return module.predict_genome(config, said.append), said
+        return module.predict_genome(config), capsys.readouterr().out.splitlines()
 
     return run
 

@@ -91,15 +91,14 @@ def test_attribute_takes_the_window_of_training(run_of, small_data, tmp_path, ca
     assert found.start[0] == loci.start[first] + 28
 
 
-def test_evaluate_takes_the_window_of_training(run_of, tmp_path):
-    said: list[str] = []
+def test_evaluate_takes_the_window_of_training(run_of, tmp_path, capsys):
     for split in ("test", "all"):
         given = {"checkpoint": [str(run_of(TRAINED, split))], "split": split, "bootstrap": 0}
         given["output"] = str(tmp_path / f"scores {split}")
-        folder = evaluate_checkpoints(configured("evaluate", EvaluateConfig, **given), said.append)
+        folder = evaluate_checkpoints(configured("evaluate", EvaluateConfig, **given))
         window = json.loads((folder / "scores.json").read_text())["window"]
         assert window == {"in": TRAINED, "out": TRAINED - 100}
-    assert said.count("data.in_window 160 bases, as in training") == 2
+    assert capsys.readouterr().out.count("data.in_window 160 bases, as in training") == 2
 
 
 def test_variants_and_predict_take_the_window_of_training(run_of, toy: Toy, tmp_path, capsys):
@@ -109,10 +108,9 @@ def test_variants_and_predict_take_the_window_of_training(run_of, toy: Toy, tmp_
     given = {"variants": f"{toy.folder}/v.tsv", "output": str(tmp_path / "v.out.tsv")}
     variants(configured("variants", VariantsConfig, random_variants=0, **files, **given))
     assert "in_window    160 bases, as in training" in capsys.readouterr().out
-    said: list[str] = []
     given = {"output": str(tmp_path / "predicted"), "chroms": ["chrC"], "format": "hdf5"}
-    predict_genome(configured("predict", PredictConfig, **files, **given), said.append)
-    assert "in_window    160 bases, as in training" in said
+    predict_genome(configured("predict", PredictConfig, **files, **given))
+    assert "in_window    160 bases, as in training" in capsys.readouterr().out
 
 
 def test_runs_that_disagree_are_asked_about_a_window(run_of, toy: Toy, tmp_path, small_data):
@@ -120,7 +118,7 @@ def test_runs_that_disagree_are_asked_about_a_window(run_of, toy: Toy, tmp_path,
     given = {"checkpoint": runs, "output": str(tmp_path / "out")}
     several = r"run/checkpoints/best\.pt with 160, .*best\.pt with 180\. Choose one with "
     with pytest.raises(CherimoyaError, match=several + "in_window"):
-        predict_genome(configured("predict", PredictConfig, fasta=str(toy.fasta()), **given), print)
+        predict_genome(configured("predict", PredictConfig, fasta=str(toy.fasta()), **given))
     for app, name, cls in (
         (marginalize, "marginalize", MarginalizeConfig), (attribute, "attribute", AttributeConfig)
     ):  # fmt: skip

@@ -108,9 +108,9 @@ def wants_gradient(*inputs: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
 
 
-def autocast(x: Tensor) -> Tensor:
-    """x in the dtype of the surrounding torch.autocast, if there is one."""
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of the surrounding torch.autocast, if there is one for x; else that of x."""
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype in DTYPES:
-        return x.to(torch.get_autocast_dtype(device))
-    return x
+        return torch.get_autocast_dtype(device)
+    return x.dtype

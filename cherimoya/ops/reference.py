@@ -82,27 +82,9 @@ def cheri_block(
     eps: float = EPS,
     trim: int = 0,
 ) -> Tensor:
-    """x + residual_scale * linear2(gelu_tanh(linear1(dilated_conv_norm(x)))).
+    """x + residual_scale * linear2(gelu_tanh(linear1(dilated_conv_norm(x)))): (N, L - 2 trim, C).
 
-    Parameters
-    ----------
-    x : Tensor (N, L, C)
-    conv_weight : Tensor (3, C)
-    linear1_weight : Tensor (H, C)
-    linear2_weight : Tensor (C, H)
-    dilation : int
-        Distance between the taps.
-    residual_scale : float
-        Factor of the MLP's output.
-    eps : float
-        Added to the variance.
-    trim : int
-        Positions left out of the result on each side. The normalisation still reads them, the
-        MLP does not: worth it in the last block, whose ends no head reads.
-
-    Returns
-    -------
-    Tensor (N, L - 2 * trim, C)
+    Parameters as of `cherimoya.ops.block.op.cheri_block`.
     """
     weights = (conv_weight, linear1_weight, linear2_weight)
     if not _by_hand(x):

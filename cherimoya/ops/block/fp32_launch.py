@@ -1,4 +1,4 @@
-"""Launches of the block's forward in full fp32, see `block_kernels_full_fp32`."""
+"""Launches of the block's forward in full fp32, see `fp32_kernels`."""
 
 from functools import partial
 

@@ -131,6 +131,17 @@ def block_stats_kernel(
 
 
 @triton.jit
+def operand(v, DT: tl.constexpr, ROUND: tl.constexpr):
+    """v as a product reads it; ROUND: fp32 to the nearest TF32, where the GPU would truncate."""
+    v = v.to(DT)
+    if ROUND and v.dtype == tl.float32:
+        v = tl.inline_asm_elementwise(
+            "cvt.rna.tf32.f32 $0, $1;", "=r,r", [v], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return v
+
+
+@triton.jit
 def load_rows(p, row, rows, C: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr):
     """Columns FIRST .. FIRST + WIDTH of these rows of p (rows, C), zero outside."""
     column = FIRST + tl.arange(0, WIDTH)

@@ -9,7 +9,7 @@ from torch import Tensor
 from cherimoya.ops import reference
 from cherimoya.ops.conv_norm.op import check, fused_dilated_conv_norm
 from cherimoya.ops.device import constant_when_compiled, contiguous, operand_dtype, total_memory
-from cherimoya.ops.dispatch import autocast, route, wants_gradient
+from cherimoya.ops.dispatch import autocast_dtype, route, wants_gradient
 from cherimoya.ops.reference import EPS
 
 # xhat is kept for the backward, one tensor a block, unless it is larger than this part of the
@@ -315,7 +315,7 @@ def cheri_block(
             )
     if 2 * trim > x.shape[1] or trim < 0:
         raise ValueError(f"trim={trim} leaves nothing of {x.shape[1]} positions")
-    x = autocast(x)
+    x = x.to(autocast_dtype(x))
     weights = (conv_weight, linear1_weight, linear2_weight)
     chosen = route(x.device, x.dtype)
     if not chosen.conv_norm:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.device import contiguous
-from cherimoya.ops.dispatch import autocast, route
+from cherimoya.ops.dispatch import autocast_dtype, route
 from cherimoya.ops.reference import EPS
 
 
@@ -111,7 +111,7 @@ def fused_dilated_conv_norm(x: Tensor, weight: Tensor, dilation: int, eps: float
     ValueError
         If the shapes do not fit each other or the dilation is not positive.
     """
-    return FusedDilatedConvNormFunc.apply(autocast(x), weight, dilation, eps)
+    return FusedDilatedConvNormFunc.apply(x.to(autocast_dtype(x)), weight, dilation, eps)
 
 
 def check(x: Tensor, weight: Tensor, dilation: int) -> None:

@@ -16,7 +16,7 @@ Tiles never span examples, and partial sums are added up in a fixed order: no at
 import triton
 import triton.language as tl
 
-from cherimoya.ops.block.kernels import load_inside, load_table, store_rows
+from cherimoya.ops.block.kernels import load_inside, load_table, operand, store_rows
 from cherimoya.ops.conv_norm.kernels import sum_rows, wait_for_previous_kernel
 
 
@@ -40,17 +40,6 @@ def load_diagonals(dlogits, row, tap, window, cut, K: tl.constexpr):
     p = row - cut + K // 2 - tap
     inside = p.to(tl.uint32) < window.to(tl.uint32)  # nor below 0
     return tl.load(dlogits + p, mask=inside & (tap < K), other=0.0)
-
-
-@triton.jit
-def operand(v, DT: tl.constexpr, ROUND: tl.constexpr):
-    """v as a product reads it; ROUND: fp32 to the nearest TF32, where the GPU would truncate."""
-    v = v.to(DT)
-    if ROUND and v.dtype == tl.float32:
-        v = tl.inline_asm_elementwise(
-            "cvt.rna.tf32.f32 $0, $1;", "=r,r", [v], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return v
 
 
 @triton.jit

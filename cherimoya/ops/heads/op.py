@@ -27,11 +27,14 @@ WIDE = 128  # channels beyond which a tile is smaller, to have room on every GPU
 
 @torch.library.custom_op("cherimoya::heads", mutates_args=())
 def fused_heads(x: Tensor, weight: Tensor, bias: Tensor, cut: int) -> tuple[Tensor, Tensor]:
-    """Logits (N, G, L - 2 cut) and features (N, C): see `heads`."""
-    if not x.numel():
-        return _empty(x, weight, bias, cut)
-    with torch.cuda.device_of(x):
-        return heads_forward(x, weight, bias, cut)
+    """Logits (N, G, L - 2 cut) and features (N, C), fp32: see `heads`."""
+    logits, features = _empty(x, weight, bias, cut)
+    if x.numel():
+        with torch.cuda.device_of(x):
+            x, weight, bias = contiguous(x), contiguous(weight.float()), contiguous(bias.float())
+            by_taps = _point_heads if weight.shape[2] == 1 else _heads_of_taps
+            by_taps(x, weight, bias, cut, logits, features)
+    return logits, features
 
 
 @fused_heads.register_fake
@@ -46,11 +49,23 @@ def fused_heads_backward(
     dlogits: Tensor, dfeatures: Tensor, x: Tensor, weight: Tensor, cut: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x (its dtype), of weight (G, C, k) and of bias (G,), both fp32."""
-    if x.numel():
-        with torch.cuda.device_of(x):
-            return heads_backward(dlogits, dfeatures, x, weight, cut)
+    from cherimoya.ops.heads import kernels
+
     dx, dweight, dbias = _empty_gradients(dlogits, dfeatures, x, weight, cut)
-    return dx, dweight.zero_(), dbias.zero_()
+    if not x.numel():
+        return dx, dweight.zero_(), dbias.zero_()
+    with torch.cuda.device_of(x):
+        x, weight = contiguous(x), contiguous(weight.float())
+        dlogits, dfeatures = contiguous(dlogits.float()), contiguous(dfeatures.float())
+        groups, channels, taps = weight.shape
+        by_taps = _point_gradients if taps == 1 else _gradients_of_taps
+        parts = by_taps(dlogits, dfeatures, x, weight, cut, dx)
+        block = 1024 if interpreting() else 32  # the interpreter likes few programs
+        kernels.heads_reduce_kernel[(-(-parts.shape[1] // block),)](
+            parts, dweight, dbias, len(parts), C=channels, G=groups, K=taps, BLOCK=block,
+            DEPTH=128, num_warps=4, **dependent_launch(x.device),
+        )  # fmt: skip
+    return dx, dweight, dbias
 
 
 @fused_heads_backward.register_fake
@@ -75,15 +90,6 @@ def _gradients(ctx: Any, dlogits: Tensor, dfeatures: Tensor) -> tuple[Tensor | N
 
 
 fused_heads.register_autograd(_gradients, setup_context=_save)
-
-
-def heads_forward(x: Tensor, weight: Tensor, bias: Tensor, cut: int) -> tuple[Tensor, Tensor]:
-    """Logits (N, G, L - 2 cut) and features (N, C), fp32, of an x that is not empty."""
-    x, weight, bias = contiguous(x), contiguous(weight.float()), contiguous(bias.float())
-    logits, features = _empty(x, weight, bias, cut)
-    by_taps = _point_heads if weight.shape[2] == 1 else _heads_of_taps
-    by_taps(x, weight, bias, cut, logits, features)
-    return logits, features
 
 
 def _point_heads(
@@ -132,26 +138,6 @@ def _heads_of_taps(
         C=channels, CP=_power_of_two(channels, MOST_CHANNELS), G=groups, K=taps, BLOCK=DIAGONALS,
         DEPTH=16, num_warps=4, **dependent_launch(x.device),
     )  # fmt: skip
-
-
-def heads_backward(
-    dlogits: Tensor, dfeatures: Tensor, x: Tensor, weight: Tensor, cut: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dx (N, L, C) in the dtype of x, dweight (G, C, k) and dbias (G,) in fp32."""
-    from cherimoya.ops.heads import kernels
-
-    x, weight = contiguous(x), contiguous(weight.float())
-    dlogits, dfeatures = contiguous(dlogits.float()), contiguous(dfeatures.float())
-    channels, (groups, _, taps) = x.shape[2], weight.shape
-    dx, dweight, dbias = _empty_gradients(dlogits, dfeatures, x, weight, cut)
-    by_taps = _point_gradients if taps == 1 else _gradients_of_taps
-    parts = by_taps(dlogits, dfeatures, x, weight, cut, dx)
-    block = 1024 if interpreting() else 32  # the interpreter likes few programs
-    kernels.heads_reduce_kernel[(-(-parts.shape[1] // block),)](
-        parts, dweight, dbias, len(parts), C=channels, G=groups, K=taps, BLOCK=block, DEPTH=128,
-        num_warps=4, **dependent_launch(x.device),
-    )  # fmt: skip
-    return dx, dweight, dbias
 
 
 def _point_gradients(

@@ -17,9 +17,29 @@ def loss_and_statistics(
     logits: Tensor, log_counts: Tensor, signal: Tensor, w0: Tensor, w1: Tensor,
     groups: Sequence[int], learned: bool, penalty: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """total (), profile and count (G,), and what the backward needs: see `_forward`."""
+    """total (), profile and count (G,); for the backward `rows` (N, G, 4) and coefficients (4, G).
+
+    For those see the kernels, and there `loss_reduce_kernel`.
+    """
+    from cherimoya.ops.loss import kernels
+
+    outputs = _empty(logits, log_counts, signal, w0, w1, groups, learned, penalty)
+    total, profile, count, rows, coefficients = outputs
+    (n, tracks, length), g = logits.shape, len(groups)
+    padded, pdl = _power_of_2(g), dependent_launch(logits.device)
     with torch.cuda.device_of(logits):
-        return _forward(logits, log_counts, signal, w0, w1, groups, learned, penalty)
+        if n:
+            kernels.loss_fwd_kernel[(n, g)](
+                logits.contiguous(), signal.contiguous(), rows, tracks, length,
+                GROUPS=tuple(groups), G=g, BLOCK=_block(groups, length), num_warps=8, **pdl,
+            )  # fmt: skip
+        kernels.loss_reduce_kernel[(1,)](
+            rows, log_counts.contiguous(), w0.contiguous(), w1.contiguous(),
+            total, profile, count, coefficients, n,
+            G=g, GP=padded, ROWS=max(1, min(_power_of_2(n), TILE // padded)), LEARNED=learned,
+            PENALTY=penalty, num_warps=4, **pdl,
+        )  # fmt: skip
+    return outputs
 
 
 @loss_and_statistics.register_fake
@@ -41,9 +61,25 @@ def loss_backward(
     rows: Tensor, coefficients: Tensor, groups: Sequence[int], weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of logits, log_counts, w0 and w1; the last two are empty unless `weights`."""
+    from cherimoya.ops.loss import kernels
+
     inputs = logits, log_counts, signal, w0, w1
+    gradients = _empty_gradients(dtotal, *inputs, rows, coefficients, groups, weights)
+    n, tracks, length = logits.shape
+    if not n:
+        for gradient in gradients:
+            gradient.fill_(torch.nan)  # a mean over no examples
+        return gradients
+    block = _block(groups, length)
+    blocks = max(1, -(-max(groups) * length // block))
     with torch.cuda.device_of(logits):
-        return _backward(dtotal, *inputs, rows, coefficients, groups, weights)
+        kernels.loss_bwd_kernel[(n, len(groups), blocks)](
+            dtotal, *(x.contiguous() for x in inputs[:3]), rows, coefficients, *gradients,
+            tracks, length,
+            GROUPS=tuple(groups), G=len(groups), WEIGHTS=weights, BLOCK=block, num_warps=8,
+            **dependent_launch(logits.device),
+        )  # fmt: skip
+    return gradients
 
 
 @loss_backward.register_fake
@@ -145,59 +181,6 @@ def _check(
             )
     if penalty and not learned:
         raise ValueError("a penalty is on learned weights only")
-
-
-def _forward(
-    logits: Tensor, log_counts: Tensor, signal: Tensor, w0: Tensor, w1: Tensor,
-    groups: Sequence[int], learned: bool, penalty: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """total (), profile and count (G,); for the backward `rows` (N, G, 4) and coefficients (4, G).
-
-    For those see `loss_kernels`, and there `loss_reduce_kernel`.
-    """
-    from cherimoya.ops.loss import kernels
-
-    outputs = _empty(logits, log_counts, signal, w0, w1, groups, learned, penalty)
-    total, profile, count, rows, coefficients = outputs
-    (n, tracks, length), g = logits.shape, len(groups)
-    pdl = dependent_launch(logits.device)
-    if n:
-        kernels.loss_fwd_kernel[(n, g)](
-            logits.contiguous(), signal.contiguous(), rows, tracks, length,
-            GROUPS=tuple(groups), G=g, BLOCK=_block(groups, length), num_warps=8, **pdl,
-        )  # fmt: skip
-    padded = _power_of_2(g)
-    kernels.loss_reduce_kernel[(1,)](
-        rows, log_counts.contiguous(), w0.contiguous(), w1.contiguous(),
-        total, profile, count, coefficients, n,
-        G=g, GP=padded, ROWS=max(1, min(_power_of_2(n), TILE // padded)), LEARNED=learned,
-        PENALTY=penalty, num_warps=4, **pdl,
-    )  # fmt: skip
-    return outputs
-
-
-def _backward(
-    dtotal: Tensor, logits: Tensor, log_counts: Tensor, signal: Tensor, w0: Tensor, w1: Tensor,
-    rows: Tensor, coefficients: Tensor, groups: Sequence[int], weights: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    from cherimoya.ops.loss import kernels
-
-    inputs = logits, log_counts, signal, w0, w1
-    gradients = _empty_gradients(dtotal, *inputs, rows, coefficients, groups, weights)
-    n, tracks, length = logits.shape
-    if not n:
-        for gradient in gradients:
-            gradient.fill_(torch.nan)  # a mean over no examples
-        return gradients
-    block = _block(groups, length)
-    blocks = max(1, -(-max(groups) * length // block))
-    kernels.loss_bwd_kernel[(n, len(groups), blocks)](
-        dtotal, *(x.contiguous() for x in inputs[:3]), rows, coefficients, *gradients,
-        tracks, length,
-        GROUPS=tuple(groups), G=len(groups), WEIGHTS=weights, BLOCK=block, num_warps=8,
-        **dependent_launch(logits.device),
-    )  # fmt: skip
-    return gradients
 
 
 def _block(groups: Sequence[int], length: int) -> int:

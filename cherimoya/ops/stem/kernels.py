@@ -13,19 +13,14 @@ have one more column, of ones: its product is the bias's gradient.
 import triton
 import triton.language as tl
 
-from cherimoya.ops.block.kernels import load_rows, store_rows, twice_gelu, twice_gelu_and_slope
+from cherimoya.ops.block.kernels import (
+    load_rows,
+    operand,
+    store_rows,
+    twice_gelu,
+    twice_gelu_and_slope,
+)
 from cherimoya.ops.conv_norm.kernels import sum_rows
-
-
-@triton.jit
-def as_operand(v, DT: tl.constexpr, FAST: tl.constexpr):
-    """v in the operands' dtype; fp32 is rounded to TF32, which the products would truncate to."""
-    v = v.to(DT)
-    if DT == tl.float32 and FAST:  # noqa: SIM300
-        v = tl.inline_asm_elementwise(
-            "cvt.rna.tf32.f32 $0, $1;", "=r,r", [v], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return v
 
 
 @triton.jit
@@ -41,7 +36,7 @@ def load_windows(
     if FIRST + WIDTH > 4 * K:
         inside = inside & (column < 4 * K)[None, :]
     v = tl.load(x + (base * base_stride)[None, :] + at * stride, mask=inside, other=0.0)
-    v = as_operand(v, DT, FAST)
+    v = operand(v, DT, FAST)
     if FIRST + WIDTH > 4 * K:
         one = tl.where(column == 4 * K, 1.0, 0.0).to(DT)
         v = tl.where((column == 4 * K)[None, :], one[None, :], v)
@@ -58,7 +53,7 @@ def load_weight(
     column = FIRST_K + tl.arange(0, WK)
     inside = (c < C)[:, None] & (column < 4 * K)[None, :]
     w = tl.load(weight + c[:, None] * (4 * K) + column[None, :], mask=inside, other=0.0)
-    return tl.trans(as_operand(w, DT, FAST))
+    return tl.trans(operand(w, DT, FAST))
 
 
 @triton.jit
@@ -116,7 +111,7 @@ def pre_gradient(
     dy = load_rows(dout, row, L, C, FIRST, WIDTH).to(tl.float32)
     pre = convolved(va, vb, weight, bias, C, K, KA, KB, FIRST, WIDTH, DT, FAST)
     _, slope = twice_gelu_and_slope(pre, FAST)
-    return as_operand(dy * (0.5 * slope), DT, FAST)
+    return operand(dy * (0.5 * slope), DT, FAST)
 
 
 @triton.jit

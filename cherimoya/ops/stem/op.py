@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.device import fast_tanh, full_precision, interpreting, multiprocessors
-from cherimoya.ops.dispatch import DTYPES, route, wants_gradient
+from cherimoya.ops.dispatch import autocast_dtype, route, wants_gradient
 
 WIDEST = 256  # channels; a convolution of more is PyTorch's
 SLICE = 128  # channels of one launch, whose sums a program can hold
@@ -140,19 +140,11 @@ def stem(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         If the shapes do not fit each other or K is even.
     """
     _check(X, weight, bias)
-    dtype = _output_dtype(X)
+    dtype = autocast_dtype(X)  # the kernels read X as it is
     fits = weight.shape[0] <= WIDEST and not wants_gradient(X)
     if fits and route(X.device, dtype).whole(weight, bias):
         return fused_stem(X, weight, bias, dtype)
     return reference.stem(X, weight, bias)
-
-
-def _output_dtype(X: Tensor) -> torch.dtype:
-    """What autocast would make of X, which the kernels read as it is."""
-    device = X.device.type
-    if torch.is_autocast_enabled(device) and X.dtype in DTYPES:
-        return torch.get_autocast_dtype(device)
-    return X.dtype
 
 
 def _check(X: Tensor, weight: Tensor, bias: Tensor) -> None:

@@ -17,7 +17,6 @@ from cherimoya.util.resume import is_whole, marked_folder
 
 BATCHES = 8  # of a part, or more: so that few are not full
 BASES = 1 << 24  # of a part, unless one chromosome has more: they are held on the device
-OPEN = 16  # parts that are open for reading at a time
 
 Batch = tuple[torch.Tensor, torch.Tensor | None]  # X, and controls if there are some
 Predict = Callable[[torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor]]
@@ -53,29 +52,18 @@ class Part:
         return -(-len(self) // size)
 
 
-class Kept:
-    """Reads logits (n, tracks, bases) and log counts (n, groups) of a chromosome from its part."""
+def kept(parts: Sequence[Part]) -> Iterator[tuple[Windows, Path, slice]]:
+    """The windows of each chromosome, the folder of their part, and their rows in its files."""
+    for part in parts:
+        first = 0
+        for w in part.windows:
+            yield w, part.folder, slice(first, first + len(w.start))
+            first += len(w.start)
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self._rows: dict[str, tuple[Path, slice]] = {}
-        self._open: dict[Path, list[np.ndarray]] = {}
-        for part in parts:
-            first = 0
-            for w in part.windows:
-                self._rows[w.chrom] = part.folder, slice(first, first + len(w.start))
-                first += len(w.start)
 
-    def of(self, chrom: str) -> tuple[np.ndarray, np.ndarray]:
-        """Those of the windows on `chrom`, in their order."""
-        folder, rows = self._rows[chrom]
-        if folder not in self._open:
-            if len(self._open) >= OPEN:
-                self._open.clear()
-            self._open[folder] = [
-                np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("logits", "log_counts")
-            ]
-        logits, log_counts = self._open[folder]
-        return logits[rows], log_counts[rows]
+def read_kept(folder: Path, rows: slice) -> list[np.ndarray]:
+    """Logits (n, tracks, bases) and log counts (n, groups) of a chromosome's windows, on disk."""
+    return [np.load(folder / f"{name}.npy", "r")[rows] for name in ("logits", "log_counts")]
 
 
 def in_parts(

@@ -11,7 +11,7 @@ from torch import Tensor
 from cherimoya.config.predict import PredictConfig
 from cherimoya.genome.bigwig_writer import Piece, write_bigwig
 from cherimoya.inference.genome_inputs import own_bases
-from cherimoya.inference.genome_parts import Kept, Part, Shape
+from cherimoya.inference.genome_parts import Part, Shape, kept, read_kept
 from cherimoya.inference.wrappers import expected_counts
 from cherimoya.metrics import group_softmax
 from cherimoya.records.predictions import Rows, write_predictions
@@ -34,7 +34,7 @@ def write_outputs(
     if config.kind == "hdf5":
         return [_hdf5(parts, shape, folder / "predictions.h5", plan)]
     files = []
-    windows = [w for part in parts for w in part.windows]
+    windows = [w for w, _, _ in kept(parts)]
     total = sum(-(-len(w.start) // AT_ONCE) for w in windows)
     for name, values in _bigwigs(config.values, shape).items():
         pieces = _pieces(parts, shape, lengths, values)
@@ -72,12 +72,11 @@ def _pieces(
     values: Tracks,
 ) -> Iterator[Piece]:
     """Positions and values of one track, base by base, chromosomes sorted."""
-    kept, windows = Kept(parts), [w for part in parts for w in part.windows]
-    for w in sorted(windows, key=lambda w: w.chrom):
+    for w, folder, rows in sorted(kept(parts), key=lambda found: found[0].chrom):
         order = np.argsort(w.start, kind="stable")
         start = w.start[order]
         bases = own_bases(start, shape.out_window, lengths[w.chrom])
-        logits, counts = kept.of(w.chrom)
+        logits, counts = read_kept(folder, rows)
         for begin in range(0, len(order), AT_ONCE):
             some = slice(begin, begin + AT_ONCE)
             chosen = order[some]
@@ -88,15 +87,14 @@ def _pieces(
 
 
 def _hdf5(parts: Sequence[Part], shape: Shape, path: Path, plan: Mapping[str, Any]) -> Path:
-    kept, windows = Kept(parts), [w for part in parts for w in part.windows]
-    n = sum(len(w.start) for w in windows)
+    n = sum(len(part) for part in parts)
     chrom, start = np.empty(n, dtype=object), np.empty(n, np.int64)
-    for w in windows:
+    for w, _, _ in kept(parts):
         chrom[w.row], start[w.row] = w.chrom, w.start
 
     def rows() -> Iterator[Rows]:
-        for w in windows:
-            logits, counts = kept.of(w.chrom)
+        for w, folder, held in kept(parts):
+            logits, counts = read_kept(folder, held)
             for begin in range(0, len(w.row), AT_ONCE):
                 some = slice(begin, begin + AT_ONCE)
                 yield w.row[some], logits[some], counts[some]

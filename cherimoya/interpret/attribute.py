@@ -1,7 +1,7 @@
 """cherimoya-attribute: which bases the predictions of loci rest on, as a file, logos and tracks."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ import torch
 
 from cherimoya.config.interpret import LEAST_WINDOW, AttributeConfig
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
+from cherimoya.genome.bigwig_writer import Piece, write_bigwig
 from cherimoya.genome.sequence import N_CODE, reverse_complement, reverse_complement_tracks
-from cherimoya.interpret.bigwig import track_path, write_tracks
 from cherimoya.interpret.gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
 from cherimoya.interpret.loci import (
     Sequences,
@@ -31,7 +31,7 @@ from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
 from cherimoya.interpret.target import Target, targets_of
 from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import check_output
-from cherimoya.records.attributions import read_attributions, write_attributions
+from cherimoya.records.attributions import Attributions, read_attributions, write_attributions
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
@@ -244,3 +244,31 @@ def _offer_logos(output: Path, loci: int) -> None:
         console.say(f"no logos: {error}. pip install 'cherimoya-train[plots]'")
     except CherimoyaError as error:
         console.say(f"no logos: {error}")
+
+
+def track_path(path: Path, target: str) -> Path:
+    """Where the track of a target of the file at `path` goes."""
+    return path.with_name(f"{path.stem}.{target}.bw")
+
+
+def write_tracks(path: Path, lengths: Mapping[str, int]) -> list[Path]:
+    """A bigWig of the contributions of each target in the file at `path`, beside it.
+
+    lengths: chromosome to bases. Where loci overlap, the mean; nothing elsewhere.
+    """
+    attributions = read_attributions(path)
+    return [
+        write_bigwig(track_path(path, name), lengths, _pieces(attributions, name))
+        for name in attributions.contributions
+    ]
+
+
+def _pieces(attributions: Attributions, name: str) -> Iterator[Piece]:
+    """Every attributed base and its value, by chromosome, sorted."""
+    values = attributions.contributions[name]
+    for chrom in sorted(set(attributions.chrom.tolist())):
+        rows = np.flatnonzero(attributions.chrom == chrom)
+        bases = attributions.start[rows, None] + np.arange(values.shape[1])
+        at, index, count = np.unique(bases, return_inverse=True, return_counts=True)
+        total = np.bincount(index.ravel(), weights=values[rows].ravel())
+        yield chrom, at, total / count

@@ -10,8 +10,8 @@ from cherimoya.data import hdf5
 from cherimoya.data.dataset import data_file
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.chrom_names import Aliases, format_names, table_of
-from cherimoya.genome.fasta import Genome, genome_on_disk, read_genome
-from cherimoya.genome.intervals import Intervals, read_intervals
+from cherimoya.genome.fasta import genome_on_disk, read_genome
+from cherimoya.genome.intervals import read_intervals
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
 from cherimoya.inference.genome_inputs import check_chroms
 from cherimoya.network import Cherimoya
@@ -127,29 +127,28 @@ def _of_genome(config: LociConfig, model: Cherimoya) -> Sequences:
         )
     loci = read_intervals(config.loci, config.center)
     with genome_on_disk(config.fasta) as genome:
-        return _around(loci, genome, config, model)
-
-
-def _around(loci: Intervals, genome: Genome, config: LociConfig, model: Cherimoya) -> Sequences:
-    usual = 2 * model.trimming + USUAL_OUTPUT
-    window = _window(config, model, (usual, f"for {USUAL_OUTPUT:,} predicted"))
-    aliases = Aliases(config.chrom_alias, genome)
-    loci = loci.renamed(aliases.accepted(loci.chrom.tolist(), f"loci={config.loci}"))
-    start = loci.center - window // 2
-    ends = np.array([genome.lengths.get(c, -1) for c in loci.chrom.tolist()])
-    inside = np.flatnonzero((start >= 0) & (start + window <= ends))
-    absent = sorted({c for c in loci.chrom.tolist() if c not in genome.lengths})
-    elsewhere = int((ends < 0).sum())
-    past = len(loci) - len(inside) - elsewhere
-    for n, why in (
-        (elsewhere, f"the genome has no {format_names(absent)}"),
-        (past, f"the {window} bases around them reach past an end of the chromosome"),
-    ):
-        if n:
-            say(f"{n:,} of {len(loci):,} loci left out: {why}")
-    if not len(inside):
-        raise DataError(f"loci={config.loci}: no locus whose {window} bases lie in the genome.")
-    codes = np.stack([genome.codes(loci.chrom[i])[start[i] : start[i] + window] for i in inside])
+        usual = 2 * model.trimming + USUAL_OUTPUT
+        window = _window(config, model, (usual, f"for {USUAL_OUTPUT:,} predicted"))
+        aliases = Aliases(config.chrom_alias, genome)
+        loci = loci.renamed(aliases.accepted(loci.chrom.tolist(), f"loci={config.loci}"))
+        start = loci.center - window // 2
+        ends = np.array([genome.lengths.get(c, -1) for c in loci.chrom.tolist()])
+        inside = np.flatnonzero((start >= 0) & (start + window <= ends))
+        absent = sorted({c for c in loci.chrom.tolist() if c not in genome.lengths})
+        elsewhere = int((ends < 0).sum())
+        past = len(loci) - len(inside) - elsewhere
+        for n, why in (
+            (elsewhere, f"the genome has no {format_names(absent)}"),
+            (past, f"the {window} bases around them reach past an end of the chromosome"),
+        ):
+            if n:
+                say(f"{n:,} of {len(loci):,} loci left out: {why}")
+        if not len(inside):
+            raise DataError(f"loci={config.loci}: no locus whose {window} bases lie in the genome.")
+        chrom, start = loci.chrom[inside], start[inside]
+        codes = np.stack(
+            [genome.codes(c)[s : s + window] for c, s in zip(chrom, start, strict=True)]
+        )
     controls = None
     if model.n_control_tracks:
         say("the model's control tracks are set to zero: a BED file has none")
@@ -160,8 +159,7 @@ def _around(loci: Intervals, genome: Genome, config: LociConfig, model: Cherimoy
         "chrom_alias": table_of(config.chrom_alias),
     }
     ones = [1] * model.n_control_tracks
-    chrom = loci.chrom[inside]
-    return Sequences(codes, chrom, start[inside], controls, ones, files, genome.lengths)
+    return Sequences(codes, chrom, start, controls, ones, files, genome.lengths)
 
 
 def chromosome_lengths(config: LociConfig, sequences: Sequences) -> dict[str, int]:

@@ -87,12 +87,10 @@ def _chromosome_charts(
         if len(known) < 2:
             continue
         bars = f"; bars: {confidence} intervals" if summary["bootstrap"]["n"] else ""
-        yield Chart(
-            chart(
-                plots.by_part, known, METRIC_INFO[name].axis, summary["model"][name],
-                height=max(2.2, 0.9 + 0.2 * len(known)),
-            ),
+        yield chart(
             f"{METRIC_INFO[name].label} by chromosome{bars}; dashed: all of them",
+            plots.by_part, known, METRIC_INFO[name].axis, summary["model"][name],
+            height=max(2.2, 0.9 + 0.2 * len(known)),
         )  # fmt: skip
 
 

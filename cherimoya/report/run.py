@@ -99,11 +99,10 @@ def _curves(run: RunFolder) -> Iterator[Chart]:
             info = METRIC_INFO[metric]
             said = info.label if split == "valid" else "training loss, mean of an epoch"
             caption = f"{said} by epoch" + (f": {info.meaning}" if split == "valid" else "")
-            yield Chart(
-                chart(plots.curve, run.rows, name, best if split == "valid" else None), caption
-            )
+            marked = best if split == "valid" else None
+            yield chart(caption, plots.curve, run.rows, name, marked)
     if run.rows and any(name.startswith("lr/") for name in run.rows[0]):
-        yield Chart(chart(plots.rates, run.rows), "learning rate of each optimizer by epoch")
+        yield chart("learning rate of each optimizer by epoch", plots.rates, run.rows)
 
 
 def _metrics(run: RunFolder) -> Iterator[dict[str, Any]]:

@@ -66,16 +66,12 @@ def count_charts(run: Scored) -> Iterator[Chart]:
     for g in range(n_groups):
         seen, guess = run.loci.observed_log_counts[:, g], run.loci.predicted_log_counts[:, g]
         group = _of_group(run, g, n_groups)
-        yield Chart(
-            chart(plots.counts, seen, guess, run.loci.label),
-            f"predicted against observed counts of each locus{group}",
-        )
+        caption = f"predicted against observed counts of each locus{group}"
+        yield chart(caption, plots.counts, seen, guess, run.loci.label)
         if peak.any():
-            yield Chart(
-                chart(plots.calibration, seen[peak], guess[peak]),
-                f"calibration of the counts{group}: observed counts of peaks that were predicted "
-                "alike",
-            )
+            caption = f"calibration of the counts{group}"
+            caption += ": observed counts of peaks that were predicted alike"
+            yield chart(caption, plots.calibration, seen[peak], guess[peak])
 
 
 def profile_charts(run: Scored) -> Iterator[Chart]:
@@ -93,10 +89,8 @@ def profile_charts(run: Scored) -> Iterator[Chart]:
             marks: Mapping[str, float | None] = {"mean": float(np.nanmean(values[:, g]))} | {
                 label: held.get(column, {}).get(name) for column, label in MARKS.items()
             }
-            yield Chart(
-                chart(plots.distribution, values[:, g], name, marks),
-                f"{METRIC_INFO[name].label} of each peak{_of_group(run, g, n_groups)}",
-            )
+            caption = f"{METRIC_INFO[name].label} of each peak{_of_group(run, g, n_groups)}"
+            yield chart(caption, plots.distribution, values[:, g], name, marks)
 
 
 def _group(run: Scored, g: int) -> Mapping[str, Any]:
@@ -122,5 +116,4 @@ def example_charts(run: Scored) -> Iterator[Chart]:
         caption = f"{totals[0]:,.0f} counts observed, {totals[1]:,.0f} predicted"
         tracks = run.examples.observed.shape[1]
         height = 2.7 if tracks == 1 else 1.9
-        drawn = chart(plots.example, run.examples, i, width=5.6, height=height, rows=tracks)
-        yield Chart(drawn, caption)
+        yield chart(caption, plots.example, run.examples, i, width=5.6, height=height, rows=tracks)

@@ -153,15 +153,11 @@ def _heat_maps(configurations: Sequence[Configuration]) -> Iterator[tuple[str, l
             minutes = measure == "minutes"
             title = "training time (min)" if minutes else _axis(measure)
             higher = not minutes and METRIC_INFO[measure].higher_is_better
-            svg = chart(plots_sweep.heat_map, grid, title, higher, height=_height(len(grid.y)))
-            charts.append(Chart(svg, f"{title}{over}: brighter is better, the best is framed"))
+            caption = f"{title}{over}: brighter is better, the best is framed"
+            height = min(max(1.2 + 0.36 * len(grid.y), 2.4), 6.0)
+            charts.append(chart(caption, plots_sweep.heat_map, grid, title, higher, height=height))
         if charts:
             yield f"{y_key} by {x_key}", charts
-
-
-def _height(rows: int) -> float:
-    """Inches for a heat map of so many rows."""
-    return min(max(1.2 + 0.36 * rows, 2.4), 6.0)
 
 
 def _grid(configurations: Sequence[Configuration], x_key: str, y_key: str, measure: str) -> Grid:
@@ -202,10 +198,11 @@ def _trade_offs(
             higher = METRIC_INFO[measure].higher_is_better
             best = selection.front([(p.cost, p.score) for p in points], higher)
             chosen = known.index(choice.chosen) if choice and choice.chosen in known else None
-            svg = chart(plots_sweep.trade_off, points, best, chosen, label, _axis(measure), higher)
             named = " x ".join(known[0].values)
             spread = "; bars: SD over seeds" if any(p.score_spread for p in points) else ""
-            yield Chart(svg, f"{_name(measure)} against {label}; names: {named}{spread}")
+            caption = f"{_name(measure)} against {label}; names: {named}{spread}"
+            axes = label, _axis(measure)
+            yield chart(caption, plots_sweep.trade_off, points, best, chosen, *axes, higher)
 
 
 def _range(levels: Sequence[str]) -> str:
@@ -230,8 +227,8 @@ def _effects(configurations: Sequence[Configuration], keys: Sequence[str]) -> It
         for measure in COMPARED:
             levels = selection.effect(configurations, key, measure)
             if len(levels) > 1:
-                svg = chart(plots_sweep.effect, key, levels, _axis(measure))
-                yield Chart(svg, f"{_name(measure)} by {key}, over all configurations")
+                caption = f"{_name(measure)} by {key}, over all configurations"
+                yield chart(caption, plots_sweep.effect, key, levels, _axis(measure))
 
 
 def _receptive_fields(members: Sequence[Member]) -> Chart | None:
@@ -246,7 +243,8 @@ def _receptive_fields(members: Sequence[Member]) -> Chart | None:
             windows = {"input window": window["in"], "output window": window["out"]}
     if len(depths) < 2:
         return None
-    svg = chart(plots_sweep.receptive_fields, *zip(*sorted(depths.items()), strict=True), windows)
     beyond = [str(d) for d, field in sorted(depths.items()) if field > windows["input window"]]
     note = f"; wider than the input at {', '.join(beyond)} blocks" if beyond else ""
-    return Chart(svg, f"input bases that one predicted base depends on{note}")
+    caption = f"input bases that one predicted base depends on{note}"
+    points = zip(*sorted(depths.items()), strict=True)
+    return chart(caption, plots_sweep.receptive_fields, *points, windows)

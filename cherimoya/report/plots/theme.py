@@ -12,6 +12,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cherimoya.report.format import Chart
+
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart. Each value
 # occurs once: in an SVG it becomes the CSS variable of that name, which a dark page sets anew.
 ROLES = {
@@ -102,19 +104,20 @@ def legend(axis: Axes) -> None:
 
 
 def chart(
+    caption: str,
     draw: Callable[..., None],
     *args: Any,
     width: float = WIDTH,
     height: float = HEIGHT,
     rows: int | None = None,
-) -> str:
-    """`draw(axis, *args)` as the SVG element of a page.
+) -> Chart:
+    """`draw(axis, *args)` as a chart of a page, with what it shows in words.
 
     With `rows` it is given so many axes below each other, each of the height.
     """
     with figure(rows or 1, width=width, height=height) as (made, axes):
         draw(axes[0, 0] if rows is None else axes[:, 0], *args)
-        return svg(made)
+        return Chart(svg(made), caption)
 
 
 def svg(made: Figure) -> str:

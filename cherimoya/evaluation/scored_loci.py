@@ -56,7 +56,10 @@ def load_scored(
         rows = np.flatnonzero(np.isin(loci.chrom, config.chroms))
     others = np.flatnonzero(~np.isin(loci.chrom, np.unique(loci.chrom[rows])))
     named = format_names(config.chroms) if config.chroms is not None else "all"
-    _check_peaks(loci, rows, named, str(path))
+    if not loci.label[rows].any():
+        raise DataError(
+            f"{path} has no peaks on {named}: nothing can be scored. Choose other chromosomes."
+        )
     return Dataset(loci, {SCORED: rows, REFERENCE: others}, path, digest), named
 
 
@@ -181,11 +184,4 @@ def _check_known(chroms: list[str], held: np.ndarray, where: str) -> None:
         raise ConfigError(
             f"chroms names {format_names(unknown)}, which {where} does not have. In the file: "
             f"{format_names(names)}. {fix}"
-        )
-
-
-def _check_peaks(loci: Loci, rows: np.ndarray, named: str, where: str) -> None:
-    if not loci.label[rows].any():
-        raise DataError(
-            f"{where} has no peaks on {named}: nothing can be scored. Choose other chromosomes."
         )

@@ -26,16 +26,6 @@ WINDOW = "window"  # where a model's file has it
 USUAL_OUTPUT = 1000  # bases predicted, where nothing tells what the model was trained on
 
 
-def saved_window(path: Path) -> tuple[int | None, int | None]:
-    """Bases in and out that the model at `path` was trained with; None where it does not say.
-
-    Raises DataError for a file that cannot be read.
-    """
-    content = read_torch_file(path)
-    window = content.get(WINDOW) if isinstance(content, dict) else None
-    return window or (None, None)
-
-
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A model's file, and the run that it is of, if it lies in a run's folder."""
@@ -66,8 +56,13 @@ class Checkpoint:
 
     @cached_property  # the file is read, and its checksums compared, once
     def window(self) -> tuple[int | None, int | None]:
-        """Bases in and out that the model was trained with; None where neither file nor run say."""
-        saved = saved_window(self.path)
+        """Bases in and out that the model was trained with; None where neither file nor run say.
+
+        Raises DataError for a file that cannot be read.
+        """
+        content = read_torch_file(self.path)
+        saved = content.get(WINDOW) if isinstance(content, dict) else None
+        saved = saved or (None, None)
         if saved[0] is not None or self.run is None:
             return saved
         noted, data = self.run.summary.get("window", {}), self.run.config.get("data", {})

@@ -113,16 +113,13 @@ def own_bases(start: np.ndarray, out_window: int, length: int) -> np.ndarray:
     Where windows overlap, each base belongs to the one whose middle is nearest; none beyond the
     chromosome's ends. Of windows at the same place only the first has bases.
     """
+    bases = np.zeros((len(start), 2), np.int64)
+    start, rows = np.unique(start, return_index=True)
     border = (start[:-1] + start[1:] + out_window + 1) // 2
     first = np.maximum(start, np.concatenate([[0], border]))
     end = np.minimum(np.minimum(start + out_window, length), np.concatenate([border, [length]]))
-    same = np.concatenate([[False], np.diff(start) == 0])
-    if same.any():
-        kept = np.flatnonzero(~same)
-        bases = np.zeros((len(start), 2), np.int64)
-        bases[kept] = own_bases(start[kept], out_window, length)
-        return bases
-    return np.stack([first, np.maximum(end, first)], axis=1)
+    bases[rows] = np.stack([first, np.maximum(end, first)], axis=1)
+    return bases
 
 
 def padded_bases(windows: Sequence[Windows], lengths: Mapping[str, int], out: int, cut: int) -> int:

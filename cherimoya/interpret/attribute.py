@@ -96,12 +96,6 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
         console.say(
             f"contributions add up to the change of the prediction within {max(deltas):.1g}"
         )
-    _add(config, lengths)
-
-
-def _add(config: AttributeConfig, lengths: dict[str, int]) -> None:
-    """What was asked for beside the file: logos, tracks and motifs."""
-    output = Path(config.output)
     if config.logos:
         _offer_logos(output, config.logos)
     if config.bigwig:

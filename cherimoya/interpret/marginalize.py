@@ -68,11 +68,11 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
         console.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
         if config.profiles:
             strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
-            shown = {
-                motifs[i].name: _predicted(motifs[i], background, predict, config.seed)
-                for i in strongest[: config.profiles]
-            }
-            _offer_plot(output, marginals, before, shown, predict.signal_groups)
+            profiles = {}
+            for motif in (motifs[i] for i in strongest[: config.profiles]):
+                after = _predicted(motif, background, predict, config.seed)
+                profiles[motif.name] = _counts(*after, predict.signal_groups)
+            _offer_plot(output, marginals, _counts(*before, predict.signal_groups), profiles)
 
 
 def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
@@ -147,19 +147,12 @@ def _check_fit(motifs: list[Motif], out: int) -> None:
 
 
 def _offer_plot(
-    output: Path,
-    marginals: Marginals,
-    before: Prediction,
-    after: dict[str, Prediction],
-    groups: list[int],
+    output: Path, marginals: Marginals, before: np.ndarray, after: dict[str, np.ndarray]
 ) -> None:
     try:
         from cherimoya.report.plots.marginalize import effects_page
 
-        profiles = {name: _counts(*one, groups) for name, one in after.items()}
-        path = effects_page(
-            marginals, _counts(*before, groups), profiles, output.with_suffix(".png")
-        )
+        path = effects_page(marginals, before, after, output.with_suffix(".png"))
         console.say(f"{path}: effects, and profiles of the strongest")
     except ImportError as error:
         console.say(f"no plot: {error}. pip install 'cherimoya-train[plots]'")

@@ -68,13 +68,18 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         status = check_variants(variants, genome, length, config.variants)
         for message in (*left_out(variants.skipped), *not_scored(variants, status, genome.lengths)):
             console.say(message)
-        rows, random = np.flatnonzero(status == OK), None
+        rows = np.flatnonzero(status == OK)
+        todo = [(variants, int(row)) for row in rows]
         if config.random_variants:
             out = length - 2 * trimming
             random = random_variants(variants, rows, genome, length, out, config)
-        step = BATCHES_AT_ONCE * predict.batch_size // 2
+            todo += [(random, row) for row in range(len(random))]
+        codes, step = cache(genome.codes), BATCHES_AT_ONCE * predict.batch_size // 2
         with Journal(output, settings, (3 * len(predict.signal_groups),), step) as journal:
-            _score(variants, rows, random, genome, length, predict, journal)
+            for block in journal.missing(len(todo), "variants", "variants"):
+                pairs = [_windows(v, row, codes, length) for v, row in todo[block]]
+                ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
+                journal.append(effects_of(predict, ref, alt))
             columns = _columns(journal.rows, rows, variants, predict)
             effects = Effects(named, status, *columns, provenance, settings)
             vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
@@ -121,25 +126,6 @@ def random_variants(
     ref, alt = letters[code[kept]], letters[other[kept]]
     nothing = np.zeros(len(ref), np.int64)
     return Variants(chrom[kept], pos[kept], nothing, ref, alt, nothing, {}, False)
-
-
-def _score(
-    variants: Variants,
-    rows: np.ndarray,
-    random: Variants | None,
-    genome: Genome,
-    length: int,
-    predict: EnsemblePredictor,
-    journal: Journal,
-) -> None:
-    """Keep `effects_of` the variants in rows `rows`, then of the random ones by block."""
-    todo = [(variants, int(row)) for row in rows]
-    todo += [(random, row) for row in range(len(random))] if random else []
-    codes = cache(genome.codes)
-    for block in journal.missing(len(todo), "variants", "variants"):
-        pairs = [_windows(v, row, codes, length) for v, row in todo[block]]
-        ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
-        journal.append(effects_of(predict, ref, alt))
 
 
 def _windows(

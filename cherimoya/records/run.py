@@ -13,7 +13,6 @@ from cherimoya.config.diff import CHANGED, Changes, command, read_changes, write
 from cherimoya.config.train import TrainConfig, to_dict
 from cherimoya.errors import ConfigError
 from cherimoya.records import status
-from cherimoya.records import sweep as sweeps
 from cherimoya.records.per_locus import (
     EXAMPLES,
     SCORED_LOCI,
@@ -23,7 +22,7 @@ from cherimoya.records.per_locus import (
     read_scored_loci,
 )
 from cherimoya.records.status import ROWS, read_rows, total_seconds
-from cherimoya.records.sweep import SUMMARY
+from cherimoya.records.sweep import SUMMARY, Member, read_member
 from cherimoya.util import console
 from cherimoya.util.files import LOCK, atomic_write
 
@@ -35,28 +34,24 @@ FILE_ENDINGS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class RunFolder:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RunFolder(Member):
     """A run as its files tell: what is not there, or not yet true, is empty or None."""
 
-    path: Path
-    state: str  # as of sweeps.Member
     config: dict[str, Any]
     changes: Changes | None  # of the defaults, if the run noted them
     rows: list[dict[str, Any]]  # of metrics.jsonl
-    status: dict[str, Any]
-    summary: Mapping[str, Any]  # of a finished run
 
     @cached_property
     def loci(self) -> ScoredLoci | None:
         """The scores of each locus."""
-        path = self.path / SCORED_LOCI
+        path = self.folder / SCORED_LOCI
         return read_scored_loci(path) if self.state == "done" and path.is_file() else None
 
     @cached_property
     def examples(self) -> Examples | None:
         """A few loci with their profiles."""
-        path = self.path / EXAMPLES
+        path = self.folder / EXAMPLES
         return read_examples(path) if self.state == "done" and path.is_file() else None
 
     @property
@@ -79,13 +74,13 @@ class RunFolder:
     @property
     def can_resume(self) -> bool:
         """Whether there is something left to do, and a state to resume from."""
-        saved = any((self.path / "checkpoints" / n).is_file() for n in (LAST, PREVIOUS))
+        saved = any((self.folder / "checkpoints" / n).is_file() for n in (LAST, PREVIOUS))
         return saved and self.state != "done"
 
     @property
     def resume_command(self) -> str:
         """The command that resumes the run."""
-        return console.resume_command(self.path)
+        return console.resume_command(self.folder)
 
     @property
     def new_command(self) -> str | None:
@@ -159,14 +154,10 @@ def check_output_folder(output: Path, holds: str) -> None:
 
 def read_run(folder: Path) -> RunFolder:
     """The run in `folder`."""
-    member = sweeps.read_member(folder)
     config = folder / CONFIG
     return RunFolder(
-        path=folder,
-        state=member.state,
+        **vars(read_member(folder)),
         config=yaml.safe_load(config.read_text()) if config.is_file() else {},
         changes=read_changes(folder),
         rows=read_rows(folder / ROWS),
-        status=dict(member.status),
-        summary=member.summary,
     )

@@ -49,16 +49,18 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
     background = shuffled(loci.codes, config.seed) if config.shuffle else loci.codes
     files = loci.files | ({"motif_file": [config.motif_file]} if config.motif_file else {})
     provenance, settings = describe(config, ("profiles",), files, length)
+
+    def with_motif(motif: Motif) -> Prediction:
+        instances = motif.drawn(np.random.default_rng(config.seed), len(background))
+        return predict(torch.from_numpy(insert(background, instances)))
+
     before = predict(torch.from_numpy(background))
-    compared = None
-    if rival is not None:
-        after = _predicted(rival, background, predict, config.seed)
-        compared = fold_changes(before, after)
+    compared = None if rival is None else fold_changes(before, with_motif(rival))
     names = STATISTICS if rival is None else STATISTICS + PAIRED
     width = len(names) * len(predict.signal_groups)
     with Journal(output, settings, (width,)) as journal:
         for row in journal.missing(len(motifs), "motifs", "motifs", "motif"):
-            after = _predicted(motifs[row.start], background, predict, config.seed)
+            after = with_motif(motifs[row.start])
             effects = statistics(before, after, predict.signal_groups, compared)
             journal.append(effects.reshape(1, -1))
         columns = journal.rows.reshape(len(motifs), len(names), -1).swapaxes(0, 1)
@@ -68,10 +70,8 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
         console.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
         if config.profiles:
             strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
-            profiles = {}
-            for motif in (motifs[i] for i in strongest[: config.profiles]):
-                after = _predicted(motif, background, predict, config.seed)
-                profiles[motif.name] = _counts(*after, predict.signal_groups)
+            shown = [motifs[i] for i in strongest[: config.profiles]]
+            profiles = {m.name: _counts(*with_motif(m), predict.signal_groups) for m in shown}
             _offer_plot(output, marginals, _counts(*before, predict.signal_groups), profiles)
 
 
@@ -128,13 +128,6 @@ def write_table(path: Path, marginals: Marginals, provenance: dict[str, Any]) ->
             cells = [motif.name, motif.letters, str(marginals.backgrounds), *numbers]
             file.write(("\t".join(cells) + "\n").encode())
     return path
-
-
-def _predicted(
-    motif: Motif, background: np.ndarray, predict: EnsemblePredictor, seed: int
-) -> Prediction:
-    instances = motif.drawn(np.random.default_rng(seed), len(background))
-    return predict(torch.from_numpy(insert(background, instances)))
 
 
 def _check_fit(motifs: list[Motif], out: int) -> None:

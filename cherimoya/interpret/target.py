@@ -8,8 +8,6 @@ from torch import Tensor
 
 from cherimoya.errors import ConfigError
 
-OUTPUTS = ("counts", "profile")
-
 
 @dataclass(frozen=True)
 class Target:

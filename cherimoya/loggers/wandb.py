@@ -27,7 +27,7 @@ FINISH_SECONDS = 60.0  # for the last rows to be sent; what is left can be synce
 FLUSH_SECONDS = 1.0  # after which a row is on disk, even if the process is killed
 MAX_TABLE_ROWS = 10_000  # of which W&B shows a table at once
 MAX_TAG = 64  # characters
-VALIDATED = {metrics.valid_key(name) for name in metrics.VALIDATED}
+VALIDATED = {f"valid/{name}" for name in metrics.VALIDATED}
 OWN_FOLDER = r"\d\d-\d\d-\d\d_[0-9a-f]{6}"  # of a run that was not given a folder
 
 
@@ -89,9 +89,7 @@ class WandbLogger(Logger):
         self._run.define_metric("*", step_metric=metrics.STEP)
         for name in metrics.VALIDATED:
             # W&B's own min and max would forget the rows from before an interruption.
-            self._run.define_metric(
-                metrics.valid_key(name), step_metric=metrics.STEP, summary="none"
-            )
+            self._run.define_metric(f"valid/{name}", step_metric=metrics.STEP, summary="none")
         self._run.summary.update({metrics.STATUS: "running"})
 
     @property
@@ -220,11 +218,11 @@ class Standing:
 
     def see(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Take a row into account; returns what it changes."""
-        scores = {name: row.get(metrics.valid_key(name)) for name in metrics.VALIDATED}
+        scores = {name: row.get(f"valid/{name}") for name in metrics.VALIDATED}
         known = {name: value for name, value in scores.items() if value is not None}
         changed: dict[str, Any] = {}
         for name, value in known.items():
-            key, end = metrics.valid_key(name), metrics.extreme(name)
+            key, end = f"valid/{name}", metrics.extreme(name)
             before = self.summary.get(key, {}).get(end)
             if before is None or (value < before if end == "min" else value > before):
                 changed[key] = {end: value}

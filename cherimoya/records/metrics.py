@@ -61,30 +61,11 @@ LOSSES = ("loss", "profile", "count")  # of training
 OPTIMIZERS = ("muon", "adamw", "sgd")  # those of a run have a learning rate
 PLOTS = ("learning_curves", "counts", "profiles")
 
+# A row of an epoch has train/<loss>, valid/<metric> and lr/<optimizer>; an image is plots/<plot>.
 STEP, EPOCH = "step", "epoch"
 PARAMETERS, TRAIN_SECONDS = "parameters", "train_seconds"  # of the summary at the end
 STATUS = "status"  # of W&B's summary: running, done, interrupted or failed
 LOCI = "test_loci"  # the table of scores by locus, and its file's name
-
-
-def train_key(name: str) -> str:
-    """A training loss."""
-    return f"train/{name}"
-
-
-def valid_key(name: str) -> str:
-    """A validation metric of an epoch."""
-    return f"valid/{name}"
-
-
-def rate_key(optimizer: str) -> str:
-    """A learning rate."""
-    return f"lr/{optimizer}"
-
-
-def plot_key(name: str) -> str:
-    """An image at the end."""
-    return f"plots/{name}"
 
 
 def best_key(name: str) -> str:
@@ -99,7 +80,7 @@ def extreme(name: str) -> str:
 
 def extreme_key(name: str) -> str:
     """In W&B's summary: the best value of a validation metric over all epochs."""
-    return f"{valid_key(name)}.{extreme(name)}"
+    return f"valid/{name}.{extreme(name)}"
 
 
 def share_of_ceiling(

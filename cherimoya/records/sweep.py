@@ -145,14 +145,8 @@ def _digest(texts: Iterable[str]) -> str:
 def write_plan(folder: Path, plan: Plan) -> None:
     """Write `plan` into the sweep's folder."""
     members = [{"folder": member_name(m), "overrides": dict(m)} for m in plan.members]
-    content = {
-        "name": plan.name,
-        "command": list(plan.command),
-        "swept": list(plan.swept),
-        "members": members,
-    }
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / PLAN, content)
+    write_json(folder / PLAN, vars(plan) | {"members": members})
 
 
 def read_plan(folder: Path) -> Plan | None:

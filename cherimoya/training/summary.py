@@ -20,6 +20,7 @@ from cherimoya.records.metrics import METRICS, share_of_ceiling
 from cherimoya.records.per_locus import EXAMPLES, SCORED_LOCI, read_examples, write_examples
 from cherimoya.records.run import BEST
 from cherimoya.records.status import read_rows
+from cherimoya.report.format import score
 from cherimoya.training.trainer import Trainer
 from cherimoya.util import console
 
@@ -153,8 +154,7 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
         header.append("of ceiling")
     rows = []
     for name in dict.fromkeys([*METRICS, *first]):
-        nan = float("nan")
-        row = [name, *(_number(values.get(name, nan)) for values in columns.values())]
+        row = [name, *(score(values.get(name)) for values in columns.values())]
         if name not in METRICS:
             row += [""] * ("ceiling" in columns)
         elif "ceiling" in columns:
@@ -190,13 +190,9 @@ def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
         ),
     ]
     for path in made:
-        log.image(metrics.plot_key(path.stem), path, trainer.state.step)
+        log.image(f"plots/{path.stem}", path, trainer.state.step)
     return made
 
 
 def _device_of(model: Cherimoya) -> torch.device:
     return next(model.parameters()).device
-
-
-def _number(value: float) -> str:
-    return "-" if value != value else f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"

@@ -301,9 +301,9 @@ class Trainer:
         return {
             metrics.STEP: state.step,
             metrics.EPOCH: state.epoch,
-            **{metrics.train_key(k): v / n for k, v in self.step.take_sums().items()},
-            **{metrics.valid_key(k): v for k, v in valid.items()},
-            **{metrics.rate_key(k): v for k, v in self.step.rates(state.step - 1).items()},
+            **{f"train/{k}": v / n for k, v in self.step.take_sums().items()},
+            **{f"valid/{k}": v for k, v in valid.items()},
+            **{f"lr/{k}": v for k, v in self.step.rates(state.step - 1).items()},
         }
 
     def _patience_over(self) -> bool:

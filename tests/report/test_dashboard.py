@@ -98,12 +98,12 @@ def test_all_that_is_plotted_is_logged(cherimoya_train, train_arguments, tmp_pat
     for section in ("summary", "config"):
         absent = {key for key in shown[section] if value_at(run[section], key) is None}
         assert absent == set(), section
-    assert shown["media"] == {metrics.LOCI, *(metrics.plot_key(name) for name in metrics.PLOTS)}
+    assert shown["media"] == {metrics.LOCI, *(f"plots/{name}" for name in metrics.PLOTS)}
     files = [*tmp_path.glob("run/*.tsv"), *tmp_path.glob("run/plots/*.png")]
     sent = {key for key, value in run["summary"].items() if "-file" in str(value)}
-    assert sent == {metrics.plot_key(f.stem) if f.suffix == ".png" else f.stem for f in files}
+    assert sent == {f"plots/{f.stem}" if f.suffix == ".png" else f.stem for f in files}
     assert sent <= shown["media"]
-    assert {metrics.valid_key(name) for name in metrics.VALIDATED} <= shown["history"]
+    assert {f"valid/{name}" for name in metrics.VALIDATED} <= shown["history"]
 
 
 class Server:

@@ -20,9 +20,9 @@ def learning_curves() -> list[PanelTypes]:
     """Training and validation by epoch."""
     losses = {"loss": "total, weighted", "profile": "profile (nats)", "count": "count"}
     return [
-        *(_by_epoch(f"Training loss, {losses[k]}", [metrics.train_key(k)]) for k in metrics.LOSSES),
-        *(_by_epoch(f"Validation {LABELS[k]}", [metrics.valid_key(k)]) for k in metrics.VALIDATED),
-        _by_epoch("Learning rates", [metrics.rate_key(k) for k in metrics.OPTIMIZERS], log=True),
+        *(_by_epoch(f"Training loss, {losses[k]}", [f"train/{k}"]) for k in metrics.LOSSES),
+        *(_by_epoch(f"Validation {LABELS[k]}", [f"valid/{k}"]) for k in metrics.VALIDATED),
+        _by_epoch("Learning rates", [f"lr/{k}" for k in metrics.OPTIMIZERS], log=True),
     ]
 
 
@@ -74,7 +74,7 @@ def loci() -> list[PanelTypes]:
     wide = wr.Layout(w=24, h=12)
     return [
         wr.WeavePanelSummaryTable(table_name=metrics.LOCI, layout=wide),
-        *(wr.MediaBrowser(media_keys=[metrics.plot_key(k)], layout=wide) for k in metrics.PLOTS),
+        *(wr.MediaBrowser(media_keys=[f"plots/{k}"], layout=wide) for k in metrics.PLOTS),
     ]
 
 

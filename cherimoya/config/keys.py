@@ -1,41 +1,48 @@
 """The dotted keys that a configuration has, and what each of them holds."""
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from cherimoya import registry
 from cherimoya.config.schema import joined
 
 
-def known_keys(cls: type, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the dataclass `cls`, groups and the settings of every name included."""
+@cache
+def known_keys(cls: type, prefix: str = "") -> Mapping[str, Any]:
+    """Every dotted key of the dataclass `cls`, groups and the settings of every name included.
+
+    Each with its type hint, of the first name that has it; None where nobody asks for the type.
+    """
+    found: dict[str, Any] = {}
+    for key, hint in _hints(cls, prefix):
+        found.setdefault(key, hint)
+    return found
+
+
+def _hints(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
     hints = get_type_hints(cls)
     for f in fields(cls):
-        key = joined(prefix, f.name)
+        key, hint = joined(prefix, f.name), hints[f.name]
+        if not f.metadata.get("rest"):
+            yield key, hint
         if group := f.metadata.get("group"):
-            yield from _known_choices(f, group, prefix if f.metadata.get("rest") else key)
+            above, many = prefix if f.metadata.get("rest") else key, f.metadata.get("many")
+            for name in registry.GROUPS[group].ours:  # others may not even load
+                below = joined(above, name) if many else above
+                yield from [(below, None), (joined(below, "name"), None if many else str)]
+                yield from _hints(registry.settings_of(group, name), below)
             continue
-        yield key
-        for option in (hints[f.name], *get_args(hints[f.name])):
-            if is_dataclass(option) and get_origin(hints[f.name]) is not list:
-                yield from known_keys(option, key)  # type: ignore[arg-type]
-
-
-def _known_choices(f: Any, group: str, key: str) -> Iterator[str]:
-    """The dotted keys of a field of Choices at `key`."""
-    if not f.metadata.get("rest"):
-        yield key
-    for name in registry.GROUPS[group].ours:  # others may not even load
-        below = joined(key, name) if f.metadata.get("many") else key
-        yield from dict.fromkeys([below, joined(below, "name")])
-        yield from known_keys(registry.settings_of(group, name), below)
+        for option in (hint, *get_args(hint)):
+            if is_dataclass(option) and get_origin(hint) is not list:
+                yield from _hints(option, key)  # type: ignore[arg-type]
 
 
 def type_of(cls: type, key: str) -> type | None:
     """The type of the dotted `key` of the dataclass `cls`, less None; None for no plain one."""
-    hint = _hint_of(cls, key)
+    hint = known_keys(cls).get(key)
     options = [a for a in get_args(hint) or (hint,) if a is not type(None)]
     if get_origin(hint) is list or len(options) != 1 or not isinstance(options[0], type):
         return None
@@ -47,37 +54,12 @@ def text_depth(cls: type, key: str) -> tuple[int, bool] | None:
 
     None for a key that holds something else.
     """
-    hint = _hint_of(cls, key)
+    hint = known_keys(cls).get(key)
     options = [a for a in get_args(hint) if a is not type(None)]
     options = options if get_origin(hint) in (Union, types.UnionType) else [hint]
     depths = [_list_depth(option) for option in options]
     known = [depth for depth in depths if depth is not None]
     return (max(known), 0 in known or depths == [1]) if known else None
-
-
-def _hint_of(cls: type, key: str) -> Any:
-    """The type hint of the dotted `key` of the dataclass `cls`; None if it has no such key."""
-    group, _, rest = key.partition(".")
-    for f in fields(cls):
-        if not f.metadata.get("group"):
-            continue
-        inside = key if f.metadata.get("rest") else rest if f.name == group else ""
-        named, _, below = inside.partition(".")
-        for name in registry.GROUPS[f.metadata["group"]].ours if inside else ():
-            if not f.metadata.get("many"):
-                below = inside
-            elif name != named:
-                continue
-            hint = _hint_of(registry.settings_of(f.metadata["group"], name), below)
-            if hint is not None:
-                return hint
-    hint = get_type_hints(cls).get(group)
-    if not rest:
-        return hint
-    if get_origin(hint) is list:
-        return None
-    options = [o for o in (*get_args(hint), hint) if isinstance(o, type) and is_dataclass(o)]
-    return _hint_of(options[0], rest) if options else None
 
 
 def _list_depth(hint: Any) -> int | None:

@@ -4,7 +4,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from string import Template
@@ -35,13 +35,8 @@ USAGE = 2  # the exit code for a command line that is none
 
 def _may_sweep(arguments: list[str]) -> bool:
     """Whether a sweep may begin: runs are not only told about, nor is it one member by itself."""
-    return not command_line.only_tells(arguments) and search.ONCE not in arguments
-
-
-def _at_work(job: Job) -> AbstractContextManager[None]:
-    """While it lasts, the folder of the sweep that this process leads, if any, says so."""
-    leads = job.sweep if job.sweep and not job.sweep.is_member else None
-    return sweeps.at_work(leads.folder) if leads else nullcontext()
+    told = ("--info", "--shell-completion", "--hydra-help", "--version")
+    return search.ONCE not in arguments and all(flag(arguments, name) is None for name in told)
 
 
 def _check_one_run(name: str, arguments: list[str]) -> None:
@@ -61,9 +56,7 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
     work: a Job where the arguments may ask for several runs
     """
     base, arguments = name, sys.argv[1:]
-    in_words = partial(
-        hydra_errors.in_words, name=name, arguments=arguments, schema=schema, conf=conf_dir()
-    )
+    in_words = partial(hydra_errors.in_words, name=name, arguments=arguments, schema=schema)
     sweeps_too = isinstance(work, Job)
     job, code = work if isinstance(work, Job) else Job(work), 0
     job.in_words = in_words
@@ -88,8 +81,9 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
         elif sweeps_too and _may_sweep(arguments):
             job.sweep = job.plan(arguments, member_of)
             arguments = plan.for_hydra(arguments, job.sweep)
-        several = job.sweep is not None and not job.sweep.is_member
-        with _at_work(job), _hydra(arguments, several) as (hydra_run, overrides):
+        leads = job.sweep if job.sweep and not job.sweep.is_member else None
+        at_work = sweeps.at_work(leads.folder) if leads else nullcontext()
+        with at_work, _hydra(arguments, leads is not None) as (hydra_run, overrides):
             hydra_run(config_name=name, task_function=job, overrides=overrides)
     except (CherimoyaError, *hydra_errors.COMPOSING, OSError) as error:
         said = in_words(error)
@@ -121,7 +115,7 @@ def _hydra(arguments: list[str], several: bool) -> Iterator[tuple[Callable[..., 
     folder = args.config_dir and os.path.abspath(args.config_dir)
     if folder and not os.path.isdir(folder):
         raise ConfigError(f"Additional config directory '{folder}' not found")
-    with groups.initialized(conf_dir(), folder):
+    with groups.initialized(folder):
         JobRuntime.instance().set("name", "job")
         own = GlobalHydra.instance().hydra
         assert own is not None
@@ -147,7 +141,9 @@ def _conclude(job: Job, code: int) -> int:
     if job.sweep and not job.sweep.is_member and code != USAGE:
         words, complete = plan.finished(job.sweep, job.problems)
         print(words, flush=True)
-        _offer_report(job.sweep.folder)
+        from cherimoya.report.pages import offer_report
+
+        offer_report(job.sweep.folder)
         return code or int(not complete)
     for label, problem in job.problems:
         print(f"FAILED  {label}: {problem}")
@@ -160,15 +156,19 @@ def _check_composed(name: str, arguments: list[str], schema: type, base: str) ->
     What has no value yet may be missing there. A file of the user's own, in the place of `base`,
     needs all groups.
     """
-    hydra_errors.one_run_at_a_time(arguments)
+    shown = flag(arguments, "--cfg") is not None
+    if shown and flag(arguments, "--multirun") is not None:
+        raise ConfigError(
+            "--cfg shows the configuration of one run. Leave -m out, and give each key one value."
+        )
     words = command_line.overrides(arguments)
-    with groups.initialized(conf_dir(), flag(arguments, "--config-dir")):
+    with groups.initialized(flag(arguments, "--config-dir")):
         values, choices = groups.compose(name, words)
         plain = plain_values(values)
         check_complete(schema, plain, name, base)
         with suppress(MissingValue):
             config: Any = resolve(plain, schema)
-            if flag(arguments, "--cfg") is None:
+            if not shown:
                 return
             if isinstance(config, TrainConfig):
                 check_effects(composition(config, plain, words, choices))
@@ -196,7 +196,7 @@ def _print_help(name: str, overrides: list[str]) -> None:
         for path in sorted(folder.glob("*/**/*.yaml")):
             options.setdefault(str(path.parent.relative_to(folder)), []).append(path.stem)
     listed = [f"{group}: {', '.join(names)}" for group, names in sorted(options.items())]
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with groups.initialized():
         keys = OmegaConf.to_yaml(hydra.compose(name, overrides))
     print(Template(words.template).substitute(APP_CONFIG_GROUPS="\n".join(listed), CONFIG=keys))
 
@@ -212,9 +212,3 @@ def plain_values(values: DictConfig) -> dict[str, Any]:
     if isinstance(content.get("checkpoint"), str) and content["checkpoint"] != "???":
         content["checkpoint"] = [content["checkpoint"]]  # one need not be written as a list
     return {str(k): v for k, v in content.items()}
-
-
-def _offer_report(folder: Path) -> None:
-    from cherimoya.report.pages import offer_report
-
-    offer_report(folder)

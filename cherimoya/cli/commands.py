@@ -1,17 +1,19 @@
-"""Every command but cherimoya-train."""
+"""Every command but cherimoya-train: cherimoya-prepare is `prepare`, and so on."""
 
-import errno
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cherimoya.cli.app import main, plain_values
+from cherimoya.cli.hydra_errors import FULL
 from cherimoya.cli.train import process_wide_switches
 from cherimoya.config.diff import at, changes
 from cherimoya.config.groups import refuse_without_effect
@@ -23,44 +25,17 @@ from cherimoya.config.tools import DashboardConfig
 from cherimoya.config.train import resolve
 from cherimoya.errors import CherimoyaError
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-T = TypeVar("T", bound=ModelsConfig)
+def _on_models(name: str, schema: type[ModelsConfig], module: str, function: str) -> None:
+    """A command on finished models: `function` of `module`, imported once its words are checked."""
 
+    def work(values: DictConfig) -> None:
+        config = resolve(plain_values(values), schema)
+        refuse_without_effect(config, HydraConfig.get().overrides.task)
+        process_wide_switches(config.precision, config.autotune)
+        getattr(import_module(module), function)(config)
 
-def prepare() -> None:
-    """cherimoya-prepare."""
-    _main("prepare", PrepareConfig, _prepare)
-
-
-def evaluate() -> None:
-    """cherimoya-evaluate."""
-    _main("evaluate", EvaluateConfig, _evaluate)
-
-
-def predict() -> None:
-    """cherimoya-predict."""
-    _main("predict", PredictConfig, _predict)
-
-
-def attribute() -> None:
-    """cherimoya-attribute."""
-    _main("attribute", AttributeConfig, _attribute)
-
-
-def variants() -> None:
-    """cherimoya-variants."""
-    _main("variants", VariantsConfig, _variants)
-
-
-def marginalize() -> None:
-    """cherimoya-marginalize."""
-    _main("marginalize", MarginalizeConfig, _marginalize)
-
-
-def dashboard() -> None:
-    """cherimoya-dashboard."""
-    _main("dashboard", DashboardConfig, _dashboard)
+    _main(name, schema, work)
 
 
 def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
@@ -71,10 +46,10 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
         try:
             work(values)
         except OSError as error:
-            if error.filename is None and error.errno not in DISK_FULL:
+            if error.filename is None and error.errno not in FULL:
                 raise
             where = "" if error.filename is None else f"{error.filename}: "
-            advice = "Free space there, or choose" if error.errno in DISK_FULL else "Choose"
+            advice = "Free space there, or choose" if error.errno in FULL else "Choose"
             raise CherimoyaError(f"{where}{error.strerror}. {advice} another output.") from None
 
     main(name, schema, guarded)
@@ -116,41 +91,6 @@ def _plot_gc(path: Path) -> None:
         print(f"GC of peaks and background: {plot}")
 
 
-def _evaluate(values: DictConfig) -> None:
-    config = _resolved(values, EvaluateConfig)
-    from cherimoya.evaluation.evaluate import evaluate_checkpoints
-
-    evaluate_checkpoints(config)
-
-
-def _predict(values: DictConfig) -> None:
-    config = _resolved(values, PredictConfig)
-    from cherimoya.inference.genome import predict_genome
-
-    predict_genome(config)
-
-
-def _attribute(values: DictConfig) -> None:
-    config = _resolved(values, AttributeConfig)
-    from cherimoya.interpret.attribute import attribute
-
-    attribute(config)
-
-
-def _variants(values: DictConfig) -> None:
-    config = _resolved(values, VariantsConfig)
-    from cherimoya.interpret.variants import variants
-
-    variants(config)
-
-
-def _marginalize(values: DictConfig) -> None:
-    config = _resolved(values, MarginalizeConfig)
-    from cherimoya.interpret.marginalize import marginalize
-
-    marginalize(config)
-
-
 def _dashboard(values: DictConfig) -> None:
     config = resolve(plain_values(values), DashboardConfig)
     from cherimoya.report.dashboard.build import dashboard
@@ -158,8 +98,20 @@ def _dashboard(values: DictConfig) -> None:
     dashboard(config)
 
 
-def _resolved(values: DictConfig, cls: type[T]) -> T:
-    config = resolve(plain_values(values), cls)
-    refuse_without_effect(config, HydraConfig.get().overrides.task)
-    process_wide_switches(config.precision, config.autotune)
-    return config
+prepare = partial(_main, "prepare", PrepareConfig, _prepare)
+dashboard = partial(_main, "dashboard", DashboardConfig, _dashboard)
+evaluate = partial(
+    _on_models, "evaluate", EvaluateConfig, "cherimoya.evaluation.evaluate", "evaluate_checkpoints"
+)
+predict = partial(
+    _on_models, "predict", PredictConfig, "cherimoya.inference.genome", "predict_genome"
+)
+attribute = partial(
+    _on_models, "attribute", AttributeConfig, "cherimoya.interpret.attribute", "attribute"
+)
+variants = partial(
+    _on_models, "variants", VariantsConfig, "cherimoya.interpret.variants", "variants"
+)
+marginalize = partial(
+    _on_models, "marginalize", MarginalizeConfig, "cherimoya.interpret.marginalize", "marginalize"
+)

@@ -6,7 +6,6 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException
@@ -14,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
-from cherimoya.config.command_line import flag, nearest, overrides, quotable
+from cherimoya.config.command_line import conf_dir, nearest, overrides, quotable
 from cherimoya.config.groups import does_nothing, initialized
 from cherimoya.config.keys import known_keys
 from cherimoya.config.schema import build, unknown_key, unused_keys
@@ -26,11 +25,11 @@ COMPOSING = (HydraException, OmegaConfBaseException, YAMLError)
 
 
 def in_words(
-    error: Exception, name: str, arguments: Sequence[str], schema: type, conf: Path
+    error: Exception, name: str, arguments: Sequence[str], schema: type
 ) -> CherimoyaError | None:
     """The error as one that a user can act on; None for what nobody has foreseen.
 
-    name: of the configuration that `arguments` change, one of those in the folder `conf`
+    name: of the configuration that `arguments` change
     """
     if isinstance(error, CherimoyaError):
         return error
@@ -43,7 +42,7 @@ def in_words(
     if isinstance(error, COMPOSING):
         absent = re.match(r"Could not override '([\w./]+)'", str(error))
         if absent:
-            return ConfigError(_absent(absent[1], name, arguments, schema, conf))
+            return ConfigError(_absent(absent[1], name, arguments, schema))
         said = re.sub(r"See https://\S+.*|full_key:.*", "", str(error), flags=re.DOTALL)
         return ConfigError(" ".join(said.split()))
     return refused(error) if isinstance(error, OSError) else None
@@ -90,36 +89,32 @@ def _not_inserted(error: InterpolationResolutionError, arguments: Sequence[str])
     )
 
 
-def _absent(key: str, name: str, arguments: Sequence[str], schema: type, conf: Path) -> str:
+def _absent(key: str, name: str, arguments: Sequence[str], schema: type) -> str:
     """A key that only other options of its group have, or a group that is null."""
     words = [w for w in overrides(arguments) if w.partition("=")[0] == key]
     word, parent = (words or [key])[-1], key.rpartition(".")[0]
     others = [w for w in overrides(arguments) if w != word]
-    if why := _unused(parent, word, name, others, schema, conf):
+    if why := _unused(parent, word, name, others, schema):
         return why
-    options = list(_options_with(key, word, name, conf))
+    options = list(_options_with(key, word, name))
     if options:
         return (
             f"{word}: there is no {key} with the options that are chosen. Set "
             f"{' or '.join(options)} too, or leave it out."
         )
+    inside = [k for k in known_keys(schema) if k.startswith(f"{parent or key}.")]
     if not parent:
-        inside = [k for k in known_keys(schema) if k.startswith(f"{key}.")]
         return f"{word}: {key} is a group here. Write one of its keys: {', '.join(inside[:4])}, ..."
-    if known := list(_keys_beside(parent, name, others, conf)):
+    if known := list(_keys_beside(parent, name, others)):
         return unknown_key(key, known)
-    inside = [
-        k.removeprefix(f"{parent}.") for k in known_keys(schema) if k.startswith(f"{parent}.")
-    ]
-    whole = f"{parent}={{{', '.join(f'{k}: ...' for k in inside)}}}"
+    listed = ", ".join(f"{k.removeprefix(f'{parent}.')}: ..." for k in inside)
+    whole = f"{parent}={{{listed}}}"
     return f"{word}: {parent} is null here. Give all of it: {shlex.quote(whole)}"
 
 
-def _unused(
-    parent: str, word: str, name: str, others: Sequence[str], schema: type, conf: Path
-) -> str | None:
+def _unused(parent: str, word: str, name: str, others: Sequence[str], schema: type) -> str | None:
     """Why the group `parent` of a key has no effect beside the `others`; None if it might."""
-    with suppress(CherimoyaError, *COMPOSING), initialized(conf):
+    with suppress(CherimoyaError, *COMPOSING), initialized():
         values = OmegaConf.to_container(hydra.compose(name, list(others)), resolve=True)
         for key, used in unused_keys(build(schema, values)).items():
             if key == parent or parent.startswith(f"{key}."):
@@ -127,30 +122,22 @@ def _unused(
     return None
 
 
-def _keys_beside(parent: str, name: str, others: Sequence[str], conf: Path) -> Iterator[str]:
+def _keys_beside(parent: str, name: str, others: Sequence[str]) -> Iterator[str]:
     """The dotted keys that the group `parent` has as it is composed of the `others`."""
-    with suppress(*COMPOSING), initialized(conf):
+    with suppress(*COMPOSING), initialized():
         inside = OmegaConf.select(hydra.compose(name, list(others)), parent)
         if isinstance(inside, DictConfig):
             yield from (f"{parent}.{key!s}" for key in inside)
 
 
-def _options_with(key: str, word: str, name: str, conf: Path) -> Iterator[str]:
+def _options_with(key: str, word: str, name: str) -> Iterator[str]:
     """The options of the key's groups, such as optim=muon_adamw_sgd, with which `word` composes."""
     parts = key.split(".")[:-1]
     for group in ("/".join(parts[:i]) for i in range(len(parts), 0, -1)):
-        for path in sorted((conf / group).glob("*.yaml")):
+        for path in sorted((conf_dir() / group).glob("*.yaml")):
             try:
-                with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+                with initialized():
                     hydra.compose(name, [f"{group}={path.stem}", word])
             except COMPOSING:
                 continue
             yield f"{group}={path.stem}"
-
-
-def one_run_at_a_time(arguments: Sequence[str]) -> None:
-    """Raise ConfigError where --cfg is to show the configurations of several runs."""
-    if flag(arguments, "--cfg") is not None and flag(arguments, "--multirun") is not None:
-        raise ConfigError(
-            "--cfg shows the configuration of one run. Leave -m out, and give each key one value."
-        )

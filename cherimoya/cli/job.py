@@ -58,8 +58,8 @@ class Job:
         try:
             yield
         except Interrupted as error:
-            if not alone:
-                _hand_on(error.signum)
+            if not alone and error.signum in WARNINGS and callable(signal.getsignal(error.signum)):
+                signal.raise_signal(error.signum)  # the run is saved: now a scheduler's agent
             raise SystemExit(error.exit_code) from None
         except Exception as raised:
             if not alone and isinstance(raised, InUse):
@@ -77,14 +77,18 @@ class Job:
             self._note(folder, found or raised, before, began)
 
     def _note(self, folder: Path, error: Exception, before: dict[str, Any], began: float) -> None:
-        """Note the error of one of several runs."""
+        """Note the error of one of several runs, and have status.json tell of it."""
         if isinstance(error, CherimoyaError):
             print_error(error)
         else:
             traceback.print_exception(error)
         self.problems.append((folder.name, str(error) or repr(error)))
-        if self.sweep and not isinstance(error, OtherRun):
-            _record(folder, before, began, error)
+        if not self.sweep or isinstance(error, OtherRun):
+            return
+        now = status.read(folder)
+        if now.get("state") != "failed" or now == before:  # the run's record was too late, or gone
+            folder.mkdir(parents=True, exist_ok=True)
+            status.write(folder, "failed", began, error)
 
 
 def _remove_empty(folder: Path) -> None:
@@ -96,20 +100,6 @@ def _remove_empty(folder: Path) -> None:
         if folder.parent.parent.name == "outputs":
             folder.parent.rmdir()
             folder.parent.parent.rmdir()
-
-
-def _record(folder: Path, before: dict[str, Any], began: float, error: Exception) -> None:
-    """Have status.json tell of an error that the run's own record was too late, or gone, for."""
-    now = status.read(folder)
-    if now.get("state") != "failed" or now == before:
-        folder.mkdir(parents=True, exist_ok=True)
-        status.write(folder, "failed", began, error)
-
-
-def _hand_on(signum: int) -> None:
-    """Now that the run is saved, let a scheduler's agent in this process do its part."""
-    if signum in WARNINGS and callable(signal.getsignal(signum)):
-        signal.raise_signal(signum)
 
 
 def print_error(error: Exception) -> None:

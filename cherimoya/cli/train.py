@@ -25,7 +25,7 @@ from cherimoya.cli.job import Job, print_error
 from cherimoya.config import command_line, groups
 from cherimoya.config.command_line import conf_dir
 from cherimoya.config.diff import Changes, flat
-from cherimoya.config.groups import Composition, composition
+from cherimoya.config.groups import composition
 from cherimoya.config.saved import current
 from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, resolve, to_dict
 from cherimoya.distributed import launch
@@ -123,7 +123,9 @@ class TrainJob(Job):
             plain = _resumed(plain, folder)
         launch.count_devices(plain["trainer"])
         config = resolve(plain, TrainConfig)
-        made = _made(config, plain)
+        known = HydraConfig.get()
+        choices = groups.chosen(OmegaConf.to_container(known.runtime.choices))
+        made = composition(config, plain, list(known.overrides.task), choices)
         if launch.rank() == 0 and not self.sweep:
             check_effects(made)
             _check_data(config)
@@ -153,8 +155,12 @@ class TrainJob(Job):
             chosen = [self.waiting.pop(0) for _ in self.waiting[: self.at_once]]
             names = ", ".join(folder.name for _, folder, _ in chosen)
             print(f"\n=== {len(chosen)} at once: {names}", flush=True)
+            trainer = chosen[0][0].trainer
             try:
-                failed = _run_packed(chosen)
+                process_wide_switches(trainer.precision, trainer.autotune)
+                from cherimoya.training.packed import train_packed
+
+                failed = train_packed(chosen)
             except Interrupted as error:
                 raise SystemExit(error.exit_code) from None
             problems += [(folder.name, str(error)) for folder, error in failed.items()]
@@ -176,13 +182,6 @@ def _check_data(config: TrainConfig) -> None:
             f"moved, say where it is now: cherimoya-train trainer.resume={resume} data.path=..."
         )
     check_file(config.data)
-
-
-def _made(config: TrainConfig, values: Mapping[str, Any]) -> Composition:
-    """What the configuration of Hydra's present job was composed of."""
-    known = HydraConfig.get()
-    choices = groups.chosen(OmegaConf.to_container(known.runtime.choices))
-    return composition(config, values, list(known.overrides.task), choices)
 
 
 def _judged(
@@ -216,14 +215,6 @@ def worker() -> None:
         raise SystemExit(1) from None
     except Interrupted as error:
         raise SystemExit(error.exit_code) from None
-
-
-def _run_packed(members: list[Run]) -> dict[Path, Exception]:
-    trainer = members[0][0].trainer
-    process_wide_switches(trainer.precision, trainer.autotune)
-    from cherimoya.training.packed import train_packed
-
-    return train_packed(members)
 
 
 def _checked(values: DictConfig) -> dict[str, Any]:

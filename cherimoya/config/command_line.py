@@ -183,12 +183,6 @@ def several_runs(arguments: Sequence[str]) -> bool:
     return chosen or flag(arguments, "--multirun") is not None
 
 
-def only_tells(arguments: Sequence[str]) -> bool:
-    """Whether a flag asks Hydra to tell something, and to run nothing."""
-    flags = ("--info", "--shell-completion", "--hydra-help", "--version")
-    return any(flag(arguments, name) is not None for name in flags)
-
-
 def conf_dir() -> Path:
     """The configuration files: the packaged copy, else the checkout's."""
     packaged = Path(__file__).parents[1] / "conf"

@@ -83,30 +83,20 @@ class DataConfig:
         self.own_source  # noqa: B018 - checked
         check_windows(self.in_window, self.out_window)
         self._check_one_way_to_split()
-        splits = {
-            "data.train_chroms": self.train_chroms or [],
-            "data.validation_chroms": self.validation_chroms or [],
-            "data.test_chroms": self.test_chroms or [],
-            "data.exclude_chroms": self.exclude_chroms,
-        }
+        splits = ("train_chroms", "validation_chroms", "test_chroms", "exclude_chroms")
         seen: dict[str, str] = {}
-        for key, chroms in splits.items():
-            for chrom in chroms:
-                if chrom in seen:
-                    where = (
-                        f"twice in {key}" if seen[chrom] == key else f"in {seen[chrom]} and {key}"
-                    )
+        for name in splits:
+            for chrom in getattr(self, name) or ():
+                if other := seen.get(chrom):
+                    where = "twice in" if other == name else f"in data.{other} and"
                     raise ConfigError(
-                        f"chromosome {chrom} is {where}. Each chromosome belongs to one split: "
-                        f"remove it from {key}."
+                        f"chromosome {chrom} is {where} data.{name}. Each chromosome belongs to "
+                        f"one split: remove it from data.{name}."
                     )
-                seen[chrom] = key
-        for key, named in (
-            ("data.train_chroms", self.train_chroms),
-            ("data.validation_chroms", self.validation_chroms),
-        ):
-            if named == []:
-                raise ConfigError(f"{key}=[] is empty. Name at least one chromosome.")
+                seen[chrom] = name
+        for name in splits[:2]:
+            if getattr(self, name) == []:
+                raise ConfigError(f"data.{name}=[] is empty. Name at least one chromosome.")
         if self.source == FILE and self.path is None:
             raise MissingValue("data.path has no value. Set it: data.path=<file made by prepare>")
         if self.source == SIMULATION and self.synthetic is None:

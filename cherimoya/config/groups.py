@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cherimoya import registry
 from cherimoya.config.command_line import conf_dir, overrides, parse
-from cherimoya.config.diff import Changes, at, changes, hydra_value
+from cherimoya.config.diff import Changes, at, changes, flat, hydra_value
 from cherimoya.config.schema import Used, unused_keys
 from cherimoya.config.train import TrainConfig, to_dict
 from cherimoya.errors import ConfigError
@@ -83,9 +83,10 @@ class Composition:
         unused = unused_keys(self.config)
         for group in (g for g in self.choices if g in self.typed and g not in FILES):
             prefix = group.replace("/", ".")
-            for key, value in _leaves(at(self.own, prefix), prefix):
+            for key, value in flat({prefix: at(self.own, prefix)}).items():
                 now = at(self.values, key)
-                if now == value or value == "???" or key in unused or self._is_typed(key):
+                is_typed = any(_is_in(key, k) for k in self.typed if "." in k)
+                if now == value or value == "???" or key in unused or is_typed:
                     continue
                 word = shlex.quote(f"{key}={hydra_value(value)}")
                 yield (
@@ -93,9 +94,6 @@ class Composition:
                     f"{group}={self.choices[group]} has {hydra_value(value)}. To have that, add "
                     f"{word}"
                 )
-
-    def _is_typed(self, key: str) -> bool:
-        return any(_is_in(key, k) for k in self.typed if "." in k)
 
     @property
     def _files(self) -> str:
@@ -127,11 +125,11 @@ def _own(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 @contextmanager
-def initialized(conf: Path, folder: str | None = None) -> Iterator[None]:
-    """Hydra with the configurations in `conf`, and those of the user's own `folder`."""
-    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+def initialized(folder: str | None = None) -> Iterator[None]:
+    """Hydra with our configurations, and those of the user's own `folder`."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         if folder:  # a configuration of any name may be there, as of --config-dir
-            paths = create_config_search_path(str(conf))
+            paths = create_config_search_path(str(conf_dir()))
             path = f"file://{Path(folder).absolute()}"
             paths.prepend("command-line", path, SearchPathQuery(provider="schema"))  # its last
             GlobalHydra.instance().clear()
@@ -192,12 +190,3 @@ def does_nothing(word: str, used: Used) -> str:
 
 def _is_in(key: str, group: str) -> bool:
     return key == group or key.startswith(f"{group}.")
-
-
-def _leaves(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Each value below nested dictionaries, with its dotted key."""
-    if not isinstance(values, Mapping):
-        yield prefix, values
-        return
-    for key, value in values.items():
-        yield from _leaves(value, f"{prefix}.{key}")

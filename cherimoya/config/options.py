@@ -12,18 +12,12 @@ class Empty:
     """No settings."""
 
 
-# ------------------------------------------------------------------------------ model.blocks
-
-
 @dataclass(frozen=True)
 class Cheri:
     """A convolution, a normalisation and a residual MLP, see cherimoya.cheri.CheriBlock."""
 
     expansion: int = checked(at_least=1)
     residual_scale: float = checked(above=0)
-
-
-# -------------------------------------------------------------------------------------- loss
 
 
 @dataclass(frozen=True)
@@ -39,9 +33,6 @@ class Fixed:
 
     profile_weight: float = checked(above=0)
     count_weight: float = checked(above=0)
-
-
-# ------------------------------------------------------------------------------------- optim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +68,6 @@ class SGD(Optimizer):
 
     schedule: str = checked(choices=SCHEDULES, default="constant")
     momentum: float = checked(at_least=0, below=1)
-
-
-# ------------------------------------------------------------------------------------ logger
 
 
 @dataclass(frozen=True)

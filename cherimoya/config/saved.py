@@ -28,9 +28,9 @@ def current(values: Any) -> Any:
     if isinstance(model, Mapping) and isinstance(blocks := model.get("blocks"), Mapping):
         found["model"] = {**model, "blocks": {"name": "cheri", **blocks}}
     if isinstance(optim := found.get("optim"), Mapping):
-        found["optim"] = {
-            key: _named(key, value) for key, value in optim.items() if not _absent(key, value)
-        }
+        ours = registry.GROUPS["optim"].ours  # null where they were not used
+        used = {k: v for k, v in optim.items() if v is not None or k not in ours}
+        found["optim"] = {key: _named(key, value) for key, value in used.items()}
         routes = optim.get("routing") or []
         found["optim"]["routing"] = [
             {**route, "pattern": MATRICES} if route.get("pattern") == CHERI_MATRICES else route
@@ -41,11 +41,6 @@ def current(values: Any) -> Any:
         found["logger"] = {} if logger["name"] == "none" else {logger["name"]: dict(logger)}
     found.setdefault("metrics", {})
     return found
-
-
-def _absent(key: str, value: Any) -> bool:
-    """Whether this is an optimizer that was not used."""
-    return value is None and key in registry.GROUPS["optim"].ours
 
 
 def _named(key: str, value: Any) -> Any:

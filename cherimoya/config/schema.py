@@ -106,21 +106,19 @@ def build(cls: type[T], values: Any, prefix: str = "") -> T:
     if not isinstance(values, Mapping):
         where = prefix or "the configuration"
         raise ConfigError(f"{where}={values!r}: expected a group of keys. Choose one of its files.")
-    rest = [f for f in fields(cls) if f.metadata.get("rest")]  # type: ignore[arg-type]
-    names = {f.name for f in fields(cls)} - {f.name for f in rest}  # type: ignore[arg-type]
-    for key in values:
-        if key not in names and not (
-            rest and (values[key] is None or isinstance(values[key], Mapping))
-        ):
+    every = fields(cls)  # type: ignore[arg-type]
+    names = {f.name for f in every if not f.metadata.get("rest")}
+    others = {k: v for k, v in values.items() if k not in names}
+    for key, value in others.items():
+        if len(names) == len(every) or not (value is None or isinstance(value, Mapping)):
             raise ConfigError(
                 unknown_key(joined(prefix, str(key)), [joined(prefix, n) for n in names])
             )
     hints, arguments = get_type_hints(cls), {}
     missing: MissingValue | None = None  # which the others are checked before
-    for f in fields(cls):  # type: ignore[arg-type]
+    for f in every:
         try:
-            if f in rest:
-                others = {k: v for k, v in values.items() if k not in names}
+            if f.metadata.get("rest"):
                 arguments[f.name] = _choices(f.metadata["group"], others, prefix)
             elif f.name in values or (f.default, f.default_factory) == (MISSING, MISSING):
                 arguments[f.name] = _value(hints[f.name], values, f, joined(prefix, f.name))
@@ -153,17 +151,15 @@ def choose(group: str, values: Any, key: str, usual: str | None = None) -> Choic
         raise ConfigError(f"{key}={values!r}: expected a group of keys. Choose one of its files.")
     name = values.get("name", usual)
     if not isinstance(name, str):
-        raise MissingValue(f"{key}.name has no value. Known here: {listed_names(group)}")
+        known = ", ".join(registry.names(group)) or "none"
+        raise MissingValue(
+            f"{key}.name has no value. Known here: {known}; or module:Class of your own"
+        )
     settings = registry.settings_of(group, name, f"{key}.name")
     own = {k: v for k, v in values.items() if k != "name"}
     idle = _of_others(group, own, settings)
     own = {k: v for k, v in own.items() if k not in idle}
     return Choice(group, name, build(settings, own, key), idle)
-
-
-def listed_names(group: str) -> str:
-    """The names of a group, for a message."""
-    return f"{', '.join(registry.names(group)) or 'none'}; or module:Class of your own"
 
 
 def _choices(group: str, values: Any, key: str) -> dict[str, Choice]:

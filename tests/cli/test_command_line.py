@@ -363,10 +363,10 @@ def test_a_sweep_is_known_to_be_at_work_from_its_first_run_to_its_last(tmp_path,
 def test_errors_of_the_program_itself_are_not_hidden():
     from cherimoya.cli.hydra_errors import in_words
 
-    assert in_words(ValueError("x"), "train", [], TrainConfig, None) is None
-    assert in_words(FileNotFoundError(2, "gone", "x"), "train", [], TrainConfig, None) is None
+    assert in_words(ValueError("x"), "train", [], TrainConfig) is None
+    assert in_words(FileNotFoundError(2, "gone", "x"), "train", [], TrainConfig) is None
     assert isinstance(
-        in_words(PermissionError(13, "denied", "/x"), "train", [], TrainConfig, None),
+        in_words(PermissionError(13, "denied", "/x"), "train", [], TrainConfig),
         CherimoyaError,
     )
 

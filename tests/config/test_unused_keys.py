@@ -6,7 +6,6 @@ import pytest
 from command_lines import command
 
 from cherimoya.cli.app import plain_values
-from cherimoya.config.command_line import conf_dir
 from cherimoya.config.groups import compose, initialized, without_effect
 from cherimoya.config.groups import typed as typed_in
 from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
@@ -34,7 +33,7 @@ PLACED = "loci=<BED file> fasta=<genome> in place of data.path, and"
 def unused(name: str, words: list[str]) -> dict[str, str]:
     """The keys among `words` of a command that do nothing, with their messages."""
     words = [*NEEDED[name], *words]
-    with initialized(conf_dir()):
+    with initialized():
         values, _ = compose(name, words)
         return without_effect(resolve(plain_values(values), SCHEMAS[name]), typed_in(words))
 

@@ -103,29 +103,21 @@ class Tables:
         self._signal_channels = _strand_channels(loci.signal_groups, device)
         self._control_channels = _strand_channels(loci.control_groups, device)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the tensors are."""
-        return self.sequence.device
-
     def gather(self, rows: Tensor, shift: Tensor, flip: Tensor) -> Batch:
         """The examples (rows, shift, flip), each (N,) integers on the device, see EpochPlan.
 
         A flipped example is the reverse complement: positions reversed, bases complemented, and
         channels reversed within each group.
         """
-        control = None
-        if self.control is not None:
-            control = gather.counts(
-                self.control, self._control_channels, rows, shift, flip, self.in_window
-            )
-        return Batch(
-            X=gather.one_hot(self.sequence, rows, shift, flip, self.in_window),
-            signal=gather.counts(
-                self.signal, self._signal_channels, rows, shift, flip, self.out_window
-            ),
-            control=control,
-        )
+
+        def counts(table: Tensor, channels: Tensor, length: int) -> Tensor:
+            return gather.counts(table, channels, rows, shift, flip, length)
+
+        X = gather.one_hot(self.sequence, rows, shift, flip, self.in_window)
+        signal = counts(self.signal, self._signal_channels, self.out_window)
+        if self.control is None:
+            return Batch(X, signal, None)
+        return Batch(X, signal, counts(self.control, self._control_channels, self.in_window))
 
     def centred(self, rows: Tensor) -> Batch:
         """The loci at `rows` (N,) as stored: no jitter, forward strand."""

@@ -1,9 +1,9 @@
 """How examples reach the device: held there whole, or streamed ahead of their steps."""
 
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -50,11 +50,12 @@ class Streamed:
     """
 
     def __init__(self, loci: Loci, device: torch.device) -> None:
-        self._loci, self.waited = loci, 0.0
+        self._loci, self.waited = replace(loci, truth={}), 0.0  # of no use on the device
         self.device = device
         self._ring: Tables | None = None
         self._staging: list[Tables] = []
-        self._reader: _Reader | None = None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._reader: ThreadPoolExecutor | None = None
 
     @property
     def tables(self) -> Tables:
@@ -72,18 +73,19 @@ class Streamed:
         self._batches = min(max(1, CHUNK_EXAMPLES // n), steps)  # of a chunk
         size = self._batches * n
         if self._ring is None:
-            ring = _taken(self._loci, np.zeros(2 * size, dtype=np.int64))
+            ring = self._loci.take(np.zeros(2 * size, dtype=np.int64))
             self._ring = Tables(ring, self.device)
             self._staging = [self._host_tables(size) for _ in range(2)]
-        chunks = [rows[i : i + self._batches].ravel() for i in range(0, steps, self._batches)]
-        self._reader = _Reader(self._loci, chunks, self._staging, self.tables)
-        self._next = first // self._batches
-        self._reader.start(self._next)
+        self._chunks = [rows[i : i + self._batches].ravel() for i in range(0, steps, self._batches)]
+        self._first = self._next = first // self._batches
+        self._reader, self._ahead = ThreadPoolExecutor(1), deque[Future[torch.cuda.Event | None]]()
+        for chunk in (self._first, self._first + 1):
+            self._read_ahead(chunk)
         flat = np.arange(steps * n)
         return (flat % (2 * size)).reshape(steps, n)
 
     def _host_tables(self, size: int) -> Tables:
-        tables = Tables(_taken(self._loci, np.zeros(size, dtype=np.int64)), torch.device("cpu"))
+        tables = Tables(self._loci.take(np.zeros(size, dtype=np.int64)), torch.device("cpu"))
         if self.device.type == "cuda":
             for name in ("sequence", "signal", "control"):
                 values = getattr(tables, name)
@@ -95,87 +97,37 @@ class Streamed:
         chunk = batch // self._batches
         if chunk < self._next:
             return
-        assert self._reader is not None
         since = time.monotonic()
-        self._reader.take()
+        if chunk > self._first:  # the half of the chunk before is free from here
+            self._read_ahead(chunk + 1)
+        full = self._ahead.popleft().result()
+        if full is not None:
+            torch.cuda.current_stream(self.device).wait_event(full)
         self.waited += time.monotonic() - since
         self._next = chunk + 1
 
     def centred(self, rows: np.ndarray) -> Batch:
         """The loci at `rows` (N,) as stored: no jitter, forward strand."""
-        tables = Tables(_taken(self._loci, rows), self.device)
+        tables = Tables(self._loci.take(rows), self.device)
         return tables.centred(torch.arange(len(rows), device=self.device))
 
     def close(self) -> None:
         """Stop reading."""
         if self._reader is not None:
-            self._reader.stop()
+            self._reader.shutdown(cancel_futures=True)
             self._reader = None
 
+    def _read_ahead(self, chunk: int) -> None:
+        """Have the thread fill a half of the ring, once the steps asked for so far are done."""
+        if chunk < len(self._chunks):
+            assert self._reader is not None
+            free = torch.cuda.current_stream(self.device).record_event() if self._stream else None
+            self._ahead.append(self._reader.submit(self._fill, chunk, free))
 
-Source = Resident | Streamed
-
-
-class _Reader:
-    """The thread that fills the two halves of a ring in turn."""
-
-    def __init__(
-        self, loci: Loci, chunks: list[np.ndarray], staging: list[Tables], ring: Tables
-    ) -> None:
-        self._loci, self._chunks, self._staging, self._ring = loci, chunks, staging, ring
-        self._cuda = ring.device.type == "cuda"
-        self._stream = torch.cuda.Stream(ring.device) if self._cuda else None
-        # A half is free once the event, if any, has passed on the device.
-        self._free: queue.Queue[torch.cuda.Event | None] = queue.Queue()
-        self._full: queue.Queue[torch.cuda.Event | Exception | None] = queue.Queue()
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._taken = 0
-
-    def start(self, first_chunk: int) -> None:
-        for _ in range(2):
-            self._free.put(self._passed())
-        self._thread = threading.Thread(target=self._run, args=(first_chunk,), daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._free.put(None)
-        if self._thread is not None:
-            self._thread.join()
-
-    def take(self) -> None:
-        """Have the steps that follow wait for the next chunk; the one before is free from here."""
-        if self._taken:
-            self._free.put(self._passed())
-        self._taken += 1
-        full = self._full.get()
-        if isinstance(full, Exception):
-            raise full
-        if full is not None:
-            torch.cuda.current_stream(self._ring.device).wait_event(full)
-
-    def _passed(self) -> "torch.cuda.Event | None":
-        """An event that passes when all that was asked of the device so far is done."""
-        if not self._cuda:
-            return None
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self._ring.device))
-        return event
-
-    def _run(self, first_chunk: int) -> None:
-        try:
-            for chunk in range(first_chunk, len(self._chunks)):
-                passed = self._free.get()
-                if self._stopped.is_set():
-                    return
-                if passed is not None:
-                    passed.synchronize()
-                self._full.put(self._fill(chunk))
-        except Exception as error:
-            self._full.put(error)
-
-    def _fill(self, chunk: int) -> "torch.cuda.Event | None":
+    def _fill(self, chunk: int, free: "torch.cuda.Event | None") -> "torch.cuda.Event | None":
+        """Copy a chunk to its half of the ring; the event that passes when it is there."""
+        if free is not None:
+            free.synchronize()
         rows, half = self._chunks[chunk], chunk % 2
         staging, size = self._staging[half], len(self._staging[half].sequence)
         for name in ("sequence", "signal", "control"):
@@ -183,17 +135,16 @@ class _Reader:
             if values is not None:
                 held = getattr(staging, name)[: len(rows)]
                 np.take(values, rows, axis=0, out=held.numpy(), mode="clip")
-                place = getattr(self._ring, name)[half * size : half * size + len(rows)]
+                place = getattr(self.tables, name)[half * size : half * size + len(rows)]
                 if self._stream is None:
                     place.copy_(held)
                 else:
                     with torch.cuda.stream(self._stream):
                         place.copy_(held, non_blocking=True)
-        if self._stream is None:
-            return None
-        event = torch.cuda.Event()
-        event.record(self._stream)
-        return event
+        return self._stream.record_event() if self._stream else None
+
+
+Source = Resident | Streamed
 
 
 class Feed:
@@ -224,10 +175,6 @@ class Feed:
             self._plan = torch.empty(packed.shape, dtype=torch.int64, device=self.source.device)
         self._plan.copy_(torch.from_numpy(packed))  # (steps, 3, N): a captured step reads it here
 
-    def prepare(self, batch: int) -> None:
-        """Before the step of `batch` is asked for."""
-        self.source.prepare(batch)
-
     def batch(self, step: Tensor) -> Iterator[Batch]:
         """The pieces of the batch at `step` (1,), counted over all epochs."""
         assert self._plan is not None, "no epoch has begun"
@@ -247,13 +194,3 @@ def place(loci: Loci, device: torch.device, asked: str) -> tuple[Source, str]:
         resident, why = size <= FREE_SHARE * free, f", {free / 2**30:.1f} GiB are free"
     kind, how = (Resident, "held on") if resident else (Streamed, "streamed to")
     return kind(loci, device), f"{how} the device ({size / 2**20:,.0f} MiB{why})"
-
-
-def _taken(loci: Loci, rows: np.ndarray) -> Loci:
-    """The loci at `rows`, sequence and signal alone."""
-    return replace(
-        loci,
-        sequence=loci.sequence[rows],
-        signal=loci.signal[rows],
-        control=None if loci.control is None else loci.control[rows],
-    )

@@ -115,7 +115,7 @@ class Trainer:
         """
         state, stride = self.state, STRIDE[self.step.device.type]
         for batch in self._batches:
-            self.feed.prepare(batch)
+            self.feed.source.prepare(batch)
             self.runner()
             state.batch += 1
             state.step += 1

@@ -27,7 +27,7 @@ def batches(source, epochs=(0, 1), first=0, parts=1, rank=0, world=1):
         start = first if epoch == epochs[0] else 0
         feed.begin_epoch(plan, plan.locus, start)
         for batch in range(start, STEPS):
-            feed.prepare(batch)
+            source.prepare(batch)
             step = torch.tensor([epoch * STEPS + batch])
             found += [(b.X, b.signal, b.control) for b in feed.batch(step)]
     source.close()

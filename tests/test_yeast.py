@@ -13,6 +13,7 @@ from yeast_data import yeast, yeast_folder
 
 from cherimoya.config.interpret import MarginalizeConfig
 from cherimoya.data import hdf5
+from cherimoya.data.splits import select_splits
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import Aliases
 from cherimoya.genome.fasta import read_genome
@@ -36,7 +37,7 @@ def test_yeast_transcription_starts_at_a_purine_after_a_pyrimidine(
         in_window=1014,
         out_window=1000,
     )
-    rows = hdf5.select_splits(
+    rows = select_splits(
         loci.chrom, loci.label, train=None, validation=["chrXVI"], test=["chrIV", "chrXI"]
     )
     assert [len(rows[s]) for s in ("test", "validation", "train")] == [967, 401, 3729]

@@ -37,8 +37,8 @@ def made_once(
     Any number of processes may call this at once.
     """
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
-    folder = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache()
-    path = folder / f"{name}-{key}.h5"
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cherimoya"
+    path = (usual if cache_dir is None else Path(cache_dir).expanduser()) / f"{name}-{key}.h5"
     if _is_whole(path, say):
         return path
     loci = make()
@@ -49,11 +49,6 @@ def made_once(
         what = "simulated data" if name == "synthetic" else f"data of {name}"
         say(f"{error} Until then the {what} go to {fallback}")
     return _written(fallback / path.name, loci)
-
-
-def _default_cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "cherimoya"
 
 
 def _written(path: Path, loci: Loci) -> Path:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,24 +14,10 @@ import numpy as np
 from cherimoya.config.data import KeysConfig
 from cherimoya.data import plain
 from cherimoya.data.hdf5_file import opened
-from cherimoya.data.loci import Header, Loci, check, crop
-from cherimoya.data.splits import select_splits
+from cherimoya.data.loci import Header, Loci, check
 from cherimoya.errors import DataError, printable
 from cherimoya.util.files import atomic_path, disk_errors
 from cherimoya.util.resume import checked_digest
-
-__all__ = [
-    "FORMAT",
-    "VERSION",
-    "Header",
-    "Loci",
-    "crop",
-    "fingerprint",
-    "read",
-    "read_header",
-    "select_splits",
-    "write",
-]
 
 FORMAT = "cherimoya-hdf5"
 VERSION = 1
@@ -45,18 +31,6 @@ NUMBERS = ("in_window", "out_window", "max_jitter")
 LISTS = ("track_names", "control_names", "signal_groups", "control_groups")
 
 
-class Column(Protocol):
-    """One row for each locus: an array, or what reads like one, a slice of rows at a time."""
-
-    @property
-    def dtype(self) -> np.dtype: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
-
-
 def write(path: str | Path, loci: Loci) -> Path:
     """Write `loci` to `path`, which appears whole or not at all.
 
@@ -67,11 +41,12 @@ def write(path: str | Path, loci: Loci) -> Path:
 
 
 def write_columns(
-    path: str | Path, described: Mapping[str, Any], columns: Mapping[str, Column], threads: int = 1
+    path: str | Path, described: Mapping[str, Any], columns: Mapping[str, Any], threads: int = 1
 ) -> Path:
     """Write valid `columns` to `path`, which appears whole or not at all.
 
-    described: NUMBERS, LISTS, genome and provenance; threads: that compress at once
+    described: NUMBERS, LISTS, genome and provenance; columns: one row for each locus, arrays or
+    what reads like one, a slice of rows at a time; threads: that compress at once
 
     Raises DiskError when the folder or the disk refuses.
     """
@@ -139,13 +114,10 @@ def _write_attributes(file: h5py.File, described: Mapping[str, Any]) -> None:
     file.attrs["provenance"] = json.dumps(dict(described["provenance"]), sort_keys=True)
 
 
-def _write_dataset(
-    file: h5py.File, name: str, values: Column, pool: Executor, at_once: int
-) -> None:
+def _write_dataset(file: h5py.File, name: str, values: Any, pool: Executor, at_once: int) -> None:
     """Compress in the threads of `pool`, since HDF5's own filters use one; `at_once` chunks."""
     if values.dtype.kind == "U":
-        text: Column = np.char.encode(values[:], "utf-8")
-        values = text
+        values = np.char.encode(values[:], "utf-8")
     n, row_shape = values.shape[0], values.shape[1:]
     row_bytes = values.dtype.itemsize * math.prod(row_shape)
     rows = min(n, max(1, CHUNK_BYTES // max(1, row_bytes)))

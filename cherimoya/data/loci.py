@@ -121,7 +121,10 @@ def crop(
         in_window=wanted_in,
         out_window=wanted_out,
         max_jitter=jitter,
-        truth={k: v[..., cut_out] if _is_profile(v, profile) else v for k, v in loci.truth.items()},
+        truth={
+            name: values[..., cut_out] if values.shape[2:] == (profile,) else values
+            for name, values in loci.truth.items()
+        },
     )
 
 
@@ -197,10 +200,6 @@ def _check_fits(held: Described, name: str, window: int, jitter: int, where: str
             f"max_jitter={held.max_jitter}). {smaller}, or prepare the file again with "
             f"{name}={window} max_jitter={jitter}."
         )
-
-
-def _is_profile(values: np.ndarray, length: int) -> bool:
-    return values.ndim == 3 and values.shape[2] == length
 
 
 def _check_shapes(loci: Loci, where: str) -> None:

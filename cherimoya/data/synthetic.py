@@ -96,12 +96,7 @@ def cached(
     cache_dir: str | Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """The HDF5 file of `simulate` with these arguments, made on first use.
-
-    `cache_dir` defaults to $XDG_CACHE_HOME/cherimoya, or ~/.cache/cherimoya. When it cannot be
-    written, one line to `say` names the temporary folder that takes its place. Any number of
-    processes may call this at once.
-    """
+    """The HDF5 file of `simulate` with these arguments, made on first use; see `made_once`."""
     parameters = _parameters(config, in_window, out_window, max_jitter)
     return made_once(
         "synthetic", parameters, lambda: simulate(config, in_window, out_window, max_jitter),
@@ -221,7 +216,8 @@ def _motif_sequences(rng: np.random.Generator, motif: int, strand: np.ndarray) -
     todo = np.arange(len(strand))
     while len(todo):
         codes[todo] = (rng.random((len(todo), len(below), 1)) > below).sum(axis=2)
-        todo = np.setdiff1d(todo, todo[_matching(codes[todo], motif)])
+        found = motif_grammar.scan(codes[todo])
+        todo = np.setdiff1d(todo, todo[found.locus[(found.motif == motif) & (found.strand == 1)]])
     return np.where(strand[:, None] == 1, codes, reverse_complement(codes))
 
 
@@ -229,12 +225,6 @@ def _observe(rng: np.random.Generator, rates: np.ndarray) -> np.ndarray:
     """Poisson counts (n, 2, L) of expected counts, with a factor per locus whose mean is 1."""
     factor = np.exp(rng.normal(-(NOISE**2) / 2, NOISE, (len(rates), 1, 1)))
     return rng.poisson(rates * factor).astype(np.int32)
-
-
-def _matching(codes: np.ndarray, motif: int) -> np.ndarray:
-    """Rows of `codes` (n, width) that are instances of `motif` on the forward strand."""
-    found = motif_grammar.scan(codes)
-    return found.locus[(found.motif == motif) & (found.strand == 1)]
 
 
 def _instances(sequence: np.ndarray, start: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,7 +16,8 @@ from loci_files import IN, JITTER, KEYS, OUT, N, make_loci, plain_file
 
 from cherimoya.config.data import KeysConfig
 from cherimoya.data import hdf5
-from cherimoya.data.loci import smallest_integers
+from cherimoya.data.loci import crop, smallest_integers
+from cherimoya.data.splits import select_splits
 from cherimoya.errors import DataError
 
 
@@ -185,9 +186,9 @@ def test_crop_keeps_the_centre_or_says_what_is_stored(
     room = IN + 2 * JITTER - in_window - 2 * jitter, OUT + 2 * JITTER - out_window - 2 * jitter
     if out_window > in_window or (in_window - out_window) % 2 or min(room) < 0:
         with pytest.raises(DataError, match=r"data\.(in|out)_window=\d+.*store"):
-            hdf5.crop(loci, in_window, out_window, jitter)
+            crop(loci, in_window, out_window, jitter)
         return
-    cut = hdf5.crop(loci, in_window, out_window, jitter)
+    cut = crop(loci, in_window, out_window, jitter)
     center, middle = (IN + 2 * JITTER) // 2, (OUT + 2 * JITTER) // 2
     assert cut.sequence.shape == (10, in_window + 2 * jitter)
     assert cut.signal.shape == (10, 3, out_window + 2 * jitter)
@@ -205,15 +206,15 @@ def test_crop_message_says_the_fix() -> None:
     with pytest.raises(
         DataError, match=r"data.in_window=48 with data.max_jitter=6.*jitter=2 or le"
     ):
-        hdf5.crop(make_loci(), in_window=48)
+        crop(make_loci(), in_window=48)
     with pytest.raises(DataError, match=r"Set data.in_window smaller.*in_window=100 max_jitter=6"):
-        hdf5.crop(make_loci(), in_window=100)
-    assert hdf5.crop(make_loci(), in_window=48, max_jitter=2).sequence.shape == (N, 52)
+        crop(make_loci(), in_window=100)
+    assert crop(make_loci(), in_window=48, max_jitter=2).sequence.shape == (N, 52)
 
 
 def split(**named) -> dict[str, np.ndarray]:
     loci = make_loci()
-    return hdf5.select_splits(loci.chrom, loci.label, where="loci.h5", **{"train": None} | named)
+    return select_splits(loci.chrom, loci.label, where="loci.h5", **{"train": None} | named)
 
 
 def test_splits_by_chromosome() -> None:
@@ -248,7 +249,7 @@ def test_splits_that_cannot_be(named: dict, message: str) -> None:
 def test_a_split_of_background_alone() -> None:
     chrom, label = np.array(["a", "b", "b"]), np.array([1, 0, 0], np.uint8)
     with pytest.raises(DataError, match="validation split has 2 background loci and no peaks"):
-        hdf5.select_splits(chrom, label, train=None, validation=["b"])
+        select_splits(chrom, label, train=None, validation=["b"])
 
 
 @pytest.mark.parametrize(

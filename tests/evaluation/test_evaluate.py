@@ -15,6 +15,7 @@ from cherimoya import Cherimoya
 from cherimoya.config.predict import EvaluateConfig
 from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.data import hdf5
+from cherimoya.data.loci import crop
 from cherimoya.errors import CherimoyaError
 from cherimoya.evaluation import evaluate
 from cherimoya.evaluation.bootstrap import intervals
@@ -110,7 +111,7 @@ def test_a_checkpoint_alone_on_a_file_of_other_windows(small_data, score, tmp_pa
         f"checkpoint={tmp_path}/upstream.torch", f"data.path={small_data}", "chroms=[sim4]"
     )
     assert found["window"] == {"in": 180, "out": 100}
-    loci = hdf5.crop(hdf5.read(small_data), 180, 100)
+    loci = crop(hdf5.read(small_data), 180, 100)
     rows = np.flatnonzero(loci.chrom == "sim4")
     X, k = centred(loci, rows)
     with torch.no_grad():
@@ -197,7 +198,7 @@ def test_signal_groups_have_their_own_scores(small_data, score, tmp_path):
 def test_a_replicate_is_matched_by_place(trained, score, small_data, tmp_path):
     loci = hdf5.read(small_data)
     shuffled = loci.take(np.random.default_rng(0).permutation(len(loci)))
-    hdf5.write(tmp_path / "same.h5", hdf5.crop(shuffled, 180, 100))
+    hdf5.write(tmp_path / "same.h5", crop(shuffled, 180, 100))
     found = score(f"checkpoint={trained}", f"replicate={tmp_path}/same.h5")["replicate"]
     assert found["profile_pearson"] == pytest.approx(1)
     assert found["profile_jsd"] == pytest.approx(0, abs=1e-6)

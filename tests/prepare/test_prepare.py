@@ -8,6 +8,7 @@ import pytest
 from toy import LENGTHS, Toy, letters, narrow
 
 from cherimoya.data import hdf5
+from cherimoya.data.loci import crop
 from cherimoya.genome import fasta
 from cherimoya.genome import intervals as places
 from cherimoya.prepare import background
@@ -46,7 +47,7 @@ def test_a_smaller_preparation_is_a_crop(toy: Toy) -> None:
     large = toy.run()
     for windows in ((30, 10, 2), (31, 11, 3), (40, 20, 0)):
         names = dict(zip(("in_window", "out_window", "max_jitter"), windows, strict=True))
-        small, cut = toy.run(**names), hdf5.crop(large, **names)
+        small, cut = toy.run(**names), crop(large, **names)
         for name, values in small.arrays().items():
             np.testing.assert_array_equal(values, cut.arrays()[name], err_msg=f"{name} {windows}")
 

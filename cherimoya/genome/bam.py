@@ -191,7 +191,11 @@ def _five_prime(path: Path, spool: Path, chrom: str, config: BamConfig) -> list[
         if config.mates != "both" and (config.mates == "second") != bool(flag & SECOND):
             continue
         if not read.cigartuples:
-            raise DataError(_no_cigar(path, chrom, read))
+            raise DataError(
+                f"{path}: read {read.query_name} at {chrom}:{read.reference_start:,} (0-based) is "
+                "mapped but has no CIGAR (*), so where it ends is unknown. Leave such reads out: "
+                f"samtools view -b -e 'ncigar > 0' -o whole.bam {path}"
+            )
         if flag & REVERSE:
             minus.append(read.reference_end - 1 + config.shift_minus)
         else:
@@ -203,11 +207,3 @@ def _five_prime(path: Path, spool: Path, chrom: str, config: BamConfig) -> list[
             "meanwhile: start again."
         )
     return [np.frombuffer(ends, np.int64) for ends in (plus, minus)]
-
-
-def _no_cigar(path: Path, chrom: str, read: Any) -> str:
-    return (
-        f"{path}: read {read.query_name} at {chrom}:{read.reference_start:,} (0-based) is mapped "
-        "but has no CIGAR (*), so where it ends is unknown. Leave such reads out: "
-        f"samtools view -b -e 'ncigar > 0' -o whole.bam {path}"
-    )

@@ -1,7 +1,5 @@
 """bigWig files as tracks."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,14 +69,10 @@ def _fill(
 ) -> None:
     """Write the `held` values of [start, end) where `values`, which begin at base `first`, hold
     them."""
-    low = int(np.searchsorted(end, first, "right"))
-    high = int(np.searchsorted(start, first + len(values)))
-    start, end, held = (
-        start[low:high] - first,
-        end[low:high] - first,
-        held[low:high],
-    )
-    start, end = np.maximum(start, 0), np.minimum(end, len(values))
+    last = first + len(values)
+    rows = slice(np.searchsorted(end, first, "right"), np.searchsorted(start, last))
+    start, end = np.maximum(start[rows], first) - first, np.minimum(end[rows], last) - first
+    held = held[rows]
     length = end - start
     if (length == 1).all():
         values[start] = held
@@ -87,17 +81,15 @@ def _fill(
     values[np.arange(length.sum()) + np.repeat(start - before, length)] = np.repeat(held, length)
 
 
-@contextmanager
-def opened(path: Path, key: str) -> Iterator[list[Track]]:
+def read_bigwig(path: Path, key: str) -> list[Track]:
     """The one track of the bigWig at `path`, which the configuration names under `key`.
 
     All of it is read once and checked. Raises DataError for a file that is damaged.
     """
     with open(path, "rb") as file, console.report_duration(f"checking {path.name}"):
         try:
-            track = BigWig(path, read_contents(file))
+            return [BigWig(path, read_contents(file))]
         except DamageError as error:
             raise DataError(
                 f"{key}={path}: truncated or damaged ({error}). Copy it again, or make it again."
             ) from None
-    yield [track]

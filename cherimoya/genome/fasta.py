@@ -71,7 +71,7 @@ def read_genome(path: str | Path, spool: Path | None, tell: Say = console.say) -
     path = Path(path)
     check_exists(path, "fasta")
     lengths: dict[str, int] = {}
-    others: dict[str, Counter[int]] = {}
+    letters: dict[str, Counter[str]] = {}
     name = ""
     with (
         reading(path, f"fasta={path}", "rb") as file,
@@ -81,12 +81,13 @@ def read_genome(path: str | Path, spool: Path | None, tell: Say = console.say) -
         for header, lines in console.track(pieces, label, None, "piece", tell=tell):
             if header is not None:
                 name = _fasta_name(header, lengths, path)
-                lengths[name], others[name] = 0, Counter()
+                lengths[name], letters[name] = 0, Counter()
             codes = lines.translate(CODES, b"\r\n\t ")
             lengths[name] += len(codes)
             codes_file.write(codes)
-            others[name].update(lines.translate(None, b"ACGTacgt\r\n\t "))
-    return Genome(path, lengths, {name: _upper(counts) for name, counts in others.items()}, spool)
+            others = lines.translate(None, b"ACGTacgt\r\n\t ")
+            letters[name].update(others.decode("latin-1").upper())
+    return Genome(path, lengths, letters, spool)
 
 
 @contextmanager
@@ -96,22 +97,18 @@ def genome_on_disk(path: str | Path, tell: Say = console.say) -> Iterator[Genome
         yield read_genome(path, Path(folder) / "genome", tell)
 
 
-def opened(path: Path, mode: str, encoding: str | None = None) -> IO[Any]:
-    """The file at `path`, uncompressed on the way if it is gzip or BGZF.
-
-    Raises EOFError for a BGZF file that was cut between two of its blocks.
-    """
-    if not ends_whole(path):
-        raise EOFError("the end-of-file block of BGZF is missing")
-    opener: Any = gzip.open if _head(path, 2) == GZIP_MAGIC else open
-    return opener(path, mode, encoding=encoding)
-
-
 @contextmanager
 def reading(path: Path, where: str, mode: str = "rt") -> Iterator[IO[Any]]:
-    """As `opened`, text in UTF-8; damage becomes a DataError that begins with `where`."""
+    """The file at `path`, uncompressed on the way if it is gzip or BGZF; text in UTF-8.
+
+    Damage, such as a BGZF file cut between two blocks, becomes a DataError that begins with
+    `where`.
+    """
     try:
-        with opened(path, mode, "utf-8-sig" if mode == "rt" else None) as file:
+        if not ends_whole(path):
+            raise EOFError("the end-of-file block of BGZF is missing")
+        opener: Any = gzip.open if _head(path, 2) == GZIP_MAGIC else open
+        with opener(path, mode, encoding="utf-8-sig" if mode == "rt" else None) as file:
             yield file
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not a text file in UTF-8 ({error}).") from None
@@ -129,9 +126,8 @@ def text_lines(path: Path, where: str) -> Iterator[tuple[int, str]]:
 def ends_whole(path: Path) -> bool:
     """Whether a BGZF file ends with the block that says so; true for other files."""
     head = _head(path, 18)
-    if not (head.startswith(GZIP_MAGIC) and len(head) == 18 and head[3] & 4):
-        return True
-    if head[12:14] != b"BC":
+    is_bgzf = head.startswith(GZIP_MAGIC) and len(head) == 18 and head[3] & 4
+    if not is_bgzf or head[12:14] != b"BC":
         return True
     with open(path, "rb") as file:
         file.seek(-min(len(BGZF_END), path.stat().st_size), os.SEEK_END)
@@ -194,14 +190,6 @@ def _check_header(header: bytes, path: Path) -> None:
             f"fasta={path}: lines end in carriage returns alone. Write new ones: "
             f"tr '\\r' '\\n' < {path} > new.fa"
         )
-
-
-def _upper(counts: Counter[int]) -> Counter[str]:
-    """Counts of letters in either case, from those of bytes."""
-    letters: Counter[str] = Counter()
-    for code, count in counts.items():
-        letters[chr(code).upper()] += count
-    return letters
 
 
 def _fasta_name(header: bytes, known: Collection[str], path: Path) -> str:

@@ -1,6 +1,5 @@
 """Fragment files as tracks: both ends of each fragment are cuts; of reads, their 5' ends."""
 
-import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -89,19 +88,6 @@ class Fragments(Track):
     def _read_all(self, path: Path, tell: Say) -> None:
         for left in self._spool.iterdir():  # by a run that was killed here
             left.unlink()
-        self._read(path, tell)
-        if not self._files:
-            raise DataError(f"{self._where}: no fragments in it.")
-        if self._config.kind == "auto" and (doubt := self._shape.doubt()):
-            raise DataError(
-                f"{self._where}: {doubt}. {PEAKS.format(path=path)} If they are fragments, set "
-                "fragments.kind=fragments."
-            )
-        for cuts in self._files.values():
-            with open(cuts, "rb") as file:
-                os.fsync(file.fileno())
-
-    def _read(self, path: Path, tell: Say) -> None:
         rest, number = b"", 1
         with reading(path, self._where, "rb") as file:
             blocks = iter(lambda: file.read(BLOCK), b"")
@@ -110,20 +96,26 @@ class Fragments(Track):
                 whole, newline, rest = (rest + block).rpartition(b"\n")
                 number += self._add(whole + newline, number)
             self._add(rest, number)
+        if not self._files:
+            raise DataError(f"{self._where}: no fragments in it.")
+        if self._config.kind == "auto" and (doubt := self._shape.doubt()):
+            raise DataError(
+                f"{self._where}: {doubt}. {PEAKS.format(path=path)} If they are fragments, set "
+                "fragments.kind=fragments."
+            )
 
     def _add(self, lines: bytes, number: int) -> int:
         """Spool the cuts of whole lines, the first of which has this `number`; their number."""
         rows = lines.split(b"\n")
         if rows[-1] == b"":
             rows.pop()
-        line = self._read_line if self._config.kind == "reads" else self._fragment
         by_chrom: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
         for at, row in enumerate(rows, number):
             if not row.strip() or is_comment(row):
                 continue
             columns = row.rstrip(b"\r").split(b"\t")
             try:
-                values = line(columns)
+                values = self._line(columns)
                 columns[0].decode()
             except (ValueError, LookupError):
                 raise DataError(self._complaint(row, at)) from None
@@ -135,22 +127,22 @@ class Fragments(Track):
             self._append(name.decode(), np.array(intervals, np.int64))
         return len(rows)
 
-    def _fragment(self, columns: list[bytes]) -> tuple[int, int, int]:
-        """Start, end and count of a fragment; ValueError or LookupError for what is none."""
+    def _line(self, columns: list[bytes]) -> tuple[int, int, int]:
+        """Start, end and count of a fragment, or in place of the count a read's strand, 1 or -1.
+
+        Raises ValueError or LookupError for what is none.
+        """
         start, end = _whole(columns[1]), _whole(columns[2])
+        if not -OVERHANG <= start <= end <= LAST:
+            raise ValueError("no interval")
+        if self._config.kind == "reads":
+            return start, end, STRANDS[columns[5]]
         count = _whole(columns[4]) if self._config.counts else 1
         if self._config.kind == "auto" and len(columns) > NAMED_COLUMNS:
             raise ValueError("more columns than a fragment has")
-        if not -OVERHANG <= start <= end <= LAST or not 1 <= count <= MOST_COUNTS:
-            raise ValueError("no fragment")
+        if not 1 <= count <= MOST_COUNTS:
+            raise ValueError("no count")
         return start, end, count
-
-    def _read_line(self, columns: list[bytes]) -> tuple[int, int, int]:
-        """Start and end of a read, and 1 or -1 for its strand."""
-        start, end = _whole(columns[1]), _whole(columns[2])
-        if not -OVERHANG <= start <= end <= LAST:
-            raise ValueError("no read")
-        return start, end, STRANDS[columns[5]]
 
     def _append(self, chrom: str, rows: np.ndarray) -> None:
         """Spool the cuts of (n, 3) `rows` of start, end and count, or strand for reads."""

@@ -1,7 +1,7 @@
 """Opening tracks of any kind, told apart by what the file holds, and checking their names."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,15 +45,17 @@ def open_tracks(
         for group in paths
     ]
     check_groups(paths, channels, key, config.are_strands)
-    number = count(1)
     with ExitStack() as stack:
         kept = scratch or Path(stack.enter_context(TemporaryDirectory(prefix="cherimoya-")))
-
-        def tracks(path: Path) -> list[Track]:
-            spool = kept / f"{key}-{next(number)}"
-            return stack.enter_context(_opened(path, kinds[path], key, config, spool, tell))
-
-        yield [[track for path in group for track in tracks(path)] for group in paths]
+        spools = (kept / f"{key}-{number}" for number in count(1))
+        yield [
+            [
+                track
+                for path in group
+                for track in _read(path, kinds[path], key, config, next(spools), tell)
+            ]
+            for group in paths
+        ]
 
 
 def check_used(config: PrepareConfig, overrides: Mapping[str, Any]) -> None:
@@ -92,16 +94,16 @@ def _check_no_loci(paths: Iterable[Path], key: str, config: PrepareConfig) -> No
             raise DataError(f"{key}={path}: is the file of the loci, too. {INTERVALS}")
 
 
-def _opened(
+def _read(
     path: Path, kind: str, key: str, config: PrepareConfig, spool: Path, tell: Say
-) -> AbstractContextManager[list[Track]]:
+) -> list[Track]:
     """The tracks of a file; what is read of it is kept in the folder `spool`."""
     if kind == bigwig.KIND:
-        return bigwig.opened(path, key)
+        return bigwig.read_bigwig(path, key)
     spool.mkdir(exist_ok=True)
     if kind == bam.KIND:
-        return nullcontext(bam.read_bam(path, key, config.bam, spool, tell))
-    return nullcontext([fragments.Fragments(path, key, config.fragments, spool, tell)])
+        return bam.read_bam(path, key, config.bam, spool, tell)
+    return [fragments.Fragments(path, key, config.fragments, spool, tell)]
 
 
 def kind_of(path: Path, key: str, kind: str) -> str:

@@ -116,13 +116,9 @@ def check_unlike(
 def _likeness(pair: Sequence[Track], intervals: Intervals, length: int) -> float:
     """The correlation of two tracks base by base, 0 where there is too little of either."""
     starts = np.maximum(intervals.center - length // 2, 0).tolist()
+    places = list(zip(intervals.chrom.tolist(), starts, strict=True))
     windows = [
-        np.concatenate(
-            [
-                track.values(str(chrom), start, start + length)
-                for chrom, start in zip(intervals.chrom, starts, strict=True)
-            ]
-        )
+        np.concatenate([track.values(chrom, at, at + length) for chrom, at in places])
         for track in pair
     ]
     if min(np.count_nonzero(values) for values in windows) < BASES_COMPARED:
@@ -146,10 +142,7 @@ def strand_table(signal: Sequence[Sequence[Track]], control: Sequence[Sequence[T
 def _strands(group: Sequence[Track]) -> Sequence[str]:
     if len(group) == 1:
         return ["both"]
-    first, second = (track.path for track in group)
-    return (strands_of(first, second) or ("plus", "minus")) if first != second else (
-        "plus", "minus"
-    )  # fmt: skip
+    return strands_of(*(track.path for track in group)) or ("plus", "minus")
 
 
 def _written(key: str, groups: Sequence[Sequence[Path]]) -> str:

@@ -1,7 +1,5 @@
 """Variants: a VCF file, or a table with the columns chrom, pos, ref, alt."""
 
-import gzip
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.errors import DataError, printable
-from cherimoya.genome.fasta import check_exists, opened, text_lines
+from cherimoya.genome.fasta import check_exists, reading, text_lines
 from cherimoya.genome.sequence import BASES
 
 NEEDED = ("chrom", "pos", "ref", "alt")
@@ -74,7 +72,12 @@ def read_variants(path: str | Path) -> Variants:
         if not columns:
             columns, is_vcf = _columns(cells, is_vcf, where)
             continue
-        for alt in _alts(cells, columns, where):
+        if len(cells) <= max(columns.values()):
+            raise DataError(
+                f"{where}: {len(cells)} columns, the header has more. Columns are separated by "
+                "tabs."
+            )
+        for alt in cells[columns["alt"]].upper().split(","):
             variant = _variant(cells, columns, alt, where)
             if isinstance(variant, str):
                 skipped.setdefault(variant, []).append(number)
@@ -99,18 +102,14 @@ def left_out(skipped: Mapping[str, Sequence[int]]) -> Iterator[str]:
 
 
 def _check_text(path: Path) -> None:
-    """Raise DataError for a BCF file."""
-    try:
-        with opened(path, "rb") as file:
-            is_bcf = file.read(len(BCF)) == BCF
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        return  # said where it is read
-    if is_bcf:
-        made = path.with_suffix(".vcf.gz").name
-        raise DataError(
-            f"variants={path}: a BCF file, which is binary. Make a VCF file of it: bcftools view "
-            f"-Oz -o {made} {path}"
-        )
+    """Raise DataError for a BCF file, or one that is damaged."""
+    with reading(path, f"variants={path}", "rb") as file:
+        if file.read(len(BCF)) == BCF:
+            made = path.with_suffix(".vcf.gz").name
+            raise DataError(
+                f"variants={path}: a BCF file, which is binary. Make a VCF file of it: bcftools "
+                f"view -Oz -o {made} {path}"
+            )
 
 
 def _columns(cells: list[str], is_vcf: bool, where: str) -> tuple[dict[str, int], bool]:
@@ -132,14 +131,6 @@ def _columns(cells: list[str], is_vcf: bool, where: str) -> tuple[dict[str, int]
             "alt; id may be there too."
         )
     return {name: names.index(name) for name in (*NEEDED, "id") if name in names}, as_vcf
-
-
-def _alts(cells: list[str], columns: dict[str, int], where: str) -> list[str]:
-    if len(cells) <= max(columns.values()):
-        raise DataError(
-            f"{where}: {len(cells)} columns, the header has more. Columns are separated by tabs."
-        )
-    return cells[columns["alt"]].upper().split(",")
 
 
 def _variant(

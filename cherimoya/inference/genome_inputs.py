@@ -1,7 +1,7 @@
 """What predictions along a genome are made from: its sequence, loci on it, control tracks."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,20 +41,19 @@ def opened_controls(
     if not groups:
         yield None
         return
-    with ExitStack() as stack:
-        tracks = []
-        for path in (Path(path) for group in groups for path in group):
-            check_exists(path, "control")
-            tracks += stack.enter_context(bigwig.opened(path, "control"))
-        lines = [line for track in tracks for line in matched(track, chroms, aliases, genome)]
-        for line in dict.fromkeys(lines):
-            say(line)
+    tracks = []
+    for path in (Path(path) for group in groups for path in group):
+        check_exists(path, "control")
+        tracks += bigwig.read_bigwig(path, "control")
+    lines = [line for track in tracks for line in matched(track, chroms, aliases, genome)]
+    for line in dict.fromkeys(lines):
+        say(line)
 
-        def values(chrom: str, length: int) -> np.ndarray:
-            rows = [track.values(chrom, 0, length) for track in tracks]
-            return np.stack(rows).astype(np.float32)
+    def values(chrom: str, length: int) -> np.ndarray:
+        rows = [track.values(chrom, 0, length) for track in tracks]
+        return np.stack(rows).astype(np.float32)
 
-        yield values
+    yield values
 
 
 def tiles(lengths: Mapping[str, int], chroms: Sequence[str], out_window: int) -> list[Windows]:

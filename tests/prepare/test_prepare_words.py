@@ -142,12 +142,14 @@ def test_a_bgzf_file_that_was_cut_between_blocks_is_refused(toy: Toy) -> None:
         assert len(blocks) > 3
         path = toy.folder / "x.gz"
         path.write_bytes(b"".join(blocks))
-        assert sources.opened(path, "rt").read() == text
+        with sources.reading(path, "x") as file:
+            assert file.read() == text
         values = {key: [[str(path)]] if key == "signal" else str(path)}
         path.write_bytes(b"".join(blocks[:2]))
         refused(toy, f"{key}=.*x.gz: truncated or damaged .the end-of-file block", **values)
     path.write_bytes(gzip.compress(text.encode()))  # other gzip files end as they do
-    assert sources.opened(path, "rt").read() == text
+    with sources.reading(path, "x") as file:
+        assert file.read() == text
 
 
 @pytest.mark.parametrize(

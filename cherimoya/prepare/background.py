@@ -1,17 +1,17 @@
 """Background loci: windows away from every peak, with the peaks' distribution of GC."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from cherimoya.config.prepare import PrepareConfig
 from cherimoya.genome.fasta import Genome
 from cherimoya.genome.intervals import Intervals, joined
-from cherimoya.genome.sequence import N_CODE
 from cherimoya.prepare.workers import Workers
 
 STRETCH = 1 << 22  # bases that are counted at a time
 MAX_BIN_SHIFT = 2  # a window may stand in for one this many GC bins away
+GC, KNOWN, N = np.array([[0, 1, 1, 0, 0], [1, 1, 1, 1, 0], [0, 0, 0, 0, 1]], np.int32)  # by code
 
 
 @dataclass(frozen=True)
@@ -34,40 +34,40 @@ class Windows:
 
 def gc_fraction(codes: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     """(n,) share of G and C among the A C G T of codes[start : start + length], 0 if none."""
-    gc, known = _window_sums(codes, starts, length, _is_gc, _is_known)
+    gc, known = _window_sums(codes, starts, length, GC, KNOWN)
     return gc / np.maximum(known, 1)
 
 
 def n_fraction(codes: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     """(n,) share of N in codes[start : start + length]."""
-    return _window_sums(codes, starts, length, _is_n)[0] / length
+    return _window_sums(codes, starts, length, N)[0] / length
 
 
 def candidates(
     genome: Genome,
     peaks: Intervals,
     windows: Windows,
-    min_distance: int,
-    max_n_fraction: float,
+    config: PrepareConfig,
     rng: np.random.Generator,
     workers: Workers,
 ) -> tuple[Intervals, np.ndarray]:
     """Intervals whose output windows touch neither each other nor a peak, and their GC (n,).
 
-    A peak is its interval and the output window at its centre, `min_distance` bases wider on
-    each side. Only chromosomes with peaks are searched, so a masked or foreign one gives none.
+    A peak is its interval and the output window at its centre, `config.min_distance` bases wider
+    on each side. Only chromosomes with peaks are searched, so a masked or foreign one gives none.
     """
     jobs = []
     for chrom in dict.fromkeys(peaks.chrom.tolist()):
         there = peaks.take(peaks.chrom == chrom)
         jobs.append(
-            (chrom, _free_centers(genome.lengths[chrom], there, windows, min_distance, rng))
+            (chrom, _free_centers(genome.lengths[chrom], there, windows, config.min_distance, rng))
         )
     parts, gc = [], []
     fractions = workers.map(_fractions, (genome, windows), jobs)
     for (chrom, centers), (n, gc_there) in zip(jobs, fractions, strict=True):
-        keep = n <= max_n_fraction
-        parts.append(_intervals(chrom, centers[keep], windows))
+        keep = n <= config.max_n_fraction
+        kept, left = centers[keep], centers[keep] - windows.out_window // 2
+        parts.append(Intervals(np.full(len(kept), chrom), kept, left, left + windows.out_window))
         gc.append(gc_there[keep])
     return joined(parts), np.concatenate(gc)
 
@@ -129,13 +129,8 @@ def _free_centers(
     return np.repeat(first, number) + rank * windows.out_window + windows.out_window // 2
 
 
-def _intervals(chrom: str, centers: np.ndarray, windows: Windows) -> Intervals:
-    left = centers - windows.out_window // 2
-    return Intervals(np.full(len(centers), chrom), centers, left, left + windows.out_window)
-
-
 def _window_sums(
-    codes: np.ndarray, starts: np.ndarray, length: int, *kinds: Callable[[np.ndarray], np.ndarray]
+    codes: np.ndarray, starts: np.ndarray, length: int, *kinds: np.ndarray
 ) -> list[np.ndarray]:
     """For each of `kinds`, (n,) how many of codes[start : start + length] are of it.
 
@@ -150,18 +145,6 @@ def _window_sums(
         left = starts[rows] - first
         for total, kind in zip(sums, kinds, strict=True):
             before = np.zeros(len(part) + 1, np.int32)
-            np.cumsum(kind(part).astype(np.int32), out=before[1:])
+            np.cumsum(kind[part], out=before[1:])
             total[rows] = before[left + length] - before[left]
     return sums
-
-
-def _is_gc(codes: np.ndarray) -> np.ndarray:
-    return (codes == 1) | (codes == 2)
-
-
-def _is_known(codes: np.ndarray) -> np.ndarray:
-    return codes < N_CODE
-
-
-def _is_n(codes: np.ndarray) -> np.ndarray:
-    return codes == N_CODE

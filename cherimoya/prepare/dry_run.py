@@ -6,7 +6,6 @@ from cherimoya.config.prepare import PrepareConfig
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import format_names
 from cherimoya.genome.intervals import Intervals
-from cherimoya.genome.track import Track
 from cherimoya.prepare import provenance
 from cherimoya.prepare.inputs import open_sources
 from cherimoya.prepare.parts import PART, Sources, flat
@@ -36,7 +35,10 @@ def inspect(config: PrepareConfig, say: Say = console.say) -> None:
         for key, groups in (("signal", sources.signal), ("control", sources.control)):
             for i, group in enumerate(groups, 1):
                 for track in group:
-                    say(f"{key}, group {i} of {len(groups)}: {_described(track)}")
+                    say(
+                        f"{key}, group {i} of {len(groups)}: {track.name} ({track.kind}, "
+                        f"{track.path.name}): {len(track.lengths)} chromosomes"
+                    )
         intervals, filters = placed(sources)
         say(filters.table())
         say("filters by sequence and signal come after these")
@@ -45,10 +47,6 @@ def inspect(config: PrepareConfig, say: Say = console.say) -> None:
     if config.output is not None:
         say(f"output={config.output}: {_fate(Path(config.output), config)}")
     say("nothing was written: leave check=true out to prepare")
-
-
-def _described(track: Track) -> str:
-    return f"{track.name} ({track.kind}, {track.path.name}): {len(track.lengths)} chromosomes"
 
 
 def _costs(intervals: Intervals, sources: Sources) -> list[str]:

@@ -39,24 +39,12 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
         open_tracks(config.signal, "signal", config, folder, say) as signal,
         open_tracks(config.control, "control", config, folder, say) as control,
     ):
-        if folder:
-            genome = spooled_genome(config.fasta, folder, say)
-        else:
-            genome = read_genome(config.fasta, None, say)
+        genome = spooled_genome(config.fasta, folder, say)
         aliases = Aliases(config.chrom_alias, genome, say)
-        intervals = joined(
-            _renamed(part, f"loci={path}", aliases, genome)
-            for part, path in zip(files, config.loci_files, strict=True)
-        )
-        excluded = joined(
-            [
-                _none(intervals),
-                *(
-                    _renamed(part, f"exclude={path}", aliases, genome)
-                    for part, path in zip(regions, config.exclude_files, strict=True)
-                ),
-            ]
-        )
+        intervals = joined(_renamed(files, "loci", config.loci_files, aliases, genome))
+        none = intervals.take(np.zeros(len(intervals), bool))
+        others = _renamed(regions, "exclude", config.exclude_files, aliases, genome)
+        excluded = joined([none, *others])
         chroms = [c for c in dict.fromkeys(intervals.chrom.tolist()) if c in genome.lengths]
         lines = [
             line
@@ -87,25 +75,28 @@ def _worker_count(config: PrepareConfig, loci: list[Intervals]) -> int:
     return min(config.processes or core_count(), chroms + windows // PART[1])
 
 
-def _renamed(intervals: Intervals, where: str, aliases: Aliases, genome: Genome) -> Intervals:
-    intervals = intervals.renamed(aliases.accepted(intervals.chrom.tolist(), where))
-    lengths = np.array([genome.lengths.get(name, np.inf) for name in intervals.chrom.tolist()])
-    for row in np.flatnonzero(intervals.start >= lengths)[:1].tolist():
-        chrom = str(intervals.chrom[row])
-        raise DataError(
-            f"{where}: {intervals.name(row)} lies beyond the end of {chrom}, which has "
-            f"{genome.lengths[chrom]:,} bases in fasta={genome.path}. They are of different "
-            "assemblies: give the FASTA that the file was made with."
-        )
-    return intervals
+def _renamed(
+    files: list[Intervals], key: str, paths: list[str], aliases: Aliases, genome: Genome
+) -> Iterator[Intervals]:
+    """The intervals of each file, on the genome's chromosomes."""
+    for intervals, path in zip(files, paths, strict=True):
+        where = f"{key}={path}"
+        intervals = intervals.renamed(aliases.accepted(intervals.chrom.tolist(), where))
+        lengths = np.array([genome.lengths.get(name, np.inf) for name in intervals.chrom.tolist()])
+        for row in np.flatnonzero(intervals.start >= lengths)[:1].tolist():
+            chrom = str(intervals.chrom[row])
+            raise DataError(
+                f"{where}: {intervals.name(row)} lies beyond the end of {chrom}, which has "
+                f"{genome.lengths[chrom]:,} bases in fasta={genome.path}. They are of different "
+                "assemblies: give the FASTA that the file was made with."
+            )
+        yield intervals
 
 
-def _none(intervals: Intervals) -> Intervals:
-    return intervals.take(np.zeros(len(intervals), bool))
-
-
-def spooled_genome(path: str | Path, folder: Path, say: Say) -> Genome:
-    """The FASTA file at `path`; its codes are kept in `folder`, and not read twice."""
+def spooled_genome(path: str | Path, folder: Path | None, say: Say) -> Genome:
+    """The FASTA file at `path`; its codes are kept in `folder`, if any, and not read twice."""
+    if folder is None:
+        return read_genome(path, None, say)
     spool, noted = folder / "genome", folder / GENOME
     mark = read_mark(noted)
     if mark is None or mark.damaged():

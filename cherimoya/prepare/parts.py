@@ -1,8 +1,10 @@
 """Sequence and signal around loci, cut out part by part and kept on disk."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from cherimoya.util.console import Say
 from cherimoya.util.resume import is_whole
 
 PART = (1024, 8192)  # loci cut at once: more than the first, if they can be, up to the second
+COUNTS = ("signal", "control")  # which each part holds in the smallest of TYPES
 AT_ONCE = 256  # parts that may be open for reading at a time
 
 
@@ -77,12 +80,12 @@ class Column:
 
     def __init__(self, name: str, stored: Sequence[StoredWindows]) -> None:
         before = np.cumsum([0, *(len(some.parts) for some in stored)])
-        self._files = [part / f"{name}.npy" for some in stored for part in some.parts]
+        files = [part / f"{name}.npy" for some in stored for part in some.parts]
         self._part = np.concatenate(
             [some.part + first for some, first in zip(stored, before, strict=False)]
         )
         self._row = np.concatenate([some.row for some in stored])
-        self._open: dict[int, np.ndarray] = {}
+        self._file = lru_cache(AT_ONCE)(lambda i: np.load(files[i], mmap_mode="r"))
         row = self._file(int(self._part[0]))[:1]
         types = [some.types[name].max(initial=0) for some in stored if name in some.types]
         self.dtype = np.dtype(TYPES[max(types)]) if types else row.dtype
@@ -99,21 +102,12 @@ class Column:
             values[there] = self._file(i)[row[there]]
         return values
 
-    def _file(self, i: int) -> np.ndarray:
-        opened = self._open.get(i)
-        if opened is None:
-            if len(self._open) >= AT_ONCE:
-                self._open.clear()
-            opened = self._open[i] = np.load(self._files[i], mmap_mode="r")
-        return opened
-
 
 def extract_windows(intervals: Intervals, what: str, sources: Sources) -> StoredWindows:
     """Sequence, signal and control around each of `intervals`, kept in parts that are named `what`.
 
     A part that was kept before of the same loci is not cut again.
     """
-    config, workers = sources.config, sources.workers
     assert sources.folder is not None
     signal, control = flat(sources.signal), flat(sources.control)
     orders = _orders(intervals)
@@ -123,37 +117,29 @@ def extract_windows(intervals: Intervals, what: str, sources: Sources) -> Stored
     )
     missing = [i for i, part in enumerate(parts) if not is_whole(part, sources.say)]
     missing.sort(key=lambda i: -len(orders[i]))  # a long one last would leave the others idle
-    done = workers.map(keep, cutter, [(intervals.take(orders[i]), parts[i]) for i in missing])
+    done = sources.workers.map(
+        keep, cutter, [(intervals.take(orders[i]), parts[i]) for i in missing]
+    )
     label = f"reading {len(signal) + len(control)} tracks at {what}"
     before = len(parts) - len(missing)
     for _ in console.track(done, label, len(parts), "part", before, tell=sources.say):
         pass
-    return _kept(
-        intervals, parts, orders, [len(group) for group in sources.signal], bool(config.control)
-    )
+    return _kept(intervals, parts, orders)
 
 
-def _kept(
-    intervals: Intervals,
-    parts: list[Path],
-    orders: list[np.ndarray],
-    groups: list[int],
-    control: bool,
-) -> StoredWindows:
-    n = len(intervals)
-    part, row = np.empty(n, np.int32), np.empty(n, np.int32)
-    names = ["signal", "control"] if control else ["signal"]
-    types = {name: np.empty(n, np.uint8) for name in names}
-    totals, gc, unknown = np.empty((n, len(groups))), np.empty(n), np.empty(n, np.int64)
+def _kept(intervals: Intervals, parts: list[Path], orders: list[np.ndarray]) -> StoredWindows:
+    """The loci of `parts`, which hold those at `orders` each."""
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
     for i, (folder, rows) in enumerate(zip(parts, orders, strict=True)):
-        part[rows], row[rows] = i, np.arange(len(rows))
+        found["part"].append(np.full(len(rows), i, np.int32))
+        found["row"].append(np.arange(len(rows), dtype=np.int32))
         with np.load(folder / KNOWN) as known:
-            totals[rows], gc[rows], unknown[rows] = (
-                known[name] for name in ("totals", "gc", "unknown")
-            )
-            for name, values in types.items():
-                values[rows] = known[f"{name}_type"]
-    return StoredWindows(intervals, parts, part, row, totals, gc, unknown, types)
+            for name, values in known.items():
+                found[name].append(values)
+    place = np.argsort(np.concatenate(orders))  # of each locus among those of all parts
+    arrays = {name: np.concatenate(values)[place] for name, values in found.items()}
+    types = {name: arrays.pop(f"{name}_type") for name in COUNTS if f"{name}_type" in arrays}
+    return StoredWindows(intervals, parts, types=types, **arrays)
 
 
 def _orders(intervals: Intervals) -> list[np.ndarray]:

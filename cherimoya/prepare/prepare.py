@@ -33,8 +33,17 @@ class FilterReport:
         self.rows: list[tuple[str, int, int]] = [(what, 0, count)]
 
     def keep(self, reason: str, mask: np.ndarray) -> np.ndarray:
-        """Record that the loci where `mask` (n,) is false go for `reason`; returns the mask."""
+        """Record that the loci where `mask` (n,) is false go for `reason`; returns the mask.
+
+        Raises DataError where none is left.
+        """
         self.rows.append((reason, int((~mask).sum()), int(mask.sum())))
+        if not mask.any():
+            raise DataError(
+                f"no locus is left: the last filter below removed them.\n{self.table()}\n"
+                "Relax it (in_window, max_jitter, exclude, max_n_fraction, min_counts, "
+                "outlier_factor), or check that loci, fasta and signal belong together."
+            )
         return mask
 
     def table(self) -> str:
@@ -94,44 +103,33 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
 
 def placed(sources: Sources) -> tuple[Intervals, FilterReport]:
     """The loci that pass the filters of position, which need no sequence or signal."""
-    config, genome, windows, intervals = (
-        sources.config,
-        sources.genome,
-        sources.windows,
-        sources.intervals,
-    )
+    config, genome = sources.config, sources.genome
+    windows, intervals = sources.windows, sources.intervals
     filters = FilterReport(
         f"in {', '.join(Path(p).name for p in config.loci_files)}", len(intervals)
     )
     known = np.isin(intervals.chrom, list(genome.lengths))
-    _check_some(filters.keep("chromosome not in the genome", known), filters)
-    intervals = intervals.take(known)
+    intervals = intervals.take(filters.keep("chromosome not in the genome", known))
     starts = windows.starts(intervals.center)
     lengths = np.array([genome.lengths[name] for name in intervals.chrom.tolist()])
     inside = (starts >= 0) & (starts + windows.stored <= lengths)
     if not inside.all():
-        sources.say(_past(intervals.take(~inside), sources))
-    _check_some(filters.keep("past an end of the chromosome", inside), filters)
-    intervals = intervals.take(inside)
+        past = intervals.take(~inside)
+        chrom = str(past.chrom[0])
+        sources.say(
+            f"{len(past):,} loci are left out because their windows of {windows.stored:,} bases "
+            f"reach past an end of the chromosome, the first {past.name(0)} ({chrom} has "
+            f"{genome.lengths[chrom]:,} bases). A smaller in_window or max_jitter keeps more."
+        )
+    intervals = intervals.take(filters.keep("past an end of the chromosome", inside))
     intervals = intervals.take(filters.keep("same centre as another", _first_of_each(intervals)))
     if config.exclude_files:
         free = ~_in_excluded(intervals, sources)
-        _check_some(filters.keep("in an excluded region", free), filters)
-        intervals = intervals.take(free)
+        intervals = intervals.take(filters.keep("in an excluded region", free))
     if config.overlap == "once":
         first = enforce_spacing(intervals, config.out_window)
         intervals = intervals.take(filters.keep("overlaps one before it", first))
     return intervals, filters
-
-
-def _past(intervals: Intervals, sources: Sources) -> str:
-    """What to say of loci whose windows reach past an end of their chromosome."""
-    chrom = str(intervals.chrom[0])
-    return (
-        f"{len(intervals):,} loci are left out because their windows of {sources.windows.stored:,} "
-        f"bases reach past an end of the chromosome, the first {intervals.name(0)} ({chrom} has "
-        f"{sources.genome.lengths[chrom]:,} bases). A smaller in_window or max_jitter keeps more."
-    )
 
 
 def _loci(sources: Sources) -> tuple[StoredWindows, StoredWindows | None, dict[str, Any]]:
@@ -166,20 +164,17 @@ def _peaks(sources: Sources) -> tuple[StoredWindows, np.ndarray | None, FilterRe
     peaks = extract_windows(intervals, "peaks", sources)
     _say_letters(int(peaks.unknown.sum()), sources)
     few_n = peaks.unknown / sources.windows.stored <= config.max_n_fraction
-    _check_some(filters.keep(f"N over {config.max_n_fraction:.0%}", few_n), filters)
-    peaks = peaks.take(few_n)
+    peaks = peaks.take(filters.keep(f"N over {config.max_n_fraction:.0%}", few_n))
     if config.min_counts > 0:
         enough = peaks.totals.sum(axis=1) >= config.min_counts
-        _check_some(filters.keep(f"under {config.min_counts:g} counts", enough), filters)
-        peaks = peaks.take(enough)
+        peaks = peaks.take(filters.keep(f"under {config.min_counts:g} counts", enough))
     cut_offs = None
     if config.outlier_factor is not None:
         high = np.percentile(peaks.totals, OUTLIER_PERCENTILE, axis=0)  # (groups,)
         cut_offs = np.where(high > 0, config.outlier_factor * high, np.inf)
         said = ", ".join(f"{value:,.0f}" for value in cut_offs)
         usual = np.all(peaks.totals <= cut_offs, axis=1)
-        _check_some(filters.keep(f"over the outlier cut-off ({said} counts)", usual), filters)
-        peaks = peaks.take(usual)
+        peaks = peaks.take(filters.keep(f"over the outlier cut-off ({said} counts)", usual))
     return peaks, cut_offs, filters
 
 
@@ -195,15 +190,7 @@ def _background(
     near = sources.intervals.take(
         np.isin(sources.intervals.chrom, np.unique(peaks.intervals.chrom))
     )
-    pool, pool_gc = candidates(
-        sources.genome,
-        near,
-        sources.windows,
-        config.min_distance,
-        config.max_n_fraction,
-        rng,
-        sources.workers,
-    )
+    pool, pool_gc = candidates(sources.genome, near, sources.windows, config, rng, sources.workers)
     free = ~_in_excluded(pool, sources)
     pool, pool_gc = pool.take(free), pool_gc[free]
     wanted = round(config.background_ratio * len(peaks))
@@ -313,15 +300,6 @@ def _first_of_each(intervals: Intervals) -> np.ndarray:
     mask = np.zeros(len(intervals), bool)
     mask[first] = True
     return mask
-
-
-def _check_some(mask: np.ndarray, filters: FilterReport) -> None:
-    if not mask.any():
-        raise DataError(
-            f"no locus is left: the last filter below removed them.\n{filters.table()}\n"
-            "Relax it (in_window, max_jitter, exclude, max_n_fraction, min_counts, "
-            "outlier_factor), or check that loci, fasta and signal belong together."
-        )
 
 
 def _check_any_signal(peaks: StoredWindows, config: PrepareConfig) -> None:

@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 from cherimoya.errors import ProcessError
@@ -40,9 +39,7 @@ class Workers:
                 self._executor.submit(int)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._executor:
             self._executor.shutdown(cancel_futures=True)
 

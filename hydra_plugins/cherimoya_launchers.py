@@ -6,22 +6,14 @@ from typing import Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
 
-class Processes(Launcher):
+class Processes(BasicLauncher):
     """Several processes of this machine, see cherimoya.sweeps.launchers.Pool."""
 
     def __init__(self, processes: int | None = None) -> None:
+        super().__init__()
         self.processes = processes
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Keep the task, which is that of cherimoya-train, and the configuration."""
-        self.task, self.config = task_function, config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -30,9 +22,10 @@ class Processes(Launcher):
         from cherimoya.cli.train import TrainJob
         from cherimoya.sweeps.launchers import Pool
 
-        job = self.task
+        job = self.task_function
         assert isinstance(job, TrainJob)
         assert job.sweep is not None
+        assert self.config is not None
         Pool(job.sweep, job.problems, self.config, self.processes).run(job_overrides)
         return [JobReturn(overrides=words, status=JobStatus.COMPLETED) for words in job_overrides]
 

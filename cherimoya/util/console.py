@@ -152,13 +152,10 @@ def resume_command(folder: Path) -> str:
 
 def table(header: list[str], rows: list[list[str]]) -> str:
     """Aligned columns: the first to the left, the others to the right."""
-    widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
-    for r in [header, *rows]:
-        cells = [
-            r[0].ljust(widths[0]),
-            *(c.rjust(w) for c, w in zip(r[1:], widths[1:], strict=True)),
-        ]
+    for first, *others in [header, *rows]:
+        cells = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "-" * max(len(line) for line in lines))
     return "\n".join(lines)

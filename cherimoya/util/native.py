@@ -30,7 +30,7 @@ def call(
     the process crashes over the file at `path`, ProcessError when it is killed, and TimeoutError
     after `limit` seconds.
     """
-    if _library().has_ended:  # since the call before
+    if _library().process.poll() is not None:  # it has ended since the call before
         _library().end()
     library = _library()
     try:
@@ -50,7 +50,7 @@ class _Library:
 
     def __init__(self) -> None:
         paths = os.pathsep.join(path for path in sys.path if path)
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "cherimoya.util.native"],  # nothing of the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -63,33 +63,28 @@ class _Library:
 
     def ask(self, request: tuple[Any, ...], limit: float | None) -> tuple[bool, Any]:
         """Whether the request was met, and its result or the error. EOFError: the process died."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         with self._lock:
             try:
-                pickle.dump(request, self._process.stdin)
-                self._process.stdin.flush()
-                if not select.select([self._process.stdout], [], [], limit)[0]:
+                pickle.dump(request, self.process.stdin)
+                self.process.stdin.flush()
+                if not select.select([self.process.stdout], [], [], limit)[0]:
                     raise TimeoutError
-                return pickle.load(self._process.stdout)
+                return pickle.load(self.process.stdout)
             except (BrokenPipeError, pickle.UnpicklingError):
                 raise EOFError from None
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the process is gone."""
-        return self._process.poll() is not None
 
     def end(self) -> int:
         """End the process; its exit status."""
         _library.cache_clear()
         atexit.unregister(self.end)
-        if self._process.poll() is None:
-            self._process.kill()
-            for pipe in (self._process.stdin, self._process.stdout):
+        if self.process.poll() is None:
+            self.process.kill()
+            for pipe in (self.process.stdin, self.process.stdout):
                 with suppress(OSError):  # what it has not taken
                     pipe.close()  # type: ignore[union-attr]
-        return self._process.wait()
+        return self.process.wait()
 
 
 @cache

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -179,10 +178,8 @@ class Journal:
         self._count = self._whole_bytes() // (row * block) * block
         with open(self._path, "ab") as file:
             file.truncate(self._count * row)
-        self._digest = hashlib.sha256()
         with open(self._path, "rb") as file:
-            while read := file.read(1 << 20):
-                self._digest.update(read)
+            self._digest = hashlib.file_digest(file, "sha256")
         self._note(self._count * row)
 
     def __len__(self) -> int:
@@ -191,9 +188,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         """The output is made, or is to be gone on with: a line says so after Ctrl-C."""
         if error is None:
             self.discard()

@@ -41,10 +41,10 @@ def test_a_file_that_the_library_cannot_get_through_is_refused_in_time(tmp_path,
 def test_the_other_process_ends_with_this_one(tmp_path):
     path = hdf5.write(tmp_path / "loci.h5", small_loci())
     hdf5_probe.check_finishes(path)
-    process = native._library()._process
+    process = native._library().process
     assert process.poll() is None
     hdf5_probe.check_finishes(path)
-    assert native._library()._process is process  # one for all files
+    assert native._library().process is process  # one for all files
     process.stdin.close()
     assert process.wait(5) == 0
     hdf5_probe.check_finishes(path)  # by another one

@@ -21,6 +21,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, DiskError
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FAULTY = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT)
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError)
 
 
@@ -49,8 +50,16 @@ def in_words(
 
 
 def refused(error: OSError) -> DiskError | None:
-    """What the disk would not write, and what to do; None for another error."""
-    if error.errno not in (*REFUSED, *FULL) or not isinstance(error.filename, str):
+    """What the disk would not read or write, and what to do; None for another error."""
+    if not isinstance(error.filename, str):
+        return None
+    if error.errno in FAULTY:
+        return DiskError(
+            f"{os.path.abspath(error.filename)} cannot be read or written ({error.strerror}): its "
+            "disk, or the connection to it, is at fault. When that is mended, the same command "
+            "goes on."
+        )
+    if error.errno not in (*REFUSED, *FULL):
         return None
     advice = "Free space there, or choose" if error.errno in FULL else "Choose"
     return DiskError(

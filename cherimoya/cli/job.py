@@ -87,8 +87,9 @@ class Job:
             return
         now = status.read(folder)
         if now.get("state") != "failed" or now == before:  # the run's record was too late, or gone
-            folder.mkdir(parents=True, exist_ok=True)
-            status.write(folder, "failed", began, error)
+            with suppress(OSError):  # a full disk: it is said at the end all the same
+                folder.mkdir(parents=True, exist_ok=True)
+                status.write(folder, "failed", began, error)
 
 
 def _remove_empty(folder: Path) -> None:

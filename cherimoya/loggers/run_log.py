@@ -4,8 +4,10 @@ The run folder is the source of truth; what the loggers get is a copy.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +18,7 @@ from cherimoya.loggers.base import Logger
 from cherimoya.records import status
 from cherimoya.records.sweep import MEMBER, sync_command
 from cherimoya.util import console
-from cherimoya.util.files import jsonable, write_json
+from cherimoya.util.files import jsonable, names_file, write_json
 
 
 class RunLog:
@@ -43,7 +45,9 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         self._earlier = status.read(self.folder)
         self._write_status("running")
-        self._rows = open(self._rows_path, "ab")
+        self._rows = open(self._rows_path, "r+b" if self._rows_path.exists() else "w+b")
+        self._rows.seek(0, os.SEEK_END)
+        self._alive = status.Heartbeat(self.folder)
         return self
 
     def __exit__(
@@ -59,8 +63,10 @@ class RunLog:
             state, exit_code = "interrupted", 130
         elif error is not None:
             state, exit_code = "failed", 1
+        self._alive.stop()
         try:
-            self._rows.close()
+            with suppress(OSError):  # what it could not write was said when it was due
+                self._rows.close()
             self._write_status(state, error)
         finally:
             self._each(lambda logger: logger.finish(state, exit_code))
@@ -113,26 +119,33 @@ class RunLog:
                     "without it; its folder still gets everything."
                 )
 
-    @property
-    def position(self) -> int:
-        """Bytes of metrics.jsonl so far."""
-        return self._rows.tell()
+    def rows(self) -> str:
+        """metrics.jsonl so far."""
+        return self.first_rows(self._rows.tell())
 
-    def rewind(self, position: int, trained: float = 0) -> None:
-        """Forget the rows after `position`: the run goes on from before them.
-
-        trained: seconds of training that the run goes on after; those of its earlier processes
-        are no fewer, and count in status.json from now on.
-
-        Raises CherimoyaError when the file is shorter than that.
-        """
-        if self._rows_path.stat().st_size < position:
+    def first_rows(self, size: int) -> str:
+        """The first `size` bytes of metrics.jsonl. Raises CherimoyaError where it is shorter."""
+        content = self._rows_path.read_bytes()[:size]
+        if len(content) < size:
             raise CherimoyaError(
                 f"{self._rows_path} is shorter than when the checkpoint was written: rows were "
                 "removed. Restore the file, or start a new run."
             )
-        self._rows.truncate(position)
-        self._rows.seek(position)
+        return content.decode(errors="replace")
+
+    def rewind(self, rows: str, trained: float = 0) -> None:
+        """Have metrics.jsonl hold `rows` alone, after which the run goes on.
+
+        trained: seconds of training that the run goes on after; those of its earlier processes
+        are no fewer, and count in status.json from now on.
+        """
+        content = rows.encode()
+        if not self._rows_path.read_bytes().startswith(content):
+            console.say(f"{self._rows_path} was changed: its rows are put back as they were")
+        self._rows.seek(0)
+        self._rows.write(content)
+        self._rows.truncate()
+        self._rows.flush()
         self._facts = {
             "seconds_before": max(status.total_seconds(self._earlier), round(trained, 1)),
             "first_started": self._earlier.get("first_started", self._earlier.get("started")),
@@ -142,8 +155,9 @@ class RunLog:
     def row(self, values: Mapping[str, Any]) -> None:
         """Append a row; it needs a "step". NaN becomes null, which JSON can say."""
         clean = jsonable(dict(values))
-        self._rows.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
-        self._rows.flush()
+        with names_file(self._rows_path):
+            self._rows.write(json.dumps(clean, allow_nan=False).encode() + b"\n")
+            self._rows.flush()
         self._each(lambda logger: logger.row(clean))
 
     def progress(self, **values: Any) -> None:

@@ -27,7 +27,7 @@ from cherimoya.util import console
 from cherimoya.util.files import LOCK, atomic_write
 
 LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
-CONFIG = "config.yaml"
+CONFIG, PLOTS = "config.yaml", "plots"
 FILE_ENDINGS = (
     ".bw", ".bigwig", ".bedgraph", ".bg", ".wig", ".h5", ".hdf5", ".npz", ".tsv", ".csv", ".txt",
     ".json", ".html", ".gz",
@@ -73,9 +73,8 @@ class RunFolder(Member):
 
     @property
     def can_resume(self) -> bool:
-        """Whether there is something left to do, and a state to resume from."""
-        saved = any((self.folder / "checkpoints" / n).is_file() for n in (LAST, PREVIOUS))
-        return saved and self.state != "done"
+        """Whether there is something left to do, and a configuration to do it by."""
+        return bool(self.config) and self.state != "done"
 
     @property
     def resume_command(self) -> str:
@@ -106,9 +105,9 @@ def begin_run(folder: Path, config: TrainConfig, made: Changes | None) -> None:
             "hydra.run.dir=..."
         )
     rows.unlink(missing_ok=True)
-    write_config(folder, to_dict(config))
     if made:
         write_changes(folder, made)
+    write_config(folder, to_dict(config))  # last: with it the run can be gone on with
 
 
 def forget_run(folder: Path) -> None:

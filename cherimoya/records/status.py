@@ -3,9 +3,11 @@
 import json
 import os
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from cherimoya.util.files import atomic_write
 NAME, ROWS = "status.json", "metrics.jsonl"
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 SLACK_SECONDS = 2  # between clocks that count from the start and from 1970
+BEAT_SECONDS = 30.0  # between two signs of life
+SILENT_SECONDS = 600  # after so long without one, a run elsewhere is taken to be gone
 
 
 def write(
@@ -43,12 +47,37 @@ def write(
 def read(folder: Path) -> dict[str, Any]:
     """status.json of the run in `folder`, empty where there is none.
 
-    A run whose process is gone from this machine without a word is interrupted, not running.
+    A run whose process is gone from this machine without a word is interrupted, not running; and
+    one of another machine that has given no sign of life (`Heartbeat`) for ten minutes.
     """
     status = read_json(folder / NAME)
-    if status.get("state") == "running" and has_ended(status):
+    if status.get("state") == "running" and (has_ended(status) or _is_silent(folder, status)):
         status["state"] = "interrupted"
     return status
+
+
+class Heartbeat:
+    """A sign of life of a running process, until `stop`: it sets the time of status.json."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._stopped = folder / NAME, threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def stop(self) -> None:
+        """Give no more."""
+        self._stopped.set()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(BEAT_SECONDS):
+            with suppress(OSError):  # not there, or its disk is not
+                os.utime(self._path)
+
+
+def _is_silent(folder: Path, status: Mapping[str, Any]) -> bool:
+    """Whether the run is of another machine, and has given no sign of life for long."""
+    if status["host"] == socket.gethostname():
+        return False
+    return time.time() - (folder / NAME).stat().st_mtime > SILENT_SECONDS
 
 
 def total_seconds(status: Mapping[str, Any]) -> float:

@@ -17,6 +17,7 @@ from cherimoya.config.tools import SearchConfig
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.status import ROWS, read_rows
+from cherimoya.util.files import write_json
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -149,7 +150,7 @@ class Search:
         """Have the run in this folder report to the study."""
         run.mkdir(parents=True, exist_ok=True)
         note = {"study": self._study.study_name, "trial": trial.number}
-        (run / NOTE).write_text(json.dumps({**note, "search": asdict(self.config)}, indent=2))
+        write_json(run / NOTE, {**note, "search": asdict(self.config)})
 
     def tell(self, number: int, run: Path) -> None:
         """Tell the study how the trial went, as its run's folder says."""

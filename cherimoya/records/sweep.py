@@ -18,7 +18,7 @@ from cherimoya.config.diff import at
 from cherimoya.records import status
 from cherimoya.records.status import read_json
 from cherimoya.util import console
-from cherimoya.util.files import write_json
+from cherimoya.util.files import remove_left, write_json
 
 PLAN = "sweep.json"
 MEMBER = "member.json"
@@ -160,7 +160,14 @@ def read_plan(folder: Path) -> Plan | None:
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Note in the folder of a sweep, while the block runs, that this process is at it."""
+    """Note in the folder of a sweep, while the block runs, that this process is at it.
+
+    What killed processes left there goes.
+    """
+    remove_left(folder)
+    for left in folder.glob(f".*{AT_WORK}"):
+        if status.has_ended(read_json(left) or {"host": ""}):
+            left.unlink(missing_ok=True)
     own = {"pid": os.getpid(), "host": socket.gethostname()}
     path = folder / f".{own['host']}.{own['pid']}{AT_WORK}"
     write_json(path, own | {"started": time.strftime(status.TIME)})

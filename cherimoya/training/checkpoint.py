@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cherimoya.config.diff import differences
 from cherimoya.config.saved import current
 from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, to_dict
@@ -15,8 +13,8 @@ from cherimoya.errors import CherimoyaError, DataError
 from cherimoya.inference.checkpoints import WINDOW
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import LAST, PREVIOUS
-from cherimoya.util.files import atomic_write
-from cherimoya.util.torch_file import read_torch_file
+from cherimoya.util.files import sync
+from cherimoya.util.torch_file import read_torch_file, write_torch_file
 
 STATE_FORMAT = 2  # of last.pt
 
@@ -34,23 +32,21 @@ class Checkpoints:
         window: bases in and out that it is trained with, which the file tells wherever it is
         """
         content = {"config": model.config, "state_dict": model.state_dict(), WINDOW: window}
-        with atomic_write(self.folder / name) as file:
-            torch.save(content, file)
-        return self.folder / name
+        return write_torch_file(self.folder / name, content)
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Save the training state; the one before stays as previous.pt."""
         last = self.folder / LAST
-        with atomic_write(self.folder / f"{LAST}.new") as file:
-            torch.save(state, file)
+        write_torch_file(self.folder / f"{LAST}.new", state)
         if last.exists():
             os.replace(last, self.folder / PREVIOUS)
         os.replace(self.folder / f"{LAST}.new", last)
+        sync(self.folder)
 
-    def load_last(self, say: Callable[[str], None]) -> dict[str, Any]:
-        """The newest training state that can be read.
+    def load_last(self, say: Callable[[str], None]) -> dict[str, Any] | None:
+        """The newest training state that can be read; None where nothing was saved yet.
 
-        Raises CherimoyaError when there is none.
+        Raises CherimoyaError where none of what was saved can be read.
         """
         reasons: list[str] = []
         for name in (f"{LAST}.new", LAST, PREVIOUS):
@@ -70,10 +66,8 @@ class Checkpoints:
             return state
         if reasons:
             raise CherimoyaError(f"cannot resume: {' '.join(reasons)} Or start a new run.")
-        raise CherimoyaError(
-            f"cannot resume: {self.folder} holds no {LAST}, as the run was stopped before it saved "
-            f"anything. Begin it again: its command, with hydra.run.dir={self.folder.parent}"
-        )
+        say(f"{self.folder} holds no {LAST} yet, so the run starts over")
+        return None
 
 
 def check_state(

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cherimoya.inference.precision import choose_precision
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.network import Cherimoya, build_model
 from cherimoya.records.provenance import choose_device, describe_device, provenance
-from cherimoya.records.run import begin_run, forget_run, note_moved_data
+from cherimoya.records.run import PLOTS, begin_run, forget_run, note_moved_data
 from cherimoya.records.sweep import MEMBER
 from cherimoya.report.pages import offer_report
 from cherimoya.training.banner import banner
@@ -31,7 +31,7 @@ from cherimoya.training.step import TrainingStep
 from cherimoya.training.summary import write_summary
 from cherimoya.training.trainer import EpochCallback, Trainer
 from cherimoya.util import console
-from cherimoya.util.files import lock_folder
+from cherimoya.util.files import lock_folder, remove_left
 
 
 def _nothing(message: str) -> None:
@@ -100,11 +100,12 @@ def ready(
     settings = config.trainer
     device = choose_device(settings.device)
     with ExitStack() as record:
+        stop = context.stop or record.enter_context(stop_request(at_once=True))
         log = None
         with joined(device) as processes:
             folder = Path(processes.gathered(str(folder))[0])
             if processes.first:
-                log = record.enter_context(_recorded(config, folder, changes))
+                log = record.enter_context(_recorded(config, folder, changes, context.say))
             say = context.say if log else _nothing
             # ------------------------------------------------- data, model and training step
             precision = choose_precision(settings.precision, device)
@@ -126,10 +127,12 @@ def ready(
             origin |= {"runs_at_once": context.at_once}
             if context.command:
                 origin["command"] = shlex.join(context.command)
+            elif settings.resume:
+                trainer.start_over()
             if log:
                 _announce(trainer, log, saved, where_loci_are, origin)
             # ------------------------------------------------- epochs, in the block
-            with _saved_at_signals(trainer, folder, context.stop):
+            with _saved_at_signals(trainer, folder, stop):
                 yield trainer
                 trainer.finish()
         if log:
@@ -137,13 +140,16 @@ def ready(
 
 
 @contextmanager
-def _recorded(config: TrainConfig, folder: Path, changes: Changes | None) -> Iterator[RunLog]:
+def _recorded(
+    config: TrainConfig, folder: Path, changes: Changes | None, say: Callable[[str], None]
+) -> Iterator[RunLog]:
     """The run's folder, owned, and its record."""
     with lock_folder(folder):
+        remove_left(folder, folder / "checkpoints", folder / PLOTS)
         if config.trainer.resume is None:
             begin_run(folder, config, changes)
         log = RunLog(folder, config.logger)
-        with _left_behind(config, log), log:
+        with _left_behind(config, log, say), log:
             log.check_loggers()
             yield log
 
@@ -179,15 +185,12 @@ def _announce(
 
 
 @contextmanager
-def _saved_at_signals(trainer: Trainer, folder: Path, stop: StopRequest | None) -> Iterator[None]:
-    """Where a signal asks for it, or that `stop` noted, the training saves and ends."""
+def _saved_at_signals(trainer: Trainer, folder: Path, stop: StopRequest) -> Iterator[None]:
+    """Where a signal asks for it, as `stop` notes, the training saves and ends."""
     try:
-        with nullcontext(stop) if stop else stop_request() as heeded:
-            trainer.start(heeded)
+        with stop.noted():
+            trainer.start(stop)
             yield
-    except Interrupted:
-        trainer.say(f"saved. Continue with: {console.resume_command(folder)}")
-        raise
     except torch.OutOfMemoryError as error:
         raise LocalError(out_of_memory(trainer.config, folder)) from error
     finally:
@@ -196,7 +199,7 @@ def _saved_at_signals(trainer: Trainer, folder: Path, stop: StopRequest | None) 
 
 
 @contextmanager
-def _left_behind(config: TrainConfig, log: RunLog) -> Iterator[None]:
+def _left_behind(config: TrainConfig, log: RunLog, say: Callable[[str], None]) -> Iterator[None]:
     """Leave the page of a run that is done or has failed; one that was stopped goes on some day.
 
     Of a new run that could not begin, for a reason that the user can mend, nothing is left, unless
@@ -204,7 +207,10 @@ def _left_behind(config: TrainConfig, log: RunLog) -> Iterator[None]:
     """
     try:
         yield
-    except (Interrupted, KeyboardInterrupt):
+    except Interrupted:
+        say(f"stopped. Continue with: {console.resume_command(log.folder)}")
+        raise
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
         new = config.trainer.resume is None and not (log.folder / MEMBER).is_file()

@@ -54,7 +54,7 @@ def write_summary(
     peaks = dataset.peaks(split)
     examples = example_loci(predict, trainer.source, dataset.loci, peaks, precision)
     write_examples(folder / EXAMPLES, examples)
-    plots = _plots(trainer, scores, log) if config.trainer.plots else []
+    plots = _tried_plots(trainer, scores, log, say) if config.trainer.plots else []
     say("")
     say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
     say(score_table(columns))
@@ -163,6 +163,17 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
             row.append("" if share is None else f"{share:.0f} %")
         rows.append(row)
     return console.table(header, rows)
+
+
+def _tried_plots(
+    trainer: Trainer, scores: Scores, log: RunLog, say: Callable[[str], None]
+) -> list[Path]:
+    """The plots; none where one fails, which is no reason to call the run failed."""
+    try:
+        return _plots(trainer, scores, log)
+    except Exception as error:
+        say(f"no plots: {error!r}. The page has the same: cherimoya-report {log.folder}")
+        return []
 
 
 def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:

@@ -237,12 +237,12 @@ class Trainer:
                     "step": self.step.state_dict(),
                     "rng": torch.get_rng_state(),
                     "threads": torch.get_num_threads(),
-                    "log_position": self.log.position,
+                    "log": self.log.rows(),
                     "logger_ids": self.log.ids,
                     "fingerprint": self.dataset.fingerprint,
                 }
             )
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             raise CherimoyaError(
                 f"the checkpoint could not be written ({error}). Free some space and continue "
                 f"with: {console.resume_command(self.log.folder)}"
@@ -260,7 +260,15 @@ class Trainer:
         self.step.load_state_dict(saved["step"])
         torch.set_rng_state(saved["rng"])
         if self.log:
-            self.log.rewind(saved["log_position"], self.state.seconds)
+            rows = saved.get("log")
+            if rows is None:  # of an earlier version, which noted how many bytes they have
+                rows = self.log.first_rows(saved["log_position"])
+            self.log.rewind(rows, self.state.seconds)
+
+    def start_over(self) -> None:
+        """Begin a run again that was stopped before it saved anything."""
+        if self.log:
+            self.log.rewind("")
 
     @property
     def _window(self) -> tuple[int, int]:

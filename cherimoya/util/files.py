@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and files and folders that one process owns."""
 
+import errno
 import fcntl
 import json
 import math
@@ -14,6 +15,7 @@ from typing import IO, Any
 from cherimoya.errors import DataError, DiskError, InUse
 
 LOCK = ".lock"  # of a run's folder
+TEMPORARY = ".tmp"  # how the name of a file ends that is not whole
 LOOK_SECONDS = 0.1  # between two tries to own a folder
 
 
@@ -30,19 +32,66 @@ def check_readable(path: Path, key: str) -> None:
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` for a file or folder to be written; it is synced to disk and
-    takes the place of `path` when the block ends well, and is removed otherwise."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    takes the place of `path` when the block ends well, and is removed otherwise.
+
+    An OSError of the block names `path` if it names no file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     remove(temporary)
     try:
-        yield temporary
-        if temporary.is_dir():
-            remove(path)
-        else:
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with names_file(path):
+            yield temporary
+            if temporary.is_dir():
+                remove(path)
+            else:
+                sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
     finally:
-        remove(temporary)
+        with suppress(OSError):  # what is raised already says more
+            remove(temporary)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that knows no sync of folders
+            raise
+    finally:
+        os.close(opened)
+
+
+@contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """Where an OSError that names no file gets the name of `path`, which is being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def remove_left(*folders: Path) -> None:
+    """Remove the temporary files that killed processes left in `folders`, which this one owns."""
+    for folder in folders:
+        for path in folder.glob(f".*{TEMPORARY}"):
+            pid = path.name.removesuffix(TEMPORARY).rpartition(".")[2]
+            if pid.isdecimal() and not _is_alive(int(pid)):
+                remove(path)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""What torch.save wrote, believed only where every checksum holds."""
+"""What torch.save writes, whole or not at all; read only where every checksum holds."""
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,18 @@ from typing import Any
 import torch
 
 from cherimoya.errors import DataError
+from cherimoya.util.files import atomic_write
 
 ZIP_START = b"PK\x03\x04"
+
+
+def write_torch_file(path: Path, content: Any) -> Path:
+    """Write `content` to `path`, synced to the disk. Raises OSError, which names the file."""
+    made = io.BytesIO()  # torch turns an error of the disk into one of its own, without a reason
+    torch.save(content, made)
+    with atomic_write(path) as file:
+        file.write(made.getbuffer())
+    return path
 
 
 def read_torch_file(path: Path) -> Any:

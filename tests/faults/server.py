@@ -16,11 +16,13 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
+
+import torch
 
 import cherimoya
 
-COMMANDS = "evaluate prepare predict attribute variants marginalize".split()
 LOOK_SECONDS = 0.005
 
 
@@ -81,10 +83,8 @@ def answer(asked: dict) -> int | str:
             os.waitpid(pid, 0)
             return "late"
         time.sleep(LOOK_SECONDS)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # whatever it left behind
-    except ProcessLookupError:
-        pass
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -92,13 +92,8 @@ def answer(asked: dict) -> int | str:
 def main() -> None:
     for module in pkgutil.walk_packages(cherimoya.__path__, "cherimoya."):
         if not module.name.endswith("__main__"):
-            try:
+            with suppress(ImportError):  # an extra that is not installed
                 importlib.import_module(module.name)
-            except ImportError:  # an extra that is not installed
-                pass
-    import matplotlib.pyplot
-    import torch
-
     torch.set_num_threads(1)
     torch.ones(4, 4) @ torch.ones(4, 4)
     print("ready", flush=True)

@@ -19,13 +19,13 @@ from cherimoya.loggers.tensorboard import TensorBoardLogger
 
 
 @contextmanager
-def logged(folder, *names: str, ids: Mapping = {}, position: int | None = None):
-    """The log of a run with loggers of these names, which may go on from a position."""
+def logged(folder, *names: str, ids: Mapping = {}, kept: str | None = None):
+    """The log of a run with loggers of these names, which may go on from the rows that were `kept`."""
     chosen = {n.rpartition(":")[2]: choose("logger", {"name": n}, "logger") for n in names}
     with RunLog(folder, chosen) as log:
         log.check_loggers()
-        if position is not None:
-            log.rewind(position)
+        if kept is not None:
+            log.rewind(kept)
         log.start_loggers({"seed": 0}, ids)
         yield log
 
@@ -68,11 +68,11 @@ def test_the_table_has_the_numbers_of_the_rows_to_the_last_digit(tmp_path):
 def test_a_run_that_goes_on_has_the_lines_of_before(tmp_path):
     with logged(tmp_path, "csv") as log:
         log.row({"step": 1, "loss": 3.0})
-        position = log.position
+        kept = log.rows()
         log.row({"step": 2, "loss": 2.0, "late": 1.0})
         ids = log.ids
     assert len(table(tmp_path)) == 2
-    with logged(tmp_path, "csv", ids=ids, position=position) as log:
+    with logged(tmp_path, "csv", ids=ids, kept=kept) as log:
         assert table(tmp_path) == [{"step": "1", "loss": "3.0"}]
         log.row({"step": 2, "loss": 1.5})
     assert table(tmp_path) == [{"step": "1", "loss": "3.0"}, {"step": "2", "loss": "1.5"}]
@@ -81,8 +81,8 @@ def test_a_run_that_goes_on_has_the_lines_of_before(tmp_path):
 def test_a_logger_that_a_run_goes_on_with_has_its_rows_too(tmp_path):
     with logged(tmp_path) as log:
         log.row({"step": 1, "loss": 3.0})
-        position = log.position
-    with logged(tmp_path, "csv", position=position):
+        kept = log.rows()
+    with logged(tmp_path, "csv", kept=kept):
         pass
     assert table(tmp_path) == [{"step": "1", "loss": "3.0"}]
 
@@ -135,11 +135,11 @@ def test_tensorboard_shows_nothing_that_a_run_went_back_before(tmp_path):
     pytest.importorskip("tensorboard")
     with logged(tmp_path, "tensorboard") as log:
         log.row({"step": 1, "epoch": 0, "loss": 3.0})
-        position = log.position
+        kept = log.rows()
         log.row({"step": 2, "epoch": 1, "loss": 2.0})
         log.row({"step": 3, "epoch": 2, "loss": 1.0})
         ids = log.ids
-    with logged(tmp_path, "tensorboard", ids=ids, position=position) as log:
+    with logged(tmp_path, "tensorboard", ids=ids, kept=kept) as log:
         log.row({"step": 2, "epoch": 1, "loss": 2.5})
     assert scalars(tmp_path) == {"loss": [(1, 3.0), (2, 2.5)]}
 
@@ -192,12 +192,12 @@ def test_two_loggers_are_told_the_same(tmp_path):
         for row in rows:
             log.row(row)
         log.summary({"best": 2.0})
-        position, ids = log.position, log.ids
+        kept, ids = log.rows(), log.ids
     assert ids == {"csv": None, "Told": "told 7"}
     assert table(tmp_path) == [{k: str(v) for k, v in row.items()} for row in rows]
     with (
         pytest.raises(ValueError, match="broken"),
-        logged(tmp_path, "csv", f"{__name__}:Told", ids=ids, position=position),
+        logged(tmp_path, "csv", f"{__name__}:Told", ids=ids, kept=kept),
     ):
         raise ValueError("broken")
     expected = [

@@ -175,7 +175,7 @@ def test_a_task_of_the_script_saves_when_it_is_told_to_stop_and_goes_on(
         process.send_signal(signum)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == code, output
-        assert "saved. Continue" in output
+        assert "stopped. Continue" in output
         assert states(tmp_path / "grid")["seed=0"]["state"] == "interrupted"
     assert (tmp_path / "queued").read_text() == "requeue 7_0\n"  # SLURM does it after SIGTERM
     output, _ = task(0).communicate(timeout=60)

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cherimoya.report.format import Chart
+from cherimoya.util.files import atomic_write
 
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart. Each value
 # occurs once: in an SVG it becomes the CSS variable of that name, which a dark page sets anew.
@@ -86,7 +87,8 @@ def figure(
 def save_png(made: Figure, path: Path) -> Path:
     """Write a figure as an image on white; to be called while its `figure` is open."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made.savefig(path, dpi=DPI)
+    with atomic_write(path) as file:
+        made.savefig(file, format="png", dpi=DPI)
     return path
 
 

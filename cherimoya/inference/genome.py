@@ -65,7 +65,7 @@ def predict_genome(config: PredictConfig) -> Path:
     shape = _shape(config, checkpoints, model)
     folder = Path(config.output)
     plan = _plan(config, checkpoints, shape)
-    with lock_output(folder / DONE):
+    with lock_output(folder / DONE):  # which is the folder's, too
         stale = _stale(folder, plan, config.overwrite)
         if stale is None:
             return folder

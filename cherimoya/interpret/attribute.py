@@ -22,11 +22,10 @@ from cherimoya.interpret.loci import (
 )
 from cherimoya.interpret.models import (
     check_effects_precision,
-    check_new,
     describe,
     load_models,
 )
-from cherimoya.interpret.modisco import check_modisco, find_motifs, folder_of
+from cherimoya.interpret.modisco import check_modisco, find_motifs
 from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
 from cherimoya.interpret.target import Target, targets_of
 from cherimoya.network import Cherimoya
@@ -38,11 +37,10 @@ from cherimoya.util.files import lock_output
 from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import (
     Journal,
+    is_done,
     mark_of,
     not_as_written,
     read_mark,
-    set_aside,
-    write_mark,
 )
 
 FREE = ("logos", "bigwig", "modisco", "max_seqlets", "motif_file")  # that change no attribution
@@ -68,9 +66,6 @@ def attribute(config: AttributeConfig) -> Path:
 
 
 def _attribute(config: AttributeConfig, output: Path) -> None:
-    is_there = output.exists() and not config.overwrite
-    if not (config.bigwig or config.modisco):
-        check_new(output, config.overwrite)
     device = choose_device(config.device, "device")
     if config.method == "mutagenesis":
         check_effects_precision(config.precision, device)
@@ -89,7 +84,9 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     settings["targets"] = [target.name for target in targets]
     if config.loci is None:
         del settings["fasta"]  # read for the lengths of chromosomes alone
-    if not (is_there and _is_done(output, config, settings)):
+    if _is_done(output, config, settings):
+        console.say(f"{output}: attributed before, with the same settings")
+    else:
         _attribute_all(config, models, loci, window, method, at_once, settings, files)
     console.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
     if deltas:
@@ -102,35 +99,17 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
         for path in write_tracks(output, lengths):
             console.say(f"{path}: contributions")
     if config.modisco:
-        find_motifs(output, config.max_seqlets, config.motif_file)
+        find_motifs(output, config.max_seqlets, config.motif_file, config.overwrite)
 
 
 def _is_done(output: Path, config: AttributeConfig, settings: dict[str, Any]) -> bool:
-    """Whether `output` holds these attributions and is as it was written, so that what is to be
-    beside it can be made. Raises DataError where it holds others, or nothing is missing."""
-    mark = read_mark(mark_of(output))
-    there: Any = None
-    if mark is not None:
-        there = mark.facts["settings"]
-    else:
+    """Whether `output` holds these attributions, see `is_done`; also of a file without a mark."""
+    if output.exists() and not config.overwrite and read_mark(mark_of(output)) is None:
         with suppress(DataError):  # of somebody else
-            there = read_attributions(output).settings
-    if there != json.loads(json.dumps(settings)):
-        check_new(output, overwrite=False)
-    folders = [folder_of(output, target) for target in settings["targets"] if config.modisco]
-    for folder in folders:
-        if folder.exists():
-            raise DataError(f"{folder}: exists already. Remove it, or set overwrite=true.")
-    if mark is not None and mark.damaged():
-        console.say(f"{output}: {not_as_written(mark)}, so it is made again")
-        set_aside(output, console.say)
-        return False
-    if not folders and all(track_path(output, name).exists() for name in settings["targets"]):
-        check_new(output, overwrite=False)
-    console.say(f"{output}: attributed before, with the same settings")
-    if mark is None:
-        console.say(f"{output}: {not_as_written(mark)}; overwrite=true makes it anew")
-    return True
+            if read_attributions(output).settings == json.loads(json.dumps(settings)):
+                console.say(f"{output}: {not_as_written(None)}; overwrite=true makes it anew")
+                return True
+    return is_done(output, settings, config.overwrite, console.say)
 
 
 def _attribute_all(
@@ -165,9 +144,7 @@ def _attribute_all(
         start = np.where(loci.start < 0, -1, loci.start + window.start)
         hypothetical = {name: journal.rows[:, t] for t, name in enumerate(names)}
         shown = loci.codes[:, window]
-        mark_of(output).unlink(missing_ok=True)  # of a file that was there before
         write_attributions(output, shown, loci.chrom, start, hypothetical, settings, files)
-        write_mark(mark_of(output), {"settings": settings}, [output])
 
 
 def _mean(parts: list[np.ndarray]) -> np.ndarray:

@@ -13,15 +13,15 @@ from cherimoya.errors import ConfigError
 from cherimoya.genome.motif import Motif
 from cherimoya.genome.sequence import N_CODE, one_hot
 from cherimoya.interpret.loci import read_sequences
-from cherimoya.interpret.models import EnsemblePredictor, check_new, describe
+from cherimoya.interpret.models import EnsemblePredictor, describe
 from cherimoya.interpret.motifs import insert, read_motifs
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
 from cherimoya.util import console
-from cherimoya.util.files import atomic_write, lock_output
+from cherimoya.util.files import lock_output
 from cherimoya.util.optional import import_optional
-from cherimoya.util.resume import Journal
+from cherimoya.util.resume import Journal, is_done, marked_path
 
 Prediction = tuple[torch.Tensor, torch.Tensor]  # probabilities and log counts
 
@@ -34,7 +34,6 @@ def marginalize(config: MarginalizeConfig) -> Path:
     output = Path(config.output)
     check_output(output)
     with lock_output(output):
-        check_new(output, config.overwrite)
         _marginalize_all(config, output)
     return output
 
@@ -49,6 +48,10 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
     background = shuffled(loci.codes, config.seed) if config.shuffle else loci.codes
     files = loci.files | ({"motif_file": [config.motif_file]} if config.motif_file else {})
     provenance, settings = describe(config, ("profiles",), files, length)
+    made = settings | {"profiles": config.profiles}
+    if is_done(output, made, config.overwrite, console.say):
+        console.say(f"done already: {output}")
+        return
 
     def with_motif(motif: Motif) -> Prediction:
         instances = motif.drawn(np.random.default_rng(config.seed), len(background))
@@ -66,13 +69,13 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
         columns = journal.rows.reshape(len(motifs), len(names), -1).swapaxes(0, 1)
         values = dict(zip(names, columns, strict=True))
         marginals = Marginals(motifs, values, len(background))
-        write_table(output, marginals, provenance)
-        console.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
         if config.profiles:
             strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
             shown = [motifs[i] for i in strongest[: config.profiles]]
             profiles = {m.name: _counts(*with_motif(m), predict.signal_groups) for m in shown}
             _offer_plot(output, marginals, _counts(*before, predict.signal_groups), profiles)
+        write_table(output, marginals, provenance, made)  # the last: what is there is whole
+        console.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
 
 
 def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
@@ -115,12 +118,15 @@ def _motif_named(name: str, motifs: list[Motif]) -> Motif:
     )
 
 
-def write_table(path: Path, marginals: Marginals, provenance: dict[str, Any]) -> Path:
+def write_table(
+    path: Path, marginals: Marginals, provenance: dict[str, Any], settings: dict[str, Any]
+) -> Path:
     """A row for each motif, after a comment that says where the numbers come from."""
     groups = marginals.values["jsd"].shape[1]
     ends = [f"_{g}" if groups > 1 else "" for g in range(groups)]
     header = [f"{name}{end}" for name in marginals.values for end in ends]
-    with atomic_write(path) as file:
+    marked = marked_path(path, {"settings": settings})
+    with marked as temporary, open(temporary, "wb") as file:
         file.write(f"# {json.dumps(provenance, sort_keys=True)}\n".encode())
         file.write(("\t".join(["motif", "letters", "backgrounds", *header]) + "\n").encode())
         for i, motif in enumerate(marginals.motifs):

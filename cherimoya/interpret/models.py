@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cherimoya.config.interpret import InferenceConfig
 from cherimoya.config.train import to_dict
-from cherimoya.errors import DataError
 from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
@@ -70,14 +69,6 @@ class EnsemblePredictor:
             parts.append(to_cpu((group_softmax(logits.float(), self.signal_groups), log_counts)))
         p, log_counts = (torch.cat(column) for column in zip(*parts, strict=True))
         return p, log_counts
-
-
-def check_new(output: Path, overwrite: bool) -> None:
-    """Raise DataError when `output` should not be written."""
-    if output.exists() and not overwrite:
-        raise DataError(
-            f"output={output}: exists already. Choose another name, or set overwrite=true."
-        )
 
 
 def describe(

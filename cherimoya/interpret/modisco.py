@@ -4,20 +4,21 @@ import contextlib
 import io
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cherimoya.errors import ConfigError
+from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.meme import read_meme
 from cherimoya.genome.sequence import BASES, one_hot
 from cherimoya.records.attributions import Attributions, read_attributions
 from cherimoya.util import console
-from cherimoya.util.files import atomic_path, atomic_write
+from cherimoya.util.files import atomic_write
 from cherimoya.util.optional import import_optional
+from cherimoya.util.resume import OF_FOLDER, checked_digest, marked_folder, read_mark
 
 LEIDEN_RUNS = 2  # clusterings of which the best is kept, as modisco's own command does
 TRIMMED_BELOW = 0.3  # of the largest contribution: a pattern's ends; as in modisco's report
@@ -74,12 +75,15 @@ def check_modisco(motif_file: str | None) -> None:
         read_meme(Path(motif_file))
 
 
-def find_motifs(output: Path, max_seqlets: int, motif_file: str | None) -> list[Path]:
+def find_motifs(
+    output: Path, max_seqlets: int, motif_file: str | None, overwrite: bool = False
+) -> list[Path]:
     """Run TF-MoDISco on each target of the attributions in `output`.
 
     Leaves a folder for each, beside `output`, which it returns: `modisco.h5` as modisco writes it,
     `report.html`, and `motifs.tsv` with the best match of each pattern in `motif_file`, or none.
-    Raises ConfigError where there is too little to find motifs in.
+    One that was made of the same before stays. Raises ConfigError where there is too little to
+    find motifs in, and DataError for a folder that was made otherwise, unless `overwrite`.
     """
     attributions = read_attributions(output)
     known = None if motif_file is None else read_meme(Path(motif_file))
@@ -88,10 +92,17 @@ def find_motifs(output: Path, max_seqlets: int, motif_file: str | None) -> list[
             f"{motif_file} has {len(known)} motifs: p-values of matches are rough with fewer "
             f"than {FEW_MOTIFS}"
         )
+    facts = {
+        "attributions": checked_digest(output),
+        "max_seqlets": max_seqlets,
+        "motif_file": None if motif_file is None else checked_digest(Path(motif_file)),
+    }
     folders = []
     for target in attributions.hypothetical:
-        with atomic_path(folder_of(output, target)) as folder:
-            folder.mkdir()
+        if not overwrite and _is_made(folder_of(output, target), facts):
+            console.say(f"{folder_of(output, target)}: done already")
+            continue
+        with marked_folder(folder_of(output, target), facts) as folder:
             patterns = _run(attributions, target, max_seqlets, folder / "modisco.h5")
             matches = matched(patterns, known) if known and patterns else []
             write_table(folder / "motifs.tsv", patterns, matches)
@@ -101,6 +112,18 @@ def find_motifs(output: Path, max_seqlets: int, motif_file: str | None) -> list[
         folders.append(folder_of(output, target))
         console.say(f"{folders[-1]}: {', '.join(sorted(p.name for p in folders[-1].iterdir()))}")
     return folders
+
+
+def _is_made(folder: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether the folder holds what is made of the same. Raises DataError for another one."""
+    mark = read_mark(folder / OF_FOLDER)
+    if mark is not None and mark.facts == facts and not mark.damaged():
+        return True
+    if folder.exists():
+        raise DataError(
+            f"{folder}: exists already, made otherwise. Remove it, or set overwrite=true."
+        )
+    return False
 
 
 def matched(patterns: list[Pattern], known: dict[str, np.ndarray]) -> list[Match]:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from cherimoya.config.interpret import VariantsConfig
-from cherimoya.errors import ConfigError
+from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import Genome, genome_on_disk
 from cherimoya.genome.sequence import BASES, N_CODE
 from cherimoya.genome.vcf import Variants, left_out, read_variants
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
-from cherimoya.interpret.models import EnsemblePredictor, check_new, describe
+from cherimoya.interpret.models import EnsemblePredictor, describe
 from cherimoya.interpret.variants_windows import (
     OK,
     allele_window,
@@ -29,7 +29,7 @@ from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
-from cherimoya.util.resume import Journal, journal_path
+from cherimoya.util.resume import Journal, is_done, journal_path
 
 BATCHES_AT_ONCE = 8  # between two writes
 
@@ -63,6 +63,11 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         "chrom_alias": table_of(config.chrom_alias),
     }
     provenance, settings = describe(config, ("vcf",), files, length)
+    made, table_of_vcf = settings | {"vcf": config.vcf}, output.with_suffix(".vcf")
+    whole = table_of_vcf.exists() or not config.vcf
+    if is_done(output, made, config.overwrite, console.say) and whole:
+        console.say(f"done already: {output}")
+        return
     with genome_on_disk(config.fasta) as genome:
         variants = renamed(named, genome, config.chrom_alias, config.variants)
         status = check_variants(variants, genome, length, config.variants)
@@ -81,7 +86,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
                 ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
                 journal.append(effects_of(predict, ref, alt))
             columns = _columns(journal.rows, rows, variants, predict)
-            effects = Effects(named, status, *columns, provenance, settings)
+            effects = Effects(named, status, *columns, provenance, made)
             vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
             write_table(output, effects)  # the last: what is there is whole
     console.say(f"{output}: {len(rows):,} of {len(variants):,} variants scored")
@@ -182,6 +187,6 @@ def _check_outputs(output: Path, config: VariantsConfig) -> None:
             raise ConfigError(
                 f"variants={source} would be overwritten by {path}. Choose another output{fix}."
             )
-    check_new(output, config.overwrite)
-    if config.vcf and not journal_path(output).exists():  # an unfinished command may have made it
-        check_new(vcf, config.overwrite)
+    ours = output.exists() or journal_path(output).exists()  # which may have made the other too
+    if config.vcf and vcf.exists() and not (ours or config.overwrite):
+        raise DataError(f"{vcf}: exists already. Choose another output, or set overwrite=true.")

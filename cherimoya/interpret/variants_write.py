@@ -12,6 +12,7 @@ import numpy as np
 from cherimoya.genome.fasta import text_lines
 from cherimoya.genome.vcf import Variants
 from cherimoya.util.files import atomic_write
+from cherimoya.util.resume import marked_path
 
 IN_VCF = {  # column: INFO key, description
     "log2_fold_change": ("CM_LFC", "log2 fold change of predicted counts, ALT against REF"),
@@ -44,7 +45,8 @@ def write_table(path: Path, effects: Effects) -> Path:
     """A row for each variant, after a comment that says where the numbers come from."""
     v = effects.variants
     header = ["chrom", "pos", "id", "ref", "alt", "status", *effects.columns]
-    with atomic_write(path) as file:
+    marked = marked_path(path, {"settings": effects.settings})
+    with marked as temporary, open(temporary, "wb") as file:
         provenance = effects.provenance | {"random_variants": effects.n_random}
         file.write(f"# {json.dumps(provenance, sort_keys=True)}\n".encode())
         file.write(("\t".join(header) + "\n").encode())

@@ -20,7 +20,7 @@ from cherimoya.prepare.inputs import describe_parts, open_sources
 from cherimoya.prepare.parts import Column, Sources, StoredWindows, extract_windows, flat
 from cherimoya.util import console
 from cherimoya.util.console import Say
-from cherimoya.util.resume import mark_of, resumable_output, set_aside
+from cherimoya.util.resume import forget_parts, mark_of, resumable_output, set_aside
 
 OUTLIER_PERCENTILE = 99
 GC_BINS = 50  # of the histogram that is recorded
@@ -74,6 +74,7 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
             say(f"{output}: up to date, made from these files and this configuration already")
             if not mark_of(output).exists():
                 say(f"{mark_of(output)} is missing: whether the file is whole cannot be checked")
+            forget_parts(output)
             return output
         say(f"{output}: {damage}, so it is prepared again")
         set_aside(output, say)
@@ -86,9 +87,7 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
             peaks, background, described = _loci(sources)
             if provenance.begun_with(config) != begun_with:
                 raise DataError("an input file has changed while it was read. Start again.")
-            mark_of(output).unlink(missing_ok=True)  # of a file that was there before
             said = _write(output, peaks, background, described, sources)
-            provenance.mark_prepared(output, described["provenance"])
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -257,7 +256,8 @@ def _write(
     say(f"writing {output} ...")
     assert sources.folder is not None
     made = sources.folder / output.name  # so that a kill leaves nothing elsewhere
-    os.replace(hdf5.write_columns(made, described, columns, sources.workers.count), output)
+    with provenance.marked(output, described["provenance"]) as temporary:
+        os.replace(hdf5.write_columns(made, described, columns, sources.workers.count), temporary)
     return (
         f"{output}: {len(peaks):,} peaks and {len(intervals) - len(peaks):,} background loci, "
         f"tracks {', '.join(described['track_names'])} ({signal})"

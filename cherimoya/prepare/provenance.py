@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from cherimoya.util.resume import (
     changed_keys,
     checked_digest,
     mark_of,
+    marked_path,
     not_as_written,
     read_mark,
-    write_mark,
 )
 
 FILES = ("fasta", "loci", "exclude", "signal", "control")  # named in full by `sources`
@@ -94,9 +95,10 @@ def check_unchanged(output: Path, config: PrepareConfig) -> str | None:
     return None
 
 
-def mark_prepared(output: Path, made: Mapping[str, Any]) -> None:
-    """Leave the mark by which damage to the prepared file `output` of provenance `made` is seen."""
-    write_mark(mark_of(output), {"made": _facts(made)}, [output])
+def marked(output: Path, made: Mapping[str, Any]) -> AbstractContextManager[Path]:
+    """Where the prepared file `output` of provenance `made` is written, with a mark by which later
+    damage is seen."""
+    return marked_path(output, {"made": _facts(made)})
 
 
 def _facts(made: Mapping[str, Any]) -> dict[str, Any]:

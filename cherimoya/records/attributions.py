@@ -14,8 +14,8 @@ from cherimoya.data.hdf5_probe import check_finishes
 from cherimoya.data.plain import as_text
 from cherimoya.errors import DataError
 from cherimoya.genome.sequence import N_CODE
-from cherimoya.util.files import atomic_path, disk_errors
-from cherimoya.util.resume import mark_of, not_as_written, read_mark
+from cherimoya.util.files import disk_errors
+from cherimoya.util.resume import mark_of, marked_path, not_as_written, read_mark
 
 FORMAT = "cherimoya-attributions"
 VERSION = 1
@@ -57,14 +57,15 @@ def write_attributions(
     settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
 ) -> Path:
-    """Write attributions, see `Attributions`, to `path`, which appears whole or not at all.
+    """Write attributions, see `Attributions`, to `path`, which appears whole, with its mark.
 
     Raises DiskError when the disk refuses.
     """
     n, width = sequence.shape
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, h5py.File(temporary, "w", **CREATE) as file:
+        marked = marked_path(path, {"settings": settings})
+        with marked as temporary, h5py.File(temporary, "w", **CREATE) as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "done": n})
             file.attrs["settings"] = json.dumps(dict(settings), sort_keys=True)
             file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)

@@ -5,7 +5,9 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -36,7 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     An OSError of the block names `path` if it names no file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}{_own_ending(os.getpid())}")
     remove(temporary)
     try:
         with names_file(path):
@@ -64,23 +66,38 @@ def sync(path: Path) -> None:
         os.close(opened)
 
 
+def _own_ending(pid: int) -> str:
+    """How a temporary name of process `pid` of this machine ends."""
+    return f".{socket.gethostname()}.{pid}{TEMPORARY}"
+
+
 @contextmanager
 def names_file(path: Path) -> Iterator[None]:
-    """Where an OSError that names no file gets the name of `path`, which is being written."""
+    """Where an OSError that names no file gets the name of `path`, which is being written.
+
+    What the HDF5 library says of the disk becomes such an error too.
+    """
     try:
         yield
     except OSError as error:
         if error.filename is None:
             error.filename = str(path)
         raise
+    except RuntimeError as error:
+        found = re.search(r"errno = (\d+)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def remove_left(*folders: Path) -> None:
-    """Remove the temporary files that killed processes left in `folders`, which this one owns."""
+    """Remove the temporary files in `folders` of this machine's processes that were killed."""
     for folder in folders:
         for path in folder.glob(f".*{TEMPORARY}"):
             pid = path.name.removesuffix(TEMPORARY).rpartition(".")[2]
-            if pid.isdecimal() and not _is_alive(int(pid)):
+            ours = pid.isdecimal() and path.name.endswith(_own_ending(int(pid)))
+            if ours and not _is_alive(int(pid)):
                 remove(path)
 
 
@@ -164,6 +181,7 @@ def lock_output(output: Path, patience: float = 0) -> Iterator[None]:
     )
     with _locked(path, patience, lambda _: refusal):
         try:
+            remove_left(output.parent)
             yield
         finally:
             path.unlink(missing_ok=True)

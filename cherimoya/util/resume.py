@@ -9,18 +9,26 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cherimoya.errors import DataError, DiskError, PackageError
+from cherimoya.errors import DataError, DiskError, InUse, PackageError
 from cherimoya.util import console
 from cherimoya.util.console import Say
-from cherimoya.util.files import LOCK, atomic_path, lock_folder, remove, write_json
+from cherimoya.util.files import (
+    LOCK,
+    atomic_path,
+    lock_folder,
+    names_file,
+    remove,
+    remove_left,
+    sync,
+    write_json,
+)
 
 FILES, DIGEST = "files", "sha256"
 OF_FOLDER = "done.json"  # a folder's mark, inside it
@@ -80,21 +88,55 @@ def write_mark(path: Path, facts: Mapping[str, Any], files: Iterable[Path]) -> P
     """Mark `files`, which lie in the mark's folder, as whole, once they are on the disk."""
     sizes = {}
     for file in files:
-        with open(file, "rb") as written:
-            os.fsync(written.fileno())
+        with names_file(file):
+            sync(file)
         sizes[file.name] = measured(file)
     return write_sizes(path, facts, sizes)
 
 
 def write_sizes(path: Path, facts: Mapping[str, Any], sizes: Mapping[str, Size | None]) -> Path:
-    """The same for files that were measured before. The mark holds a digest of its own.
-
-    What a process left that was killed while it wrote the same mark goes: an output has one owner.
-    """
-    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-        left.unlink(missing_ok=True)
+    """The same for files that were measured before. The mark holds a digest of its own."""
     values = json.loads(json.dumps({**facts, FILES: sizes}))
     return write_json(path, {**values, DIGEST: _digest(values)})
+
+
+@contextmanager
+def marked_path(path: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
+    """As `atomic_path`, for a file with a mark beside it. Where the file is, the mark is."""
+    with atomic_path(path) as temporary:
+        yield temporary
+        sync(temporary)
+        path.unlink(missing_ok=True)  # of which the mark would be another's
+        write_sizes(mark_of(path), facts, {path.name: measured(temporary)})
+
+
+def is_done(output: Path, settings: Mapping[str, Any], overwrite: bool, say: Say) -> bool:
+    """Whether `output` is there, made with the same `settings` (see `marked_path`), and whole.
+
+    A damaged one is set aside. Raises DataError for one that was made otherwise.
+    """
+    if overwrite or not output.exists():
+        return False
+    mark, fix = read_mark(mark_of(output)), "Choose another name, or set overwrite=true."
+    if mark is None or "settings" not in mark.facts:
+        raise DataError(f"output={output}: exists already. {fix}")
+    before, now = mark.facts["settings"], json.loads(json.dumps(dict(settings)))
+    if before != now:
+        differ = ", ".join(sorted(k for k in {**before, **now} if before.get(k) != now.get(k)))
+        raise DataError(f"output={output}: exists already, made with another {differ}. {fix}")
+    if mark.damaged():
+        say(f"{output}: {not_as_written(mark)}, so it is made again")
+        set_aside(output, say)
+        return False
+    discard_journal(output)
+    return True
+
+
+def discard_journal(output: Path) -> None:
+    """Remove the rows of an unfinished output: it is done."""
+    path = journal_path(output)
+    mark_of(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def read_mark(path: Path) -> Mark | None:
@@ -109,12 +151,15 @@ def read_mark(path: Path) -> Mark | None:
 
 
 @contextmanager
-def marked_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill with files, which appears whole and with a mark when the block ends well."""
+def marked_folder(folder: Path, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """A folder to fill with files, which appears whole and with a mark when the block ends well.
+
+    facts: what the mark says that the work was of
+    """
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         yield temporary
-        write_mark(temporary / OF_FOLDER, {}, sorted(temporary.iterdir()))
+        write_mark(temporary / OF_FOLDER, facts or {}, sorted(temporary.iterdir()))
 
 
 def is_whole(folder: Path, say: Say) -> bool:
@@ -171,7 +216,8 @@ class Journal:
         block: int = 1,
         dtype: type = np.float64,
     ) -> None:
-        self._path, self._shape, self._dtype = journal_path(output), shape, np.dtype(dtype)
+        self._output, self._path = output, journal_path(output)
+        self._shape, self._dtype = shape, np.dtype(dtype)
         self._block = block
         self._mark, self._settings = mark_of(self._path), {"settings": dict(settings)}
         row = self._dtype.itemsize * int(np.prod(shape))
@@ -191,7 +237,7 @@ class Journal:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         """The output is made, or is to be gone on with: a line says so after Ctrl-C."""
         if error is None:
-            self.discard()
+            discard_journal(self._output)
         elif isinstance(error, KeyboardInterrupt):
             console.say(STOPPED)
 
@@ -207,7 +253,7 @@ class Journal:
     def append(self, rows: np.ndarray) -> None:
         """Keep `rows` (k, *shape)."""
         content = np.ascontiguousarray(rows, self._dtype).tobytes()
-        with open(self._path, "ab") as file:
+        with names_file(self._path), open(self._path, "ab") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -222,11 +268,6 @@ class Journal:
         if not self._count:
             return np.zeros((0, *self._shape), self._dtype)
         return np.memmap(self._path, self._dtype, "r", shape=(self._count, *self._shape))
-
-    def discard(self) -> None:
-        """Remove the file: what it was for is done."""
-        self._mark.unlink(missing_ok=True)
-        self._path.unlink(missing_ok=True)
 
     def _note(self, size: int) -> None:
         sizes = {self._path.name: {"size": size, DIGEST: self._digest.hexdigest()}}
@@ -251,6 +292,18 @@ def partial_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
+def forget_parts(output: Path) -> None:
+    """Remove the parts that a process left that was killed when `output` was whole already.
+
+    Those that another process has at hand stay.
+    """
+    folder = partial_folder(output)
+    if folder.is_dir():
+        with suppress(InUse), lock_folder(folder):
+            remove_left(output.parent)
+            shutil.rmtree(folder)
+
+
 @contextmanager
 def resumable_output(
     output: Path, made_from: Mapping[str, Any], done: Callable[[Path], str], say: Say
@@ -266,6 +319,7 @@ def resumable_output(
     folder = partial_folder(output)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
+        remove_left(output.parent, folder)
         _begin(folder, json.loads(json.dumps(dict(made_from))), done, say)
         try:
             yield folder

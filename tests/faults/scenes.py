@@ -92,7 +92,7 @@ def make_inputs(folder: Path) -> Path:
     save_model(folder / "model.pt", signal_groups=[2])
     config = SyntheticConfig(seed=1, n_chromosomes=4, n_peaks=64, n_background=26, mean_count=200.0)
     hdf5.write(folder / "small.h5", simulate(config, in_window=200, out_window=100, max_jitter=8))
-    save_model(folder / "small.pt", signal_groups=[1])
+    save_model(folder / "small.pt", signal_groups=[2])
     return folder
 
 

@@ -113,14 +113,30 @@ def test_motifs_of_attributions_that_are_there(asked, not_run, monkeypatch, caps
     assert not not_run
     monkeypatch.setattr(app, "_attribute_all", lambda *_: 1 / 0)
     app.attribute(asked(modisco=True, max_seqlets=500))
-    assert not_run == [(tmp_path / "out.h5", 500, None)]
+    assert not_run == [(tmp_path / "out.h5", 500, None, False)]
     assert "attributed before, with the same settings" in capsys.readouterr().out
-    with pytest.raises(CherimoyaError, match=r"out\.h5: exists already\. Choose another name"):
+    with pytest.raises(CherimoyaError, match=r"out\.h5: exists already, made with another window"):
         app.attribute(asked(modisco=True, window=110))
-    modisco.folder_of(tmp_path / "out.h5", "counts_0").mkdir()
-    with pytest.raises(CherimoyaError, match=r"out\.counts_0\.motifs: exists already"):
-        app.attribute(asked(modisco=True))
     assert len(not_run) == 1
+
+
+def test_motifs_that_are_there_stay(asked, monkeypatch, capsys, tmp_path):
+    ran, folder = [], modisco.folder_of(tmp_path / "out.h5", "counts_0")
+
+    def run(attributions, target, max_seqlets, path):
+        ran.append(max_seqlets)
+        path.write_text("patterns")
+        return []
+
+    monkeypatch.setattr(modisco, "_run", run)
+    for _ in range(2):
+        app.attribute(asked(modisco=True, max_seqlets=500))
+    assert ran == [500]
+    assert f"{folder}: done already" in capsys.readouterr().out
+    with pytest.raises(CherimoyaError, match=r"out\.counts_0\.motifs: exists already"):
+        app.attribute(asked(modisco=True, max_seqlets=501))
+    app.attribute(asked(modisco=True, max_seqlets=501, overwrite=True))
+    assert ran == [500, 501]
 
 
 def test_too_little_is_said_and_the_attributions_stay(asked, tmp_path):

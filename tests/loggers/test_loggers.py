@@ -20,7 +20,7 @@ from cherimoya.loggers.tensorboard import TensorBoardLogger
 
 @contextmanager
 def logged(folder, *names: str, ids: Mapping = {}, kept: str | None = None):
-    """The log of a run with loggers of these names, which may go on from the rows that were `kept`."""
+    """The log of a run with loggers of these names, which may go on from rows that were kept."""
     chosen = {n.rpartition(":")[2]: choose("logger", {"name": n}, "logger") for n in names}
     with RunLog(folder, chosen) as log:
         log.check_loggers()

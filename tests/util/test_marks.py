@@ -1,6 +1,9 @@
 """What was done before is believed only where it is as it was written, and made again if not."""
 
 import json
+import os
+import socket
+import subprocess
 from pathlib import Path
 
 import h5py
@@ -12,16 +15,20 @@ from toy_parts import same, stopped
 
 from cherimoya.config.interpret import AttributeConfig
 from cherimoya.data import hdf5
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, DataError
 from cherimoya.interpret import attribute as attribute_app
 from cherimoya.prepare.dry_run import inspect
 from cherimoya.records.attributions import read_attributions
+from cherimoya.util.files import remove_left
 from cherimoya.util.resume import (
     Journal,
+    discard_journal,
+    is_done,
     is_whole,
     journal_path,
     mark_of,
     marked_folder,
+    marked_path,
     read_mark,
     write_mark,
 )
@@ -111,7 +118,7 @@ def test_rows_of_a_journal_are_checked(tmp_path: Path, capsys) -> None:
     assert len(journal) == 0
     assert journal.rows.shape == (0, 2)
     assert "so all of it is made again" in capsys.readouterr().out
-    journal.discard()
+    discard_journal(output)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -262,8 +269,41 @@ def test_a_damaged_part_of_attributions_is_made_again(attributed, tmp_path, monk
     assert "changed since it was written, so all of it is made again" in capsys.readouterr().out
 
 
-def test_what_a_killed_writer_of_a_mark_left_goes(tmp_path):
-    (tmp_path / ".a.done.json.123.tmp").write_text("{")
-    (tmp_path / ".b.done.json.123.tmp").write_text("{")
-    write_mark(tmp_path / "a.done.json", {}, [])
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".b.done.json.123.tmp", "a.done.json"]
+def test_what_a_killed_process_left_goes(tmp_path):
+    host, ended = socket.gethostname(), subprocess.Popen(["true"])
+    ended.wait()
+    mine, gone = os.getpid(), ended.pid
+    names = [f".a.{host}.{mine}.tmp", f".a.elsewhere.{gone}.tmp", ".a.tmp", "b.tmp"]
+    for name in (*names, f".a.{host}.{gone}.tmp"):
+        (tmp_path / name).write_text("{")
+    (tmp_path / f".folder.{host}.{gone}.tmp").mkdir()
+    remove_left(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+
+
+def test_where_a_file_is_its_mark_is(tmp_path, monkeypatch):
+    output = tmp_path / "a.tsv"
+
+    def written(text: str) -> None:
+        with marked_path(output, {"settings": {"seed": 1}}) as temporary:
+            temporary.write_text(text)
+
+    written("one")
+    assert is_done(output, {"seed": 1}, overwrite=False, say=print)
+    with pytest.raises(DataError, match="exists already, made with another seed"):
+        is_done(output, {"seed": 2}, overwrite=False, say=print)
+    assert not is_done(output, {"seed": 1}, overwrite=True, say=print)
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        written("two")
+    monkeypatch.undo()
+    assert not output.exists() or output.read_text() == "one"
+    written("two")
+    assert is_done(output, {"seed": 1}, overwrite=False, say=print)
+    output.write_text("no")
+    assert not is_done(output, {"seed": 1}, overwrite=False, say=print)
+    assert (tmp_path / "a.tsv.damaged").read_text() == "no"
+    output.write_text("mine")
+    mark_of(output).unlink()
+    with pytest.raises(DataError, match="exists already"):
+        is_done(output, {"seed": 1}, overwrite=False, say=print)

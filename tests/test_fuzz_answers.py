@@ -23,7 +23,7 @@ from cherimoya.interpret.motifs import consensus
 from cherimoya.interpret.variants_windows import check_variants, renamed
 from cherimoya.interpret.variants_write import Effects, write_vcf
 from cherimoya.records.attributions import read_attributions, write_attributions
-from cherimoya.util.resume import mark_of, write_mark
+from cherimoya.util.marks import mark_of, write_mark
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from cherimoya.data import hdf5
 from cherimoya.data.loci import Loci
 from cherimoya.errors import DataError
 from cherimoya.util.files import lock_output
-from cherimoya.util.resume import mark_of, not_as_written, read_mark, write_mark
+from cherimoya.util.marks import mark_of, not_as_written, read_mark, write_mark
 
 PATIENCE = 600  # seconds that another process may take to write the same data
 

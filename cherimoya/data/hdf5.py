@@ -17,7 +17,7 @@ from cherimoya.data.hdf5_file import opened
 from cherimoya.data.loci import Header, Loci, check
 from cherimoya.errors import DataError, printable
 from cherimoya.util.files import atomic_path, disk_errors
-from cherimoya.util.resume import checked_digest
+from cherimoya.util.marks import checked_digest
 
 FORMAT = "cherimoya-hdf5"
 VERSION = 1

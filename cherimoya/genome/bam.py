@@ -14,9 +14,9 @@ from cherimoya.genome.track import Cuts, Track, stem
 from cherimoya.util import console
 from cherimoya.util.console import Say
 from cherimoya.util.files import atomic_path
+from cherimoya.util.marks import read_mark, write_mark
 from cherimoya.util.native import LibraryError, call
 from cherimoya.util.optional import import_optional
-from cherimoya.util.resume import read_mark, write_mark
 
 KIND = "BAM"
 MAGIC = b"BAM\1"

@@ -13,7 +13,7 @@ from cherimoya.genome.formats import NAMED_COLUMNS, PEAKS, WHOLE, is_comment
 from cherimoya.genome.track import Cuts, Track, stem
 from cherimoya.util import console
 from cherimoya.util.console import Say
-from cherimoya.util.resume import not_as_written, read_mark, write_mark
+from cherimoya.util.marks import not_as_written, read_mark, write_mark
 
 KIND = "fragments"
 BLOCK = 1 << 24

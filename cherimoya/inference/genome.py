@@ -44,8 +44,9 @@ from cherimoya.records.run import check_output_folder
 from cherimoya.records.status import read_json
 from cherimoya.util.console import say
 from cherimoya.util.files import lock_output, remove
+from cherimoya.util.marks import not_as_written, read_mark, write_mark
 from cherimoya.util.optional import import_optional
-from cherimoya.util.resume import STOPPED, not_as_written, read_mark, write_mark
+from cherimoya.util.resume import STOPPED
 
 DONE, PLAN, PARTS = "predictions.json", "plan.json", "parts"
 

@@ -13,7 +13,7 @@ from cherimoya.inference.genome_inputs import Values, Windows
 from cherimoya.inference.predictor import to_cpu
 from cherimoya.ops.windows import op as gather
 from cherimoya.util import console
-from cherimoya.util.resume import is_whole, marked_folder
+from cherimoya.util.marks import is_whole, marked_folder
 
 BATCHES = 8  # of a part, or more: so that few are not full
 BASES = 1 << 24  # of a part, unless one chromosome has more: they are held on the device

@@ -34,14 +34,9 @@ from cherimoya.records.attributions import Attributions, read_attributions, writ
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
+from cherimoya.util.marks import mark_of, not_as_written, read_mark
 from cherimoya.util.optional import import_optional
-from cherimoya.util.resume import (
-    Journal,
-    is_done,
-    mark_of,
-    not_as_written,
-    read_mark,
-)
+from cherimoya.util.resume import Journal, is_done
 
 FREE = ("logos", "bigwig", "modisco", "max_seqlets", "motif_file")  # that change no attribution
 GRADIENT_BATCHES = 4  # between two writes

@@ -20,8 +20,9 @@ from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
+from cherimoya.util.marks import marked_path
 from cherimoya.util.optional import import_optional
-from cherimoya.util.resume import Journal, is_done, marked_path
+from cherimoya.util.resume import Journal, is_done
 
 Prediction = tuple[torch.Tensor, torch.Tensor]  # probabilities and log counts
 

@@ -17,8 +17,8 @@ from cherimoya.genome.sequence import BASES, one_hot
 from cherimoya.records.attributions import Attributions, read_attributions
 from cherimoya.util import console
 from cherimoya.util.files import atomic_write
+from cherimoya.util.marks import OF_FOLDER, checked_digest, marked_folder, read_mark
 from cherimoya.util.optional import import_optional
-from cherimoya.util.resume import OF_FOLDER, checked_digest, marked_folder, read_mark
 
 LEIDEN_RUNS = 2  # clusterings of which the best is kept, as modisco's own command does
 TRIMMED_BELOW = 0.3  # of the largest contribution: a pattern's ends; as in modisco's report

@@ -12,7 +12,7 @@ import numpy as np
 from cherimoya.genome.fasta import text_lines
 from cherimoya.genome.vcf import Variants
 from cherimoya.util.files import atomic_write
-from cherimoya.util.resume import marked_path
+from cherimoya.util.marks import marked_path
 
 IN_VCF = {  # column: INFO key, description
     "log2_fold_change": ("CM_LFC", "log2 fold change of predicted counts, ALT against REF"),

@@ -119,19 +119,25 @@ class RunLog:
                     "without it; its folder still gets everything."
                 )
 
-    def rows(self) -> str:
-        """metrics.jsonl so far."""
-        return self.first_rows(self._rows.tell())
+    def rows(self, size: int | None = None) -> str:
+        """metrics.jsonl so far, or its first `size` bytes.
 
-    def first_rows(self, size: int) -> str:
-        """The first `size` bytes of metrics.jsonl. Raises CherimoyaError where it is shorter."""
+        Raises CherimoyaError where it is shorter.
+        """
         content = self._rows_path.read_bytes()[:size]
-        if len(content) < size:
+        if size is not None and len(content) < size:
             raise CherimoyaError(
                 f"{self._rows_path} is shorter than when the checkpoint was written: rows were "
                 "removed. Restore the file, or start a new run."
             )
         return content.decode(errors="replace")
+
+    def restore(self, saved: Mapping[str, Any], trained: float) -> None:
+        """`rewind` to what a training state was `saved` with."""
+        if "log" in saved:
+            self.rewind(saved["log"], trained)
+        else:  # an earlier version noted how many bytes they have
+            self.rewind(self.rows(saved["log_position"]), trained)
 
     def rewind(self, rows: str, trained: float = 0) -> None:
         """Have metrics.jsonl hold `rows` alone, after which the run goes on.

@@ -12,7 +12,7 @@ from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.sequence import N_CODE
 from cherimoya.genome.track import Track
 from cherimoya.prepare.background import Windows
-from cherimoya.util.resume import marked_folder
+from cherimoya.util.marks import marked_folder
 
 BLOCK = 512  # loci whose values are held as float32 at a time
 TYPES = (np.uint8, np.int16, np.int32, np.float32)  # of counts; torch cannot index uint16

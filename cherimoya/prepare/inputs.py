@@ -18,7 +18,7 @@ from cherimoya.prepare.background import Windows
 from cherimoya.prepare.parts import PART, Sources, flat
 from cherimoya.prepare.workers import Workers, core_count
 from cherimoya.util.console import Say
-from cherimoya.util.resume import not_as_written, read_mark, write_mark
+from cherimoya.util.marks import not_as_written, read_mark, write_mark
 
 GENOME = "genome.json"
 WORTH_WINDOWS = 50_000  # of signal

@@ -18,7 +18,7 @@ from cherimoya.prepare.cutting import KNOWN, TYPES, Cutter, keep
 from cherimoya.prepare.workers import Workers
 from cherimoya.util import console
 from cherimoya.util.console import Say
-from cherimoya.util.resume import is_whole
+from cherimoya.util.marks import is_whole
 
 PART = (1024, 8192)  # loci cut at once: more than the first, if they can be, up to the second
 COUNTS = ("signal", "control")  # which each part holds in the smallest of TYPES

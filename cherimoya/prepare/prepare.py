@@ -20,7 +20,8 @@ from cherimoya.prepare.inputs import describe_parts, open_sources
 from cherimoya.prepare.parts import Column, Sources, StoredWindows, extract_windows, flat
 from cherimoya.util import console
 from cherimoya.util.console import Say
-from cherimoya.util.resume import forget_parts, mark_of, resumable_output, set_aside
+from cherimoya.util.marks import mark_of, set_aside
+from cherimoya.util.resume import forget_parts, resumable_output
 
 OUTLIER_PERCENTILE = 99
 GC_BINS = 50  # of the histogram that is recorded

@@ -16,14 +16,8 @@ from cherimoya.data import hdf5
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import check_exists
-from cherimoya.util.resume import (
-    changed_keys,
-    checked_digest,
-    mark_of,
-    marked_path,
-    not_as_written,
-    read_mark,
-)
+from cherimoya.util.marks import checked_digest, mark_of, marked_path, not_as_written, read_mark
+from cherimoya.util.resume import changed_keys
 
 FILES = ("fasta", "loci", "exclude", "signal", "control")  # named in full by `sources`
 FREE = (

@@ -15,7 +15,7 @@ from cherimoya.data.plain import as_text
 from cherimoya.errors import DataError
 from cherimoya.genome.sequence import N_CODE
 from cherimoya.util.files import disk_errors
-from cherimoya.util.resume import mark_of, marked_path, not_as_written, read_mark
+from cherimoya.util.marks import mark_of, marked_path, not_as_written, read_mark
 
 FORMAT = "cherimoya-attributions"
 VERSION = 1

@@ -17,7 +17,7 @@ from cherimoya.config.tools import SearchConfig
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.status import ROWS, read_rows
-from cherimoya.util.files import write_json
+from cherimoya.util.files import cut_torn_line, write_json
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -244,7 +244,14 @@ def open_storage(folder: Path, url: str | None) -> "BaseStorage":
 
     if url is None:
         path = str((folder / JOURNAL).resolve())
-        return JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
+        lock = JournalFileOpenLock(path)
+        journal = JournalFileBackend(path, lock)
+        lock.acquire()
+        try:
+            cut_torn_line(Path(path))
+        finally:
+            lock.release()
+        return JournalStorage(journal)
     try:
         return get_storage(url)
     except Exception as error:  # of SQLAlchemy, of a driver, of Optuna

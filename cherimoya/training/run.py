@@ -127,8 +127,8 @@ def ready(
             origin |= {"runs_at_once": context.at_once}
             if context.command:
                 origin["command"] = shlex.join(context.command)
-            elif settings.resume:
-                trainer.start_over()
+            elif settings.resume and log:
+                log.rewind("")
             if log:
                 _announce(trainer, log, saved, where_loci_are, origin)
             # ------------------------------------------------- epochs, in the block

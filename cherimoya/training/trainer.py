@@ -260,15 +260,7 @@ class Trainer:
         self.step.load_state_dict(saved["step"])
         torch.set_rng_state(saved["rng"])
         if self.log:
-            rows = saved.get("log")
-            if rows is None:  # of an earlier version, which noted how many bytes they have
-                rows = self.log.first_rows(saved["log_position"])
-            self.log.rewind(rows, self.state.seconds)
-
-    def start_over(self) -> None:
-        """Begin a run again that was stopped before it saved anything."""
-        if self.log:
-            self.log.rewind("")
+            self.log.restore(saved, self.state.seconds)
 
     @property
     def _window(self) -> tuple[int, int]:

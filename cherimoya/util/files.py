@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cherimoya.errors import DataError, DiskError, InUse
+from cherimoya.util import console
 
 LOCK = ".lock"  # of a run's folder
 TEMPORARY = ".tmp"  # how the name of a file ends that is not whole
@@ -127,6 +128,16 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise DiskError(
             f"{path}: cannot be written ({error}). Free space, or choose another folder."
         ) from None
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off, and say so, a last line of `path` that a killed process did not write to its end."""
+    with open(path, "r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+            console.say(f"{path}: its last line was cut short, and is left out")
 
 
 def remove(path: Path) -> None:

@@ -17,7 +17,7 @@ from cherimoya.data.loci import Loci
 from cherimoya.errors import ConfigError
 from cherimoya.genome.sequence import reverse_complement
 from cherimoya.util.files import lock_output
-from cherimoya.util.resume import mark_of, write_mark
+from cherimoya.util.marks import mark_of, write_mark
 
 WINDOWS = (320, 160, 16)  # in, out, jitter: those of conf/data/synthetic.yaml
 SMALL = SyntheticConfig(seed=3, n_chromosomes=3, n_peaks=30, n_background=12, mean_count=150.0)

@@ -20,18 +20,15 @@ from cherimoya.interpret import attribute as attribute_app
 from cherimoya.prepare.dry_run import inspect
 from cherimoya.records.attributions import read_attributions
 from cherimoya.util.files import remove_left
-from cherimoya.util.resume import (
-    Journal,
-    discard_journal,
-    is_done,
+from cherimoya.util.marks import (
     is_whole,
-    journal_path,
     mark_of,
     marked_folder,
     marked_path,
     read_mark,
     write_mark,
 )
+from cherimoya.util.resume import Journal, discard_journal, is_done, journal_path
 
 VALUES = {"background_ratio": 1, "gc_bin": 1.0, "processes": 1, "overwrite": False}
 

@@ -123,12 +123,12 @@ def ready(
             )
             if saved:
                 trainer.restore(saved)
+            elif settings.resume and log:
+                log.rewind("")
             origin = provenance(dataset.fingerprint, device, precision)
             origin |= {"runs_at_once": context.at_once}
             if context.command:
                 origin["command"] = shlex.join(context.command)
-            elif settings.resume and log:
-                log.rewind("")
             if log:
                 _announce(trainer, log, saved, where_loci_are, origin)
             # ------------------------------------------------- epochs, in the block

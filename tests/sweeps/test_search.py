@@ -443,3 +443,15 @@ def ending(done):
     """The table without its times, and what is said below it."""
     lines = done.stdout[done.stdout.rindex("=== sweep") :].splitlines()[1:]
     return [re.sub(r" +[\d.]+$", "", line) for line in lines]
+
+
+def test_a_torn_line_of_the_journal_is_cut_off(tmp_path, capsys):
+    journal = tmp_path / search.JOURNAL
+    with pytest.raises(Killed):
+        sweep(tmp_path, Runs(tmp_path, kill=lambda run, epoch: epoch == 2), n_trials=3)
+    whole = journal.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    journal.write_bytes(whole[: -len(lines[-1]) // 2])
+    sweep(tmp_path, n_trials=3)
+    assert "study.journal: its last line was cut short, and is left out" in capsys.readouterr().out
+    assert [name for name, *_ in trials(tmp_path)] == ["COMPLETE"] * 3

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cherimoya.config.schema import checked
 from cherimoya.errors import ConfigError
 
+FREE = ("output", "overwrite", "device", "batch_size", "autotune")  # that change no result
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from cherimoya.config.models import FREE
 from cherimoya.config.predict import EvaluateConfig
+from cherimoya.config.train import to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import place
 from cherimoya.errors import ConfigError
@@ -35,6 +37,8 @@ from cherimoya.report.format import score
 from cherimoya.report.pages import offer_report
 from cherimoya.util import console
 from cherimoya.util.files import lock_output, write_json
+from cherimoya.util.marks import checked_digest, marked_path
+from cherimoya.util.resume import is_done
 
 
 def evaluate_checkpoints(config: EvaluateConfig) -> Path:
@@ -44,13 +48,14 @@ def evaluate_checkpoints(config: EvaluateConfig) -> Path:
     models see the first locus where it can.
     """
     folder = Path(config.output)
-    _check_output(folder, config.overwrite)
+    _check_output(folder)
     with lock_output(folder / SCORES):
         _evaluate(config, folder)
     return folder
 
 
 def _evaluate(config: EvaluateConfig, folder: Path) -> None:
+    """The scores, whose file is the last one written; where they are there, the page alone."""
     checkpoints = [find_checkpoint(named) for named in config.checkpoint]
     window = known_window(checkpoints, "data.in_window", config.data.in_window)
     device = choose_device(config.device, "device")
@@ -62,6 +67,13 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     model = load_ensemble(
         checkpoints, device, config.reverse_complement, dataset.loci.control_groups or None
     )
+    settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
+    settings |= {"checkpoint": [one.described()["sha256"] for one in checkpoints]}
+    settings |= {"fingerprint": dataset.fingerprint, "replicate": _digest(config.replicate)}
+    if is_done(folder / SCORES, settings, config.overwrite, console.say):
+        console.say(f"done already: {folder / SCORES}")
+        offer_report(folder)
+        return
     columns = _baselines(dataset, config)
     rows = dataset.rows[SCORED]
     console.say(_what(config, dataset, split, precision, device))
@@ -91,7 +103,8 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
         **_tables(columns, dataset, config),
         "provenance": provenance(dataset.fingerprint, device, precision),
     }
-    write_json(folder / SCORES, values)
+    with marked_path(folder / SCORES, {"settings": settings}) as temporary:
+        write_json(temporary, values)
     console.say(score_table(values))
     console.say(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}")
     offer_report(folder)
@@ -188,13 +201,12 @@ def _what(
     )
 
 
-def _check_output(folder: Path, overwrite: bool) -> None:
+def _digest(path: str | None) -> str | None:
+    return None if path is None else checked_digest(Path(path))
+
+
+def _check_output(folder: Path) -> None:
     check_output_folder(folder, f"{SCORES}, {LOCI} and a report")
-    if (folder / SCORES).exists() and not overwrite:
-        raise ConfigError(
-            f"output={folder}: an evaluation is there. Choose another folder, or set "
-            "overwrite=true."
-        )
     parent = next(p for p in folder.absolute().parents if p.exists())
     if not os.access(folder if folder.exists() else parent, os.W_OK):
         raise ConfigError(f"output={folder}: cannot be written to. Choose another folder.")

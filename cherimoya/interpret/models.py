@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cherimoya.config.interpret import InferenceConfig
+from cherimoya.config.models import FREE
 from cherimoya.config.train import to_dict
 from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
@@ -21,8 +22,6 @@ from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import made_from
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
-
-FREE = ("output", "overwrite", "device", "batch_size", "autotune")  # that change no result
 
 
 def load_models(named: Sequence[str], device: torch.device) -> list[Cherimoya]:

@@ -25,6 +25,7 @@ from cherimoya.evaluation.scored_loci import (
     seen_in_training,
 )
 from cherimoya.evaluation.scores import Scores, evaluate
+from cherimoya.genome.fasta import check_exists
 from cherimoya.inference.checkpoints import find_checkpoint, known_window, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import check_precision
@@ -201,8 +202,11 @@ def _what(
     )
 
 
-def _digest(path: str | None) -> str | None:
-    return None if path is None else checked_digest(Path(path))
+def _digest(replicate: str | None) -> str | None:
+    if replicate is None:
+        return None
+    check_exists(Path(replicate), "replicate")
+    return checked_digest(Path(replicate))
 
 
 def _check_output(folder: Path) -> None:

@@ -112,7 +112,9 @@ def start(config: TrainConfig, folder: Path, changes: Changes) -> None:
 def _what_happened(failures: Mapping[int, Any], folder: Path) -> str:
     """Of processes that a signal ended; what others met they have said themselves."""
     killed = [
-        f"{rank} (by signal {-f.exitcode})" for rank, f in failures.items() if _killed(f.exitcode)
+        f"{rank} (by signal {-f.exitcode})"
+        for rank, f in failures.items()
+        if f.exitcode < 0 and f.exitcode != -signal.SIGTERM  # the launcher's own, after a failure
     ]
     if not killed:
         return ""
@@ -120,11 +122,6 @@ def _what_happened(failures: Mapping[int, Any], folder: Path) -> str:
         f"process {', '.join(killed)} of the run was killed, probably out of memory. Continue "
         f"with: {resume_command(folder)}"
     )
-
-
-def _killed(exit_code: int) -> bool:
-    """Whether a signal ended the process, but not the launcher's own after another failed."""
-    return exit_code < 0 and exit_code != -signal.SIGTERM
 
 
 def _check_gpus(config: TrainConfig) -> None:

@@ -77,10 +77,6 @@ class Processes:
         # Ends the group's threads, which must not meet Python's tensors while Python itself ends.
         self._hosts = None
 
-    def largest(self, number: int) -> int:
-        """The largest of the processes' numbers."""
-        return max(self.gathered(number))
-
 
 @contextmanager
 def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:

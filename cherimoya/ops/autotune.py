@@ -39,6 +39,11 @@ QUEUE_CYCLES = 10_000_000  # about 5 ms, in which the host queues every timed la
 _chosen: dict[str, Config] = {}
 
 
+def configs(names: Sequence[str], *choices: Sequence[int]) -> list[Config]:
+    """Candidates: `choices` of what `names` name."""
+    return [dict(zip(names, choice, strict=True)) for choice in choices]
+
+
 def best(
     kernel: str,
     key: Mapping[str, int | str],

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ class Lane:
 
     def take_turn(self) -> bool:
         """Train for a stride; whether that was not the end. Raises what the run raises."""
-        with self._on_stream(), self._own_random(), ExitStack() as end:
+        with torch.cuda.stream(self._stream), self._own_random(), ExitStack() as end:
             end.push(self.open)
             if self._trainer is None:
                 self._trainer = self.open.enter_context(self._ready)
@@ -55,9 +55,6 @@ class Lane:
         finally:
             self._random = torch.get_rng_state()
             torch.set_rng_state(others)
-
-    def _on_stream(self) -> AbstractContextManager[object]:
-        return torch.cuda.stream(self._stream) if self._stream else nullcontext()
 
 
 def take_turn(trainer: Trainer) -> bool:

@@ -135,7 +135,8 @@ class TrainingStep:
         if self.scale is None:
             self._found_inf.copy_(self.failed)
         else:
-            in_range = self.scale.unscale(self._gradients())
+            gradients = [p.grad for _, p in self.named_parameters() if p.grad is not None]
+            in_range = self.scale.unscale(gradients)
             self.scale.update(in_range, changes)
             self.failed.copy_(torch.where(self.scale.scale < LEAST_SCALE, 1.0, self.failed))
             self._found_inf.copy_(torch.where(in_range, self.failed, 1.0))
@@ -173,9 +174,6 @@ class TrainingStep:
         if frozen:
             self._network = None
         return frozen
-
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for _, p in self.named_parameters() if p.grad is not None]
 
     def is_finite(self) -> bool:
         """Whether every weight is; a gradient that is not may follow from a finite loss."""

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cherimoya.config.train import to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.evaluation import baselines
@@ -40,7 +38,7 @@ def write_summary(
         return
     folder, dataset, state = log.folder, trainer.dataset, trainer.state
     split = "test" if len(dataset.rows["test"]) else "validation"
-    model = Cherimoya.load(folder / "checkpoints" / BEST, device=_device_of(trainer.step.model))
+    model = Cherimoya.load(folder / "checkpoints" / BEST, device=trainer.step.device)
     size = config.trainer.eval_batch_size
     rows, precision = dataset.rows[split], trainer.step.precision
     predict = CUDAGraphModel(model, config.trainer.cuda_graph)
@@ -203,7 +201,3 @@ def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
     for path in made:
         log.image(f"plots/{path.stem}", path, trainer.state.step)
     return made
-
-
-def _device_of(model: Cherimoya) -> torch.device:
-    return next(model.parameters()).device

@@ -189,7 +189,7 @@ class Trainer:
         """Save if it is `due`, or if time or a signal has it so in some process; then stop."""
         passed = time.monotonic() - self._saved
         due = due or passed > 60 * self.config.trainer.checkpoint_minutes
-        wanted = self.step.processes.largest(self._stop.signum or (SAVE if due else 0))
+        wanted = max(self.step.processes.gathered(self._stop.signum or (SAVE if due else 0)))
         if wanted:
             self.save()
         if wanted > SAVE:

@@ -64,7 +64,7 @@ def block_full_fp32_fwd_kernel(
     """out = x + linear2(gelu(linear1(xhat))) for BM rows of one example.
 
     x (N, L, C) of which rows trim .. trim + window; out (N, window, C). The tables (2, HP, CA + CB)
-    hold SCALE times the weights, see `split_weights`; `unscale` brings the sums over linear2's
+    hold SCALE times the weights, see `prepare_weights`; `unscale` brings the sums over linear2's
     back.
     """
     wait_for_previous_kernel(PDL)

@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 
 from cherimoya.ops import autotune
-from cherimoya.ops.autotune import Config, Run
+from cherimoya.ops.autotune import Config, Run, configs
 from cherimoya.ops.block import fp32_kernels as kernels
 from cherimoya.ops.block.options import MOST_ACCUMULATED
 from cherimoya.ops.block.weights import Tables, column_widths, padded_hidden
@@ -18,13 +18,10 @@ OPTIONS = ("rows", "hidden", "stages", "num_warps", "registers")
 
 # Launch options to choose from; the first is the default. `registers`: the most a thread may have,
 # 0 for any; with 168 three programs of 4 warps share a multiprocessor.
-FORWARD: list[Config] = [
-    dict(zip(OPTIONS, choice, strict=True))
-    for choice in (
-        (64, 32, 2, 4, 168), (64, 32, 2, 4, 0), (64, 32, 3, 4, 0), (128, 32, 2, 8, 0),
-        (128, 64, 2, 8, 0), (64, 16, 2, 8, 0),
-    )
-]  # fmt: skip
+FORWARD = configs(
+    OPTIONS, (64, 32, 2, 4, 168), (64, 32, 2, 4, 0), (64, 32, 3, 4, 0), (128, 32, 2, 8, 0),
+    (128, 64, 2, 8, 0), (64, 16, 2, 8, 0),
+)  # fmt: skip
 CAPPED_COLUMNS = 128  # beyond, a program's rows do not fit in `registers`
 LOG_SCALE = 6  # times 2^6, weights down to 2^-9 keep 22 bits; 2^10 is the first beyond fp16
 SCALE = 2.0**LOG_SCALE

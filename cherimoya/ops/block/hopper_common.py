@@ -216,6 +216,21 @@ def load_weights(
 
 
 @gluon.jit
+def taps_to_shared(
+    weight, C: gl.constexpr, C0: gl.constexpr, CW: gl.constexpr, WIDTH: gl.constexpr
+):
+    """Columns C0 .. C0 + CW of the taps (3, C), fp32, in shared memory: (3 CW / WIDTH, WIDTH)."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
+    SHARED: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    taps = gl.allocate_shared_memory(gl.float32, [3 * (CW // WIDTH), WIDTH], SHARED)
+    for j in gl.static_range(CW // WIDTH):
+        for t in gl.static_range(3):
+            column = C0 + j * WIDTH + gl.arange(0, WIDTH, LAYOUT)
+            taps.index(3 * j + t).store(gl.load(weight + t * C + column))
+    return taps
+
+
+@gluon.jit
 def owned_tiles(all_tiles):
     """This program's tiles: the first, and the first of the next program."""
     start = gl.program_id(0).to(gl.int64) * all_tiles // gl.num_programs(0)

@@ -24,6 +24,7 @@ from cherimoya.ops.block.hopper_common import (
     release,
     store_tile,
     sync_threads,
+    taps_to_shared,
     twice_gelu_half,
     wait_down,
     wait_for_previous_kernel,
@@ -168,19 +169,6 @@ def row_layout():
     return gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=32, rank=2)
 
 
-@gluon.jit
-def taps_to_shared_groups(weight, C: gl.constexpr):
-    """The taps (3, C), fp32, in shared memory by groups of columns: (3 groups, WIDTH)."""
-    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
-    SHARED: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    taps = gl.allocate_shared_memory(gl.float32, [3 * (C // WIDTH), WIDTH], SHARED)
-    for j in gl.static_range(C // WIDTH):
-        for t in gl.static_range(3):
-            column = j * WIDTH + gl.arange(0, WIDTH, LAYOUT)
-            taps.index(3 * j + t).store(gl.load(weight + t * C + column))
-    return taps
-
-
 @gluon.jit(do_not_specialize=["L", "window", "trim", "d", "tiles", "all_tiles", "parts"])
 def hopper_fwd_fp32_kernel(
     xd, w1d, w2a, w2b, weight,
@@ -203,7 +191,7 @@ def hopper_fwd_fp32_kernel(
     w2_b = w2_a
     if CB > 0:
         w2_b = gl.allocate_shared_memory(w2b.dtype, [CHUNKS, HS, CB], w2b.layout)
-    taps = taps_to_shared_groups(weight, C)
+    taps = taps_to_shared(weight, C, 0, C, WIDTH)
     full_0 = make_ring(STAGES)
     full_1 = make_ring(STAGES)
     empty_0 = make_ring(STAGES)

@@ -34,24 +34,13 @@ from cherimoya.ops.block.hopper_common import (
     store_tile,
     sync_threads,
     tanh,
+    taps_to_shared,
     twice_gelu_half,
     wait_down,
     wait_for_previous_kernel,
     widen,
 )
 from cherimoya.ops.block.kernels import CUBIC, CUBIC_SLOPE, SCALE
-
-
-@gluon.jit
-def taps_to_shared(weight, C: gl.constexpr, C0: gl.constexpr, CW: gl.constexpr):
-    """Columns C0 .. C0 + CW of the taps (3, C), fp32, in shared memory."""
-    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [gl.num_warps()], [0])
-    SHARED: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    taps = gl.allocate_shared_memory(gl.float32, [3, CW], SHARED)
-    for j in gl.static_range(3):
-        column = C0 + gl.arange(0, CW, LAYOUT)
-        taps.index(j).store(gl.load(weight + j * C + column))
-    return taps
 
 
 @gluon.jit
@@ -154,13 +143,13 @@ def hopper_fwd_kernel(
     x_a = gl.allocate_shared_memory(xa.dtype, [3 * STAGES, 64, CA], w1a.layout)
     w1_a = gl.allocate_shared_memory(w1a.dtype, [CHUNKS, HS, CA], w1a.layout)
     w2_a = gl.allocate_shared_memory(w2a.dtype, [CHUNKS, HS, CA], w2a.layout)
-    taps_a = taps_to_shared(weight, C, 0, CA)
+    taps_a = taps_to_shared(weight, C, 0, CA, CA)
     x_b, w1_b, w2_b, taps_b = x_a, w1_a, w2_a, taps_a
     if CB > 0:
         x_b = gl.allocate_shared_memory(xb.dtype, [3 * STAGES, 64, CB], w1b.layout)
         w1_b = gl.allocate_shared_memory(w1b.dtype, [CHUNKS, HS, CB], w1b.layout)
         w2_b = gl.allocate_shared_memory(w2b.dtype, [CHUNKS, HS, CB], w2b.layout)
-        taps_b = taps_to_shared(weight, C, CA, CB)
+        taps_b = taps_to_shared(weight, C, CA, CB, CB)
     full = make_ring(STAGES)
     empty = make_ring(STAGES)
     loaded = make_ring(1).index(0)

@@ -14,7 +14,14 @@ from cherimoya.ops.autotune import Config, Run
 from cherimoya.ops.block import hopper_kernels as kernels
 from cherimoya.ops.block.hopper_fp32_kernels import hopper_fwd_fp32_kernel
 from cherimoya.ops.block.weights import ROWS_OF_SUMS, OutputGradient, Tables
-from cherimoya.ops.conv_norm.launch import GradSums, Parts, key_of, padded, unit_statistics
+from cherimoya.ops.conv_norm.launch import (
+    Parts,
+    empty_sums,
+    few_sums,
+    key_of,
+    padded,
+    unit_statistics,
+)
 from cherimoya.ops.device import dependent_launch, filling, multiprocessors
 
 TILE = ROWS_OF_SUMS  # positions
@@ -119,7 +126,7 @@ def xhat_gradient(
     tables: Tables,
     dtype: torch.dtype,
     config: Config | None = None,
-) -> tuple[Tensor, GradSums]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """g = d xhat (N, window, C), and its sums."""
     n, window, channels = xhat.shape
     tiles = triton.cdiv(window, TILE)
@@ -127,22 +134,21 @@ def xhat_gradient(
 
         def rehearse() -> Run:
             big = filling(xhat)
-            scales = None if dout.scales is None else dout.scales.new_ones(len(big), tiles)
-            return partial(xhat_gradient, big, OutputGradient(big, scales), tables, dtype)
+            return partial(xhat_gradient, big, dout.like(big), tables, dtype)
 
         choices = _fitting(BACKWARD, channels, len(tables.up), 2 * TILE * 2 * channels)
         key = key_of(xhat, H=len(tables.up), scaled=int(dout.scales is not None))
         config = autotune.best("hopper_bwd_xhat", key, choices, rehearse)
     g = torch.empty_like(xhat, dtype=dtype)
-    sums = GradSums.empty(xhat, tiles)
+    sums = empty_sums(xhat, tiles)
     kernels.hopper_bwd_xhat_kernel[(min(multiprocessors(xhat.device), n * tiles),)](
         *_rows(xhat, tables), *_rows(dout.values, tables), *_tables(tables.up, tables, config),
-        *_tables(tables.down, tables, config), dout.scales_or_any, g, sums.g, sums.gx,
+        *_tables(tables.down, tables, config), dout.scales_or_any, g, *sums,
         window, tiles, n * tiles, tables.unscale, SCALED=dout.scales is not None,
         CONSUMERS=config["consumers"], **_options(tables, channels, config),
         **dependent_launch(xhat.device),
     )  # fmt: skip
-    return g, sums.few()
+    return g, *few_sums(*sums)
 
 
 def _fitting(choices: list[Config], channels: int, hidden: int, stage_bytes: int) -> list[Config]:
@@ -178,21 +184,17 @@ def _layout_fp32() -> gl.NVMMASharedLayout:
     return gl.NVMMASharedLayout(swizzle_byte_width=128, element_bitwidth=32, rank=3)
 
 
-def _rows(x: Tensor, tables: Tables) -> tuple[TensorDescriptor, TensorDescriptor]:
+def _rows(x: Tensor, tables: Tables) -> list[TensorDescriptor]:
     """Descriptors of x (N, rows, C) in tiles of CA and of CB columns."""
-    first, second = (
+    return [
         TensorDescriptor.from_tensor(x, [1, TILE, width], _layout(width, 3))
         for width in _widths(tables)
-    )
-    return first, second
+    ]
 
 
-def _tables(
-    table: Tensor, tables: Tables, config: Config
-) -> tuple[TensorDescriptor, TensorDescriptor]:
+def _tables(table: Tensor, tables: Tables, config: Config) -> list[TensorDescriptor]:
     """Descriptors of a table (HP, C) in tiles of CA and of CB columns."""
-    first, second = (_descriptor(table, config["hidden"], width) for width in _widths(tables))
-    return first, second
+    return [_descriptor(table, config["hidden"], width) for width in _widths(tables)]
 
 
 def _descriptor(table: Tensor, rows: int, columns: int) -> TensorDescriptor:

@@ -53,28 +53,6 @@ def twice_gelu_and_slope(h, FAST: tl.constexpr):
 
 
 @triton.jit
-def prepare_weights(
-    w1, w2, w1_table, w2_table, w2_half, pid, scale,
-    C: tl.constexpr, H: tl.constexpr, CP: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr,
-    HALF: tl.constexpr,
-):  # fmt: skip
-    """w1 (H, C), w2 (C, H) -> padded (HP, CP) tables: w1, and scale * w2 transposed.
-
-    HALF: `w2_half` is a copy of the second in fp16.
-    """
-    i = pid * BLOCK + tl.arange(0, BLOCK)
-    h = i // CP
-    c = i % CP
-    inside = (h < H) & (c < C)
-    up = tl.load(w1 + h * C + c, mask=inside, other=0.0)
-    down = tl.load(w2 + c * H + h, mask=inside, other=0.0).to(tl.float32) * scale
-    tl.store(w1_table + i, up.to(w1_table.dtype.element_ty), mask=h < HP)
-    tl.store(w2_table + i, down.to(w2_table.dtype.element_ty), mask=h < HP)
-    if HALF:
-        tl.store(w2_half + i, down.to(tl.float16), mask=h < HP)
-
-
-@triton.jit
 def halves(v):
     """fp32 v as high + low, both fp16."""
     high = v.to(tl.float16)
@@ -82,23 +60,31 @@ def halves(v):
 
 
 @triton.jit
-def split_weights(
-    w1, w2, w1_table, w2_table, pid, scale,
+def prepare_weights(
+    w1, w2, w1_table, w2_table, w2_half, pid, scale,
     C: tl.constexpr, H: tl.constexpr, CP: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr,
+    HALF: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """w1 (H, C), w2 (C, H) -> tables (2, HP, CP): both halves of scale * w1, of scale * w2.T."""
+    """w1 (H, C), w2 (C, H) -> padded (HP, CP) tables: w1, and scale * w2 transposed.
+
+    HALF: `w2_half` is a copy of the second in fp16. SPLIT: the tables (2, HP, CP) are both halves
+    of scale * w1, and of scale * w2 transposed.
+    """
     i = pid * BLOCK + tl.arange(0, BLOCK)
     h = i // CP
     c = i % CP
     inside = (h < H) & (c < C)
-    up = tl.load(w1 + h * C + c, mask=inside, other=0.0).to(tl.float32) * scale
+    up = tl.load(w1 + h * C + c, mask=inside, other=0.0)
     down = tl.load(w2 + c * H + h, mask=inside, other=0.0).to(tl.float32) * scale
-    up_high, up_low = halves(up)
-    down_high, down_low = halves(down)
-    tl.store(w1_table + i, up_high, mask=h < HP)
-    tl.store(w1_table + HP * CP + i, up_low, mask=h < HP)
-    tl.store(w2_table + i, down_high, mask=h < HP)
-    tl.store(w2_table + HP * CP + i, down_low, mask=h < HP)
+    if SPLIT:
+        up, up_low = halves(up.to(tl.float32) * scale)
+        down, down_low = halves(down)
+        tl.store(w1_table + HP * CP + i, up_low, mask=h < HP)
+        tl.store(w2_table + HP * CP + i, down_low, mask=h < HP)
+    tl.store(w1_table + i, up.to(w1_table.dtype.element_ty), mask=h < HP)
+    tl.store(w2_table + i, down.to(w2_table.dtype.element_ty), mask=h < HP)
+    if HALF:
+        tl.store(w2_half + i, down.to(tl.float16), mask=h < HP)
 
 
 @triton.jit(do_not_specialize=["L", "d", "lanes", "blocks", "stats_programs"])
@@ -109,10 +95,7 @@ def block_stats_kernel(
     COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, AHEAD: tl.constexpr,
     BLOCK: tl.constexpr, HALF: tl.constexpr, SPLIT: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """`conv_stats_kernel`, with the weights' tables made by the programs after `stats_programs`.
-
-    SPLIT: by `split_weights`, else by `prepare_weights`.
-    """
+    """`conv_stats_kernel`, with the weights' tables made by the programs after `stats_programs`."""
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
     if pid < stats_programs:
@@ -122,12 +105,9 @@ def block_stats_kernel(
         )  # fmt: skip
     else:
         pid -= stats_programs
-        if SPLIT:
-            split_weights(w1, w2, w1_table, w2_table, pid, scale, C, H, CP, HP, BLOCK)
-        else:
-            prepare_weights(
-                w1, w2, w1_table, w2_table, w2_half, pid, scale, C, H, CP, HP, BLOCK, HALF
-            )
+        prepare_weights(
+            w1, w2, w1_table, w2_table, w2_half, pid, scale, C, H, CP, HP, BLOCK, HALF, SPLIT
+        )
 
 
 @triton.jit

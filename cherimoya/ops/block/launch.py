@@ -18,7 +18,7 @@ from cherimoya.ops.block.weights import (
     padded_hidden,
 )
 from cherimoya.ops.conv_norm import launch as conv
-from cherimoya.ops.conv_norm.launch import GradSums, March, Parts
+from cherimoya.ops.conv_norm.launch import March, Parts
 from cherimoya.ops.device import (
     capability,
     dependent_launch,
@@ -45,8 +45,8 @@ def stats_and_tables(
     n, length, channels = x.shape
     weights = (conv_weight, linear1_weight, linear2_weight)
     if config is None:
-        config = conv.best("block_stats", x, conv.STATS, lambda: partial(
-            stats_and_tables, filling(x), *weights, dilation, tables
+        config = conv.best("block_stats", x, conv.STATS, lambda big: partial(
+            stats_and_tables, big, *weights, dilation, tables
         ))  # fmt: skip
     march = March.over(length, dilation, channels, config)
     parts = Parts.empty(x, march.tiles)
@@ -70,11 +70,10 @@ def products(
     n, window, channels = xhat.shape
     if config is None:
 
-        def rehearse() -> Run:
-            big = filling(x)
-            return partial(products, filling(xhat, len(big)), big, tables, trim)
+        def rehearse(big: Tensor) -> Run:
+            return partial(products, big, filling(x, len(big)), tables, trim)
 
-        config = best_options("block_fwd", xhat, tables, FORWARD, rehearse)
+        config = best_options("block_fwd", xhat, tables, None, FORWARD, rehearse)
     out = torch.empty_like(xhat, dtype=x.dtype)
     tiles = triton.cdiv(window, config["rows"])
     kernels.block_fwd_kernel[(n * tiles,)](
@@ -90,25 +89,24 @@ def xhat_gradient(
     tables: Tables,
     dtype: torch.dtype,
     config: Config | None = None,
-) -> tuple[Tensor, GradSums]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """g = d xhat (N, window, C), and its sums."""
     n, window, channels = xhat.shape
     if config is None:
 
-        def rehearse() -> Run:
-            big = filling(xhat)
-            return partial(xhat_gradient, big, _filling(dout, big), tables, dtype)
+        def rehearse(big: Tensor) -> Run:
+            return partial(xhat_gradient, big, dout.like(big), tables, dtype)
 
-        config = best_options("block_bwd_xhat", xhat, tables, BACKWARD_XHAT, rehearse, dout)
+        config = best_options("block_bwd_xhat", xhat, tables, dout, BACKWARD_XHAT, rehearse)
     g = torch.empty_like(xhat, dtype=dtype)
     tiles = triton.cdiv(window, config["rows"])
-    sums = GradSums.empty(xhat, triton.cdiv(window, ROWS_OF_SUMS))
+    sums = conv.empty_sums(xhat, triton.cdiv(window, ROWS_OF_SUMS))
     kernels.block_bwd_xhat_kernel[(n * tiles,)](
-        xhat, dout.values, dout.scales_or_any, tables.up, tables.down, g, sums.g, sums.gx,
-        window, tiles, sums.tiles, tables.unscale,
+        xhat, dout.values, dout.scales_or_any, tables.up, tables.down, g, *sums,
+        window, tiles, sums[0].shape[1], tables.unscale,
         C=channels, **tables.options(), SCALED=dout.scales is not None, **_options(config, xhat),
     )  # fmt: skip
-    return g, sums.few()
+    return g, *conv.few_sums(*sums)
 
 
 def weight_gradients(
@@ -118,11 +116,10 @@ def weight_gradients(
     n, window, channels = xhat.shape
     if config is None:
 
-        def rehearse() -> Run:
-            big = filling(xhat)
-            return partial(weight_gradients, big, _filling(dout, big), tables)
+        def rehearse(big: Tensor) -> Run:
+            return partial(weight_gradients, big, dout.like(big), tables)
 
-        config = best_options("block_bwd_weights", xhat, tables, BACKWARD_WEIGHTS, rehearse, dout)
+        config = best_options("block_bwd_weights", xhat, tables, dout, BACKWARD_WEIGHTS, rehearse)
     scaled = dout.scales is not None
     parts = weight_parts(xhat, len(tables.up))
     if not scaled:  # nothing asks for the examples' borders
@@ -174,14 +171,6 @@ def _options(config: Config, x: Tensor) -> dict[str, object]:
         "FAST": fast_tanh(x.device),
         **dependent_launch(x.device),
     }
-
-
-def _filling(dout: OutputGradient, like: Tensor) -> OutputGradient:
-    """A gradient for as many examples as `like` has."""
-    scales = None
-    if dout.scales is not None:
-        scales = dout.scales.new_ones(len(like), dout.scales.shape[1])
-    return OutputGradient(like, scales)
 
 
 def hopper_launches(x: Tensor, hidden: int) -> ModuleType | None:

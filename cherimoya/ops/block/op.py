@@ -113,8 +113,8 @@ def backward_products(
             xhat = conv.normalised(x, taps, d, trim, operand_dtype(x), None, statistics, 0.0)
         gradient = OutputGradient.of(contiguous(dout.to(x.dtype)))
         by_xhat = (launch.hopper_launches(x, hidden) or launch).xhat_gradient
-        g, sums = by_xhat(xhat, gradient, tables, x.dtype)
-        return g, sums.g, sums.gx, launch.weight_gradients(xhat, gradient, tables)
+        g, sum_g, sum_gx = by_xhat(xhat, gradient, tables, x.dtype)
+        return g, sum_g, sum_gx, launch.weight_gradients(xhat, gradient, tables)
 
 
 @backward_products.register_fake
@@ -162,8 +162,8 @@ def backward_conv(
     with torch.cuda.device_of(x):
         x, taps, d = conv.prepared(x, conv_weight, dilation)
         dout = contiguous(dout.to(x.dtype))
-        sums = conv.GradSums(sum_g, sum_gx, sum_g.shape[1])
-        dx, part_dw = conv.backward(x, taps, g, dout, (mean, rstd), sums, d, trim)
+        statistics, sums = (mean, rstd), (sum_g, sum_gx)
+        dx, part_dw = conv.backward(x, taps, g, dout, statistics, sums, d, trim)
         _, unscale = table_scales(x, residual_scale)
         return dx, *launch.reduce(partial_sums, part_dw, hidden, residual_scale, unscale)
 

@@ -1,21 +1,17 @@
 """Launch options of the block's portable kernels, and which of them a GPU has room for."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
 from cherimoya.ops import autotune
-from cherimoya.ops.autotune import Config, Run
+from cherimoya.ops.autotune import Config, Run, configs
 from cherimoya.ops.block.weights import ROWS_OF_SUMS, OutputGradient, Tables
 from cherimoya.ops.conv_norm.launch import key_of
-from cherimoya.ops.device import shared_memory
+from cherimoya.ops.device import filling, shared_memory
 
-GEMM = ("rows", "hidden", "stages", "num_warps")
-
-
-def _gemm(*choices: tuple[int, int, int, int]) -> list[Config]:
-    return [dict(zip(GEMM, choice, strict=True)) for choice in choices]
-
+_gemm = partial(configs, ("rows", "hidden", "stages", "num_warps"))
 
 # Launch options to choose from; the first is the default.
 FORWARD = _gemm(
@@ -37,13 +33,14 @@ def best_options(
     kernel: str,
     x: Tensor,
     tables: Tables,
+    dout: OutputGradient | None,
     choices: list[Config],
-    rehearse: Callable[[], Run],
-    dout: OutputGradient | None = None,
+    rehearse: Callable[[Tensor], Run],
 ) -> Config:
     """The launch options for x (N, L, C), of the choices that the GPU has room for.
 
-    Where dout has scales, a tile is what one of them belongs to.
+    `rehearse(big)` is what `autotune.best` measures, for an x that fills the GPU. Where dout has
+    scales, a tile is what one of them belongs to.
     """
     rows, columns = tables.up.shape
     scaled = dout is not None and dout.scales is not None
@@ -54,11 +51,11 @@ def best_options(
         and (not scaled or choice["rows"] == ROWS_OF_SUMS)
         and _accumulated(kernel, choice) * columns <= MOST_ACCUMULATED * 32 * choice["num_warps"]
     ]
-    needed = {i: _shared_bytes(kernel, choice, columns) for i, choice in enumerate(possible)}
-    fitting = [possible[i] for i in needed if needed[i] <= shared_memory(x.device)]
-    smallest = possible[min(needed, key=lambda i: needed[i])]
+    by_need = sorted(possible, key=lambda choice: _shared_bytes(kernel, choice, columns))
+    room = shared_memory(x.device)
+    fitting = [c for c in possible if _shared_bytes(kernel, c, columns) <= room]
     key = key_of(x, H=rows, scaled=int(scaled))
-    return autotune.best(kernel, key, fitting or [smallest], rehearse)
+    return autotune.best(kernel, key, fitting or by_need[:1], lambda: rehearse(filling(x)))
 
 
 def _accumulated(kernel: str, choice: Config) -> int:

@@ -16,7 +16,7 @@ ROWS_OF_SUMS = 64  # positions that share a sum of gradients, and a scale
 
 @dataclass(frozen=True)
 class Tables:
-    """Both linear weights, (HP, CA + CB), see `prepare_weights`, or (2, ...), `split_weights`."""
+    """Both linear weights, (HP, CA + CB), or (2, ...) of both halves: see `prepare_weights`."""
 
     up: Tensor
     down: Tensor  # linear2 transposed, times `scale`
@@ -95,6 +95,12 @@ class OutputGradient:
             BLOCK=triton.next_power_of_2(tile), num_warps=8, **dependent_launch(dout.device),
         )  # fmt: skip
         return OutputGradient(values, scales)
+
+    def like(self, values: Tensor) -> "OutputGradient":
+        """A gradient of these values, for as many examples as they are."""
+        if self.scales is None:
+            return OutputGradient(values, None)
+        return OutputGradient(values, self.scales.new_ones(len(values), self.scales.shape[1]))
 
     @property
     def scales_or_any(self) -> Tensor:

@@ -31,10 +31,32 @@ def lane_starts(block, lanes, L, d, ROWS: tl.constexpr, STEPS: tl.constexpr):
 
 
 @triton.jit
+def tile_of(
+    pid, L, d, lanes, blocks,
+    C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
+    """Example, columns (COLUMNS,) and first rows of the lanes (ROWS,) of a program's tile."""
+    SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
+    block = (pid // SPLIT) % blocks
+    n = pid // (SPLIT * blocks)
+    column = (pid % SPLIT) * COLUMNS + tl.arange(0, COLUMNS)
+    return n, column, lane_starts(block, lanes, L, d, ROWS, STEPS)
+
+
+@triton.jit
 def load_row(x, offset, row, step: tl.constexpr, d, dC, L, in_columns):
     """x[row + step * d] in its own dtype, zero outside 0..L; offset is that of x[row]."""
     r = row + step * d
     return tl.load(x + offset + step * dC, mask=((r >= 0) & (r < L))[:, None] & in_columns, other=0)
+
+
+@triton.jit
+def load_ahead(x, offset, row, FIRST: tl.constexpr, STOP: tl.constexpr, d, dC, L, in_columns):
+    """A tuple of `load_row` for the steps from FIRST to before STOP."""
+    queue = ()
+    for k in tl.static_range(FIRST, STOP):
+        queue = queue + (load_row(x, offset, row, k, d, dC, L, in_columns),)
+    return queue
 
 
 @triton.jit
@@ -58,18 +80,12 @@ def conv_stats(
     Each element's lane is summed about its first value, then lanes are joined as by Chan et al.
     (1983): exact enough when |mean| >> std.
     """
-    SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
-    block = (pid // SPLIT) % blocks
-    n = pid // (SPLIT * blocks)
-    column = (pid % SPLIT) * COLUMNS + tl.arange(0, COLUMNS)
+    n, column, row = tile_of(pid, L, d, lanes, blocks, C, COLUMNS, ROWS, STEPS)
     in_columns = (column < C)[None, :]
-    row = lane_starts(block, lanes, L, d, ROWS, STEPS)
     dC = d * C
     x += n.to(tl.int64) * L * C
     offset = (row * C)[:, None] + column[None, :]
-    queue = ()
-    for k in tl.static_range(-1, AHEAD + 1):
-        queue = queue + (load_row(x, offset, row, k, d, dC, L, in_columns),)
+    queue = load_ahead(x, offset, row, -1, AHEAD + 1, d, dC, L, in_columns)
     w0, w1, w2 = load_taps(weight, column, C)
     before = queue[0].to(tl.float32)
     here = queue[1].to(tl.float32)
@@ -144,25 +160,19 @@ def conv_norm_fwd_kernel(
     """
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
-    SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
-    block = (pid // SPLIT) % blocks
-    n = pid // (SPLIT * blocks)
-    column = (pid % SPLIT) * COLUMNS + tl.arange(0, COLUMNS)
-    in_columns = (column < C)[None, :]
-    row = lane_starts(block, lanes, L, d, ROWS, STEPS)  # of y; x is `trim` rows ahead
+    n, column, row = tile_of(pid, L, d, lanes, blocks, C, COLUMNS, ROWS, STEPS)
+    in_columns = (column < C)[None, :]  # of y; x is `trim` rows ahead
     dC = d * C
     x += n.to(tl.int64) * L * C
     y += n.to(tl.int64) * window * C
     y_offset = (row * C)[:, None] + column[None, :]
     row += trim
     offset = (row * C)[:, None] + column[None, :]
-    queue = ()
-    for k in tl.static_range(-1, AHEAD + 1):
-        queue = queue + (load_row(x, offset, row, k, d, dC, L, in_columns),)
+    queue = load_ahead(x, offset, row, -1, AHEAD + 1, d, dC, L, in_columns)
     if COMBINE:
         size = (L * C).to(tl.float32)
         mean, rstd = combine_stats(part_mean, part_m2, part_count, n, parts, size, eps, PARTS)
-        if pid % (SPLIT * blocks) == 0:
+        if pid % (tl.cdiv(C, COLUMNS) * blocks) == 0:
             tl.store(mean_out + n, mean)
             tl.store(rstd_out + n, rstd)
     else:
@@ -194,22 +204,14 @@ def conv_norm_bwd_sums_kernel(
     """
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
-    SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
-    block = (pid // SPLIT) % blocks
-    n = pid // (SPLIT * blocks)
-    column = (pid % SPLIT) * COLUMNS + tl.arange(0, COLUMNS)
+    n, column, row = tile_of(pid, L, d, lanes, blocks, C, COLUMNS, ROWS, STEPS)
     in_columns = (column < C)[None, :]
-    row = lane_starts(block, lanes, L, d, ROWS, STEPS)
     dC = d * C
     x += n.to(tl.int64) * L * C
     dy += n.to(tl.int64) * L * C
     offset = (row * C)[:, None] + column[None, :]
-    queue = ()
-    for k in tl.static_range(-1, AHEAD + 1):
-        queue = queue + (load_row(x, offset, row, k, d, dC, L, in_columns),)
-    gs = ()
-    for k in tl.static_range(0, AHEAD):
-        gs = gs + (load_row(dy, offset, row, k, d, dC, L, in_columns),)
+    queue = load_ahead(x, offset, row, -1, AHEAD + 1, d, dC, L, in_columns)
+    gs = load_ahead(dy, offset, row, 0, AHEAD, d, dC, L, in_columns)
     shift = tl.load(mean + n)
     w0, w1, w2 = load_taps(weight, column, C)
     before = queue[0].to(tl.float32)
@@ -288,16 +290,11 @@ def conv_norm_bwd_kernel(
         offset = (row * C)[:, None] + column[None, :]
         g_row = row - trim
         g_offset = (g_row * C)[:, None] + column[None, :]
-        xs = ()
-        for k in tl.static_range(-2, AHEAD + 2):
-            xs = xs + (load_row(x_n, offset, row, k, d, dC, L, in_columns),)
-        gs = ()
-        for k in tl.static_range(-1, AHEAD + 1):
-            gs = gs + (load_row(g_n, g_offset, g_row, k, d, dC, window, in_columns),)
+        xs = load_ahead(x_n, offset, row, -2, AHEAD + 2, d, dC, L, in_columns)
+        gs = load_ahead(g_n, g_offset, g_row, -1, AHEAD + 1, d, dC, window, in_columns)
         douts = ()
         if RESIDUAL:
-            for k in tl.static_range(0, AHEAD):
-                douts = douts + (load_row(dout_n, g_offset, g_row, k, d, dC, window, in_columns),)
+            douts = load_ahead(dout_n, g_offset, g_row, 0, AHEAD, d, dC, window, in_columns)
         if n != current:
             scale = tl.load(rstd + n)
             b, c = norm_coefficients(sum_g, sum_gx, tl.load(mean + n), scale, n, tiles, size, TILES)

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from cherimoya.ops import autotune
-from cherimoya.ops.autotune import Config, Run
+from cherimoya.ops.autotune import Config, Run, configs
 from cherimoya.ops.conv_norm import kernels
 from cherimoya.ops.device import (
     contiguous,
@@ -21,13 +21,7 @@ from cherimoya.ops.device import (
 
 # Launch options to choose from; the first is the default. A program holds rows x columns positions
 # and channels at once, and loads them `ahead` steps early, in the place of a pipeline's stages.
-MARCH = ("columns", "rows", "steps", "ahead", "num_warps")
-
-
-def _march(*choices: tuple[int, int, int, int, int]) -> list[Config]:
-    return [dict(zip(MARCH, choice, strict=True)) for choice in choices]
-
-
+_march = partial(configs, ("columns", "rows", "steps", "ahead", "num_warps"))
 STATS = _march(
     (32, 16, 17, 4, 4), (32, 32, 17, 2, 8), (32, 8, 33, 6, 2), (32, 16, 9, 4, 4), (64, 8, 33, 6, 4),
     (32, 64, 9, 2, 16), (32, 32, 9, 4, 8), (32, 128, 5, 2, 16),
@@ -111,30 +105,17 @@ class Parts:
         return Parts(mean, m2, count, 1)
 
 
-@dataclass(frozen=True)
-class GradSums:
-    """Sums of g and g * xhat over tiles, (N, tiles) each."""
+def empty_sums(x: Tensor, tiles: int) -> tuple[Tensor, Tensor]:
+    """Sums of g and g * xhat over tiles, (N, tiles) each, to be filled."""
+    g, gx = (x.new_empty(len(x), tiles, dtype=torch.float32) for _ in range(2))
+    return g, gx
 
-    g: Tensor
-    gx: Tensor
-    tiles: int
 
-    @staticmethod
-    def empty(x: Tensor, tiles: int) -> "GradSums":
-        g, gx = (x.new_empty(len(x), tiles, dtype=torch.float32) for _ in range(2))
-        return GradSums(g, gx, tiles)
-
-    @staticmethod
-    def constant(x: Tensor, tiles: int) -> "GradSums":
-        """Sums that are zero."""
-        zero = x.new_zeros(len(x), tiles, dtype=torch.float32)
-        return GradSums(zero, zero, tiles)
-
-    def few(self) -> "GradSums":
-        """The same with one tile an example, where there are many: each program reads them all."""
-        if few_tiles(self.tiles) == self.tiles:
-            return self
-        return GradSums(self.g.sum(1, keepdim=True), self.gx.sum(1, keepdim=True), 1)
+def few_sums(g: Tensor, gx: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with one tile an example, where there are many: each program reads them all."""
+    if few_tiles(g.shape[1]) == g.shape[1]:
+        return g, gx
+    return g.sum(1, keepdim=True), gx.sum(1, keepdim=True)
 
 
 def key_of(x: Tensor, **more: int | str) -> dict[str, int | str]:
@@ -152,7 +133,7 @@ def stats(x: Tensor, weight: Tensor, dilation: int, config: Config | None = None
     """Statistics of the convolution of x (N, L, C) by tiles."""
     n, length, channels = x.shape
     if config is None:
-        config = best("conv_stats", x, STATS, lambda: partial(stats, filling(x), weight, dilation))
+        config = best("conv_stats", x, STATS, lambda big: partial(stats, big, weight, dilation))
     march = March.over(length, dilation, channels, config)
     parts = Parts.empty(x, march.tiles)
     kernels.conv_stats_kernel[(n * march.tiles,)](
@@ -180,8 +161,7 @@ def normalised(
     n, length, channels = x.shape
     if config is None:
 
-        def rehearse() -> Run:
-            big = filling(x)
+        def rehearse(big: Tensor) -> Run:
             given = Parts.constant(big, parts.tiles) if parts else None
             return partial(
                 normalised, big, weight, dilation, trim, dtype, given, unit_statistics(big), eps
@@ -209,23 +189,22 @@ def gradient_sums(
     statistics: tuple[Tensor, Tensor],
     dilation: int,
     config: Config | None = None,
-) -> GradSums:
+) -> tuple[Tensor, Tensor]:
     """Sums of dy and dy * xhat (N, L, C) over tiles of each example."""
     n, length, channels = x.shape
     if config is None:
 
-        def rehearse() -> Run:
-            big = filling(x)
+        def rehearse(big: Tensor) -> Run:
             return partial(gradient_sums, big, weight, big, unit_statistics(big), dilation)
 
         config = best("conv_norm_bwd_sums", x, FORWARD, rehearse)
     march = March.over(length, dilation, channels, config)
-    sums = GradSums.empty(x, march.tiles)
+    sums = empty_sums(x, march.tiles)
     kernels.conv_norm_bwd_sums_kernel[(n * march.tiles,)](
-        x, weight, dy, *statistics, sums.g, sums.gx, length, dilation, march.lanes,
-        march.blocks, **march.options, **dependent_launch(x.device),
+        x, weight, dy, *statistics, *sums, length, dilation, march.lanes, march.blocks,
+        **march.options, **dependent_launch(x.device),
     )  # fmt: skip
-    return sums.few()
+    return few_sums(*sums)
 
 
 def backward(
@@ -234,7 +213,7 @@ def backward(
     g: Tensor,
     dout: Tensor | None,
     statistics: tuple[Tensor, Tensor],
-    sums: GradSums,
+    sums: tuple[Tensor, Tensor],
     dilation: int,
     trim: int,
     config: Config | None = None,
@@ -245,16 +224,16 @@ def backward(
     residual, of the same shape.
     """
     n, length, channels = x.shape
-    window = length - 2 * trim
+    window, tiles = length - 2 * trim, sums[0].shape[1]
     if config is None:
 
-        def rehearse() -> Run:
-            big = filling(x)
-            few = GradSums.constant(big, sums.tiles)
+        def rehearse(big: Tensor) -> Run:
+            zero = big.new_zeros(len(big), tiles, dtype=torch.float32)
             grad = filling(g, len(big))
             residual = None if dout is None else grad
             given = unit_statistics(big)
-            return partial(backward, big, weight, grad, residual, given, few, dilation, trim)
+            sums = zero, zero
+            return partial(backward, big, weight, grad, residual, given, sums, dilation, trim)
 
         config = best("conv_norm_bwd" if dout is None else "block_bwd_conv", x, BACKWARD, rehearse)
     dx = torch.empty_like(x)
@@ -262,9 +241,9 @@ def backward(
     parts = max(1, min(n * march.blocks, _resident(x.device, config) // march.splits))
     part_dw = x.new_empty(parts, 3, channels, dtype=torch.float32)
     kernels.conv_norm_bwd_kernel[(parts * march.splits,)](
-        x, weight, g, g if dout is None else dout, *statistics, sums.g, sums.gx, dx, part_dw,
-        n, length, window, trim, dilation, march.lanes, march.blocks, sums.tiles,
-        TILES=padded(sums.tiles), RESIDUAL=dout is not None,
+        x, weight, g, g if dout is None else dout, *statistics, *sums, dx, part_dw,
+        n, length, window, trim, dilation, march.lanes, march.blocks, tiles,
+        TILES=padded(tiles), RESIDUAL=dout is not None,
         **march.options, **dependent_launch(x.device),
     )  # fmt: skip
     return dx, part_dw
@@ -280,11 +259,17 @@ def sum_rows(parts: Tensor) -> Tensor:
     return out
 
 
-def best(kernel: str, x: Tensor, choices: list[Config], rehearse: Callable[[], Run]) -> Config:
-    """The launch options for x (N, L, C), of the choices whose columns are not mostly padding."""
+def best(
+    kernel: str, x: Tensor, choices: list[Config], rehearse: Callable[[Tensor], Run]
+) -> Config:
+    """The launch options for x (N, L, C), of the choices whose columns are not mostly padding.
+
+    `rehearse(big)` is what `autotune.best` measures, for an x that fills the GPU.
+    """
     channels = x.shape[2]
     fitting = [choice for choice in choices if channels % choice["columns"] == 0]
-    return autotune.best(kernel, key_of(x), fitting or choices[:1], rehearse)
+    choices = fitting or choices[:1]
+    return autotune.best(kernel, key_of(x), choices, lambda: rehearse(filling(x)))
 
 
 def empty_statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -278,15 +278,6 @@ def heads(x: Tensor, weight: Tensor, bias: Tensor, cut: int) -> tuple[Tensor, Te
     ValueError
         If the shapes do not fit each other, k is even, or nothing is left.
     """
-    _check(x, weight, bias, cut)
-    fits = 0 < x.shape[2] <= MOST_CHANNELS and 0 < len(weight) <= MOST_GROUPS
-    if fits and route(x.device, x.dtype).whole(x, weight, bias):
-        return fused_heads(x, weight, bias, cut)
-    return heads_composed(x, weight, bias, cut)
-
-
-def _check(x: Tensor, weight: Tensor, bias: Tensor, cut: int) -> None:
-    """Refuse what no path could compute."""
     if x.dim() != 3:
         raise ValueError(f"x has shape {tuple(x.shape)}; it must be (N, L, C)")
     if weight.dim() != 3 or weight.shape[1] != x.shape[2] or weight.shape[2] % 2 == 0:
@@ -300,3 +291,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor, cut: int) -> None:
         )
     if cut < 0 or 2 * cut >= x.shape[1]:
         raise ValueError(f"cut={cut} leaves nothing of {x.shape[1]} positions")
+    fits = 0 < x.shape[2] <= MOST_CHANNELS and 0 < len(weight) <= MOST_GROUPS
+    if fits and route(x.device, x.dtype).whole(x, weight, bias):
+        return fused_heads(x, weight, bias, cut)
+    return heads_composed(x, weight, bias, cut)

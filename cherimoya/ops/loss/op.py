@@ -151,16 +151,6 @@ def training_loss(
     ValueError
         If the shapes do not fit each other, or there is a penalty on weights that are not learned.
     """
-    _check(logits, log_counts, signal, w0, w1, groups, learned, penalty)
-    inputs = (logits, log_counts, signal, w0, w1)
-    total, profile, count, *_ = loss_and_statistics(*inputs, groups, learned, penalty)
-    return total, profile, count
-
-
-def _check(
-    logits: Tensor, log_counts: Tensor, signal: Tensor, w0: Tensor, w1: Tensor,
-    groups: list[int], learned: bool, penalty: bool,
-) -> None:  # fmt: skip
     if logits.dim() != 3 or logits.shape[1] != sum(groups):
         raise ValueError(
             f"logits have shape {tuple(logits.shape)}; for groups {groups} they must be "
@@ -181,6 +171,9 @@ def _check(
             )
     if penalty and not learned:
         raise ValueError("a penalty is on learned weights only")
+    inputs = (logits, log_counts, signal, w0, w1)
+    total, profile, count, *_ = loss_and_statistics(*inputs, groups, learned, penalty)
+    return total, profile, count
 
 
 def _block(groups: Sequence[int], length: int) -> int:

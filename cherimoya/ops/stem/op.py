@@ -139,16 +139,6 @@ def stem(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     ValueError
         If the shapes do not fit each other or K is even.
     """
-    _check(X, weight, bias)
-    dtype = autocast_dtype(X)  # the kernels read X as it is
-    fits = weight.shape[0] <= WIDEST and not wants_gradient(X)
-    if fits and route(X.device, dtype).whole(weight, bias):
-        return fused_stem(X, weight, bias, dtype)
-    return reference.stem(X, weight, bias)
-
-
-def _check(X: Tensor, weight: Tensor, bias: Tensor) -> None:
-    """Refuse what no path could compute."""
     if X.dim() != 3 or X.shape[1] != 4:
         raise ValueError(f"X has shape {tuple(X.shape)}; it must be (N, 4, L)")
     if weight.dim() != 3 or weight.shape[1] != 4 or weight.shape[2] % 2 == 0:
@@ -160,3 +150,8 @@ def _check(X: Tensor, weight: Tensor, bias: Tensor) -> None:
             f"the bias has shape {tuple(bias.shape)}; for a weight {tuple(weight.shape)} it must "
             f"be ({weight.shape[0]},)"
         )
+    dtype = autocast_dtype(X)  # the kernels read X as it is
+    fits = weight.shape[0] <= WIDEST and not wants_gradient(X)
+    if fits and route(X.device, dtype).whole(weight, bias):
+        return fused_stem(X, weight, bias, dtype)
+    return reference.stem(X, weight, bias)

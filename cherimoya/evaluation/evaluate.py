@@ -62,12 +62,10 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     device = choose_device(config.device, "device")
     precision = config.precision
     check_precision(precision, device)
-    model = load_ensemble(checkpoints, device)
+    model = load_ensemble(checkpoints, device, config.reverse_complement)
     dataset, split = load_scored(config, checkpoints[0], window, model.trimming)
     check_fits(dataset, model, checkpoints[0])
-    model = load_ensemble(
-        checkpoints, device, config.reverse_complement, dataset.loci.control_groups or None
-    )
+    model.control_groups = dataset.loci.control_groups or model.control_groups
     settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
     settings |= {"checkpoint": [one.described()["sha256"] for one in checkpoints]}
     settings |= {"fingerprint": dataset.fingerprint, "replicate": _digest(config.replicate)}

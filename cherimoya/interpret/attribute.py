@@ -13,6 +13,7 @@ from cherimoya.config.interpret import LEAST_WINDOW, AttributeConfig
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.genome.bigwig_writer import Piece, write_bigwig
 from cherimoya.genome.sequence import N_CODE, reverse_complement, reverse_complement_tracks
+from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.interpret.gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
 from cherimoya.interpret.loci import (
     Sequences,
@@ -20,11 +21,7 @@ from cherimoya.interpret.loci import (
     chromosome_lengths,
     read_sequences,
 )
-from cherimoya.interpret.models import (
-    check_effects_precision,
-    describe,
-    load_models,
-)
+from cherimoya.interpret.models import check_effects_precision, describe
 from cherimoya.interpret.modisco import check_modisco, find_motifs
 from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
 from cherimoya.interpret.target import Target, targets_of
@@ -64,7 +61,8 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     device = choose_device(config.device, "device")
     if config.method == "mutagenesis":
         check_effects_precision(config.precision, device)
-    models = load_models(config.checkpoint, device)
+    ensemble = load_ensemble([find_checkpoint(name) for name in config.checkpoint], device)
+    models: list[Cherimoya] = list(ensemble.models)  # type: ignore[arg-type]
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
     loci = read_sequences(config, models[0])
     window = central(loci.codes.shape[1], config.window)

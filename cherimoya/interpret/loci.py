@@ -13,6 +13,7 @@ from cherimoya.genome.chrom_names import Aliases, format_names, table_of
 from cherimoya.genome.fasta import genome_on_disk, read_genome
 from cherimoya.genome.intervals import read_intervals
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
+from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.genome_inputs import check_chroms
 from cherimoya.network import Cherimoya
 from cherimoya.util.console import say
@@ -47,7 +48,7 @@ class Sequences:
         )  # fmt: skip
 
 
-def read_sequences(config: LociConfig, model: Cherimoya) -> Sequences:
+def read_sequences(config: LociConfig, model: Cherimoya | Ensemble) -> Sequences:
     """The input windows of the loci that `config` names, at most config.max_loci of them, spread
     evenly. Raises DataError or ConfigError when there are none or they do not fit the model."""
     config = _with_data_of_run(config)
@@ -78,14 +79,14 @@ def _with_data_of_run(config: LociConfig) -> LociConfig:
     return replace(config, data=replace(config.data, path=str(path)))
 
 
-def _window(config: LociConfig, model: Cherimoya, otherwise: tuple[int, str]) -> int:
+def _window(config: LociConfig, model: Cherimoya | Ensemble, otherwise: tuple[int, str]) -> int:
     checkpoints = [find_checkpoint(name) for name in config.checkpoint]
     return input_window(
         checkpoints, model.trimming, "data.in_window", config.data.in_window, otherwise
     )
 
 
-def _of_file(config: LociConfig, model: Cherimoya) -> Sequences:
+def _of_file(config: LociConfig, model: Cherimoya | Ensemble) -> Sequences:
     path = str(config.data.path)
     header = hdf5.read_header(path)
     rows = np.flatnonzero(header.label == 1) if config.peaks_only else np.arange(header.n)
@@ -119,7 +120,7 @@ def _of_file(config: LociConfig, model: Cherimoya) -> Sequences:
     )  # fmt: skip
 
 
-def _of_genome(config: LociConfig, model: Cherimoya) -> Sequences:
+def _of_genome(config: LociConfig, model: Cherimoya | Ensemble) -> Sequences:
     if config.loci is None or config.fasta is None:
         raise ConfigError(
             "no sequences are named. Set data.path=<file made by cherimoya-prepare>, or both "

@@ -13,21 +13,13 @@ from cherimoya.config.train import to_dict
 from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
-from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.precision import check_precision
 from cherimoya.inference.predictor import predict_batch, to_cpu
 from cherimoya.interpret.mutagenesis import default_batch
 from cherimoya.metrics import group_softmax
-from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import made_from
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
-
-
-def load_models(named: Sequence[str], device: torch.device) -> list[Cherimoya]:
-    """The models of `checkpoint`, in evaluation mode. Raises CherimoyaError if they disagree."""
-    ensemble = load_ensemble([find_checkpoint(name) for name in named], device)
-    return list(ensemble.models)  # type: ignore[arg-type]
 
 
 def check_effects_precision(precision: str, device: torch.device) -> None:
@@ -49,9 +41,9 @@ class EnsemblePredictor:
     def __init__(self, config: InferenceConfig) -> None:
         self.device = choose_device(config.device, "device")
         check_effects_precision(config.precision, self.device)
-        models = load_models(config.checkpoint, self.device)
-        self.model, self.signal_groups = models[0], models[0].signal_groups
-        self._predict = CUDAGraphModel(Ensemble(models, config.reverse_complement).eval())
+        checkpoints = [find_checkpoint(name) for name in config.checkpoint]
+        self.model = load_ensemble(checkpoints, self.device, config.reverse_complement)
+        self._predict, self.signal_groups = CUDAGraphModel(self.model), self.model.signal_groups
         self.batch_size = config.batch_size or default_batch(self.device)
         self._precision = config.precision
 

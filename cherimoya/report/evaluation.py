@@ -13,9 +13,7 @@ from cherimoya.report.scores import (
     KEY_SCORES,
     MARKS,
     cards,
-    count_charts,
-    example_charts,
-    profile_charts,
+    scored_charts,
 )
 
 CHART_METRICS = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
@@ -42,9 +40,7 @@ def contents(folder: Path) -> dict[str, Any]:
             ("chromosomes", [_part(name, values) for name, values in chromosomes.items()]),
         ],
         "chromosome_charts": list(_chromosome_charts(chromosomes, summary)),
-        "count_charts": list(count_charts(evaluation)),
-        "profile_charts": list(profile_charts(evaluation)),
-        "example_charts": list(example_charts(evaluation)),
+        **scored_charts(evaluation),
         "origin": _origin(summary),
     }
 

@@ -19,9 +19,7 @@ from cherimoya.report.scores import (
     KEY_SCORES,
     Card,
     cards,
-    count_charts,
-    example_charts,
-    profile_charts,
+    scored_charts,
 )
 
 CURVES = (
@@ -47,9 +45,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "config": yaml.safe_dump(run.config, sort_keys=False) if run.config else "",
         "curves": list(_curves(run)),
         "metrics": list(_metrics(run)),
-        "count_charts": list(count_charts(run)),
-        "profile_charts": list(profile_charts(run)),
-        "example_charts": list(example_charts(run)),
+        **scored_charts(run),
         "speed": _speed(run),
         "origin": _origin(run),
         "kernel_options": json.dumps(at(run.summary, "provenance.kernel_options") or {}, indent=1),

@@ -58,7 +58,16 @@ def cards(scores: Mapping[str, float | None], summary: Mapping[str, Any]) -> Ite
         yield Card(METRIC_INFO[name], value, *beside)
 
 
-def count_charts(run: Scored) -> Iterator[Chart]:
+def scored_charts(run: Scored) -> dict[str, list[Chart]]:
+    """The charts of single loci, by what they are of, for the template of a page."""
+    return {
+        "count_charts": list(_count_charts(run)),
+        "profile_charts": list(_profile_charts(run)),
+        "example_charts": list(_example_charts(run)),
+    }
+
+
+def _count_charts(run: Scored) -> Iterator[Chart]:
     """Predicted against observed counts, and their calibration."""
     if run.loci is None:
         return
@@ -74,7 +83,7 @@ def count_charts(run: Scored) -> Iterator[Chart]:
             yield chart(caption, plots.calibration, seen[peak], guess[peak])
 
 
-def profile_charts(run: Scored) -> Iterator[Chart]:
+def _profile_charts(run: Scored) -> Iterator[Chart]:
     """How many peaks have which profile score."""
     if run.loci is None:
         return
@@ -107,7 +116,7 @@ def _of_group(run: Scored, g: int, n_groups: int) -> str:
     return f", {', '.join(tracks)}" if tracks else f", signal group {g}"
 
 
-def example_charts(run: Scored) -> Iterator[Chart]:
+def _example_charts(run: Scored) -> Iterator[Chart]:
     """Observed and predicted profiles of a few loci."""
     if run.examples is None:
         return

@@ -116,15 +116,12 @@ def find_checkpoint(named: str) -> Checkpoint:
 
 
 def load_ensemble(
-    checkpoints: Sequence[Checkpoint],
-    device: torch.device,
-    reverse_complement: bool = False,
-    control_groups: Sequence[int] | None = None,
+    checkpoints: Sequence[Checkpoint], device: torch.device, reverse_complement: bool = False
 ) -> Ensemble:
     """The models on `device`, ready to predict. Raises CherimoyaError if they do not fit."""
     models = [Cherimoya.load(one.path, device) for one in checkpoints]
     try:
-        return Ensemble(models, reverse_complement, control_groups).eval()
+        return Ensemble(models, reverse_complement).eval()
     except ValueError as error:
         listed = ", ".join(str(one.path) for one in checkpoints)
         raise CherimoyaError(

@@ -60,9 +60,7 @@ def predict_genome(config: PredictConfig) -> Path:
     checkpoints = [find_checkpoint(named) for named in config.checkpoint]
     device = choose_device(config.device, "device")
     check_precision(config.precision, device)
-    control_groups = [len(group) for group in config.control]
-    _check_inputs(config, checkpoints, device, control_groups)
-    model = load_ensemble(checkpoints, device, config.reverse_complement, control_groups or None)
+    model = _loaded(config, checkpoints, device)
     shape = _shape(config, checkpoints, model)
     folder = Path(config.output)
     plan = _plan(config, checkpoints, shape)
@@ -167,12 +165,8 @@ def _track_names(first: Checkpoint, n: int) -> list[str]:
     return [f"track_{i}" for i in range(n)]
 
 
-def _check_inputs(
-    config: PredictConfig,
-    checkpoints: list[Checkpoint],
-    device: torch.device,
-    control_groups: list[int],
-) -> None:
+def _loaded(config: PredictConfig, checkpoints: list[Checkpoint], device: torch.device) -> Ensemble:
+    """The models, if the other inputs are there and as they need them."""
     if config.kind == "bigwig":
         import_optional("figwig")
     check_exists(Path(config.fasta), "fasta")
@@ -180,14 +174,17 @@ def _check_inputs(
         check_exists(Path(config.loci), "loci")
     holds = "predictions.h5" if config.kind == "hdf5" else "a bigWig file for each track"
     check_output_folder(Path(config.output), holds)
-    controls = load_ensemble(checkpoints, device).n_control_tracks
-    if controls != sum(control_groups):
+    model = load_ensemble(checkpoints, device, config.reverse_complement)
+    groups, controls = [len(group) for group in config.control], model.n_control_tracks
+    if controls != sum(groups):
         raise ConfigError(
-            f"control has {sum(control_groups)} bigWig files, but {checkpoints[0].path} has "
+            f"control has {sum(groups)} bigWig files, but {checkpoints[0].path} has "
             f"{controls} control tracks. Name one for each, grouped as in its data: "
             "'control=[[plus.bw,minus.bw]]'." if controls else
             f"control is set, but {checkpoints[0].path} has no control tracks. Leave it out."
         )  # fmt: skip
+    model.control_groups = groups or model.control_groups
+    return model
 
 
 def _plan(config: PredictConfig, checkpoints: list[Checkpoint], shape: Shape) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def _without_n(loci: Sequences) -> Sequences:
 def _offer_logos(output: Path, loci: int) -> None:
     """Logos of the strongest loci beside `output`; a line where drawing is not installed."""
     try:
-        from cherimoya.report.plots.attribute import logo_pages
+        from cherimoya.report.plots.interpret import logo_pages
 
         attributions = read_attributions(output)
         shown = min(loci, len(attributions.sequence))

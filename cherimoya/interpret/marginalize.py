@@ -150,7 +150,7 @@ def _offer_plot(
     output: Path, marginals: Marginals, before: np.ndarray, after: dict[str, np.ndarray]
 ) -> None:
     try:
-        from cherimoya.report.plots.marginalize import effects_page
+        from cherimoya.report.plots.interpret import effects_page
 
         path = effects_page(marginals, before, after, output.with_suffix(".png"))
         console.say(f"{path}: effects, and profiles of the strongest")

@@ -299,7 +299,7 @@ def test_an_output_is_not_overwritten_unasked(asked, tmp_path):
 
 
 def test_letters_are_as_tall_as_their_contributions(asked, tmp_path):
-    plots = pytest.importorskip("cherimoya.report.plots.attribute")
+    plots = pytest.importorskip("cherimoya.report.plots.interpret")
     from matplotlib.figure import Figure
 
     axis = Figure().subplots()

@@ -37,7 +37,15 @@ def replicate_scores(dataset: Dataset, path: str, keys: KeysConfig | None) -> Sc
             f"{loci.signal_groups}. Prepare both alike."
         )
     matches = _matching(loci, rows, other, path, str(dataset.path))
-    signal = torch.from_numpy(_centre(other, loci.out_window, path)[matches]).float()
+    stored = other.signal.shape[2]
+    left = stored // 2 - loci.out_window // 2
+    if left < 0:
+        raise DataError(
+            f"replicate={path} stores {stored} bases of signal a locus, but {loci.out_window} are "
+            "scored. Prepare both with the same out_window."
+        )
+    centre = other.signal[:, :, left : left + loci.out_window]
+    signal = torch.from_numpy(centre[matches]).float()
     totals = log_totals(signal, loci.signal_groups)
     scores = scored_as(dataset, rows, signal, totals)
     undefined = torch.full_like(scores.profile["profile_mnll"], torch.nan)
@@ -72,14 +80,3 @@ def _places(loci: Loci) -> list[tuple[str, int]]:
     """Chromosome and middle base of each locus, which no crop changes."""
     middle = loci.start + loci.sequence.shape[1] // 2
     return list(zip(loci.chrom.tolist(), middle.tolist(), strict=True))
-
-
-def _centre(loci: Loci, length: int, path: str) -> np.ndarray:
-    stored = loci.signal.shape[2]
-    left = stored // 2 - length // 2
-    if left < 0:
-        raise DataError(
-            f"replicate={path} stores {stored} bases of signal a locus, but {length} are scored. "
-            "Prepare both with the same out_window."
-        )
-    return loci.signal[:, :, left : left + length]

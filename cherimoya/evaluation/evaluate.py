@@ -85,7 +85,6 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     scores = evaluate(
         predict, source, rows, label, config.batch_size, precision, label_of_progress="scoring"
     )
-    columns = {"model": scores, **columns}
     peaks = rows[label[rows] == 1]
     write_examples(folder / EXAMPLES, example_loci(predict, source, dataset.loci, peaks, precision))
     write_scored_loci(folder / LOCI, scores, dataset.loci, rows)
@@ -99,7 +98,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
         "replicate_file": config.replicate,
         "window": {"in": dataset.loci.in_window, "out": dataset.loci.out_window},
         "bootstrap": {"n": config.bootstrap, "confidence": config.confidence, "seed": config.seed},
-        **_tables(columns, dataset, config),
+        **_tables({"model": scores, **columns}, dataset, config),
         "provenance": provenance(dataset.fingerprint, device, precision),
     }
     with marked_path(folder / SCORES, {"settings": settings}) as temporary:

@@ -13,7 +13,7 @@ import numpy as np
 
 from cherimoya.config.data import KeysConfig
 from cherimoya.data import plain
-from cherimoya.data.hdf5_file import opened
+from cherimoya.data.hdf5_file import created, opened
 from cherimoya.data.loci import Header, Loci, check
 from cherimoya.errors import DataError, printable
 from cherimoya.util.files import atomic_path, disk_errors
@@ -25,8 +25,6 @@ CHUNK_BYTES = 1 << 18
 LEVEL = 1  # of gzip
 AHEAD = 16  # chunks in memory for each thread
 REQUIRED = ("sequence", "signal", "label", "chrom", "start", "end")
-# libver: attributes over 64 KB, such as the provenance of many files; locks: see hdf5_file.opened
-CREATE: dict[str, Any] = {"libver": "v108", "locking": False}
 NUMBERS = ("in_window", "out_window", "max_jitter")
 LISTS = ("track_names", "control_names", "signal_groups", "control_groups")
 
@@ -53,7 +51,7 @@ def write_columns(
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary, h5py.File(temporary, "w", **CREATE) as file:
+        with atomic_path(path) as temporary, created(temporary) as file:
             _write_attributes(file, described)
             with ThreadPoolExecutor(threads) as pool:
                 for name, values in columns.items():

@@ -1,6 +1,7 @@
 """Predictions of a genome while not all are made: on disk, several small chromosomes a part."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,16 +156,12 @@ def _keep(
         "logits": (n, sum(shape.signal_groups), shape.out_window),
         "log_counts": (n, len(shape.signal_groups)),
     }
-    with marked_folder(part.folder) as folder:
-        files = [
-            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, size)
-            for name, size in sizes.items()
-        ]
-        done = 0
+    with marked_folder(part.folder) as folder, ExitStack() as opened:
+        files = [opened.enter_context(open(folder / f"{name}.npy", "wb")) for name in sizes]
+        for file, size in zip(files, sizes.values(), strict=True):
+            header = {"descr": "<f4", "fortran_order": False, "shape": size}
+            np.lib.format.write_array_header_1_0(file, header)
         for values in predicted:
             next(bar, None)
             for file, some in zip(files, values, strict=True):
-                file[done : done + len(some)] = some.numpy()
-            done += len(values[0])
-        for file in files:
-            file.flush()
+                file.write(np.asarray(some, "<f4").tobytes())

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cherimoya.data.hdf5 import CREATE
+from cherimoya.data.hdf5_file import created
 from cherimoya.data.hdf5_probe import check_finishes
 from cherimoya.data.plain import as_text
 from cherimoya.errors import DataError
@@ -65,7 +65,7 @@ def write_attributions(
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         marked = marked_path(path, {"settings": settings})
-        with marked as temporary, h5py.File(temporary, "w", **CREATE) as file:
+        with marked as temporary, created(temporary) as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "done": n})
             file.attrs["settings"] = json.dumps(dict(settings), sort_keys=True)
             file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)

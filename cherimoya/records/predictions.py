@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from cherimoya.data.hdf5_file import created
 from cherimoya.util.files import atomic_path
 
 FORMAT, VERSION = "cherimoya-predictions", 1
@@ -32,7 +32,7 @@ def write_predictions(
     float32, and `attributes`, as JSON where they are no plain numbers or text.
     """
     tracks, groups, bases = shape
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+    with atomic_path(path) as temporary, created(temporary) as file:
         for name, value in ({"format": FORMAT, "version": VERSION} | dict(attributes)).items():
             plain = isinstance(value, (str, int, float))
             file.attrs[name] = value if plain else json.dumps(value)

@@ -5,7 +5,6 @@ import fcntl
 import json
 import math
 import os
-import re
 import shutil
 import socket
 import time
@@ -74,22 +73,13 @@ def _own_ending(pid: int) -> str:
 
 @contextmanager
 def names_file(path: Path) -> Iterator[None]:
-    """Where an OSError that names no file gets the name of `path`, which is being written.
-
-    What the HDF5 library says of the disk becomes such an error too.
-    """
+    """Where an OSError that names no file gets the name of `path`, which is being written."""
     try:
         yield
     except OSError as error:
         if error.filename is None:
             error.filename = str(path)
         raise
-    except RuntimeError as error:
-        found = re.search(r"errno = (\d+)", str(error))
-        if found is None:
-            raise
-        number = int(found[1])
-        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def remove_left(*folders: Path) -> None:

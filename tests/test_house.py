@@ -24,8 +24,8 @@ from cherimoya.config.train import TrainConfig, resolve
 ROOT = Path(__file__).resolve().parents[1]
 
 ONLY_IN = {  # third-party package: the only places that may import it
-    "hydra": {"cli", "config.command_line", "config.groups", "sweeps"},
-    "omegaconf": {"cli", "config.command_line", "config.groups", "sweeps"},
+    "hydra": {"cli", "config.command_line", "config.groups", "config.targets", "sweeps"},
+    "omegaconf": {"cli", "config.command_line", "config.groups", "config.targets", "sweeps"},
     "wandb": {"loggers.wandb"},
     "wandb_workspaces": {"report.dashboard"},
     "h5py": {"data", "genome.open_tracks", "records"},

@@ -20,7 +20,7 @@ from cherimoya import registry
 from cherimoya.cli import hydra_errors
 from cherimoya.cli.job import Job, print_error
 from cherimoya.cli.pipe import quiet_when_closed
-from cherimoya.config import command_line, groups
+from cherimoya.config import command_line, groups, targets
 from cherimoya.config.command_line import checked_arguments, conf_dir, flag
 from cherimoya.config.groups import Composition, composition
 from cherimoya.config.schema import MissingValue, check_complete
@@ -60,6 +60,7 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
     sweeps_too = isinstance(work, Job)
     job, code = work if isinstance(work, Job) else Job(work), 0
     job.in_words = in_words
+    targets.enforce()
     try:
         launch.read_slurm()
         given, member_of = plan.without_member_of(arguments)

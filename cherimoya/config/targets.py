@@ -1,0 +1,89 @@
+"""What a configuration may have Hydra call: our launchers and sweepers, and those it is known for.
+
+Hydra calls whatever a `_target_`, or a logging configuration, names. In a shared folder of
+configurations that would be anybody's code.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from hydra._internal import hydra as library
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cherimoya.errors import ConfigError
+
+ALLOW = "CHERIMOYA_ALLOW_TARGETS"  # in the environment: 1 for whoever trusts the configuration
+CALLING = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")  # parts of hydra
+DEEPEST = 20  # part of these: one that holds itself has no end
+KNOWN = {
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "hydra_plugins.cherimoya_launchers.Packed",
+    "hydra_plugins.cherimoya_launchers.Processes",
+    "hydra_plugins.cherimoya_launchers.Slurm",
+    "hydra_plugins.cherimoya_search.CheckedSweeper",
+    "hydra_plugins.cherimoya_search.OptunaSweeper",
+    "logging.FileHandler",
+    "logging.NullHandler",
+    "logging.StreamHandler",
+    "colorlog.ColoredFormatter",
+    "ext://sys.stdout",
+    "ext://sys.stderr",
+}
+# Text that is known only while a run goes on, and is a name then.
+LATER = re.compile(r"([^$]|\$\{hydra\.(runtime|job|run|sweep)\.\w+\})*")
+
+
+class _Checked(ConfigLoaderImpl):
+    """Hydra's own, whose configurations are checked before anything in them is called."""
+
+    def load_configuration(self, *args: Any, **settings: Any) -> DictConfig:
+        """As Hydra composes it. Raises ConfigError."""
+        config = super().load_configuration(*args, **settings)
+        check(config)
+        return config
+
+
+def enforce() -> None:
+    """Have every configuration that Hydra composes from now on checked."""
+    library.ConfigLoaderImpl = _Checked  # type: ignore[misc]
+
+
+def check(config: DictConfig) -> None:
+    """Raise ConfigError, which names the key, for what Hydra would call and is not KNOWN."""
+    if os.environ.get(ALLOW) == "1":
+        return
+    for part in CALLING:
+        for key, value in _called(config.hydra, part, f"hydra.{part}"):
+            if str(value) not in KNOWN:
+                raise ConfigError(
+                    f"{key}={value}: a configuration may not name code that runs here, except the "
+                    "launchers and sweepers of Hydra, joblib, submitit and cherimoya. Leave it "
+                    f"out, or, if you trust all of the configuration, set {ALLOW}=1."
+                )
+
+
+def _called(node: Any, name: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The keys below `key`, and itself, of what Hydra would call, with what that is."""
+    try:
+        value = node[name]  # with what stands for another value in its place
+    except OmegaConfBaseException:
+        raw: Any = OmegaConf.to_container(node, resolve=False)
+        value = raw[name]
+        if not LATER.fullmatch(str(value)):
+            yield key, value
+    if isinstance(value, (dict, list)):  # made from text
+        value = OmegaConf.create(value)
+    named = isinstance(value, str) and value.startswith("ext://")
+    if name in ("_target_", "()", "class") or named or key.count(".") > DEEPEST:
+        yield key, value
+    elif isinstance(value, (DictConfig, ListConfig)):
+        for below in value if isinstance(value, DictConfig) else range(len(value)):
+            yield from _called(value, below, f"{key}.{below!s}")

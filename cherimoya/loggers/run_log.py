@@ -18,7 +18,7 @@ from cherimoya.loggers.base import Logger
 from cherimoya.records import status
 from cherimoya.records.sweep import MEMBER, sync_command
 from cherimoya.util import console
-from cherimoya.util.files import jsonable, names_file, write_json
+from cherimoya.util.files import jsonable, names_file, open_owned, write_json
 
 
 class RunLog:
@@ -45,7 +45,7 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         self._earlier = status.read(self.folder)
         self._write_status("running")
-        self._rows = open(self._rows_path, "r+b" if self._rows_path.exists() else "w+b")
+        self._rows = open_owned(self._rows_path, "r+b" if self._rows_path.exists() else "w+b")
         self._rows.seek(0, os.SEEK_END)
         self._alive = status.Heartbeat(self.folder)
         return self

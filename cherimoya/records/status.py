@@ -70,7 +70,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._stopped.wait(BEAT_SECONDS):
             with suppress(OSError):  # not there, or its disk is not
-                os.utime(self._path)
+                os.utime(self._path, follow_symlinks=False)
 
 
 def _is_silent(folder: Path, status: Mapping[str, Any]) -> bool:

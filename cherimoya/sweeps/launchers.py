@@ -19,6 +19,7 @@ from cherimoya.records import sweep as sweeps
 from cherimoya.sweeps.plan import MEMBER_OF, Sweep
 from cherimoya.training.interrupt import stop_request
 from cherimoya.util import console
+from cherimoya.util.files import open_owned
 
 TRAIN = "from cherimoya.cli.train import train; train()"
 PARENT = "CHERIMOYA_PARENT"
@@ -117,7 +118,7 @@ class Pool:
         hydras = [w for w in self._config.hydra.overrides.hydra if w.startswith(FOR_MEMBERS)]
         command = [sys.executable, "-c", TRAIN, MEMBER_OF, str(self._sweep.folder)]
         print(f"start  {folder.name}", flush=True)
-        with open(folder / OUTPUT, "ab") as output, _pinned(slot):
+        with open_owned(folder / OUTPUT, "ab") as output, _pinned(slot):
             process = subprocess.Popen(
                 [*command, *words, *hydras], env=os.environ | slot.environment,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,

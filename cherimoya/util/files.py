@@ -105,8 +105,27 @@ def _is_alive(pid: int) -> bool:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A file to write, which takes the name `path` as in `atomic_path`."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path) as temporary, open_owned(temporary, "wb") as file:
         yield file
+
+
+def open_owned(path: Path, mode: str) -> IO[Any]:
+    """As `open`, of a file in a folder that others may write. Raises DiskError for a link."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+    try:
+        return open(path, mode, opener=opener)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise link_error(path) from None
+
+
+def link_error(path: Path) -> DiskError:
+    """What is said of a link where a file or folder of our own should be."""
+    return DiskError(f"{path} is a link, through which nothing is written. Remove it.")
 
 
 @contextmanager
@@ -122,7 +141,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def cut_torn_line(path: Path) -> None:
     """Cut off, and say so, a last line of `path` that a killed process did not write to its end."""
-    with open(path, "r+b") as file:
+    with open_owned(path, "r+b") as file:
         content = file.read()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
@@ -197,7 +216,7 @@ def _locked(path: Path, patience: float, refusal: Callable[[str], str]) -> IO[st
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock = open(path, "a+")  # noqa: SIM115 - the caller closes it, which unlocks it
+            lock = open_owned(path, "a+")  # the caller closes it, which unlocks it
         except FileNotFoundError:  # another owner removed the folder again
             continue
         if not _taken(lock):

@@ -18,7 +18,15 @@ import numpy as np
 from cherimoya.errors import DataError, DiskError, InUse, PackageError
 from cherimoya.util import console
 from cherimoya.util.console import Say
-from cherimoya.util.files import LOCK, lock_folder, names_file, remove, remove_left
+from cherimoya.util.files import (
+    LOCK,
+    link_error,
+    lock_folder,
+    names_file,
+    open_owned,
+    remove,
+    remove_left,
+)
 from cherimoya.util.marks import (
     DIGEST,
     mark_of,
@@ -92,7 +100,7 @@ class Journal:
         self._mark, self._settings = mark_of(self._path), {"settings": dict(settings)}
         row = self._dtype.itemsize * int(np.prod(shape))
         self._count = self._whole_bytes() // (row * block) * block
-        with open(self._path, "ab") as file:
+        with open_owned(self._path, "ab") as file:
             file.truncate(self._count * row)
         with open(self._path, "rb") as file:
             self._digest = hashlib.file_digest(file, "sha256")
@@ -123,7 +131,7 @@ class Journal:
     def append(self, rows: np.ndarray) -> None:
         """Keep `rows` (k, *shape)."""
         content = np.ascontiguousarray(rows, self._dtype).tobytes()
-        with names_file(self._path), open(self._path, "ab") as file:
+        with names_file(self._path), open_owned(self._path, "ab") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -187,8 +195,12 @@ def resumable_output(
     Raises InUse where another process makes the same output.
     """
     folder = partial_folder(output)
+    if folder.is_symlink():
+        raise link_error(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
+        for link in [path for path in folder.rglob("*") if path.is_symlink()]:
+            link.unlink()  # nothing is written through one
         remove_left(output.parent, folder)
         _begin(folder, json.loads(json.dumps(dict(made_from))), done, say)
         try:

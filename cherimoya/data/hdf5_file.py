@@ -8,7 +8,7 @@ from typing import Any
 
 import h5py
 
-from cherimoya.data.hdf5_probe import check_finishes
+from cherimoya.data.hdf5_probe import check_finishes, check_inside
 from cherimoya.errors import CherimoyaError, DataError, printable
 from cherimoya.util.files import check_readable
 
@@ -86,6 +86,7 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
     try:
         # a finished file never changes, and network file systems often refuse locks
         with h5py.File(path, "r", locking=False) as file:
+            check_inside(file, path)
             yield file
     except CherimoyaError:
         raise

@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 
-from cherimoya.errors import DataError, ProcessError
+from cherimoya.errors import DataError, ProcessError, printable
 from cherimoya.util import native
 
 SECONDS = 60.0  # for a file, the other process's start included, which a busy machine may delay
@@ -35,6 +35,32 @@ def check_finishes(path: Path) -> None:
         ) from None
 
 
+def check_inside(file: h5py.File, path: str | Path) -> None:
+    """Raise DataError where HDF5 would read another file in the place of a dataset or group."""
+    if (name := _outside(file)) is not None:
+        raise DataError(
+            f"{path}: {printable(name)!r} lies in another file, which is not read. Write its "
+            "values into this one."
+        )
+
+
+def _outside(file: h5py.File) -> str | None:
+    """The first name in the file that is not of the file itself."""
+
+    def visit(name: str, link: Any) -> str | None:
+        if isinstance(link, h5py.ExternalLink):
+            return name
+        with contextlib.suppress(Exception):  # what is damaged, nobody reads
+            if isinstance(link, h5py.HardLink) and isinstance(item := file[name], h5py.Dataset):
+                parts = item.virtual_sources() if item.is_virtual else []
+                if item.external or any(part.file_name != "." for part in parts):
+                    return name
+        return None
+
+    found: str | None = file.visititems_links(visit)
+    return found
+
+
 def look_through(path: Path) -> None:
     """Touch all that a reader may ask for, in little memory."""
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -42,8 +68,9 @@ def look_through(path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, before[1]))
     try:
         with h5py.File(path, "r", locking=False) as file:
-            _touch(file)
-            file.visititems(lambda _, item: _touch(item))
+            if _outside(file) is None:  # else it is refused by the reader
+                _touch(file)
+                file.visititems(lambda _, item: _touch(item))
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from cherimoya.data.hdf5_file import created
-from cherimoya.data.hdf5_probe import check_finishes
+from cherimoya.data.hdf5_probe import check_finishes, check_inside
 from cherimoya.data.plain import as_text
 from cherimoya.errors import DataError
 from cherimoya.genome.sequence import N_CODE
@@ -113,6 +113,7 @@ def read_attributions(path: str | Path) -> Attributions:
         check_finishes(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
+            check_inside(file, path)
             if file.attrs.get("format") != FORMAT:
                 raise DataError(
                     f"{path}: format {file.attrs.get('format')!r}, expected {FORMAT!r}."

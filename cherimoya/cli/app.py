@@ -140,7 +140,13 @@ def _told_by_hydra(
 def _conclude(job: Job, code: int) -> int:
     """Say how the runs of a sweep ended; the exit code of all."""
     if job.sweep and not job.sweep.is_member and code != USAGE:
-        words, complete = plan.finished(job.sweep, job.problems)
+        try:
+            words, complete = plan.finished(job.sweep, job.problems)
+        except OSError as error:  # a full disk, on which not even a journal can be locked
+            if (said := job.in_words(error)) is None:
+                raise
+            print_error(said)
+            return code or 1
         print(words, flush=True)
         from cherimoya.report.pages import offer_report
 

@@ -16,7 +16,7 @@ class MetricInfo:
     @property
     def axis(self) -> str:
         """The label of an axis, with its unit."""
-        return f"{self.label} ({self.unit})"
+        return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
 METRIC_INFO = {
@@ -57,6 +57,12 @@ METRICS = VALIDATED[1:]
 PROFILE_METRICS = tuple(name for name in METRICS if name.startswith("profile_"))
 RANKING_METRICS = ("auroc", "auprc")
 
+
+def metric_info(name: str) -> MetricInfo:
+    """What is known of a metric: of the user's own (the group metrics) its name alone."""
+    return METRIC_INFO.get(name) or MetricInfo(name, "", "a metric of your own")
+
+
 LOSSES = ("loss", "profile", "count")  # of training
 OPTIMIZERS = ("muon", "adamw", "sgd")  # those of a run have a learning rate
 PLOTS = ("learning_curves", "counts", "profiles")
@@ -96,7 +102,7 @@ def share_of_ceiling(
     """
     chance = constant if name in RANKING_METRICS else 0.0
     known = [v for v in (value, ceiling, chance) if v is not None and not math.isnan(v)]
-    if not METRIC_INFO[name].higher_is_better or len(known) < 3:
+    if not metric_info(name).higher_is_better or len(known) < 3:
         return None
     value, ceiling, chance = known
     return 100 * (value - chance) / (ceiling - chance) if min(value, ceiling) > chance else None

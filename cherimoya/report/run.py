@@ -9,7 +9,7 @@ import yaml
 
 from cherimoya.config.diff import at
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.metrics import METRIC_INFO, METRICS, share_of_ceiling
+from cherimoya.records.metrics import METRICS, metric_info, share_of_ceiling
 from cherimoya.records.run import RunFolder, read_run
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
@@ -89,16 +89,21 @@ def _changed(run: RunFolder) -> list[tuple[str, Any, Any]]:
 
 def _curves(run: RunFolder) -> Iterator[Chart]:
     best = (run.best_row or {}).get("epoch")
-    for name in CURVES:
+    for name in (*CURVES, *(f"valid/{name}" for name in _own_metrics(run))):
         if any(row.get(name) is not None for row in run.rows):
             split, metric = name.split("/")
-            info = METRIC_INFO[metric]
+            info = metric_info(metric)
             said = info.label if split == "valid" else "training loss, mean of an epoch"
             caption = f"{said} by epoch" + (f": {info.meaning}" if split == "valid" else "")
             marked = best if split == "valid" else None
             yield chart(caption, plots.curve, run.rows, name, marked)
     if run.rows and any(name.startswith("lr/") for name in run.rows[0]):
         yield chart("learning rate of each optimizer by epoch", plots.rates, run.rows)
+
+
+def _own_metrics(run: RunFolder) -> list[str]:
+    """The metrics of the user's own that the run was scored by."""
+    return list(run.config.get("metrics") or {})
 
 
 def _metrics(run: RunFolder) -> Iterator[dict[str, Any]]:
@@ -109,14 +114,14 @@ def _metrics(run: RunFolder) -> Iterator[dict[str, Any]]:
         return
     names = (run.summary.get("scored_split", "test"), *BESIDE)
     columns = [run.summary[name] for name in names if name in run.summary]
-    for name in METRICS:
+    for name in (*METRICS, *_own_metrics(run)):
         scored = [column.get(name) for column in columns]
         beside = (
             run.summary.get(column, {}).get(name) for column in ("ceiling", "average_profile")
         )
         share = share_of_ceiling(name, scored[0] if scored else None, *beside)
         valid = (run.best_row or {}).get(f"valid/{name}")
-        yield {"info": METRIC_INFO[name], "scored": scored, "share": share, "valid": valid}
+        yield {"info": metric_info(name), "scored": scored, "share": share, "valid": valid}
 
 
 def _speed(run: RunFolder) -> dict[str, str]:

@@ -103,7 +103,7 @@ def plan(
     assert planned is not None
     for members in corners(space, fixed):
         each = replace(planned, swept=list(space), members=members)
-        grid.check(each, conf, name, resolve, judge=judge)
+        grid.check(each, conf, name, _scored_by(config.metric, resolve), judge=judge)
     if config.storage:
         open_storage(planned.folder, config.storage)
     return SearchSweep(
@@ -128,12 +128,37 @@ def settings_of(values: Any) -> SearchConfig:
     own = {k: v for k, v in values.items() if k not in ("_target_", "params")}
     config = build(SearchConfig, own, SETTINGS)
     group, _, metric = config.metric.partition("/")
-    if group != "valid" or metric not in metrics.VALIDATED:
-        listed = ", ".join(f"valid/{m}" for m in metrics.VALIDATED)
-        raise ConfigError(f"{SETTINGS}.metric={config.metric}: must be one of {listed}.")
-    higher = metrics.METRIC_INFO[metric].higher_is_better
+    if group != "valid":
+        raise ConfigError(f"{SETTINGS}.metric={config.metric}: must be {_listed()}.")
+    if metric not in metrics.VALIDATED and config.direction is None:
+        raise ConfigError(
+            f"{SETTINGS}.metric={config.metric}: must be {_listed()}; or one of your own, with "
+            f"{SETTINGS}.direction=minimize or maximize."
+        )
+    higher = metrics.metric_info(metric).higher_is_better
     natural = "maximize" if higher else "minimize"
     return replace(config, direction=config.direction or natural)
+
+
+def _listed() -> str:
+    return f"one of {', '.join(f'valid/{m}' for m in metrics.VALIDATED)}"
+
+
+def _scored_by(
+    metric: str, resolve: Callable[[DictConfig], Mapping[str, Any]]
+) -> Callable[[DictConfig], Mapping[str, Any]]:
+    """`resolve`, which raises ConfigError too where the trials are not scored by `metric`."""
+
+    def resolved(values: DictConfig) -> Mapping[str, Any]:
+        found = resolve(values)
+        if metric.removeprefix("valid/") not in (*metrics.VALIDATED, *found.get("metrics", ())):
+            raise ConfigError(
+                f"{SETTINGS}.metric={metric}: must be {_listed()}, or one of your own, chosen by "
+                f"metrics=..."
+            )
+        return found
+
+    return resolved
 
 
 def _check_keys(params: Mapping[Any, Any], conf: Path) -> None:

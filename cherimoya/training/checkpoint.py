@@ -36,8 +36,11 @@ class Checkpoints:
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Save the training state; the one before stays as previous.pt."""
-        last = self.folder / LAST
         write_torch_file(self.folder / f"{LAST}.new", state)
+        self._put_in_place()
+
+    def _put_in_place(self) -> None:
+        last = self.folder / LAST
         if last.exists():
             os.replace(last, self.folder / PREVIOUS)
         os.replace(self.folder / f"{LAST}.new", last)
@@ -61,6 +64,8 @@ class Checkpoints:
             if "state_dict" in state:
                 reasons.append(f"{path} is a model, not the state of a run.")
                 continue
+            if path.name == f"{LAST}.new":  # the process was killed before it came to that
+                self._put_in_place()
             if reasons:
                 say(f"{reasons[-1]} Continuing from {name}, the one before")
             return state

@@ -180,9 +180,10 @@ def lock_folder(folder: Path, patience: float = 0) -> Iterator[None]:
     """Own the run folder; raises InUse if another process does, and still after `patience` s."""
     refusal = "{} is in use by process {}. Wait until it ends, or stop it first."
     with _locked(folder / LOCK, patience, lambda pid: refusal.format(folder, pid)) as lock:
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with names_file(folder / LOCK):
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
         yield
 
 

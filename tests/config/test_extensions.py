@@ -1,6 +1,7 @@
 """What a user adds from a folder outside: one Python file and one YAML file for each group."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -228,6 +229,9 @@ def test_an_extension_trains_resumes_sweeps_reports_loads_and_predicts(
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "whole" / "report.html").read_text()
     assert "mine" in page
+    if kind == "metrics":
+        assert re.search(r'title="a metric of your own"><td>top</td>\n<td data-sort="0\.\d+', page)
+        assert "top by epoch: a metric of your own" in page
     _, *again = shlex.split(read_run(tmp_path / "whole").new_command)
     assert where in again
     shown = cherimoya_train(*again, "--cfg", "job")
@@ -259,6 +263,14 @@ def test_an_extension_trains_resumes_sweeps_reports_loads_and_predicts(
         swept = cherimoya_train(where, "-m", *both, "hydra.sweep.dir=swept")
         assert swept.returncode == 0, swept.stderr
         assert len(list((tmp_path / "swept").glob("*/summary.json"))) == 2
+    if kind == "metrics":
+        searched = cherimoya_train(
+            where, "-m", *arguments, "hydra/sweeper=optuna", "hydra.sweeper.metric=valid/top",
+            "hydra.sweeper.direction=maximize", "hydra.sweeper.n_trials=2", "seed=1,2",
+            "hydra.sweep.dir=searched",
+        )  # fmt: skip
+        assert searched.returncode == 0, searched.stderr
+        assert "valid/top 0." in searched.stdout
     # ------------------------------------------------------------------------ loads and predicts
     if kind == "blocks":
         with pytest.raises(CherimoyaError, match="no module mine"):

@@ -260,6 +260,14 @@ def plan(*arguments):
         (["seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: must be at least 1"),
         (["seed=1,2", "hydra.sweeper.sampler=tpee"], "Did you mean tpe?"),
         (["seed=1,2", "hydra.sweeper.metric=test/loss"], "metric=test/loss: must be one of valid/"),
+        (
+            ["seed=1,2", "hydra.sweeper.metric=valid/mine"],
+            "or one of your own, with hydra.sweeper.",
+        ),
+        (
+            ["seed=1,2", "hydra.sweeper.metric=valid/mine", "hydra.sweeper.direction=minimize"],
+            "metric=valid/mine: must be one of valid/",
+        ),
         (["seed=1,2", "hydra.sweeper.storage=x"], "hydra.sweeper.storage=x: "),
         (["hydra.sweeper.params={model.n_layer: '1,2'}"], "Did you mean model.n_layers?"),
     ],

@@ -318,6 +318,17 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(tmp_path):
         checkpoints.load_last(said.append)
 
 
+def test_a_checkpoint_that_was_written_but_not_put_in_place_counts(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save_last({"epoch": 1})
+    monkeypatch.setattr(Checkpoints, "_put_in_place", lambda self: None)  # killed before that
+    checkpoints.save_last({"epoch": 2})
+    monkeypatch.undo()
+    assert checkpoints.load_last(print) == {"epoch": 2}
+    assert torch.load(tmp_path / LAST) == {"epoch": 2}
+    assert torch.load(tmp_path / PREVIOUS) == {"epoch": 1}
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save_last({"epoch": 1})

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from cherimoya.records.metrics import METRIC_INFO
+from cherimoya.records.metrics import METRIC_INFO, metric_info
 from cherimoya.records.per_locus import Examples
 from cherimoya.report.plots.theme import (
     BACKGROUND,
@@ -45,7 +45,7 @@ def curve(axis: Axes, rows: Sequence[Mapping[str, Any]], name: str, best: int | 
         )  # fmt: skip
         legend(axis)
     split, metric = name.split("/")
-    info = METRIC_INFO[metric]
+    info = metric_info(metric)
     axis.set_ylabel(f"{'training' if split == 'train' else 'validation'} {info.axis}")
     _epochs(axis)
 

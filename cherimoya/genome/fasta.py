@@ -23,6 +23,7 @@ from cherimoya.util.files import check_readable
 GZIP_MAGIC = b"\x1f\x8b"
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 MOST_HEADER = 1 << 20  # bytes of a header line of a FASTA file
+MOST_LINE = 1 << 26  # letters of a line of another text file: a VCF file has 10 million in some
 FASTA_BLOCK = 1 << 22  # larger ones are handed back to the system each time
 
 
@@ -119,8 +120,18 @@ def reading(path: Path, where: str, mode: str = "rt") -> Iterator[IO[Any]]:
 def text_lines(path: Path, where: str) -> Iterator[tuple[int, str]]:
     """Number, from 1, and text of each line, without its end, as `reading` reads it."""
     with reading(path, where) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(MOST_LINE + 1), ""), 1):
+            check_line(line, f"{where}, line {number:,}")
             yield number, line.rstrip("\r\n")
+
+
+def check_line(line: str | bytes, where: str) -> None:
+    """Raise DataError for one that is too long, whole or not."""
+    if len(line) > MOST_LINE:
+        raise DataError(
+            f"{where}: longer than {MOST_LINE:,} letters. This is another kind of file, or its "
+            "line ends are missing."
+        )
 
 
 def ends_whole(path: Path) -> bool:

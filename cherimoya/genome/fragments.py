@@ -8,7 +8,7 @@ import numpy as np
 
 from cherimoya.config.prepare import FragmentsConfig
 from cherimoya.errors import DataError
-from cherimoya.genome.fasta import reading
+from cherimoya.genome.fasta import check_line, reading
 from cherimoya.genome.formats import NAMED_COLUMNS, PEAKS, WHOLE, is_comment
 from cherimoya.genome.track import Cuts, Track, stem
 from cherimoya.util import console
@@ -95,6 +95,7 @@ class Fragments(Track):
             for block in console.track(blocks, label, None, "piece", tell=tell):
                 whole, newline, rest = (rest + block).rpartition(b"\n")
                 number += self._add(whole + newline, number)
+                check_line(rest, f"{self._where}, line {number:,}")
             self._add(rest, number)
         if not self._files:
             raise DataError(f"{self._where}: no fragments in it.")

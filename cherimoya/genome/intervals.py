@@ -10,6 +10,7 @@ import numpy as np
 from cherimoya.errors import DataError
 from cherimoya.genome.fasta import check_exists, text_lines
 
+SHOWN = 80  # letters of a line in a message
 NO_FIELDS = ("track", "browser", "#")
 WHOLE = re.compile(r"[ \r]*-?[0-9]{1,15}[ \r]*\Z")  # of at most so many digits as 64 bits hold
 SUMMIT_COLUMN = 9  # narrowPeak column 10, an offset from the start
@@ -105,13 +106,14 @@ def _place(line: str, center: str, where: str) -> tuple[str, int, int, int]:
     columns = line.split("\t") if "\t" in line else line.split()
     if len(columns) < 3:
         raise DataError(
-            f"{where}: {line.strip()!r} has {len(columns)} columns. BED needs chrom, start, end, "
-            "separated by tabs or spaces."
+            f"{where}: {line.strip()[:SHOWN]!r} has {len(columns)} columns. BED needs chrom, "
+            "start, end, separated by tabs or spaces."
         )
     if not (WHOLE.match(columns[1]) and WHOLE.match(columns[2])):
         raise DataError(
-            f"{where}: start {columns[1]!r} and end {columns[2]!r} must be whole numbers, "
-            "as in BED: chrom, start, end. If this line is a header, start it with #."
+            f"{where}: start {columns[1][:SHOWN]!r} and end {columns[2][:SHOWN]!r} must be "
+            "whole numbers, as in BED: chrom, start, end. If this line is a header, start it "
+            "with #."
         )
     start, end = int(columns[1]), int(columns[2])
     if not 0 <= start < end:
@@ -130,6 +132,6 @@ def _summit(columns: list[str], length: int, where: str) -> int:
     text = columns[SUMMIT_COLUMN].strip()
     if not WHOLE.match(text) or not 0 <= int(text) < length:
         raise DataError(
-            f"{where}: summit offset {text} must lie in the peak of {length} bases. {fix}"
+            f"{where}: summit offset {text[:SHOWN]} must lie in the peak of {length} bases. {fix}"
         )
     return int(text)

@@ -1,15 +1,25 @@
 """The errors a user can act on. Each message says what was wrong, where, and what to do."""
 
+import re
 import signal
 
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # a scheduler's, before it takes the machine
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *WARNINGS)  # that a run answers by saving
+HIDDEN = "***"
+PASSWORD = re.compile(  # in a URL: scheme://user:password@host, or ?password=password
+    r"(://[^\s:/@]*:)[^@\s]*(?=@)|([?&](?:password|passwd|pwd)=)[^&\s'\"]*", re.IGNORECASE
+)
 
 
 def printable(text: str, most: int = 60) -> str:
     """What a file holds, for a message: on one line, without control characters, not too long."""
     plain = "".join(c if c.isprintable() else "?" for c in text[: most + 1])
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."
+
+
+def without_password(text: str) -> str:
+    """`text` with *** for each password that a URL in it holds."""
+    return PASSWORD.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}", text)
 
 
 class CherimoyaError(Exception):

@@ -1,6 +1,5 @@
 """hydra/sweeper=optuna and grids: Hydra accepts plug-ins from the namespace hydra_plugins alone."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ class OptunaSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Search over what `arguments` and the settings' params leave open."""
+        from cherimoya.cli.job import print_error
         from cherimoya.sweeps import search
 
         assert self.config is not None
@@ -34,5 +34,5 @@ class OptunaSweeper(BasicSweeper):
             folder = Path(self.config.hydra.sweep.dir)
             search.sweep(self.settings, arguments, self.launcher, folder)
         except CherimoyaError as error:  # of which Hydra would print the traceback
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            print_error(error)
             raise SystemExit(1) from None

@@ -14,7 +14,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cherimoya.distributed import launch
-from cherimoya.errors import WARNINGS, CherimoyaError, Interrupted, InUse, LocalError, OtherRun
+from cherimoya.errors import (
+    WARNINGS,
+    CherimoyaError,
+    Interrupted,
+    InUse,
+    LocalError,
+    OtherRun,
+    without_password,
+)
 from cherimoya.records import status
 from cherimoya.sweeps.plan import Sweep
 from cherimoya.util import console
@@ -81,8 +89,8 @@ class Job:
         if isinstance(error, CherimoyaError):
             print_error(error)
         else:
-            traceback.print_exception(error)
-        self.problems.append((folder.name, str(error) or repr(error)))
+            print(without_password("".join(traceback.format_exception(error))), file=sys.stderr)
+        self.problems.append((folder.name, without_password(str(error) or repr(error))))
         if not self.sweep or isinstance(error, OtherRun):
             return
         now = status.read(folder)
@@ -106,6 +114,7 @@ def _remove_empty(folder: Path) -> None:
 def print_error(error: Exception) -> None:
     """Print the message; of what every process met, the first one of a machine alone does."""
     if launch.rank() == 0 and str(error):
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {without_password(str(error))}", file=sys.stderr, flush=True)
     elif isinstance(error, LocalError) or (launch.rank() and launch.local_rank() == 0):
-        print(f"error in process {launch.rank()}: {error}", file=sys.stderr, flush=True)
+        said = without_password(str(error))
+        print(f"error in process {launch.rank()}: {said}", file=sys.stderr, flush=True)

@@ -1,7 +1,6 @@
 """Predictions along a genome, chromosome by chromosome, that resume where they were stopped."""
 
 import json
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,7 +38,7 @@ from cherimoya.inference.genome_parts import (
 from cherimoya.inference.precision import check_precision
 from cherimoya.inference.predictor import predict_batch
 from cherimoya.inference.writers import write_outputs
-from cherimoya.records.provenance import choose_device, git_commit, versions
+from cherimoya.records.provenance import choose_device, git_commit, typed, versions
 from cherimoya.records.run import check_output_folder
 from cherimoya.records.status import read_json
 from cherimoya.util.console import say
@@ -74,7 +73,7 @@ def predict_genome(config: PredictConfig) -> Path:
         facts = {
             "plan": plan,
             "windows": sum(len(part) for part in parts),
-            "command": shlex.join(sys.argv),
+            "command": typed(sys.argv),
             "git_commit": git_commit(),
             "versions": versions(),
         }

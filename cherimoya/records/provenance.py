@@ -5,6 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from cherimoya import __version__
-from cherimoya.errors import ConfigError, LocalError
+from cherimoya.errors import ConfigError, LocalError, without_password
 
 
 def choose_device(requested: str, key: str = "trainer.device") -> torch.device:
@@ -74,12 +75,17 @@ def git_commit() -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def typed(words: Sequence[str]) -> str:
+    """The words of a command as they were typed, less the passwords in URLs."""
+    return shlex.join(map(without_password, words))
+
+
 def provenance(fingerprint: str, device: torch.device, precision: str) -> dict[str, Any]:
     """What numbers made now depend on, besides the configuration: data, code and machine."""
     return {
         "data_fingerprint": fingerprint,
         "git_commit": git_commit(),
-        "command": shlex.join(sys.argv),
+        "command": typed(sys.argv),
         "versions": versions(),
         "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,

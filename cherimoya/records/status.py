@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cherimoya.errors import without_password
 from cherimoya.util.files import atomic_write
 
 NAME, ROWS = "status.json", "metrics.jsonl"
@@ -38,8 +39,8 @@ def write(
         **facts,
     }
     if error is not None:
-        status["error"] = str(error) or type(error).__name__
-        status["traceback"] = "".join(traceback.format_exception(error))
+        status["error"] = without_password(str(error) or type(error).__name__)
+        status["traceback"] = without_password("".join(traceback.format_exception(error)))
     with atomic_write(folder / NAME) as file:
         file.write(json.dumps(status, indent=2).encode() + b"\n")
 

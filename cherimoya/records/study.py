@@ -6,6 +6,7 @@ report from another process, and of the study by the file beside it.
 
 import json
 import math
+import os
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cherimoya.config.tools import SearchConfig
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.errors import HIDDEN, CherimoyaError, ConfigError, without_password
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.status import ROWS, read_rows
 from cherimoya.util.files import cut_torn_line, write_json
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 JOURNAL = "study.journal"  # in the sweep's folder
+STORAGE = "CHERIMOYA_STORAGE"  # in the environment of runs: the URL with its password
 NOTE = "trial.json"  # in a run's folder: which trial it is
 TERMS = "terms"  # of a study: what was searched, and how
 AGAIN = "again"  # of a trial: the number of the failed one that it repeats
@@ -150,7 +152,9 @@ class Search:
         """Have the run in this folder report to the study."""
         run.mkdir(parents=True, exist_ok=True)
         note = {"study": self._study.study_name, "trial": trial.number}
-        write_json(run / NOTE, {**note, "search": asdict(self.config)})
+        if self.config.storage:
+            os.environ[STORAGE] = self.config.storage
+        write_json(run / NOTE, {**note, "search": _written(self.config)})
 
     def tell(self, number: int, run: Path) -> None:
         """Tell the study how the trial went, as its run's folder says."""
@@ -202,7 +206,7 @@ def watch(run: Path) -> Callable[[Mapping[str, Any]], str | None] | None:
     config = SearchConfig(**note["search"])
     if config.storage is None and not (run.parent / JOURNAL).is_file():  # a copy, elsewhere
         return None
-    storage = open_storage(run.parent, config.storage)
+    storage = open_storage(run.parent, _with_password(config.storage))
     trial_id = _id(storage, note["study"], note["trial"])
     if storage.get_trial(trial_id).state.is_finished():
         return None
@@ -237,6 +241,25 @@ def _terms(config: SearchConfig, space: Space) -> dict[str, Any]:
     return settings | {key: json.loads(json.dumps(asdict(part))) for key, part in space.items()}
 
 
+def _written(config: SearchConfig) -> dict[str, Any]:
+    """The settings for a file, which gets no password."""
+    url = config.storage
+    return asdict(config) | {"storage": None if url is None else without_password(url)}
+
+
+def _with_password(written: str | None) -> str | None:
+    """The URL of which a file has this much. Raises ConfigError for a password nobody knows."""
+    url = os.environ.get(STORAGE)
+    if url and without_password(url) == written:
+        return url
+    if written and HIDDEN in written:
+        raise ConfigError(
+            f"{NOTE} names the storage {written}, and no file has its password. Give all of it "
+            f"before you resume this run: export {STORAGE}=..."
+        )
+    return written
+
+
 def open_storage(folder: Path, url: str | None) -> "BaseStorage":
     """The storage of a sweep's folder. Raises ConfigError for a URL that cannot be opened."""
     from optuna.storages import JournalStorage, get_storage
@@ -255,9 +278,10 @@ def open_storage(folder: Path, url: str | None) -> "BaseStorage":
     try:
         return get_storage(url)
     except Exception as error:  # of SQLAlchemy, of a driver, of Optuna
+        said = f"hydra.sweeper.storage={url}: {str(error).splitlines()[0].rstrip('.')}"
         raise ConfigError(
-            f"hydra.sweeper.storage={url}: {str(error).splitlines()[0].rstrip('.')}. Use null for "
-            "a file in the sweep's folder, or a URL such as sqlite:///study.db."
+            f"{without_password(said)}. Use null for a file in the sweep's folder, or a URL such "
+            "as sqlite:///study.db."
         ) from error
 
 

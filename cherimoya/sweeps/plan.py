@@ -20,7 +20,7 @@ from cherimoya.config.diff import differences, hydra_value
 from cherimoya.config.groups import compose
 from cherimoya.config.keys import type_of
 from cherimoya.config.train import TrainConfig
-from cherimoya.errors import CherimoyaError, ConfigError, OtherRun
+from cherimoya.errors import CherimoyaError, ConfigError, OtherRun, without_password
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.sweep import Member, sync_command
 from cherimoya.util.files import lock_folder
@@ -67,7 +67,7 @@ class Sweep:
     def write(self, arguments: Sequence[str]) -> None:
         """Write sweep.json: what `arguments` of cherimoya-train ask for."""
         members = [self.overrides_of(member) for member in self.members]
-        command = ["cherimoya-train", *arguments]
+        command = ["cherimoya-train", *map(without_password, arguments)]
         sweeps.write_plan(self.folder, sweeps.Plan(self.name, command, self.swept, members))
 
     def ending(self) -> str:

@@ -98,7 +98,7 @@ def plan(
     own = [o for o in given if not o.key_or_group.startswith("hydra")]
     _check_keys(whole.sweeper.params or {}, conf)
     space, fixed = space_of(whole.sweeper.params or {}, [o.input_line or "" for o in own])
-    config = settings_of(OmegaConf.to_container(whole.sweeper))
+    config = settings_of(OmegaConf.to_container(whole.sweeper, resolve=True))
     planned = grid.plan(arguments, conf)
     assert planned is not None
     for members in corners(space, fixed):

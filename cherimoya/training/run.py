@@ -1,6 +1,5 @@
 """One run, from its configuration to its scores and plots."""
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalErro
 from cherimoya.inference.precision import choose_precision
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.network import Cherimoya, build_model
-from cherimoya.records.provenance import choose_device, describe_device, provenance
+from cherimoya.records.provenance import choose_device, describe_device, provenance, typed
 from cherimoya.records.run import PLOTS, begin_run, forget_run, note_moved_data
 from cherimoya.records.sweep import MEMBER
 from cherimoya.report.pages import offer_report
@@ -128,7 +127,7 @@ def ready(
             origin = provenance(dataset.fingerprint, device, precision)
             origin |= {"runs_at_once": context.at_once}
             if context.command:
-                origin["command"] = shlex.join(context.command)
+                origin["command"] = typed(context.command)
             if log:
                 _announce(trainer, log, saved, where_loci_are, origin)
             # ------------------------------------------------- epochs, in the block

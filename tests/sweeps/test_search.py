@@ -9,16 +9,20 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from command_lines import TRAIN, clean_environment, wait_until
 from configs import composed
 from omegaconf import OmegaConf
 from training_runs import weights
 
+from cherimoya.cli.job import print_error
 from cherimoya.cli.train import _checked, conf_dir
 from cherimoya.config.train import TrainConfig, resolve
 from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.records import status
 from cherimoya.records import study as search
 from cherimoya.records import sweep as sweeps
+from cherimoya.records.provenance import provenance
 from cherimoya.records.study import Choices, Numbers
 from cherimoya.sweeps import search as cli_search
 from cherimoya.training.run import RunContext, train
@@ -463,3 +467,61 @@ def test_a_torn_line_of_the_journal_is_cut_off(tmp_path, capsys):
     sweep(tmp_path, n_trials=3)
     assert "study.journal: its last line was cut short, and is left out" in capsys.readouterr().out
     assert [name for name, *_ in trials(tmp_path)] == ["COMPLETE"] * 3
+
+
+PASSWORD = "s3cret"
+URLS = (
+    f"postgresql://me:{PASSWORD}@db.lab:5432/study",
+    f"postgresql+psycopg2://:{PASSWORD}@db.lab/study",
+    f"mysql://db.lab/study?user=me&password={PASSWORD}",
+)
+
+
+def test_a_password_of_the_storage_stands_in_no_file_of_a_search(tmp_path, monkeypatch):
+    url = f"sqlite:///file:{tmp_path}/study.db?uri=true&password={PASSWORD}"
+    folder = tmp_path / "sweep"
+    monkeypatch.setenv("CHERIMOYA_STORAGE", "")  # which a search sets
+    runs = sweep(folder, n_trials=3, storage=url, pruner="none")
+    assert len(runs.begun) == 3
+    plan("seed=1,2", f"hydra.sweep.dir={folder}", f"hydra.sweeper.storage='{url}'").write([url])
+    status.write(folder / runs.begun[0], "failed", 0.0, ConfigError(url))
+    kept = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "trial.json" for path in kept)
+    assert any(path.name == "sweep.json" for path in kept)
+    for path in kept:
+        assert PASSWORD not in path.read_text(), path
+
+
+def test_a_run_elsewhere_says_how_it_gets_the_password(tmp_path, monkeypatch):
+    url = f"sqlite:///file:{tmp_path}/study.db?uri=true&password={PASSWORD}"
+    monkeypatch.setenv("CHERIMOYA_STORAGE", "")
+    with pytest.raises(Killed):
+        sweep(tmp_path / "a", Runs(tmp_path / "a", kill=lambda *_: True), n_trials=1, storage=url)
+    (run,) = (path.parent for path in tmp_path.glob("a/*/trial.json"))
+    assert search.watch(run) is not None  # in a process that the search has begun
+    monkeypatch.delenv("CHERIMOYA_STORAGE")
+    with pytest.raises(ConfigError, match="export CHERIMOYA_STORAGE="):
+        search.watch(run)
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_password_is_not_printed(url, tmp_path, monkeypatch, capsys):
+    with pytest.raises(ConfigError) as error:
+        plan("seed=1,2", f"hydra.sweep.dir={tmp_path}", f"hydra.sweeper.storage='{url}'")
+    assert PASSWORD not in str(error.value)
+    print_error(ValueError(f"cannot open {url} and more"))
+    said = capsys.readouterr().err
+    assert PASSWORD not in said
+    assert "db.lab" in said
+    assert said.endswith(" and more\n")
+    monkeypatch.setattr("sys.argv", ["cherimoya-train", f"hydra.sweeper.storage={url}", "a=b@c"])
+    made = provenance("", torch.device("cpu"), "fp32")["command"]
+    assert PASSWORD not in made
+    assert made.endswith(" a=b@c")
+
+
+def test_a_storage_may_be_a_variable_of_the_environment(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/study.db"
+    monkeypatch.setenv("MY_STUDY", url)
+    words = ["hydra.sweeper.storage=${oc.env:MY_STUDY}", f"hydra.sweep.dir={tmp_path}"]
+    assert plan("seed=1,2", *words).config.storage == url

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from cherimoya.cli.job import print_error
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.cli.train import plan_sweep
+from cherimoya.config import targets
 from cherimoya.config.command_line import checked_arguments, one_word_each
 from cherimoya.config.train import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError
@@ -45,6 +46,7 @@ def main() -> None:
     if word in ("--help", "-h"):
         print(HELP)
         return
+    targets.enforce()
     try:
         if word not in commands:
             raise ConfigError(f"unknown command {word}.{_near(word, list(commands))}")

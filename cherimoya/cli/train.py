@@ -35,6 +35,7 @@ from cherimoya.records import sweep as sweeps
 from cherimoya.sweeps import launchers, plan, search
 from cherimoya.sweeps.plan import Sweep
 from cherimoya.util import console
+from cherimoya.util.yaml_file import check_yaml
 
 __all__ = ["conf_dir", "main", "plan_sweep", "process_wide_switches", "train", "worker"]
 
@@ -266,6 +267,7 @@ def _loggers(
 def _saved_configuration(path: Path) -> dict[str, Any]:
     """What a run wrote down of its configuration. Raises ConfigError where it is damaged."""
     try:
+        check_yaml(path)
         saved = OmegaConf.to_container(OmegaConf.load(path))
         return to_dict(resolve(current(saved), TrainConfig))
     except registry.NotFound as error:

@@ -7,15 +7,21 @@ configurations that would be anybody's code.
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from hydra._internal import hydra as library
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cherimoya.errors import ConfigError
+from cherimoya.util.yaml_file import check_yaml
 
+LOAD_FILE = ConfigRepository.load_config
 ALLOW = "CHERIMOYA_ALLOW_TARGETS"  # in the environment: 1 for whoever trusts the configuration
 CALLING = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")  # parts of hydra
 DEEPEST = 20  # part of these: one that holds itself has no end
@@ -52,8 +58,17 @@ class _Checked(ConfigLoaderImpl):
 
 
 def enforce() -> None:
-    """Have every configuration that Hydra composes from now on checked."""
+    """Have every configuration that Hydra composes from now on checked, and each file before."""
     library.ConfigLoaderImpl = _Checked  # type: ignore[misc]
+    ConfigRepository.load_config = _load_file  # type: ignore[method-assign]
+
+
+def _load_file(self: ConfigRepository, config_path: str) -> ConfigResult | None:
+    """As Hydra loads a file. Raises ConfigError for one that would take all memory."""
+    source = self._find_object_source(config_path, ObjectType.CONFIG)
+    if source is not None and source.scheme() == "file":
+        check_yaml(Path(source.path, source._normalize_file_name(config_path)))
+    return LOAD_FILE(self, config_path)
 
 
 def check(config: DictConfig) -> None:

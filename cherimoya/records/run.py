@@ -25,6 +25,7 @@ from cherimoya.records.status import ROWS, read_rows, total_seconds
 from cherimoya.records.sweep import SUMMARY, Member, read_member
 from cherimoya.util import console
 from cherimoya.util.files import LOCK, atomic_write
+from cherimoya.util.yaml_file import read_yaml
 
 LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
 CONFIG, PLOTS = "config.yaml", "plots"
@@ -126,7 +127,7 @@ def write_config(folder: Path, values: Mapping[str, Any]) -> None:
 
 def note_moved_data(folder: Path, config: TrainConfig) -> None:
     """Have config.yaml name the file that a resumed run reads, which may have another place now."""
-    values = yaml.safe_load((folder / CONFIG).read_text())
+    values = read_yaml(folder / CONFIG)
     if values["data"].get("path") != config.data.path:
         values["data"]["path"] = config.data.path
         write_config(folder, values)
@@ -156,7 +157,7 @@ def read_run(folder: Path) -> RunFolder:
     config = folder / CONFIG
     return RunFolder(
         **vars(read_member(folder)),
-        config=yaml.safe_load(config.read_text()) if config.is_file() else {},
+        config=read_yaml(config) if config.is_file() else {},
         changes=read_changes(folder),
         rows=read_rows(folder / ROWS),
     )

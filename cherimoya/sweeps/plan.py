@@ -24,6 +24,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, OtherRun, without_pass
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.sweep import Member, sync_command
 from cherimoya.util.files import lock_folder
+from cherimoya.util.yaml_file import check_yaml
 
 GROUP = "sweep"
 MEMBER_OF = "--member-of"
@@ -257,6 +258,7 @@ def check_same(folder: Path, wanted: Mapping[str, Any], free: tuple[str, ...]) -
     config = folder / "config.yaml"
     if not config.is_file():
         return
+    check_yaml(config)
     saved: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(config))  # type: ignore[assignment]
     changed = differences(saved, wanted, free)
     if changed:

@@ -1,6 +1,7 @@
 """TF-MoDISco on a file of attributions: the motifs that they repeat, and what these match."""
 
 import contextlib
+import html
 import io
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.errors import ConfigError, DataError
+from cherimoya.errors import ConfigError, DataError, printable
 from cherimoya.genome.meme import read_meme
 from cherimoya.genome.sequence import BASES, one_hot
 from cherimoya.records.attributions import Attributions, read_attributions
@@ -221,8 +222,11 @@ def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
 
 
 def _unique_names(names: list[str]) -> list[str]:
-    """Names of motifs as the report can write them: one word each, no path, none twice."""
-    safe = [name.replace(" ", "_").replace("/", "_") for name in names]
+    """Names of motifs as the report can write them: one word each, no path, none twice.
+
+    They are text of HTML, into which the report puts them as they are.
+    """
+    safe = [html.escape("_".join(name.split()).replace("/", "_")) for name in names]
     return [f"{w}_{i}" if safe.count(w) > 1 else w for i, w in enumerate(safe)]
 
 
@@ -234,7 +238,7 @@ def _tell(target: str, patterns: list[Pattern], matches: list[Match]) -> None:
         return
     console.say(f"{target}: {len(patterns)} motifs; drawing their report")
     for i, pattern in enumerate(patterns):
-        match = f"  {matches[i].motif} (q {matches[i].q:.2g})" if matches else ""
+        match = f"  {printable(matches[i].motif)} (q {matches[i].q:.2g})" if matches else ""
         console.say(f"  {pattern.name}  {pattern.seqlets} seqlets  {pattern.consensus}{match}")
 
 

@@ -25,7 +25,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def check_yaml(path: Path) -> None:
-    """Raise TooLarge for a file of many bytes, deep nesting beside aliases, or whose aliases multiply."""
+    """Raise TooLarge for a file of many bytes, or whose aliases multiply or lie deep."""
     with open(path, "rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:

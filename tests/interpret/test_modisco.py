@@ -4,9 +4,11 @@ TF-MoDISco itself runs in test_attribution_truth.
 """
 
 import csv
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from interpreted import configured, save_model
@@ -161,3 +163,54 @@ def test_what_cannot_be_is_refused(asked, values, message):
     with pytest.raises(CherimoyaError, match=message):
         app.attribute(asked(**({"modisco": True} | values)))
     assert not Path(asked().output).exists()
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "'\"><img src=x onerror=alert(2)>",
+    "../../a</code> & <script>alert(3)</script>",
+]
+
+
+class Elements(HTMLParser):
+    """The scripts and handlers of a page, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.active: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        handlers = [name for name, value in attrs if name.startswith("on") and "alert" in value]
+        self.active += handlers or ["script"] * (tag == "script")
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_names_of_motifs_are_text_on_the_page_and_no_paths(tmp_path):
+    pytest.importorskip("logomaker")
+    rng, folder = np.random.default_rng(0), tmp_path / "above" / "folder"
+    folder.mkdir(parents=True)
+    with h5py.File(folder / "modisco.h5", "w") as file:
+        group = file.create_group("pos_patterns/pattern_0")
+        for name in ("sequence", "contrib_scores", "hypothetical_contribs"):
+            group[name] = np.eye(4)[rng.integers(0, 4, 12)]
+        group["seqlets/n_seqlets"] = [3]
+    known = {name: rng.dirichlet(np.ones(4), 9).T for name in HOSTILE}
+    modisco._report(folder, known)
+    page = Elements((folder / "report.html").read_text())
+    assert page.active == []
+    for name in HOSTILE:
+        assert name.replace("/", "_").replace(" ", "_") in page.text
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
+        "modisco.h5",
+        "report.html",
+    ]
+
+
+def test_names_of_motifs_are_printed_without_control_characters(capsys):
+    match = modisco.Match("\x1b]0;title\x07evil", 0.1, 0.2)
+    modisco._tell("counts", [pattern(np.eye(4))], [match])
+    assert "\x1b" not in capsys.readouterr().out

@@ -7,7 +7,7 @@ ARGS ?=
 WORKERS ?= 2 # processes of the tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test quick lint type bench bench-step bench-cpu sweep clean
+.PHONY: help install train test test-long quick lint type bench bench-step bench-cpu sweep clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ train: $(READY) ## train on the embedded data; ARGS='model.n_filters=64 seed=1' 
 
 test: $(READY) ## run every test that needs no GPU
 	$(BIN)/pytest -n $(WORKERS) -m "not gpu" $(ARGS)
+
+test-long: $(READY) ## break commands off by kills and full disks, 20 times each (an hour)
+	$(BIN)/python tests/faults/campaign.py --trials 20 $(ARGS)
 
 quick: $(READY) ## run the quick tests alone, in under 5 minutes
 	$(BIN)/pytest -n $(WORKERS) -m "not gpu and not slow" $(ARGS)

@@ -1,5 +1,6 @@
 """The same work on many things, in this process or spread over several."""
 
+import hashlib
 import multiprocessing
 import os
 import pickle
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cherimoya.errors import ProcessError
+from cherimoya.util.files import open_owned
 
 T = TypeVar("T")
 Job = TypeVar("Job")
@@ -53,9 +55,12 @@ class Workers:
             return
         path = self._folder / f"shared-{self._shared}.pickle"
         self._shared += 1
-        path.write_bytes(pickle.dumps(shared))
+        content = pickle.dumps(shared)
+        with open_owned(path, "wb") as file:
+            file.write(content)
+        work = partial(_work, function, path, hashlib.sha256(content).digest())
         try:
-            yield from self._executor.map(partial(_work, function, path), jobs)
+            yield from self._executor.map(work, jobs)
         except BrokenProcessPool:
             raise ProcessError(
                 "a process that read signal was killed, probably out of memory. Re-run the same "
@@ -81,10 +86,16 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(function: Callable[[Any, Job], Result], path: Path, job: Job) -> Result:
-    return function(_loaded(path), job)
+def _work(function: Callable[[Any, Job], Result], path: Path, digest: bytes, job: Job) -> Result:
+    return function(_loaded(path, digest), job)
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: Path) -> Any:
-    return pickle.loads(path.read_bytes())
+def _loaded(path: Path, digest: bytes) -> Any:
+    """What the first process shares; its digest came through a pipe, as only that one's does."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).digest() != digest:  # to unpickle it would be to run it
+        raise ProcessError(
+            f"{path}: changed meanwhile, by another process. Let no one else write to its folder."
+        )
+    return pickle.loads(content)

@@ -19,7 +19,7 @@ from cherimoya.config.keys import known_keys
 from cherimoya.config.schema import build, unknown_key, unused_keys
 from cherimoya.errors import CherimoyaError, ConfigError, DiskError
 
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FAULTY = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT)
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError)

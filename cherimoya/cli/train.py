@@ -29,13 +29,13 @@ from cherimoya.config.groups import composition
 from cherimoya.config.saved import current
 from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, resolve, to_dict
 from cherimoya.distributed import launch
-from cherimoya.errors import CherimoyaError, ConfigError, Interrupted
+from cherimoya.errors import CherimoyaError, ConfigError, DataError, Interrupted
 from cherimoya.records import study
 from cherimoya.records import sweep as sweeps
+from cherimoya.records.layout import read_config
 from cherimoya.sweeps import launchers, plan, search
 from cherimoya.sweeps.plan import Sweep
 from cherimoya.util import console
-from cherimoya.util.yaml_file import check_yaml
 
 __all__ = ["conf_dir", "main", "plan_sweep", "process_wide_switches", "train", "worker"]
 
@@ -267,10 +267,10 @@ def _loggers(
 def _saved_configuration(path: Path) -> dict[str, Any]:
     """What a run wrote down of its configuration. Raises ConfigError where it is damaged."""
     try:
-        check_yaml(path)
+        read_config(path.parent)
         saved = OmegaConf.to_container(OmegaConf.load(path))
         return to_dict(resolve(current(saved), TrainConfig))
-    except registry.NotFound as error:
+    except (registry.NotFound, DataError) as error:
         raise ConfigError(f"cannot resume: {error}") from None
     except (CherimoyaError, OmegaConfBaseException, YAMLError, ValueError, AttributeError) as error:
         raise ConfigError(

@@ -1,6 +1,5 @@
 """What a configuration changes of the defaults, and the command that asks for the same again."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -9,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya.util.files import write_json
+from cherimoya.util.shapes import Table, read_json
 
 CHANGED = "changed.json"
+SHAPE = Table({"groups": Table(others=[str, (str, None)]), "keys": Table()}, {"folders": [str]})
 LEFT_OUT = ("trainer.resume", "logger.wandb.group")  # of the command that makes a run anew
 PLAIN = re.compile(r"[A-Za-z_/][\w/.-]*", re.ASCII)
 WORDS = {"null", "true", "false", "nan", "inf"}  # that mean something else than text
@@ -35,13 +36,14 @@ def write_changes(folder: Path, made: Changes) -> None:
 
 
 def read_changes(folder: Path) -> Changes | None:
-    """What the run in `folder` changed; None if it did not note that."""
+    """What the run in `folder` changed; None if it did not note that. Raises DataError."""
     path = folder / CHANGED
-    if not path.is_file():
+    if not path.exists():
         return None
-    content = json.loads(path.read_text())
+    content = read_json(path, (SHAPE, Table()))
     if not {"groups", "keys"} <= set(content):  # as earlier releases noted it
         return Changes({}, content)
+    read_json(path, SHAPE)
     groups = {group: tuple(pair) for group, pair in content["groups"].items()}
     return Changes(groups, content["keys"], tuple(content.get("folders", ())))
 

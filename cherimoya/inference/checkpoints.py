@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from cherimoya.config.data import DataConfig
 from cherimoya.config.schema import build
@@ -106,13 +105,13 @@ def find_checkpoint(named: str) -> Checkpoint:
         )
     folder = path.absolute().parent.parent
     own = path.absolute().parent.name == "checkpoints" and is_run(folder)
-    try:
-        return Checkpoint(path, read_run(folder) if own else None)
-    except (yaml.YAMLError, ValueError) as error:
+    run = read_run(folder) if own else None
+    if run is not None and run.problems:
         raise ConfigError(
-            f"checkpoint={named}: a file of the run in {folder} is damaged "
-            f"({str(error).splitlines()[0]}). Copy {path.name} elsewhere to use it without the run."
-        ) from None
+            f"checkpoint={named}: a file of the run in {folder} is damaged: {run.problems[0]} Or "
+            f"copy {path.name} elsewhere to use it without the run."
+        )
+    return Checkpoint(path, run)
 
 
 def load_ensemble(

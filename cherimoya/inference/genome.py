@@ -40,14 +40,15 @@ from cherimoya.inference.predictor import predict_batch
 from cherimoya.inference.writers import write_outputs
 from cherimoya.records.provenance import choose_device, git_commit, typed, versions
 from cherimoya.records.run import check_output_folder
-from cherimoya.records.status import read_json
 from cherimoya.util.console import say
 from cherimoya.util.files import lock_output, remove
 from cherimoya.util.marks import not_as_written, read_mark, write_mark
 from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import STOPPED
+from cherimoya.util.shapes import Table, read_json, tried
 
 DONE, PLAN, PARTS = "predictions.json", "plan.json", "parts"
+RECORD = Table(known={"plan": Table(), "files": lambda files: _are_names(files)})
 
 
 def predict_genome(config: PredictConfig) -> Path:
@@ -216,7 +217,8 @@ def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> list[Path]
     """
     done, noted = folder / DONE, folder / PARTS / PLAN
     record = done if done.is_file() else noted
-    mark, old = read_mark(record), read_json(record)
+    nothing: dict[str, Any] = {}
+    mark, old = read_mark(record), tried([], lambda: read_json(record, RECORD), nothing)
     before = old.get("plan") if mark is None else mark.facts["plan"]
     files = [folder / name for name in (old.get("files", ()) if mark is None else mark.files)]
     present = [path for path in (folder / PARTS, done, *files) if path.exists()]
@@ -242,6 +244,11 @@ def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> list[Path]
         return None
     say(f"{folder}: {not_as_written(mark)}, so it is made again")
     return present
+
+
+def _are_names(files: Any) -> bool:
+    """Whether these are files of one folder, as a list, or as a table that says more of each."""
+    return isinstance(files, list | dict) and all(Path(str(name)).name == name for name in files)
 
 
 def _what(

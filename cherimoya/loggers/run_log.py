@@ -44,6 +44,8 @@ class RunLog:
 
     def __enter__(self) -> "RunLog":
         self._earlier = status.read(self.folder)
+        if self._earlier.get("state") == status.DAMAGED:
+            console.say(f"{self.folder / status.NAME} cannot be read, and is written anew")
         self._write_status("running")
         self._rows = open_owned(self._rows_path, "r+b" if self._rows_path.exists() else "w+b")
         self._rows.seek(0, os.SEEK_END)

@@ -1,10 +1,10 @@
 """What cherimoya-evaluate leaves in its folder, read back without torch."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cherimoya.records import layout
 from cherimoya.records.per_locus import (
     EXAMPLES,
     Examples,
@@ -12,6 +12,7 @@ from cherimoya.records.per_locus import (
     read_examples,
     read_scored_loci,
 )
+from cherimoya.util.shapes import read_json, tried
 
 SCORES, LOCI = "scores.json", "loci.tsv"
 
@@ -23,6 +24,7 @@ class Evaluation:
     summary: dict[str, Any]
     loci: ScoredLoci | None
     examples: Examples | None
+    problems: list[str] = field(default_factory=list)  # what is wrong with damaged files
 
 
 def is_evaluation(folder: Path) -> bool:
@@ -31,10 +33,11 @@ def is_evaluation(folder: Path) -> bool:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """The evaluation in `folder`."""
-    examples = folder / EXAMPLES
+    """The evaluation in `folder`, as far as its files can be read. Raises DataError."""
+    problems: list[str] = []
     return Evaluation(
-        summary=json.loads((folder / SCORES).read_text()),
-        loci=read_scored_loci(folder / LOCI),
-        examples=read_examples(examples) if examples.is_file() else None,
+        summary=read_json(folder / SCORES, layout.EVALUATION, "Put it back, or evaluate again."),
+        loci=tried(problems, lambda: read_scored_loci(folder / LOCI), None),
+        examples=tried(problems, lambda: read_examples(folder / EXAMPLES), None),
+        problems=problems,
     )

@@ -4,6 +4,7 @@ Read back without torch, so that a page can be made wherever the folder is.
 """
 
 import csv
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import numpy as np
 
 from cherimoya.records import metrics
 from cherimoya.util.files import atomic_write
+from cherimoya.util.shapes import LARGEST, MOST, read
 
 if TYPE_CHECKING:
     from cherimoya.data.loci import Loci
@@ -49,9 +51,13 @@ class ScoredLoci:
     profile_jsd: np.ndarray
 
 
-def read_scored_loci(path: Path) -> ScoredLoci:
-    """What `write_scored_loci` wrote."""
-    with open(path, newline="") as file:
+def read_scored_loci(path: Path) -> ScoredLoci | None:
+    """What `write_scored_loci` wrote; None where it did not. Raises DataError."""
+    return read(path, _scored_loci, None)
+
+
+def _scored_loci(path: Path) -> ScoredLoci:
+    with open(path, newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file, delimiter="\t")
     columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
 
@@ -61,10 +67,18 @@ def read_scored_loci(path: Path) -> ScoredLoci:
         return np.array(values, dtype=np.float64).T
 
     names = ("observed_log_counts", "predicted_log_counts", *PROFILE_SCORES)
-    return ScoredLoci(
+    found = ScoredLoci(
         label=np.array(columns.get("label", ()), dtype=np.int64),
         **{name: grouped(name) for name in names},
     )
+    shape = (len(found.label), found.observed_log_counts.shape[-1])
+    for name in names:
+        values = getattr(found, name)
+        if values.shape != shape or (np.abs(values[~np.isnan(values)]) > LARGEST).any():
+            raise ValueError(f"{name} is not what it can be")
+    if not np.isin(found.label, (0, 1)).all():
+        raise ValueError("label is neither 0 nor 1")
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +105,25 @@ def write_examples(path: Path, examples: Examples) -> Path:
     return path
 
 
-def read_examples(path: Path) -> Examples:
-    """What `write_examples` wrote."""
+def read_examples(path: Path) -> Examples | None:
+    """What `write_examples` wrote; None where it did not. Raises DataError."""
+    return read(path, _examples, None)
+
+
+def _examples(path: Path) -> Examples:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("no archive of NumPy")
     with np.load(path, allow_pickle=False) as archive:
-        return Examples(**{name: archive[name] for name in Examples.__dataclass_fields__})
+        found = Examples(**{name: archive[name] for name in Examples.__dataclass_fields__})
+    n, tracks, length = found.observed.shape
+    for names, shape, kinds in (
+        (("chrom",), (n,), "U"), (("start", "end"), (n,), "iu"), (("sign",), (tracks,), "iuf"),
+        (("track_names",), (tracks,), "U"), (("observed", "expected"), (n, tracks, length), "iuf"),
+    ):  # fmt: skip
+        for name in names:
+            values = getattr(found, name)
+            if values.shape != shape or values.dtype.kind not in kinds:
+                raise ValueError(f"{name} has another shape or type")
+            if kinds != "U" and not (np.abs(values.astype(float)) <= MOST).all():
+                raise ValueError(f"{name} holds what is no number, or too large")
+    return found

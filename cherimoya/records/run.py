@@ -1,11 +1,11 @@
 """What a run folder says about its run: read back without torch, whatever has become of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -13,6 +13,7 @@ from cherimoya.config.diff import CHANGED, Changes, command, read_changes, write
 from cherimoya.config.train import TrainConfig, to_dict
 from cherimoya.errors import ConfigError
 from cherimoya.records import status
+from cherimoya.records.layout import CONFIG, read_config
 from cherimoya.records.per_locus import (
     EXAMPLES,
     SCORED_LOCI,
@@ -21,14 +22,16 @@ from cherimoya.records.per_locus import (
     read_examples,
     read_scored_loci,
 )
-from cherimoya.records.status import ROWS, read_rows, total_seconds
+from cherimoya.records.status import DAMAGED, ROWS, read_rows, total_seconds
 from cherimoya.records.sweep import SUMMARY, Member, read_member
 from cherimoya.util import console
 from cherimoya.util.files import LOCK, atomic_write
-from cherimoya.util.yaml_file import read_yaml
+from cherimoya.util.shapes import tried
+
+T = TypeVar("T")
 
 LAST, PREVIOUS, BEST, FINAL = "last.pt", "previous.pt", "best.pt", "final.pt"
-CONFIG, PLOTS = "config.yaml", "plots"
+PLOTS = "plots"
 FILE_ENDINGS = (
     ".bw", ".bigwig", ".bedgraph", ".bg", ".wig", ".h5", ".hdf5", ".npz", ".tsv", ".csv", ".txt",
     ".json", ".html", ".gz",
@@ -42,18 +45,22 @@ class RunFolder(Member):
     config: dict[str, Any]
     changes: Changes | None  # of the defaults, if the run noted them
     rows: list[dict[str, Any]]  # of metrics.jsonl
+    problems: list[str] = field(default_factory=list)  # what is wrong with damaged files
 
     @cached_property
     def loci(self) -> ScoredLoci | None:
         """The scores of each locus."""
-        path = self.folder / SCORED_LOCI
-        return read_scored_loci(path) if self.state == "done" and path.is_file() else None
+        return self._of_loci(read_scored_loci, SCORED_LOCI)
 
     @cached_property
     def examples(self) -> Examples | None:
         """A few loci with their profiles."""
-        path = self.folder / EXAMPLES
-        return read_examples(path) if self.state == "done" and path.is_file() else None
+        return self._of_loci(read_examples, EXAMPLES)
+
+    def _of_loci(self, read: Callable[[Path], T | None], name: str) -> T | None:
+        if self.state not in ("done", DAMAGED):
+            return None
+        return tried(self.problems, lambda: read(self.folder / name), None)
 
     @property
     def seconds(self) -> float:
@@ -85,7 +92,8 @@ class RunFolder(Member):
     @property
     def new_command(self) -> str | None:
         """The command that makes the run anew; None for a run that did not note its changes."""
-        return None if self.changes is None else command(self.config, self.changes)
+        made = self.changes if self.config else None
+        return None if made is None else command(self.config, made)
 
 
 def begin_run(folder: Path, config: TrainConfig, made: Changes | None) -> None:
@@ -127,7 +135,7 @@ def write_config(folder: Path, values: Mapping[str, Any]) -> None:
 
 def note_moved_data(folder: Path, config: TrainConfig) -> None:
     """Have config.yaml name the file that a resumed run reads, which may have another place now."""
-    values = read_yaml(folder / CONFIG)
+    values = read_config(folder)
     if values["data"].get("path") != config.data.path:
         values["data"]["path"] = config.data.path
         write_config(folder, values)
@@ -153,11 +161,13 @@ def check_output_folder(output: Path, holds: str) -> None:
 
 
 def read_run(folder: Path) -> RunFolder:
-    """The run in `folder`."""
-    config = folder / CONFIG
+    """The run in `folder`, as far as its files can be read."""
+    member = read_member(folder)
+    problems = [str(member.status["error"])] if member.state == DAMAGED else []
     return RunFolder(
-        **vars(read_member(folder)),
-        config=read_yaml(config) if config.is_file() else {},
-        changes=read_changes(folder),
-        rows=read_rows(folder / ROWS),
+        **vars(member),
+        config=tried(problems, lambda: read_config(folder), {}),
+        changes=tried(problems, lambda: read_changes(folder), None),
+        rows=tried(problems, lambda: read_rows(folder / ROWS), []),
+        problems=problems,
     )

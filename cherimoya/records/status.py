@@ -12,11 +12,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cherimoya.errors import without_password
+from cherimoya.errors import DataError, without_password
+from cherimoya.records import layout
 from cherimoya.util.files import atomic_write
+from cherimoya.util.shapes import read_json, read_json_lines
 
 NAME, ROWS = "status.json", "metrics.jsonl"
 TIME = "%Y-%m-%dT%H:%M:%S%z"
+DAMAGED = "damaged"  # the state where a file that tells of it cannot be read
 SLACK_SECONDS = 2  # between clocks that count from the start and from 1970
 BEAT_SECONDS = 30.0  # between two signs of life
 SILENT_SECONDS = 600  # after so long without one, a run elsewhere is taken to be gone
@@ -46,12 +49,16 @@ def write(
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """status.json of the run in `folder`, empty where there is none.
+    """status.json of the run in `folder`, empty where there is none; of one that is damaged the
+    state says so, and the error what to do.
 
     A run whose process is gone from this machine without a word is interrupted, not running; and
     one of another machine that has given no sign of life (`Heartbeat`) for ten minutes.
     """
-    status = read_json(folder / NAME)
+    try:
+        status = read_json(folder / NAME, layout.STATUS)
+    except DataError as error:
+        return {"state": DAMAGED, "error": str(error)}
     if status.get("state") == "running" and (has_ended(status) or _is_silent(folder, status)):
         status["state"] = "interrupted"
     return status
@@ -76,7 +83,7 @@ class Heartbeat:
 
 def _is_silent(folder: Path, status: Mapping[str, Any]) -> bool:
     """Whether the run is of another machine, and has given no sign of life for long."""
-    if status["host"] == socket.gethostname():
+    if status.get("host") == socket.gethostname():
         return False
     return time.time() - (folder / NAME).stat().st_mtime > SILENT_SECONDS
 
@@ -86,33 +93,29 @@ def total_seconds(status: Mapping[str, Any]) -> float:
     return float(status.get("seconds", 0) + status.get("seconds_before", 0))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What `path` holds; empty where there is no such file, or it was cut off."""
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; without the last one if a killed process left it half written."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The rows of metrics.jsonl; without the last one if a killed process left it half written.
+
+    Raises DataError.
+    """
+    return read_json_lines(path, layout.ROW)
 
 
 def has_ended(status: Mapping[str, Any]) -> bool:
     """Whether the process that `status` is of was one of this machine, and is gone."""
-    if status["host"] != socket.gethostname():
+    if status.get("host") != socket.gethostname() or not layout.PROCESS.keys() <= status.keys():
         return False
     try:
         os.kill(status["pid"], 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:
         pass
     began = _began(status["pid"])  # another process may have got its number
-    started = datetime.strptime(status["started"], TIME).timestamp()
+    try:
+        started = datetime.strptime(status["started"], TIME).timestamp()
+    except ValueError:
+        return False
     return began is not None and began > started + SLACK_SECONDS
 
 

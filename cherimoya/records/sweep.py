@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya.config.diff import at
-from cherimoya.records import status
-from cherimoya.records.status import read_json
+from cherimoya.errors import DataError, printable
+from cherimoya.records import layout, status
+from cherimoya.records.status import DAMAGED
 from cherimoya.util import console
 from cherimoya.util.files import remove_left, write_json
+from cherimoya.util.shapes import Table, read_json, tried
 
 PLAN = "sweep.json"
 MEMBER = "member.json"
@@ -53,7 +55,7 @@ class Member:
 
     folder: Path
     overrides: Mapping[str, str]
-    state: str  # done, pruned, running, interrupted, failed, or waiting
+    state: str  # done, pruned, running, interrupted, failed, waiting, or damaged
     summary: Mapping[str, Any] = field(default_factory=dict)
     status: Mapping[str, Any] = field(default_factory=dict)
 
@@ -62,10 +64,16 @@ class Member:
         """Whether there is nothing left to do."""
         return self.state in ("done", PRUNED)
 
+    @property
+    def error(self) -> str:
+        """Why it failed or cannot be read, in one line; empty where nothing says so."""
+        lines = str(self.status.get("error", "")).splitlines() or [""]
+        return printable(lines[0], 1000)
+
     def number(self, key: str) -> float:
         """What its summary has at a dotted key, or the minutes of training; NaN where unknown."""
         value = at(self.summary, "train_seconds" if key == "minutes" else key)
-        if value is None:
+        if not isinstance(value, (int, float)):
             return math.nan
         return value / 60 if key == "minutes" else float(value)
 
@@ -150,8 +158,10 @@ def write_plan(folder: Path, plan: Plan) -> None:
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """The plan of the sweep in `folder`; None where there is none."""
-    content = read_json(folder / PLAN)
+    """The plan of the sweep in `folder`; None where there is none. Raises DataError."""
+    content = read_json(
+        folder / PLAN, layout.PLAN, "The command of the sweep, given again, writes it anew."
+    )
     if not content:
         return None
     members = [member["overrides"] for member in content["members"]]
@@ -166,7 +176,7 @@ def at_work(folder: Path) -> Iterator[None]:
     """
     remove_left(folder)
     for left in folder.glob(f".*{AT_WORK}"):
-        if status.has_ended(read_json(left) or {"host": ""}):
+        if status.has_ended(_process(left)):
             left.unlink(missing_ok=True)
     own = {"pid": os.getpid(), "host": socket.gethostname()}
     path = folder / f".{own['host']}.{own['pid']}{AT_WORK}"
@@ -179,8 +189,14 @@ def at_work(folder: Path) -> Iterator[None]:
 
 def processes(folder: Path) -> list[dict[str, Any]]:
     """Those at work on a sweep, with pid, host and since when; one elsewhere may be gone."""
-    noted = [read_json(path) for path in sorted(folder.glob(f".*{AT_WORK}"))]
+    noted = [_process(path) for path in sorted(folder.glob(f".*{AT_WORK}"))]
     return [process for process in noted if process and not status.has_ended(process)]
+
+
+def _process(noted: Path) -> dict[str, Any]:
+    """What a process noted of itself; empty where that is gone or damaged."""
+    nothing: dict[str, Any] = {}
+    return tried([], lambda: read_json(noted, Table(layout.PROCESS)), nothing)
 
 
 def note_member(folder: Path, overrides: Mapping[str, str]) -> None:
@@ -193,18 +209,29 @@ def read_member(folder: Path, overrides: Mapping[str, str] | None = None) -> Mem
     """The member in `folder`; `overrides` where it has not begun yet."""
     how = status.read(folder)
     state = how.get("state", "waiting")
-    return Member(
-        folder=folder,
-        overrides=overrides if overrides is not None else read_json(folder / MEMBER),
-        state=state,
-        summary=read_json(folder / SUMMARY) if state in ("done", PRUNED) else {},
-        status=how,
-    )
+    problems: list[str] = []
+    summary: dict[str, Any] = {}
+    if overrides is None:
+        overrides = tried(problems, lambda: read_json(folder / MEMBER, layout.OVERRIDES), summary)
+    if state in ("done", PRUNED, DAMAGED):
+        summary = tried(problems, lambda: read_json(folder / SUMMARY, layout.SUMMARY), summary)
+    if problems:
+        state, how = DAMAGED, {"error": " ".join(problems), **how, "state": DAMAGED}
+    return Member(folder=folder, overrides=overrides, state=state, summary=summary, status=how)
+
+
+def plan_problem(folder: Path) -> str | None:
+    """What is wrong with the plan of the sweep in `folder`, if it is damaged."""
+    try:
+        read_plan(folder)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def read_sweep(folder: Path) -> list[Member]:
     """Every member, in the order of the plan, and then those that it does not name."""
-    plan = read_plan(folder)
+    plan = tried([], lambda: read_plan(folder), None)
     planned = {member_name(m): m for m in plan.members} if plan else {}
     begun = {path.parent.name for path in folder.glob(f"*/{MEMBER}")}
     return [
@@ -219,7 +246,7 @@ def table(members: Sequence[Member]) -> str:
     keys = list(found[0].values) if found else []
     rows = []
     for one in found:
-        size = f"{one.done[0].summary['parameters']:,}" if one.done else "-"
+        size = f"{one.mean('parameters'):,.0f}" if one.done else "-"
         cells = [_spread([m.number(key) for m in one.done]) for key in METRICS.values()]
         names = one.values.values() or [one.members[0].folder.name]
         rows.append([*names, _states(one.members), size, *cells])

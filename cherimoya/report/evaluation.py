@@ -42,6 +42,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "chromosome_charts": list(_chromosome_charts(chromosomes, summary)),
         **scored_charts(evaluation),
         "origin": _origin(summary),
+        "problems": evaluation.problems,
     }
 
 
@@ -59,7 +60,7 @@ def _subtitle(summary: Mapping[str, Any]) -> Iterator[str]:
 def _row(name: str, summary: Mapping[str, Any], beside: Mapping[str, str]) -> dict[str, Any]:
     """A metric: the model's value and interval, then what stands beside it."""
     value, low, high = _scored(summary, name)
-    others = [summary[column][name] for column in beside]
+    others = [summary[column].get(name) for column in beside]
     return {"info": METRIC_INFO[name], "value": value, "low": low, "high": high, "beside": others}
 
 
@@ -70,7 +71,7 @@ def _part(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scored(part: Mapping[str, Any], name: str) -> tuple[float | None, float | None, float | None]:
     """The model's value of a metric, and the ends of its interval, if there is one."""
-    return part["model"][name], *part.get("intervals", {}).get(name, (None, None))
+    return part["model"].get(name), *((part.get("intervals") or {}).get(name) or (None, None))
 
 
 def _chromosome_charts(
@@ -85,7 +86,7 @@ def _chromosome_charts(
         bars = f"; bars: {confidence} intervals" if summary["bootstrap"]["n"] else ""
         yield chart(
             f"{METRIC_INFO[name].label} by chromosome{bars}; dashed: all of them",
-            plots.by_part, known, METRIC_INFO[name].axis, summary["model"][name],
+            plots.by_part, known, METRIC_INFO[name].axis, summary["model"].get(name),
             height=max(2.2, 0.9 + 0.2 * len(known)),
         )  # fmt: skip
 
@@ -94,13 +95,13 @@ def _origin(summary: Mapping[str, Any]) -> dict[str, str]:
     """What the numbers depend on."""
     noted = summary["provenance"]
     facts = {
-        "data": summary["data"],
-        "data fingerprint": noted["data_fingerprint"],
-        "replicate": summary["replicate_file"],
-        "GPU": noted["gpu"],
-        "processor": noted["cpu"],
-        "precision": noted["precision"],
-        "commit": noted["git_commit"],
-        **noted["versions"],
+        "data": summary.get("data"),
+        "data fingerprint": noted.get("data_fingerprint"),
+        "replicate": summary.get("replicate_file"),
+        "GPU": noted.get("gpu"),
+        "processor": noted.get("cpu"),
+        "precision": noted.get("precision"),
+        "commit": noted.get("git_commit"),
+        **noted.get("versions", {}),
     }
     return {name: str(value) for name, value in facts.items() if value is not None}

@@ -48,6 +48,7 @@ def contents(folder: Path) -> dict[str, Any]:
         **scored_charts(run),
         "speed": _speed(run),
         "origin": _origin(run),
+        "problems": run.problems,
         "kernel_options": json.dumps(at(run.summary, "provenance.kernel_options") or {}, indent=1),
     }  # fmt: skip
 
@@ -129,6 +130,7 @@ def _speed(run: RunFolder) -> dict[str, str]:
     facts = {}
     if "train_seconds" in summary:
         facts["training"] = f"{summary['train_seconds'] / 60:,.1f} min"
+    if {"steps", "epochs"} <= summary.keys():
         facts["steps"] = f"{summary['steps']:,} in {summary['epochs']:,} epochs"
     if speed:
         facts["a step"] = f"{speed['ms_per_step']:,.2f} ms"

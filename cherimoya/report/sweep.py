@@ -13,6 +13,7 @@ import numpy as np
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.metrics import METRIC_INFO
 from cherimoya.records.run import read_run
+from cherimoya.records.status import DAMAGED
 from cherimoya.records.sweep import LOSS, Configuration, Member
 from cherimoya.report import selection
 from cherimoya.report.format import Chart, frame, whole, with_spread
@@ -45,7 +46,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "swept": [(key, _range(selection.levels_of(configurations, key))) for key in keys],
         "seeds": sorted({m.overrides[sweeps.SEED] for m in members if sweeps.SEED in m.overrides}),
         "choice": choice,
-        "notes": list(_notes(members, keys)),
+        "notes": [*filter(None, [sweeps.plan_problem(folder)]), *_notes(members, keys)],
         "columns": [*keys, "runs", "parameters", *(f"{_name(m)}" for m in SHOWN), "minutes"],
         "table": [
             (choice is not None and c is choice.chosen, _cells(c, keys)) for c in configurations
@@ -54,7 +55,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "trade_offs": list(_trade_offs(configurations, choice)),
         "effects": list(_effects(configurations, keys)),
         "fields": _receptive_fields(members),
-        "failed": [run for run in runs if run["member"].state == "failed"],
+        "failed": [run for run in runs if run["member"].state in ("failed", DAMAGED)],
         "runs": runs,
         "run_columns": {m: _name(m) for m in (LOSS, "profile_pearson", "count_pearson")},
     }  # fmt: skip
@@ -85,7 +86,7 @@ def _run(member: Member) -> dict[str, Any]:
 
 def _states(members: Sequence[Member]) -> list[tuple[str, int]]:
     """How many runs are in which state, the finished ones first."""
-    order = ["done", "pruned", "running", "waiting", "interrupted", "failed"]
+    order = ["done", "pruned", "running", "waiting", "interrupted", "failed", DAMAGED]
     counted = Counter(m.state for m in members)
     return sorted(counted.items(), key=lambda item: (order.index(item[0]) if item[0] in order
                                                      else len(order), item[0]))  # fmt: skip
@@ -238,7 +239,7 @@ def _receptive_fields(members: Sequence[Member]) -> Chart | None:
     for member in members:
         window = member.summary.get("window")
         layers = read_run(member.folder).config.get("model", {}).get("n_layers")
-        if window and layers:
+        if window and isinstance(layers, int):
             depths[layers] = max(window["receptive_field"], depths.get(layers, 0))
             windows = {"input window": window["in"], "output window": window["out"]}
     if len(depths) < 2:

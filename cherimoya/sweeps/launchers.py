@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cherimoya.records import sweep as sweeps
+from cherimoya.records.status import DAMAGED
 from cherimoya.sweeps.plan import MEMBER_OF, Sweep
 from cherimoya.training.interrupt import stop_request
 from cherimoya.util import console
@@ -131,8 +132,8 @@ class Pool:
         words = f"{member.state:6} {ended.folder.name}"
         if member.finished:
             words += f"  in {console.duration(time.monotonic() - ended.since)}"
-        elif member.state == "failed":
-            words += f": {str(member.status.get('error')).splitlines()[0]}"
+        elif member.state in ("failed", DAMAGED):
+            words += f": {member.error}"
         else:
             words += f": {_how(code)}, see {ended.folder / OUTPUT}"
         print(f"{words}  ({how_far})", flush=True)

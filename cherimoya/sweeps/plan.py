@@ -22,9 +22,10 @@ from cherimoya.config.keys import type_of
 from cherimoya.config.train import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError, OtherRun, without_password
 from cherimoya.records import sweep as sweeps
+from cherimoya.records.layout import read_config
+from cherimoya.records.status import DAMAGED
 from cherimoya.records.sweep import Member, sync_command
 from cherimoya.util.files import lock_folder
-from cherimoya.util.yaml_file import check_yaml
 
 GROUP = "sweep"
 MEMBER_OF = "--member-of"
@@ -255,12 +256,7 @@ def check(
 
 def check_same(folder: Path, wanted: Mapping[str, Any], free: tuple[str, ...]) -> None:
     """Raise OtherRun when `folder` holds a run that is not configured as `wanted`."""
-    config = folder / "config.yaml"
-    if not config.is_file():
-        return
-    check_yaml(config)
-    saved: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(config))  # type: ignore[assignment]
-    changed = differences(saved, wanted, free)
+    changed = differences(read_config(folder), wanted, free)
     if changed:
         raise OtherRun(
             f"{folder} holds a run with another configuration: {'; '.join(changed)}. Move it "
@@ -302,7 +298,8 @@ def finished(sweep: Sweep, problems: Sequence[tuple[str, str]]) -> tuple[str, bo
     members = sweeps.read_sweep(sweep.folder)
     table = sweeps.table(members) + sweep.ending()
     lines = [f"\n=== sweep {sweep.folder}: {len(members)} runs", table]
-    failed = {m.folder.name: str(m.status.get("error")) for m in members if m.state == "failed"}
+    bad = [m for m in members if m.state in ("failed", DAMAGED)]
+    failed = {m.folder.name: str(m.status.get("error")) for m in bad}
     failed = dict(problems) | failed
     lines += [f"FAILED  {name}: {error}" for name, error in failed.items()]
     for member in members:
@@ -322,7 +319,7 @@ def finished(sweep: Sweep, problems: Sequence[tuple[str, str]]) -> tuple[str, bo
 def _why(member: Member) -> str:
     status = member.status
     if member.state == "running":
-        return f": by process {status['pid']} on {status['host']}"
+        return f": by process {status.get('pid')} on {status.get('host')}"
     if member.state == "interrupted" and "traceback" not in status:
         return ": its process was killed, perhaps for want of memory"
     return ""

@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cherimoya.errors import printable
 from cherimoya.records import status
 from cherimoya.records import sweep as sweeps
+from cherimoya.records.status import DAMAGED
 from cherimoya.records.sweep import Member
 from cherimoya.util import console
+from cherimoya.util.shapes import tried
 
-ORDER = ("running", "failed", "interrupted", "done", "pruned", "waiting")
+ORDER = ("running", "failed", DAMAGED, "interrupted", "done", "pruned", "waiting")
 OPEN = ("running", "interrupted", "waiting")  # with something left to do; a failed one may fail on
 SILENT_SECONDS = 600  # after which the last sign of a run is told
 LONGEST = 100  # characters of an error
@@ -31,6 +34,7 @@ def describe(folder: Path, height: int | None = None) -> str:
     best = min(members, key=_loss, default=None)
     if best and _loss(best) < math.inf:
         head.append(f"best       {best.folder.name}, valid loss {_loss(best):.4g}")
+    head += [f"damaged    {words}" for words in [sweeps.plan_problem(folder)] if words]
     head += [f"time left  {words}" for words in [time_left(members)] if words]
     if not any(m.state == "running" for m in members) and not all(m.finished for m in members):
         head.append(_who_goes_on(folder))
@@ -40,7 +44,7 @@ def describe(folder: Path, height: int | None = None) -> str:
 
 def _who_goes_on(folder: Path) -> str:
     """What to expect where no member is being trained."""
-    plan = sweeps.read_plan(folder)
+    plan = tried([], lambda: sweeps.read_plan(folder), None)
     command = f": {shlex.join(plan.command)}" if plan else ""
     again = f"the same command goes on with what is not done{command}"
     at_work = sweeps.processes(folder)
@@ -86,8 +90,8 @@ def _total(member: Member) -> float | None:
     """Seconds of training, in all, of a member that has ended an epoch; else None."""
     how = member.status
     if member.finished:
-        return float(member.summary.get("train_seconds", 0))
-    if how.get("epoch"):
+        return float(member.summary.get("train_seconds") or 0)
+    if how.get("epoch") and {"train_seconds", "epochs"} <= how.keys():
         return float(how["train_seconds"] / how["epoch"] * how["epochs"])
     return None
 
@@ -102,14 +106,15 @@ def _since_then(member: Member) -> float:
 def _table(members: Sequence[Member], best: Member | None, room: int | None) -> str:
     """A row for each member, those with news first where there is no `room` for all."""
     keys = list(dict.fromkeys(key for m in members for key in m.overrides))
-    names = list(sweeps.short_keys(dict.fromkeys(keys, "")))
+    names = [printable(key, LONGEST) for key in sweeps.short_keys(dict.fromkeys(keys, ""))]
     shown = list(members)
     if room is not None and len(members) > room:
         shown = sorted(members, key=lambda m: (ORDER.index(m.state), _loss(m)))[:room]
     header = [*(names or ["run"]), "state", "epoch", "ms a step", "valid loss", ""]
     rows = []
     for member in shown:
-        values = [member.overrides.get(key, "") for key in keys] or [member.folder.name]
+        values = [printable(member.overrides.get(key, ""), LONGEST) for key in keys]
+        values = values or [member.folder.name]
         loss = _loss(member)
         cells = [_epochs(member.status), _speed(member.status), _number(loss)]
         word = "best" if member is best and loss < math.inf else _note(member)
@@ -125,10 +130,12 @@ def _table(members: Sequence[Member], best: Member | None, room: int | None) -> 
 def _note(member: Member) -> str:
     how = member.status
     if member.state == "failed":
-        return str(how.get("error", "")).splitlines()[0][:LONGEST]
+        return member.error[:LONGEST]
+    if member.state == DAMAGED:
+        return member.error
     if member.state == "running":
         silent = _since_then(member)
-        words = f"on {how.get('host')}"
+        words = f"on {printable(str(how.get('host')))}"
         return (
             f"{words}, silent for {console.duration(silent)}" if silent > SILENT_SECONDS else words
         )
@@ -141,7 +148,7 @@ def _loss(member: Member) -> float:
 
 
 def _epochs(how: Mapping[str, Any]) -> str:
-    return f"{how['epoch']} of {how['epochs']}" if "epoch" in how else "-"
+    return f"{how['epoch']} of {how['epochs']}" if {"epoch", "epochs"} <= how.keys() else "-"
 
 
 def _speed(how: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from cherimoya.network import Cherimoya
 from cherimoya.ops import autotune
 from cherimoya.records import metrics
 from cherimoya.records.metrics import METRICS, share_of_ceiling
-from cherimoya.records.per_locus import EXAMPLES, SCORED_LOCI, read_examples, write_examples
+from cherimoya.records.per_locus import EXAMPLES, SCORED_LOCI, Examples, write_examples
 from cherimoya.records.run import BEST
 from cherimoya.records.status import read_rows
 from cherimoya.report.format import score
@@ -52,7 +52,7 @@ def write_summary(
     peaks = dataset.peaks(split)
     examples = example_loci(predict, trainer.source, dataset.loci, peaks, precision)
     write_examples(folder / EXAMPLES, examples)
-    plots = _tried_plots(trainer, scores, log, say) if config.trainer.plots else []
+    plots = _tried_plots(trainer, scores, examples, log, say) if config.trainer.plots else []
     say("")
     say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
     say(score_table(columns))
@@ -164,17 +164,17 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
 
 
 def _tried_plots(
-    trainer: Trainer, scores: Scores, log: RunLog, say: Callable[[str], None]
+    trainer: Trainer, scores: Scores, examples: Examples, log: RunLog, say: Callable[[str], None]
 ) -> list[Path]:
     """The plots; none where one fails, which is no reason to call the run failed."""
     try:
-        return _plots(trainer, scores, log)
+        return _plots(trainer, scores, examples, log)
     except Exception as error:
         say(f"no plots: {error!r}. The page has the same: cherimoya-report {log.folder}")
         return []
 
 
-def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
+def _plots(trainer: Trainer, scores: Scores, examples: Examples, log: RunLog) -> list[Path]:
     try:
         from cherimoya.report.plots import runs as plots
     except ImportError:
@@ -193,10 +193,7 @@ def _plots(trainer: Trainer, scores: Scores, log: RunLog) -> list[Path]:
             scores.label.numpy(),
             folder / "counts.png",
         ),
-        plots.example_profiles(
-            read_examples(log.folder / EXAMPLES),
-            folder / "profiles.png",
-        ),
+        plots.example_profiles(examples, folder / "profiles.png"),
     ]
     for path in made:
         log.image(f"plots/{path.stem}", path, trainer.state.step)

@@ -93,13 +93,13 @@ def marked_path(path: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def read_mark(path: Path) -> Mark | None:
-    """The mark at `path`; None where there is none, or it is damaged itself."""
+    """The mark at `path`; None where there is none, or it cannot be read."""
     try:
         values = json.loads(path.read_bytes())
         if values.pop(DIGEST) != _digest(values):
             return None
         return Mark(path.parent, values, values.pop(FILES))
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
 
 

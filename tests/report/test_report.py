@@ -339,8 +339,30 @@ def test_a_missing_package_is_one_line(package, tmp_path):
     assert not done.stderr
 
 
-def test_a_page_that_cannot_be_drawn_spoils_nothing(tmp_path, capsys):
+def test_a_page_that_cannot_be_drawn_spoils_nothing(tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise ValueError("no pen")
+
     run = make_run(tmp_path / "run")
-    (run / "examples.npz").write_bytes(b"torn")
+    monkeypatch.setattr("cherimoya.report.plots.runs.curve", fail)
     offer_report(run)
     assert "Try again with: cherimoya-report" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["summary.json", "metrics.jsonl", "examples.npz", "config.yaml"])
+def test_a_page_says_which_file_is_damaged_and_shows_the_others(tmp_path, name):
+    run = a_run(tmp_path)
+    (run / name).write_bytes((run / name).read_bytes()[:100] + b"\xff\n")
+    page = Page(write_report(run))
+    assert "Damaged files" in page.text("h3")
+    assert f"{run / name} is damaged (" in page.text("p")
+    assert page.count("svg")
+
+
+def test_a_sweep_with_a_damaged_member_has_a_page(tmp_path):
+    sweep = tmp_path / "sweep"
+    member, _ = (add_member(sweep, n_layers=layers) for layers in (3, 5))
+    (member / "status.json").write_text('{"state": "done", "pid": 1e400}')
+    text = Page(write_report(sweep)).text()
+    assert "1 damaged" in text
+    assert f"{member / 'status.json'} is damaged (pid is 'None')" in text

@@ -85,9 +85,12 @@ def test_a_run_whose_process_is_gone_is_interrupted(folder):
     assert sweeps.read_member(folder / "seed=1").state == "running"
 
 
-def test_a_file_that_was_cut_off_is_as_good_as_none(folder):
+def test_a_file_that_was_cut_off_is_said(folder):
     (folder / "seed=0" / "status.json").write_text('{"state": "do')
-    assert sweeps.read_member(folder / "seed=0").state == "waiting"
+    member = sweeps.read_member(folder / "seed=0")
+    assert (member.state, member.finished) == ("damaged", False)
+    assert "status.json is damaged (Unterminated" in member.error
+    assert member.error in sweep_status.describe(folder)
 
 
 def test_the_status_of_a_sweep(folder):

@@ -1,0 +1,93 @@
+"""What the files of runs, sweeps and evaluations hold, as far as their readers count on it."""
+
+from operator import not_
+from pathlib import Path
+from typing import Any
+
+from cherimoya.util.shapes import Table, read_yaml
+
+CONFIG = "config.yaml"  # of a run
+SIZES = dict.fromkeys(("n_layers", "n_filters"), (int, str, None))
+DATA = dict.fromkeys(("in_window", "out_window"), (int, None)) | {"path": (str, None)}
+VALUES = Table(known={"model": Table(known=SIZES), "data": Table(known=DATA)})
+
+STATES = ("waiting", "running", "done", "pruned", "interrupted", "failed")
+PROCESS = {"pid": int, "host": str, "started": str}
+STATUS = Table(
+    {"state": STATES},
+    {
+        **PROCESS,
+        "first_started": (str, None),
+        **dict.fromkeys(("seconds", "seconds_before", "train_seconds"), float),
+        **dict.fromkeys(("epoch", "epochs"), int),
+        **dict.fromkeys(("error", "traceback"), str),
+        "ms_per_step": (float, None),
+    },
+)
+ROW = Table({"epoch": int}, {"step": int}, (float, None))
+
+OVERRIDES = Table(others=str)
+PLAN = Table(
+    {
+        "name": str,
+        "command": [str],
+        "swept": [str],
+        "members": [Table({"overrides": OVERRIDES})],
+    }
+)
+SCORES = Table(others=(float, None))  # by metric
+LOCI = Table({"peaks": int, "background": int})
+PROVENANCE = Table(
+    known={
+        **dict.fromkeys(("gpu", "cpu", "git_commit", "data_fingerprint", "precision"), (str, None)),
+        "command": str,
+        "versions": Table(others=str),
+        "runs_at_once": int,
+    }
+)
+SPEED = Table(
+    dict.fromkeys(("ms_per_step", "sequences_per_second", "waiting_for_data"), float),
+    {"peak_memory_mb": (float, None)},
+)
+SUMMARY = Table(
+    known={
+        **dict.fromkeys(("best_epoch", "epochs", "steps", "parameters"), int),
+        "train_seconds": float,
+        "best_valid_loss": (float, None),
+        **dict.fromkeys(("test", "validation", "average_profile", "ceiling", "replicate"), SCORES),
+        "scored_split": ("test", "validation"),
+        "window": Table({"in": int, "out": int, "receptive_field": int}),
+        "speed": (SPEED, not_),
+        "loci": Table(others=LOCI),
+        "groups": [Table(known={"tracks": [str]})],
+        "provenance": PROVENANCE,
+    }
+)
+
+COLUMNS = dict.fromkeys(("average_profile", "ceiling", "replicate"), SCORES)
+COLUMNS |= {"intervals": Table(others=([(float, None), (float, None)], None))}
+PART = Table({"model": SCORES, "loci": LOCI}, COLUMNS)
+EVALUATION = Table(
+    {
+        "model": SCORES,
+        "loci": LOCI,
+        "checkpoints": [Table({"path": str, "sha256": str})],
+        "bootstrap": Table({"confidence": float, "n": int}),
+        "window": Table({"in": int, "out": int}),
+        "reverse_complement": bool,
+        "split": str,
+        "provenance": PROVENANCE,
+    },
+    {
+        **COLUMNS,
+        "seen_in_training": (int, None),
+        "groups": [Table({**PART.needed, "tracks": [str]}, COLUMNS)],
+        "chromosomes": Table(others=PART),
+        **dict.fromkeys(("data", "replicate_file"), (str, None)),
+    },
+)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.yaml of the run in `folder`; empty where there is none. Raises DataError."""
+    return read_yaml(folder / CONFIG, VALUES)

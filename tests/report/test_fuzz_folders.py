@@ -1,0 +1,194 @@
+"""Whatever the files of a run, sweep or evaluation hold: they are shown, or refused in words.
+
+An input counts as refused where a file is said to be damaged, though a page is made of the others.
+"""
+
+import itertools
+import json
+import os
+import pickle
+import random
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from damage import STRUCTURES, damage
+from fuzzing import Outcomes
+from run_files import BASELINE, CEILING, CONFIG, SCORES, add_loci, add_member, make_run
+
+from cherimoya.cli.hydra_errors import refused
+from cherimoya.cli.train import _saved_configuration
+from cherimoya.errors import CherimoyaError
+from cherimoya.inference.checkpoints import find_checkpoint
+from cherimoya.inference.genome import _stale
+from cherimoya.loggers.run_log import RunLog
+from cherimoya.records import sweep as sweeps
+from cherimoya.records.evaluation import read_evaluation
+from cherimoya.records.run import read_run
+from cherimoya.records.status import DAMAGED
+from cherimoya.report import evaluation, run, scores, sweep
+from cherimoya.report.pages import write_report
+from cherimoya.sweeps import plan, status
+from cherimoya.util.marks import checked_digest, mark_of, write_mark
+
+pytest.importorskip("matplotlib")
+TIMES = int(os.environ.get("CHERIMOYA_FUZZ_TIMES", "1"))  # as many inputs as below
+WINDOW = {"in": 320, "out": 160, "receptive_field": 51}
+PREDICTED = {"n": 3, "plan": {"values": "profile"}}
+
+
+@pytest.fixture
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chart that was drawn before, of the same values, is not drawn again."""
+    drawn: dict[bytes, Any] = {}
+
+    def remembered(chart: Callable[..., Any]) -> Callable[..., Any]:
+        def once(*arguments: Any, **options: Any) -> Any:
+            key = pickle.dumps((arguments, options))
+            if key not in drawn:
+                drawn[key] = chart(*arguments, **options)
+            return drawn[key]
+
+        return once
+
+    for module in (evaluation, run, scores, sweep):
+        monkeypatch.setattr(module, "chart", remembered(module.chart))
+
+
+def make_whole_run(folder: Path) -> None:
+    config = CONFIG | {"data": {"path": None, "source": "synthetic", "in_window": 320}}
+    changed = {"groups": {"model": ["tiny", "cherimoya"]}, "keys": {"seed": 1}, "folders": ["lab"]}
+    add_loci(make_run(folder, config=config, changed=changed, window=WINDOW,
+                      loci={"test": {"peaks": 3, "background": 1}}))  # fmt: skip
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "best.pt").touch()
+
+
+def use_run(folder: Path) -> bool:
+    write_report(folder)
+    problems = read_run(folder).problems
+    with suppress(CherimoyaError):
+        find_checkpoint(str(folder))
+    with suppress(CherimoyaError):
+        _saved_configuration(folder / "config.yaml")
+    go_on(folder)
+    return bool(problems)
+
+
+def go_on(folder: Path) -> None:
+    """What a run does first that goes on in its folder."""
+    try:
+        with RunLog(folder, {}) as log:
+            log.rewind("")
+    except OSError as error:
+        if refused(error) is None:
+            raise
+
+
+def make_failed_run(folder: Path) -> None:
+    make_run(folder, "failed")
+
+
+def make_sweep(folder: Path) -> None:
+    members = []
+    for layers, seed in itertools.product((3, 5), (0, 1)):
+        add_member(folder, loss=300.0 + layers + seed, n_layers=layers, seed=seed, window=WINDOW,
+                   parameters=100 * layers, train_seconds=60.0 * layers)  # fmt: skip
+        members.append({"model.n_layers": str(layers), "seed": str(seed)})
+    add_member(folder, "running", n_layers=7, seed=0)
+    sweeps.write_plan(folder, sweeps.Plan("s", ["cherimoya-train", "-m"], ["seed"], members))
+
+
+def use_sweep(folder: Path) -> bool:
+    write_report(folder)
+    damaged = [m for m in sweeps.read_sweep(folder) if m.state == DAMAGED]
+    said = bool(damaged or sweeps.plan_problem(folder))
+    status.describe(folder)
+    status.anything_runs(folder)
+    status.anything_left(folder)
+    plan.finished(plan.Sweep("s", [], [], folder), [])
+    with suppress(CherimoyaError):
+        plan.member(["seed=1"], folder)
+    for member in sorted(folder.glob("*/")):
+        with suppress(CherimoyaError):
+            plan.begin(member, {"seed": "1"}, {"seed": 0}, ())
+    return said
+
+
+def make_evaluation(folder: Path) -> None:
+    add_loci(folder)
+    (folder / "test_loci.tsv").rename(folder / "loci.tsv")
+    part = {"model": SCORES, "average_profile": BASELINE, "loci": {"peaks": 3, "background": 1},
+            "intervals": {name: [0.1, 0.2] for name in SCORES}}  # fmt: skip
+    summary = part | {
+        "ceiling": CEILING, "split": "test", "checkpoints": [{"path": "x.pt", "sha256": "f00d"}],
+        "seen_in_training": 0, "reverse_complement": True, "data": "x.h5", "replicate_file": None,
+        "window": {"in": 320, "out": 160}, "bootstrap": {"n": 9, "confidence": 0.95, "seed": 0},
+        "groups": [part | {"tracks": ["plus", "minus"]}, part | {"tracks": ["other"]}],
+        "chromosomes": {"chr1": part, "chr2": part},
+        "provenance": {"data_fingerprint": "f00d", "git_commit": None, "command": "c", "gpu": None,
+                       "cpu": "a processor", "precision": "fp32", "versions": {"torch": "2"}},
+    }  # fmt: skip
+    (folder / "scores.json").write_text(json.dumps(summary))
+
+
+def use_evaluation(folder: Path) -> bool:
+    write_report(folder)
+    return bool(read_evaluation(folder).problems)
+
+
+def make_predictions(folder: Path) -> None:
+    (folder / "x.h5").write_bytes(b"x" * 9)
+    write_mark(folder / "predictions.json", PREDICTED, [folder / "x.h5"])
+    (folder / "parts").mkdir()
+    old = PREDICTED | {"files": ["x.h5"]}
+    (folder / "parts" / "plan.json").write_text(json.dumps(old))
+    write_mark(mark_of(folder / "x.h5"), {"settings": {}}, [folder / "x.h5"])
+
+
+def use_predictions(folder: Path) -> bool:
+    checked_digest(folder / "x.h5")
+    _stale(folder, PREDICTED["plan"], overwrite=True)
+    _stale(folder, PREDICTED["plan"], overwrite=False)
+    return False
+
+
+KINDS = {
+    "run folder": (make_whole_run, use_run, 25),
+    "failed run folder": (make_failed_run, use_run, 15),
+    "sweep folder": (make_sweep, use_sweep, 20),
+    "evaluation folder": (make_evaluation, use_evaluation, 50),
+    "prediction folder": (make_predictions, use_predictions, 200),
+}
+
+
+def files(folder: Path) -> list[Path]:
+    """Those that can be damaged."""
+    return [p.relative_to(folder) for p in sorted(folder.rglob("*.*")) if p.suffix in STRUCTURES]
+
+
+@pytest.mark.usefixtures("drawn_once")
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_are_shown_or_refused(kind: str, tmp_path: Path) -> None:
+    (make, use, inputs), whole, work = KINDS[kind], tmp_path / "whole", tmp_path / "work"
+    whole.mkdir()
+    make(whole)
+    use(shutil.copytree(whole, work))
+    known = files(whole)
+    outcomes = Outcomes(kind)
+    for seed in range(inputs * TIMES):
+        shutil.rmtree(work)
+        shutil.copytree(whole, work)
+        draw = random.Random(f"{kind} {seed}")
+        for path in draw.sample(known, draw.choice((1, 1, 1, 2))):
+            damage(work / path, draw)
+        try:
+            said = outcomes.of(use, work)
+        except Exception as error:
+            raise AssertionError(f"input {seed} of a {kind}, in {work}") from error
+        if said:
+            outcomes.read, outcomes.refused = outcomes.read - 1, outcomes.refused + 1
+    outcomes.report(inputs * TIMES)

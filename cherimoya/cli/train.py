@@ -36,6 +36,7 @@ from cherimoya.records.layout import read_config
 from cherimoya.sweeps import launchers, plan, search
 from cherimoya.sweeps.plan import Sweep
 from cherimoya.util import console
+from cherimoya.util.yaml_file import not_deep
 
 __all__ = ["conf_dir", "main", "plan_sweep", "process_wide_switches", "train", "worker"]
 
@@ -268,7 +269,8 @@ def _saved_configuration(path: Path) -> dict[str, Any]:
     """What a run wrote down of its configuration. Raises ConfigError where it is damaged."""
     try:
         read_config(path.parent)
-        saved = OmegaConf.to_container(OmegaConf.load(path))
+        with not_deep(path):
+            saved = OmegaConf.to_container(OmegaConf.load(path))
         return to_dict(resolve(current(saved), TrainConfig))
     except (registry.NotFound, DataError) as error:
         raise ConfigError(f"cannot resume: {error}") from None

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cherimoya.errors import ConfigError
-from cherimoya.util.yaml_file import check_yaml
+from cherimoya.util.yaml_file import check_yaml, not_deep
 
 LOAD_FILE = ConfigRepository.load_config
 ALLOW = "CHERIMOYA_ALLOW_TARGETS"  # in the environment: 1 for whoever trusts the configuration
@@ -66,9 +66,12 @@ def enforce() -> None:
 def _load_file(self: ConfigRepository, config_path: str) -> ConfigResult | None:
     """As Hydra loads a file. Raises ConfigError for one that would take all memory."""
     source = self._find_object_source(config_path, ObjectType.CONFIG)
-    if source is not None and source.scheme() == "file":
-        check_yaml(Path(source.path, source._normalize_file_name(config_path)))
-    return LOAD_FILE(self, config_path)
+    if source is None or source.scheme() != "file":
+        return LOAD_FILE(self, config_path)
+    path = Path(source.path, source._normalize_file_name(config_path))
+    check_yaml(path)
+    with not_deep(path):
+        return LOAD_FILE(self, config_path)
 
 
 def check(config: DictConfig) -> None:

@@ -20,7 +20,7 @@ class TooLarge(yaml.YAMLError, ConfigError):  # noqa: N818 - as MissingValue
 def read_yaml(path: Path) -> Any:
     """What the file holds. Raises TooLarge as `check_yaml` does."""
     check_yaml(path)
-    with _not_deep(path):
+    with not_deep(path):
         return yaml.safe_load(path.read_text())
 
 
@@ -30,7 +30,7 @@ def check_yaml(path: Path) -> None:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise TooLarge(f"{path}: more than {MOST_BYTES:,} bytes, too many for a configuration.")
-    with _not_deep(path):
+    with not_deep(path):
         root = yaml.compose(content, yaml.SafeLoader) if b"*" in content else None
         values = 0 if root is None else _count(root, {})
     if values > MOST_VALUES:
@@ -41,7 +41,8 @@ def check_yaml(path: Path) -> None:
 
 
 @contextmanager
-def _not_deep(path: Path) -> Iterator[None]:
+def not_deep(path: Path) -> Iterator[None]:
+    """Where a file that is nested too deep is TooLarge."""
     try:
         yield
     except RecursionError:

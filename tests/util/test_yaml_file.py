@@ -53,6 +53,14 @@ def test_commands_refuse_them_at_once(tmp_path):
     own = command("train", "--config-dir=lab", "experiment=bomb", **usual)
     fails(own, "bomb.yaml: its aliases (*name) stand for more than 100,000 values")
     fails(command("train", "trainer.resume=run", **usual), "config.yaml", "aliases")
+    deep = {name: f"seed: {'[' * n}{']' * n}\n" for name, n in (("deep", 3000), ("less", 150))}
+    for name, text in deep.items():
+        (tmp_path / "lab" / "experiment" / f"{name}.yaml").write_text(
+            f"# @package _global_\n{text}"
+        )
+        fails(command("train", "--config-dir=lab", f"experiment={name}", **usual))
+        (tmp_path / "run" / "config.yaml").write_text(text)
+        fails(command("train", "trainer.resume=run", **usual), "config.yaml")
     words = ("-m", "seed=1,2", "model=tiny", "hydra.sweep.dir=sweep")
     for seed in (1, 2):
         (tmp_path / "sweep" / f"seed={seed}").mkdir(parents=True)

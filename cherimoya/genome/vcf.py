@@ -77,8 +77,10 @@ def read_variants(path: str | Path) -> Variants:
                 f"{where}: {len(cells)} columns, the header has more. Columns are separated by "
                 "tabs."
             )
+        first = cells[columns["ref"]].upper()
+        letters = set(first)  # once, however many alleles
         for alt in cells[columns["alt"]].upper().split(","):
-            variant = _variant(cells, columns, alt, where)
+            variant = _variant(cells, columns, first, letters, alt, where)
             if isinstance(variant, str):
                 skipped.setdefault(variant, []).append(number)
             else:
@@ -134,17 +136,17 @@ def _columns(cells: list[str], is_vcf: bool, where: str) -> tuple[dict[str, int]
 
 
 def _variant(
-    cells: list[str], columns: dict[str, int], alt: str, where: str
+    cells: list[str], columns: dict[str, int], ref: str, letters: set[str], alt: str, where: str
 ) -> tuple[str, int, str, str, str] | str:
-    """chrom, 0-based pos, name, ref, alt; or why it is left out."""
-    ref, text = cells[columns["ref"]].upper(), cells[columns["pos"]]
+    """chrom, 0-based pos, name, ref, alt; or why it is left out. letters: those of `ref`"""
+    text = cells[columns["pos"]]
     if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
         raise DataError(f"{where}: pos '{printable(text)}' must be a whole number from 1.")
     if alt in (".", "*", "") or set(alt) & set("<>[]"):
         return "with a symbolic or no ALT allele"
     if not ref:
         raise DataError(f"{where}: no REF allele. Write its letters, as they are in the genome.")
-    if not set(ref + alt) <= LETTERS:
+    if not letters <= LETTERS or not set(alt) <= LETTERS:
         return "with letters other than A C G T N"
     name = cells[columns["id"]] if "id" in columns else "."
     return cells[columns["chrom"]], int(text) - 1, name, ref, alt

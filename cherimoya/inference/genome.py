@@ -67,6 +67,7 @@ def predict_genome(config: PredictConfig) -> Path:
     with lock_output(folder / DONE):  # which is the folder's, too
         stale = _stale(folder, plan, config.overwrite)
         if stale is None:
+            remove(folder / PARTS)  # which a process left that was killed when all was written
             return folder
         parts, lengths = _predict_all(config, model, shape, plan, stale, device, folder)
         say("writing ...")

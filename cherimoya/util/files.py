@@ -182,8 +182,7 @@ def lock_folder(folder: Path, patience: float = 0) -> Iterator[None]:
     with _locked(folder / LOCK, patience, lambda pid: refusal.format(folder, pid)) as lock:
         with names_file(folder / LOCK):
             lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+            os.write(lock.fileno(), str(os.getpid()).encode())  # not kept for a second try
         yield
 
 

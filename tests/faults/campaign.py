@@ -4,8 +4,8 @@
 
 For each scene and kind of fault, so many trials, spread over all changes of files that the command
 makes. Each begins in a fresh folder, with the fault; then the command is given again without one.
-The kind "tmpfs" needs the right to mount: the output is on a real file system of a few KiB, which has
-room for more at the second time; memory maps, which no library sees written, are tested by it alone.
+The kind "tmpfs" needs the right to mount: the output is on a real file system of a few KiB, which
+has room for more at the second time. It alone tests memory maps, which are written without a call.
 A row for each scene and kind goes to experiments/faults/results.csv: how many trials, how often a
 traceback, a signal or a loop was seen, how often the second command failed, and how often what is
 left differs from an undisturbed run. Needs a C compiler.
@@ -136,7 +136,7 @@ def trial(machine: Machine, scene, folder: Path, kind: str, at: int, whole, outc
         outcome.counts["unharmed"] += 1
     if second != scene.words and not (folder / scene.output / "config.yaml").exists():
         second = scene.words  # it had not begun
-    elif second != scene.words and finished(folder / scene.output):
+    elif second != scene.words and contents(folder, scene) == whole:
         second = ()
     if second:
         code, again, _ = machine.run(second, folder)
@@ -148,13 +148,6 @@ def trial(machine: Machine, scene, folder: Path, kind: str, at: int, whole, outc
     if left != whole:
         wrong = sorted({*left.items()} ^ {*whole.items()})
         outcome.note("different", at, said[-200:] + f"\n{[name for name, _ in wrong]}")
-
-
-def finished(run: Path) -> bool:
-    try:
-        return json.loads((run / "status.json").read_text())["state"] == "done"
-    except (OSError, ValueError):
-        return False
 
 
 def spread(total: int, trials: int) -> list[int]:

@@ -59,7 +59,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return hdf5.write(path, simulate(config, in_window=200, out_window=100, max_jitter=8))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train_arguments(small_data: Path) -> list[str]:
     """The command line of a run that takes a few seconds."""
     return [

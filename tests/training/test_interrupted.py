@@ -26,10 +26,11 @@ def configured(arguments: list[str], **trainer) -> TrainConfig:
     return resolve(values, TrainConfig)
 
 
-@pytest.fixture
-def whole_run(train_arguments, tmp_path) -> Path:
-    train(configured(train_arguments), tmp_path / "whole")
-    return tmp_path / "whole"
+@pytest.fixture(scope="module")
+def whole_run(train_arguments, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(configured(train_arguments), folder)
+    return folder
 
 
 def copied(run: Path, folder: Path, *left_out: str) -> Path:

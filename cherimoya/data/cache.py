@@ -65,6 +65,6 @@ def _is_whole(path: Path, say: Callable[[str], None] = lambda _: None) -> bool:
     mark = read_mark(mark_of(path))
     if mark is not None and not mark.damaged():
         return True
-    if path.exists() and mark is not None:
+    if path.exists() and mark_of(path).exists():
         say(f"{path}: {not_as_written(mark)}, so it is made again")
     return False

@@ -19,6 +19,7 @@ from cherimoya.records import status
 from cherimoya.records.sweep import MEMBER, sync_command
 from cherimoya.util import console
 from cherimoya.util.files import jsonable, names_file, open_owned, write_json
+from cherimoya.util.shapes import Table, read_json_lines
 
 
 class RunLog:
@@ -80,7 +81,7 @@ class RunLog:
 
     def start_loggers(self, settings: Mapping[str, Any], ids: Mapping[str, str | None]) -> None:
         """Begin their copies, or go on with the ones that had `ids` before an interruption."""
-        rows = [json.loads(line) for line in self._rows_path.read_text().splitlines()]
+        rows = read_json_lines(self._rows_path, Table())
         for name, logger in self._loggers.items():
             try:
                 logger.start(settings, ids.get(name), rows)

@@ -26,6 +26,8 @@ STATUS = Table(
 )
 ROW = Table({"epoch": int}, {"step": int}, (float, None))
 
+TRIAL_NOTE = Table({"study": str, "trial": int, "search": Table()})
+JOURNAL_LINE = Table({"op_code": int, "worker_id": str})
 OVERRIDES = Table(others=str)
 PLAN = Table(
     {

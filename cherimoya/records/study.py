@@ -9,16 +9,28 @@ import math
 import os
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cherimoya.config.schema import build
 from cherimoya.config.tools import SearchConfig
-from cherimoya.errors import HIDDEN, CherimoyaError, ConfigError, without_password
+from cherimoya.errors import (
+    HIDDEN,
+    CherimoyaError,
+    ConfigError,
+    DataError,
+    printable,
+    without_password,
+)
+from cherimoya.records import layout
 from cherimoya.records import sweep as sweeps
+from cherimoya.records.space import Numbers, Space, suggest
 from cherimoya.records.status import ROWS, read_rows
 from cherimoya.util.files import cut_torn_line, write_json
+from cherimoya.util.shapes import DAMAGE, FIX, Table, misfit, read_json, read_json_lines
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -32,51 +44,8 @@ NOTE = "trial.json"  # in a run's folder: which trial it is
 TERMS = "terms"  # of a study: what was searched, and how
 AGAIN = "again"  # of a trial: the number of the failed one that it repeats
 STOPPED = "stopped"  # of a trial: after which epoch, and why
-DIGITS = 4  # of a searched number: more neither matter nor fit into a folder's name
+ANEW = "Put it back, or remove it: the search begins anew then, and finds its finished runs done."
 FEWEST_FOR_IMPORTANCE = 10  # trials
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A range of numbers, its ends included."""
-
-    low: float
-    high: float
-    step: float | None = None
-    log: bool = False
-    whole: bool = False
-
-    def corners(self) -> list[str]:
-        """The ends, as words of the command line."""
-        return list(dict.fromkeys(self.word(value) for value in (self.low, self.high)))
-
-    def rounded(self, value: float) -> float:
-        """`value` with few digits, still inside."""
-        if self.whole or self.step:
-            return value
-        return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
-
-    def word(self, value: float) -> str:
-        """`value` as a word of the command line."""
-        return str(int(value)) if self.whole else repr(float(f"{value:.10g}"))
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Words without an order."""
-
-    words: tuple[str, ...]
-
-    def corners(self) -> list[str]:
-        """Every word."""
-        return list(self.words)
-
-    def word(self, value: str) -> str:
-        """The word itself."""
-        return value
-
-
-Space = Mapping[str, Numbers | Choices]
 
 
 def optuna() -> Any:
@@ -98,12 +67,14 @@ class Search:
     def __init__(self, folder: Path, config: SearchConfig, space: Space) -> None:
         self.folder, self.config, self.space = folder, config, space
         folder.mkdir(parents=True, exist_ok=True)
-        self._storage = open_storage(folder, config.storage)
-        self._study: Study = optuna().create_study(
-            study_name=folder.name, storage=self._storage, load_if_exists=True,
-            sampler=_repeatable(config, space), pruner=_pruner(config),
-            direction=config.direction,
-        )  # fmt: skip
+        with _journal_errors(folder, config):
+            self._storage = open_storage(folder, config.storage)
+            self._study: Study = optuna().create_study(
+                study_name=folder.name, storage=self._storage, load_if_exists=True,
+                sampler=_repeatable(config, space), pruner=_pruner(config),
+                direction=config.direction,
+            )  # fmt: skip
+            _check_study(self._study)
 
     def begin(self) -> None:
         """Refuse to resume a study of something else; failed trials get another turn."""
@@ -116,6 +87,8 @@ class Search:
                 f"{self.folder} holds another search: {listed}. Move it away, or name another "
                 "hydra.sweep.dir."
             )
+        with _journal_errors(self.folder, self.config):
+            _check_study(self._study, self.space)
         self._study.set_user_attr(TERMS, terms)
         for trial in self._trials():
             if trial.state.name == "FAIL":
@@ -138,7 +111,7 @@ class Search:
         batch += [self._study.ask() for _ in range(min(new, self.config.n_jobs - len(batch)))]
         for trial in batch:
             for key, part in self.space.items():
-                _suggest(trial, key, part)  # one that it has already stays
+                suggest(trial, key, part)  # one that it has already stays
         return batch
 
     def _id(self, number: int) -> int:
@@ -202,17 +175,26 @@ def watch(run: Path) -> Callable[[Mapping[str, Any]], str | None] | None:
     """
     if not (run / NOTE).is_file():
         return None
-    note = json.loads((run / NOTE).read_text())
-    config = SearchConfig(**note["search"])
+    note = read_json(run / NOTE, layout.TRIAL_NOTE)
+    try:
+        config = build(SearchConfig, note["search"])
+    except ConfigError as error:
+        raise DataError(f"{run / NOTE} is damaged ({error}). {FIX}") from None
     if config.storage is None and not (run.parent / JOURNAL).is_file():  # a copy, elsewhere
         return None
-    storage = open_storage(run.parent, _with_password(config.storage))
-    trial_id = _id(storage, note["study"], note["trial"])
-    if storage.get_trial(trial_id).state.is_finished():
-        return None
-    study = optuna().load_study(study_name=note["study"], storage=storage, pruner=_pruner(config))
+    with _journal_errors(run.parent, config):
+        storage = open_storage(run.parent, _with_password(config.storage))
+        trial_id = _id(storage, note["study"], note["trial"])
+        if storage.get_trial(trial_id).state.is_finished():
+            return None
+        study = optuna().load_study(
+            study_name=note["study"], storage=storage, pruner=_pruner(config)
+        )
+        _check_study(study)
 
     def seen(row: Mapping[str, Any]) -> str | None:
+        if config.metric not in row:
+            raise DataError(f"{run / NOTE} names the metric {config.metric}, which is none. {FIX}")
         trial, epoch, value = optuna().Trial(study, trial_id), row["epoch"], row[config.metric]
         stopped = trial.user_attrs.get(STOPPED)
         if stopped and stopped["epoch"] == epoch:  # the run was killed before it saved that
@@ -274,6 +256,7 @@ def open_storage(folder: Path, url: str | None) -> "BaseStorage":
             cut_torn_line(Path(path))
         finally:
             lock.release()
+        read_json_lines(Path(path), layout.JOURNAL_LINE, ANEW)
         return JournalStorage(journal)
     try:
         return get_storage(url)
@@ -285,20 +268,39 @@ def open_storage(folder: Path, url: str | None) -> "BaseStorage":
         ) from error
 
 
+@contextmanager
+def _journal_errors(folder: Path, config: SearchConfig) -> Iterator[None]:
+    """Where what Optuna raises of a damaged study becomes a DataError."""
+    try:
+        yield
+    except (*DAMAGE, AssertionError, optuna().exceptions.OptunaError) as error:
+        where = without_password(config.storage) if config.storage else folder / JOURNAL
+        said = printable(" ".join(str(error).split()) or type(error).__name__, 200)
+        raise DataError(f"{where} is damaged ({said}). {ANEW}") from None
+
+
+def _check_study(study: "Study", space: Space | None = None) -> None:
+    """Raise ValueError where a study does not hold what a search writes there."""
+    if not isinstance(study.user_attrs.get(TERMS, {}), dict):
+        raise ValueError(f"{TERMS} are no table")
+    shape = Table(known={AGAIN: int, STOPPED: Table({"epoch": int, "why": str})})
+    for trial in study.get_trials(deepcopy=False):
+        values = [*trial.intermediate_values.values(), *(trial.values or ())]
+        if any(type(value) not in (int, float) for value in values):
+            raise ValueError(f"trial {trial.number} has a value that is no number")
+        if misfit(trial.user_attrs, shape):
+            raise ValueError(f"trial {trial.number} has other notes than it can")
+        if space is None:
+            continue
+        done = trial.state.name == "COMPLETE"
+        if trial.params.keys() - space.keys() or (done and len(trial.params) < len(space)):
+            raise ValueError(f"trial {trial.number} has not the keys of the search")
+
+
 def _id(storage: "BaseStorage", study: str, number: int) -> int:
     return storage.get_trial_id_from_study_id_trial_number(
         storage.get_study_id_from_name(study), number
     )
-
-
-def _suggest(trial: "Trial", key: str, part: Numbers | Choices) -> None:
-    if isinstance(part, Choices):
-        trial.suggest_categorical(key, part.words)
-    elif part.whole:
-        step = int(part.step or 1)
-        trial.suggest_int(key, int(part.low), int(part.high), step=step, log=part.log)
-    else:
-        trial.suggest_float(key, part.low, part.high, step=part.step, log=part.log)
 
 
 def _pruner(config: SearchConfig) -> "BasePruner":

@@ -25,7 +25,8 @@ from cherimoya.config.train import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import metrics
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.study import Choices, Numbers, Search, Space, open_storage, optuna
+from cherimoya.records.space import Choices, Numbers, Space
+from cherimoya.records.study import Search, open_storage, optuna
 from cherimoya.sweeps import plan as grid
 from cherimoya.sweeps.plan import GROUP, Judge, Sweep
 from cherimoya.util.files import lock_folder

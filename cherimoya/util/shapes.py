@@ -133,22 +133,22 @@ def _fitting(value: Any, shape: Shape) -> Any:
         return value
 
     found = plain(value)
-    if why := _misfit(found, shape, "it"):
+    if why := misfit(found, shape):
         raise ValueError(why)
     return found
 
 
-def _misfit(value: Any, shape: Shape, where: str) -> str | None:
+def misfit(value: Any, shape: Shape, where: str = "it") -> str | None:
     """What is wrong with `value`, the one at the key `where`; None where it fits."""
     if isinstance(shape, tuple):
-        found = [_misfit(value, one, where) for one in shape]
+        found = [misfit(value, one, where) for one in shape]
         return None if None in found else found[0]
     if isinstance(shape, Table):
         if not isinstance(value, dict):
             return f"{where} is no table of keys"
         absent = [f"{key} is missing" for key in shape.needed if key not in value]
         shapes = {**shape.needed, **shape.known}
-        parts = (_misfit(v, shapes.get(k, shape.others), str(k)) for k, v in value.items())
+        parts = (misfit(v, shapes.get(k, shape.others), str(k)) for k, v in value.items())
         return next(filter(None, [*absent, *parts]), None)
     if isinstance(shape, list):
         if not isinstance(value, list):
@@ -156,7 +156,7 @@ def _misfit(value: Any, shape: Shape, where: str) -> str | None:
         if len(shape) not in (1, len(value)):
             return f"{where} has not {len(shape)} items"
         each = shape * len(value) if len(shape) == 1 else shape
-        parts = (_misfit(v, one, where) for v, one in zip(value, each, strict=True))
+        parts = (misfit(v, one, where) for v, one in zip(value, each, strict=True))
         return next(filter(None, parts), None)
     return None if _is(value, shape) else f"{where} is {str(value)[:40]!r}"
 

@@ -21,13 +21,16 @@ from run_files import BASELINE, CEILING, CONFIG, SCORES, add_loci, add_member, m
 
 from cherimoya.cli.hydra_errors import refused
 from cherimoya.cli.train import _saved_configuration
+from cherimoya.config.tools import SearchConfig
 from cherimoya.errors import CherimoyaError
 from cherimoya.inference.checkpoints import find_checkpoint
 from cherimoya.inference.genome import _stale
 from cherimoya.loggers.run_log import RunLog
+from cherimoya.records import study
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.evaluation import read_evaluation
 from cherimoya.records.run import read_run
+from cherimoya.records.space import Choices, Numbers
 from cherimoya.records.status import DAMAGED
 from cherimoya.report import evaluation, run, scores, sweep
 from cherimoya.report.pages import write_report
@@ -37,6 +40,12 @@ from cherimoya.util.marks import checked_digest, mark_of, write_mark
 pytest.importorskip("matplotlib")
 TIMES = int(os.environ.get("CHERIMOYA_FUZZ_TIMES", "1"))  # as many inputs as below
 WINDOW = {"in": 320, "out": 160, "receptive_field": 51}
+SEARCH = SearchConfig(
+    sampler="tpe", startup_trials=10, seed=0, pruner="median", prune_after_trials=5,
+    prune_after_epochs=1, metric="valid/loss", direction="minimize", n_trials=5, n_jobs=1,
+    storage=None,
+)  # fmt: skip
+SPACE = {"optim.adamw.lr": Numbers(0.001, 0.01), "model.n_layers": Choices(("3", "5"))}
 PREDICTED = {"n": 3, "plan": {"values": "profile"}}
 
 
@@ -80,12 +89,8 @@ def use_run(folder: Path) -> bool:
 
 def go_on(folder: Path) -> None:
     """What a run does first that goes on in its folder."""
-    try:
-        with RunLog(folder, {}) as log:
-            log.rewind("")
-    except OSError as error:
-        if refused(error) is None:
-            raise
+    with RunLog(folder, {}) as log:
+        log.rewind("")
 
 
 def make_failed_run(folder: Path) -> None:
@@ -149,6 +154,38 @@ def make_predictions(folder: Path) -> None:
     write_mark(mark_of(folder / "x.h5"), {"settings": {}}, [folder / "x.h5"])
 
 
+def make_search(folder: Path) -> None:
+    search = study.Search(folder, SEARCH, SPACE)
+    search.begin()
+    for _ in range(3):
+        (trial,) = search.batch()
+        overrides = search.overrides(trial.params)
+        done = make_run(folder / sweeps.member_name(overrides), epochs=2)
+        search.note(trial, done)
+        search.tell(trial.number, done)
+    (trial,) = search.batch()
+    search.note(trial, make_run(folder / "begun", "running"))
+    for path in (*folder.glob("*/*.yaml"), *folder.glob("*/su*"), folder / "begun/metrics.jsonl"):
+        path.unlink()
+
+
+def use_search(folder: Path) -> bool:
+    row = {"epoch": 0, "valid/loss": 3.0}
+    for trial in sorted(folder.glob("*/")):
+        with suppress(CherimoyaError):
+            seen = study.watch(trial)
+            if seen:
+                seen(row)
+    search = study.Search(folder, SEARCH, SPACE)
+    search.begin()
+    search.counts()
+    search.best()
+    for trial in search.batch():
+        search.overrides(trial.params)
+        search.tell(trial.number, folder / "begun")
+    return False
+
+
 def use_predictions(folder: Path) -> bool:
     checked_digest(folder / "x.h5")
     _stale(folder, PREDICTED["plan"], overwrite=True)
@@ -161,8 +198,17 @@ KINDS = {
     "failed run folder": (make_failed_run, use_run, 15),
     "sweep folder": (make_sweep, use_sweep, 20),
     "evaluation folder": (make_evaluation, use_evaluation, 50),
+    "search folder": (make_search, use_search, 40),
     "prediction folder": (make_predictions, use_predictions, 200),
 }
+
+
+def used(use: Callable[[Path], bool], folder: Path) -> bool:
+    """As a command would: what the disk refuses is put into words."""
+    try:
+        return use(folder)
+    except OSError as error:
+        raise refused(error) or error from None
 
 
 def files(folder: Path) -> list[Path]:
@@ -186,7 +232,7 @@ def test_folders_are_shown_or_refused(kind: str, tmp_path: Path) -> None:
         for path in draw.sample(known, draw.choice((1, 1, 1, 2))):
             damage(work / path, draw)
         try:
-            said = outcomes.of(use, work)
+            said = outcomes.of(used, use, work)
         except Exception as error:
             raise AssertionError(f"input {seed} of a {kind}, in {work}") from error
         if said:

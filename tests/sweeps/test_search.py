@@ -23,7 +23,7 @@ from cherimoya.records import status
 from cherimoya.records import study as search
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.provenance import provenance
-from cherimoya.records.study import Choices, Numbers
+from cherimoya.records.space import Choices, Numbers
 from cherimoya.sweeps import search as cli_search
 from cherimoya.training.run import RunContext, train
 from cherimoya.training.trainer import Trainer
@@ -129,7 +129,7 @@ def test_numbers_are_short_and_the_trained_ones_are_the_told_ones(tmp_path):
 def test_a_search_killed_anywhere_ends_like_an_undisturbed_one(tmp_path, pruner, monkeypatch):
     asked = {"n_trials": 18, "pruner": pruner, "startup_trials": 6}
     whole = sweep(tmp_path / "whole" / "search", **asked)
-    folder, begun, suggest = tmp_path / "killed" / "search", [], search._suggest
+    folder, begun, suggest = tmp_path / "killed" / "search", [], search.suggest
     for turn in range(60):
 
         def fatal(trial, key, part, turn=turn):
@@ -137,7 +137,7 @@ def test_a_search_killed_anywhere_ends_like_an_undisturbed_one(tmp_path, pruner,
                 raise Killed  # the trial exists, but half of its values
             suggest(trial, key, part)
 
-        monkeypatch.setattr(search, "_suggest", fatal)
+        monkeypatch.setattr(search, "suggest", fatal)
         left = turn % EPOCHS if turn < 40 else None
         runs = Runs(folder, kill=lambda run, epoch, left=left: epoch == left)
         try:

@@ -14,7 +14,8 @@ from configs import composed
 from training_runs import assert_same_run
 
 from cherimoya import Cherimoya
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
 from cherimoya.data.batches import Batch
 from cherimoya.distributed.processes import Processes
 from cherimoya.training.capture import Runner
@@ -94,7 +95,7 @@ def one_of_two(tmp_path):
 
 @pytest.mark.parametrize("graph", [True, False])
 def test_gradients_are_shared_on_the_stream_that_made_them(graph, one_of_two):
-    config = resolve(composed("train", ["model=tiny"]), TrainConfig)
+    config = build(TrainConfig, composed("train", ["model=tiny"]))
     torch.manual_seed(0)
     model = Cherimoya(8, 2, signal_groups=[1], trimming=20).cuda()
     step = TrainingStep(model, config.loss, config.optim, 10, 9, "bf16", processes=one_of_two)

@@ -18,8 +18,9 @@ from cherimoya.cli.train import conf_dir
 from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 from cherimoya.config.predict import EvaluateConfig, PredictConfig
 from cherimoya.config.prepare import PrepareConfig
+from cherimoya.config.schema import build
 from cherimoya.config.tools import DashboardConfig
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.train import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -97,42 +98,42 @@ NEEDED = ["data.path=x.h5", "data.validation_chroms=[a]", "data.test_chroms=[b]"
 @pytest.mark.parametrize("option", options())
 def test_every_option_of_every_group_composes_and_resolves(option):
     needed = NEEDED if "data=hdf5" in option or option.startswith("experiment=") else []
-    resolve(composed("train", [option, *needed]), TrainConfig)
+    build(TrainConfig, composed("train", [option, *needed]))
 
 
 def test_prepare_composes_and_resolves():
     needed = ["fasta=a.fa", "loci=b.bed", "signal=[[c.bw]]", "output=d.h5"]
-    resolve(composed("prepare", needed), PrepareConfig)
+    build(PrepareConfig, composed("prepare", needed))
 
 
 def test_evaluate_composes_and_resolves():
-    resolve(composed("evaluate", ["checkpoint=[a.pt]", "output=b"]), EvaluateConfig)
+    build(EvaluateConfig, composed("evaluate", ["checkpoint=[a.pt]", "output=b"]))
 
 
 def test_predict_composes_and_resolves():
     needed = ["checkpoint=[a.pt]", "fasta=a.fa", "output=b"]
-    resolve(composed("predict", needed), PredictConfig)
+    build(PredictConfig, composed("predict", needed))
 
 
 def test_attribute_composes_and_resolves():
-    resolve(composed("attribute", ["checkpoint=[a.pt]", "output=b.h5"]), AttributeConfig)
+    build(AttributeConfig, composed("attribute", ["checkpoint=[a.pt]", "output=b.h5"]))
 
 
 def test_variants_composes_and_resolves():
     needed = ["checkpoint=[a.pt]", "output=b.tsv", "variants=c.vcf", "fasta=d.fa"]
-    resolve(composed("variants", needed), VariantsConfig)
+    build(VariantsConfig, composed("variants", needed))
 
 
 def test_marginalize_composes_and_resolves():
-    resolve(composed("marginalize", ["checkpoint=[a.pt]", "output=b.tsv"]), MarginalizeConfig)
+    build(MarginalizeConfig, composed("marginalize", ["checkpoint=[a.pt]", "output=b.tsv"]))
 
 
 def test_dashboard_composes_and_resolves():
-    resolve(composed("dashboard", []), DashboardConfig)
+    build(DashboardConfig, composed("dashboard", []))
 
 
 def test_the_default_model_is_the_published_one():
-    config = resolve(composed("train", []), TrainConfig).model
+    config = build(TrainConfig, composed("train", [])).model
     model = Cherimoya(
         config.n_filters,
         config.n_layers,

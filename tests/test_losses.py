@@ -12,8 +12,8 @@ from scipy.stats import multinomial
 from torch import nn
 
 from cherimoya import Cherimoya
-from cherimoya.config.schema import choose
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.schema import build, choose
+from cherimoya.config.train import TrainConfig
 from cherimoya.data.batches import Batch
 from cherimoya.losses import (
     FixedLoss,
@@ -200,7 +200,7 @@ class Scaled(Loss):
 
 def a_step() -> tuple[TrainingStep, Batch]:
     torch.manual_seed(0)
-    config = resolve(composed("train", [f"loss.name={__name__}:Scaled"]), TrainConfig)
+    config = build(TrainConfig, composed("train", [f"loss.name={__name__}:Scaled"]))
     model = Cherimoya(8, 2, signal_groups=[1, 2], trimming=10)
     step = TrainingStep(model, config.loss, config.optim, steps_per_epoch=2, max_epochs=8)
     signal = torch.poisson(torch.ones(3, 3, 40))

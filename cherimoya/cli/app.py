@@ -22,9 +22,9 @@ from cherimoya.cli.job import Job, print_error
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.config import command_line, groups, targets
 from cherimoya.config.command_line import checked_arguments, conf_dir, flag
-from cherimoya.config.groups import Composition, composition
-from cherimoya.config.schema import MissingValue, check_complete
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.groups import Composition, composition, plain_values
+from cherimoya.config.schema import MissingValue, build, check_complete
+from cherimoya.config.train import TrainConfig
 from cherimoya.distributed import launch
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import sweep as sweeps
@@ -174,7 +174,7 @@ def _check_composed(name: str, arguments: list[str], schema: type, base: str) ->
         plain = plain_values(values)
         check_complete(schema, plain, name, base)
         with suppress(MissingValue):
-            config: Any = resolve(plain, schema)
+            config: Any = build(schema, plain)
             if not shown:
                 return
             if isinstance(config, TrainConfig):
@@ -206,16 +206,3 @@ def _print_help(name: str, overrides: list[str]) -> None:
     with groups.initialized():
         keys = OmegaConf.to_yaml(hydra.compose(name, overrides))
     print(Template(words.template).substitute(APP_CONFIG_GROUPS="\n".join(listed), CONFIG=keys))
-
-
-def plain_values(values: DictConfig) -> dict[str, Any]:
-    """`values` as dictionaries and lists; a resume may start from another folder, so the data's
-    path is made absolute."""
-    content = OmegaConf.to_container(values, resolve=True)
-    assert isinstance(content, dict)
-    data = content.get("data", {})
-    if data.get("path") not in (None, "???"):
-        data["path"] = os.path.abspath(data["path"])
-    if isinstance(content.get("checkpoint"), str) and content["checkpoint"] != "???":
-        content["checkpoint"] = [content["checkpoint"]]  # one need not be written as a list
-    return {str(k): v for k, v in content.items()}

@@ -12,17 +12,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from cherimoya.cli.app import main, plain_values
+from cherimoya.cli.app import main
 from cherimoya.cli.hydra_errors import FULL
 from cherimoya.cli.train import process_wide_switches
 from cherimoya.config.diff import at, changes
-from cherimoya.config.groups import refuse_without_effect
+from cherimoya.config.groups import plain_values, refuse_without_effect
 from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 from cherimoya.config.models import ModelsConfig
 from cherimoya.config.predict import EvaluateConfig, PredictConfig
 from cherimoya.config.prepare import PrepareConfig
+from cherimoya.config.schema import build
 from cherimoya.config.tools import DashboardConfig
-from cherimoya.config.train import resolve
 from cherimoya.errors import CherimoyaError
 
 
@@ -30,7 +30,7 @@ def _on_models(name: str, schema: type[ModelsConfig], module: str, function: str
     """A command on finished models: `function` of `module`, imported once its words are checked."""
 
     def work(values: DictConfig) -> None:
-        config = resolve(plain_values(values), schema)
+        config = build(schema, plain_values(values))
         refuse_without_effect(config, HydraConfig.get().overrides.task)
         process_wide_switches(config.precision, config.autotune)
         getattr(import_module(module), function)(config)
@@ -57,7 +57,7 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
 
 def _prepare(values: DictConfig) -> None:
     plain = plain_values(values)
-    config = resolve(plain, PrepareConfig)
+    config = build(PrepareConfig, plain)
     refuse_without_effect(config, HydraConfig.get().overrides.task)
     from cherimoya.genome.open_tracks import check_used
 
@@ -92,7 +92,7 @@ def _plot_gc(path: Path) -> None:
 
 
 def _dashboard(values: DictConfig) -> None:
-    config = resolve(plain_values(values), DashboardConfig)
+    config = build(DashboardConfig, plain_values(values))
     from cherimoya.report.dashboard.build import dashboard
 
     dashboard(config)

@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cherimoya import registry
-from cherimoya.cli.app import check_effects, main, plain_values
+from cherimoya.cli.app import check_effects, main
 from cherimoya.cli.job import Job, print_error
 from cherimoya.config import command_line, groups
 from cherimoya.config.command_line import conf_dir
 from cherimoya.config.diff import Changes, flat
-from cherimoya.config.groups import composition
+from cherimoya.config.groups import composition, plain_values
 from cherimoya.config.saved import current
-from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, resolve, to_dict
+from cherimoya.config.schema import build, to_dict
+from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig
 from cherimoya.distributed import launch
 from cherimoya.errors import CherimoyaError, ConfigError, DataError, Interrupted
 from cherimoya.records import study
@@ -87,23 +88,20 @@ class TrainJob(Job):
 
     def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None."""
-        conf = conf_dir()
         OmegaConf.register_new_resolver(
             "member_name", lambda: sweeps.member_name(self._overrides()), replace=True
         )
         if member_of:
             self.sweep = plan.member(arguments, member_of)
         else:
-            self.sweep = search.plan(arguments, conf, "train", _checked, _judged) or plan.plan(
-                arguments, conf
-            )
+            self.sweep = search.plan(arguments) or plan.plan(arguments)
         if self.sweep and launch.world() > 1:
             raise ConfigError(
                 "a launcher starts the processes of one run, not of several (-m). Leave the "
                 "launcher out, and set trainer.devices."
             )
         if self.sweep and not member_of:
-            plan.check(self.sweep, conf, "train", _checked, FREE_ON_RESUME, _judged)
+            plan.check(self.sweep, FREE_ON_RESUME)
             self.sweep.write(arguments)
         return self.sweep
 
@@ -114,7 +112,8 @@ class TrainJob(Job):
             folder = folder.relative_to(Path.cwd())
         plain = plain_values(values)
         if self.sweep:
-            state = plan.begin(folder, self._overrides(), _checked(values), FREE_ON_RESUME)
+            wanted = to_dict(build(TrainConfig, plain))
+            state = plan.begin(folder, self._overrides(), wanted)
             if state == "done":
                 print(f"done already: {folder}", flush=True)
                 return None
@@ -124,7 +123,7 @@ class TrainJob(Job):
         elif plain["trainer"]["resume"] is not None:
             plain = _resumed(plain, folder)
         launch.count_devices(plain["trainer"])
-        config = resolve(plain, TrainConfig)
+        config = build(TrainConfig, plain)
         known = HydraConfig.get()
         choices = groups.chosen(OmegaConf.to_container(known.runtime.choices))
         made = composition(config, plain, list(known.overrides.task), choices)
@@ -186,25 +185,12 @@ def _check_data(config: TrainConfig) -> None:
     check_file(config.data)
 
 
-def _judged(
-    values: DictConfig, words: Sequence[str], choices: Mapping[str, str]
-) -> tuple[dict[str, str], list[str]]:
-    """Of a member of a sweep: its typed keys without effect, and what is to be said of it.
-
-    Raises ConfigError for a key without effect that a file sets.
-    """
-    plain = plain_values(values)
-    made = composition(resolve(plain, TrainConfig), plain, words, choices)
-    made.check_files()
-    return made.without_effect(), list(made.overruled())
-
-
 def worker() -> None:
     """One of the processes that `launch.start` began: the configuration and folder as JSON."""
     console.print_messages()
     values, folder, changes = json.loads(sys.argv[1])
     try:
-        config = resolve(values, TrainConfig)
+        config = build(TrainConfig, values)
         process_wide_switches(config.trainer.precision, config.trainer.autotune)
         from cherimoya.training.run import RunContext, train
 
@@ -217,11 +203,6 @@ def worker() -> None:
         raise SystemExit(1) from None
     except Interrupted as error:
         raise SystemExit(error.exit_code) from None
-
-
-def _checked(values: DictConfig) -> dict[str, Any]:
-    """The composed `values` as a checked configuration. Raises ConfigError."""
-    return to_dict(resolve(plain_values(values), TrainConfig))
 
 
 def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -271,7 +252,7 @@ def _saved_configuration(path: Path) -> dict[str, Any]:
         read_config(path.parent)
         with not_deep(path):
             saved = OmegaConf.to_container(OmegaConf.load(path))
-        return to_dict(resolve(current(saved), TrainConfig))
+        return to_dict(build(TrainConfig, current(saved)))
     except (registry.NotFound, DataError) as error:
         raise ConfigError(f"cannot resume: {error}") from None
     except (CherimoyaError, OmegaConfBaseException, YAMLError, ValueError, AttributeError) as error:

@@ -1,5 +1,6 @@
 """A composed configuration beside its parts: what was typed, and what its groups have."""
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from cherimoya import registry
 from cherimoya.config.command_line import conf_dir, overrides, parse
 from cherimoya.config.diff import Changes, at, changes, flat, hydra_value
-from cherimoya.config.schema import Used, unused_keys
-from cherimoya.config.train import TrainConfig, to_dict
+from cherimoya.config.schema import Used, to_dict, unused_keys
+from cherimoya.config.train import TrainConfig
 from cherimoya.errors import ConfigError
 
 FILES = ("experiment", "sweep")  # groups whose options set keys of all the others
@@ -152,6 +153,19 @@ def compose(name: str, words: Sequence[str]) -> tuple[DictConfig, dict[str, str]
 def chosen(choices: Any) -> dict[str, str]:
     """Hydra's own record of the options, less its own groups and those without one."""
     return {g: o for g, o in choices.items() if o is not None and not g.startswith("hydra")}
+
+
+def plain_values(values: DictConfig) -> dict[str, Any]:
+    """`values` as dictionaries and lists; a resume may start from another folder, so the data's
+    path is made absolute."""
+    content = OmegaConf.to_container(values, resolve=True)
+    assert isinstance(content, dict)
+    data = content.get("data", {})
+    if data.get("path") not in (None, "???"):
+        data["path"] = os.path.abspath(data["path"])
+    if isinstance(content.get("checkpoint"), str) and content["checkpoint"] != "???":
+        content["checkpoint"] = [content["checkpoint"]]  # one need not be written as a list
+    return {str(k): v for k, v in content.items()}
 
 
 def _is_known(group: str, option: str) -> bool:

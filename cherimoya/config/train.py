@@ -1,15 +1,11 @@
 """What can be configured: types, ranges and cross-field rules. Values live in conf/*.yaml."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from cherimoya.config.data import DataConfig
-from cherimoya.config.schema import Choice, Used, build, checked, chosen, several
-from cherimoya.config.schema import to_dict as to_dict
+from cherimoya.config.schema import Choice, Used, checked, chosen, several
 from cherimoya.errors import ConfigError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -180,11 +176,6 @@ class TrainConfig:
                 f"{self.trainer.max_epochs} or less."
             )
         check_trimming(self.model.trimming, self.data.in_window, self.data.out_window)
-
-
-def resolve(values: Mapping[str, Any], cls: type[T]) -> T:
-    """`values` as the checked configuration `cls`, such as TrainConfig. Raises ConfigError."""
-    return build(cls, values)
 
 
 def check_trimming(trimming: int | None, in_window: int | None, out_window: int | None) -> None:

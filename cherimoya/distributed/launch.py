@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya.config.diff import Changes
-from cherimoya.config.train import TrainConfig, to_dict
+from cherimoya.config.schema import to_dict
+from cherimoya.config.train import TrainConfig
 from cherimoya.errors import STOP_SIGNALS, ConfigError, Interrupted, ProcessError
 from cherimoya.util.console import resume_command
 

@@ -9,7 +9,7 @@ import torch
 
 from cherimoya.config.models import FREE
 from cherimoya.config.predict import EvaluateConfig
-from cherimoya.config.train import to_dict
+from cherimoya.config.schema import to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import place
 from cherimoya.errors import ConfigError

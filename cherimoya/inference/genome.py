@@ -22,8 +22,8 @@ from cherimoya.inference.genome_inputs import (
     Windows,
     around,
     check_chroms,
+    control_values,
     described,
-    opened_controls,
     padded_bases,
     tiles,
 )
@@ -103,19 +103,19 @@ def _predict_all(
         aliases, lengths = Aliases(config.chrom_alias, genome), genome.lengths
         windows = _windows(config, shape, lengths, aliases)
         chroms = [w.chrom for w in windows]
-        with opened_controls(config.control, chroms, aliases, genome) as controls:
-            for path in stale:
-                remove(path)
-            least = _begin(folder / PARTS, plan, BATCHES * config.batch_size)
-            parts = in_parts(windows, lengths, least, folder / PARTS)
-            say(_what(config, windows, shape, lengths, f"{config.precision} on {device.type}"))
-            run, size = CUDAGraphModel(model), config.batch_size
-            predict = partial(predict_batch, run, precision=config.precision, size=size)
-            try:
-                predict_missing(parts, predict, shape, genome, controls, size, device)
-            except KeyboardInterrupt:
-                say(STOPPED)
-                raise
+        controls = control_values(config.control, chroms, aliases, genome)
+        for path in stale:
+            remove(path)
+        least = _begin(folder / PARTS, plan, BATCHES * config.batch_size)
+        parts = in_parts(windows, lengths, least, folder / PARTS)
+        say(_what(config, windows, shape, lengths, f"{config.precision} on {device.type}"))
+        run, size = CUDAGraphModel(model), config.batch_size
+        predict = partial(predict_batch, run, precision=config.precision, size=size)
+        try:
+            predict_missing(parts, predict, shape, genome, controls, size, device)
+        except KeyboardInterrupt:
+            say(STOPPED)
+            raise
     return parts, lengths
 
 

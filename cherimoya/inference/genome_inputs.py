@@ -1,7 +1,6 @@
 """What predictions along a genome are made from: its sequence, loci on it, control tracks."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,20 +26,18 @@ class Windows:
     row: np.ndarray
 
 
-@contextmanager
-def opened_controls(
+def control_values(
     groups: Sequence[Sequence[str]],
     chroms: Collection[str],
     aliases: Aliases,
     genome: Genome,
-) -> Iterator[Values | None]:
+) -> Values | None:
     """The values of bigWig tracks (tracks, length) float32 over one of `chroms`; None without any.
 
     Raises DataError for a track that names these otherwise, or is for another assembly.
     """
     if not groups:
-        yield None
-        return
+        return None
     tracks = []
     for path in (Path(path) for group in groups for path in group):
         check_exists(path, "control")
@@ -53,7 +50,7 @@ def opened_controls(
         rows = [track.values(chrom, 0, length) for track in tracks]
         return np.stack(rows).astype(np.float32)
 
-    yield values
+    return values
 
 
 def tiles(lengths: Mapping[str, int], chroms: Sequence[str], out_window: int) -> list[Windows]:

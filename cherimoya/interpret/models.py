@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cherimoya.config.interpret import InferenceConfig
 from cherimoya.config.models import FREE
-from cherimoya.config.train import to_dict
+from cherimoya.config.schema import to_dict
 from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel

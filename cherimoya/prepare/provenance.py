@@ -11,7 +11,7 @@ from typing import Any
 
 from cherimoya import __version__
 from cherimoya.config.prepare import PrepareConfig
-from cherimoya.config.train import to_dict
+from cherimoya.config.schema import to_dict
 from cherimoya.data import hdf5
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import table_of

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import yaml
 
 from cherimoya.config.diff import CHANGED, Changes, command, read_changes, write_changes
-from cherimoya.config.train import TrainConfig, to_dict
+from cherimoya.config.schema import to_dict
+from cherimoya.config.train import TrainConfig
 from cherimoya.errors import ConfigError
 from cherimoya.records import status
 from cherimoya.records.layout import CONFIG, read_config

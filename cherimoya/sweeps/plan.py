@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from cherimoya.config.command_line import flag, quotable
 from cherimoya.config.command_line import overrides as overrides_in
 from cherimoya.config.diff import differences, hydra_value
-from cherimoya.config.groups import compose
+from cherimoya.config.groups import compose, composition, initialized, plain_values
 from cherimoya.config.keys import type_of
-from cherimoya.config.train import TrainConfig
+from cherimoya.config.schema import build, to_dict
+from cherimoya.config.train import FREE_ON_RESUME, TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError, OtherRun, without_password
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.layout import read_config
@@ -38,12 +39,6 @@ NEEDS = {  # launcher: the plug-in it comes with, and how to get that
 }
 SLURM = ("sbatch", "srun")  # programs that submitit calls
 PATIENCE_SECONDS = 15  # for a process that was just told to stop, to leave its folder
-
-
-# of a composed member, its words and its options: typed keys without effect, with why, and notes
-Judge = Callable[
-    [DictConfig, Sequence[str], Mapping[str, str]], tuple[dict[str, str], Sequence[str]]
-]
 
 
 @dataclass(frozen=True)
@@ -72,12 +67,15 @@ class Sweep:
         command = ["cherimoya-train", *map(without_password, arguments)]
         sweeps.write_plan(self.folder, sweeps.Plan(self.name, command, self.swept, members))
 
+    def check_member(self, config: TrainConfig) -> None:
+        """Raise ConfigError for a member that could be a run, but not of this sweep."""
+
     def ending(self) -> str:
         """What is said below the table."""
         return ""
 
 
-def plan(arguments: Sequence[str], conf: Path) -> Sweep | None:
+def plan(arguments: Sequence[str]) -> Sweep | None:
     """The sweep that the command line asks for with -m or sweep=...; None for a single run.
 
     Raises ConfigError when values are swept over without -m, and for a launcher that is not there.
@@ -97,9 +95,8 @@ def plan(arguments: Sequence[str], conf: Path) -> Sweep | None:
     fixed = [str(o.input_line) for o in given if not o.is_sweep_override()]
     found = search_folders(arguments)
     _check_plugin(settings.get("hydra/launcher", ""))
-    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-        extra = [v for k, v in settings.items() if k not in ("hydra.searchpath", "hydra.mode")]
-        composed = hydra.compose("train", [*found, *extra, *fixed], return_hydra_config=True).hydra
+    extra = [v for k, v in settings.items() if k not in ("hydra.searchpath", "hydra.mode")]
+    composed = hydra_of([*found, *extra, *fixed])
     _check_slurm(composed.launcher, composed.runtime.choices["hydra/launcher"])
     params = [f"{key}={value}" for key, value in (composed.sweeper.get("params") or {}).items()]
     overrides = [*parser.parse_overrides(params), *given]
@@ -107,8 +104,15 @@ def plan(arguments: Sequence[str], conf: Path) -> Sweep | None:
     name = sweeps.sweep_name([o.input_line or "" for o in given], swept, chosen)
     OmegaConf.register_new_resolver("sweep_name", lambda: name, replace=True)
     is_grid = composed.sweeper["_target_"].endswith(f".{BasicSweeper.__name__}")
-    members = _members(overrides) if is_grid else []
+    members = BasicSweeper.split_arguments(overrides, None)[0] if is_grid else []
     return Sweep(name, swept, members, Path(composed.sweep.dir), settings=found)
+
+
+def hydra_of(words: list[str]) -> DictConfig:
+    """Hydra's own part of the configuration."""
+    with initialized():
+        found: DictConfig = hydra.compose("train", words, return_hydra_config=True).hydra
+    return found
 
 
 def member(arguments: Sequence[str], folder: Path) -> Sweep:
@@ -199,23 +203,8 @@ def search_folders(arguments: Sequence[str]) -> list[str]:
     return given[-1:]
 
 
-def _members(overrides: Sequence[Override]) -> list[list[str]]:
-    """Every combination, as Hydra's own sweeper will make it."""
-    (members,) = BasicSweeper.split_arguments(list(overrides), None)
-    return members
-
-
-def check(
-    sweep: Sweep,
-    conf: Path,
-    name: str,
-    resolve: Callable[[DictConfig], Mapping[str, Any]],
-    free: tuple[str, ...] = (),
-    judge: Judge | None = None,
-) -> None:
-    """Compose and check every member before the first begins; `resolve` gives dictionaries.
-
-    judge: says which typed keys have no effect in a member, and what else is to be said of it
+def check(sweep: Sweep, free: tuple[str, ...] = ()) -> None:
+    """Compose and check every member before the first begins, and say what a file overrules.
 
     Raises ConfigError that lists those that cannot be: also those that share a folder, or whose
     folder holds a run with another configuration, though keys that begin with `free` may differ.
@@ -225,7 +214,7 @@ def check(
     folders: set[Path] = set()
     idle: list[dict[str, str]] = []
     notes: dict[str, None] = {}
-    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+    with initialized():
         for words in sweep.members:
             folder = sweep.folder_of(words)
             label = ",".join(f"{k}={v}" for k, v in sweep.overrides_of(words).items())
@@ -233,14 +222,18 @@ def check(
                 if folder in folders:
                     raise ConfigError(f"another run has the folder {folder.name} too")
                 folders.add(folder)
-                values, choices = compose(name, [*sweep.settings, *words])
-                check_same(folder, resolve(values), free)
-                if judge:
-                    found, said = judge(values, words, choices)
-                    notes |= dict.fromkeys(said)
-                    idle.append({k: m for k, m in found.items() if k not in sweep.swept})
-                    for key in found.keys() & set(sweep.swept):
-                        raise ConfigError(found[key])
+                values, choices = compose("train", [*sweep.settings, *words])
+                plain = plain_values(values)
+                config = build(TrainConfig, plain)
+                sweep.check_member(config)
+                check_same(folder, to_dict(config), free)
+                made = composition(config, plain, words, choices)
+                made.check_files()
+                found = made.without_effect()
+                notes |= dict.fromkeys(made.overruled())
+                idle.append({k: m for k, m in found.items() if k not in sweep.swept})
+                for key in found.keys() & set(sweep.swept):
+                    raise ConfigError(found[key])
             except CherimoyaError as error:
                 problems[label] = str(error)
     if problems:
@@ -264,12 +257,7 @@ def check_same(folder: Path, wanted: Mapping[str, Any], free: tuple[str, ...]) -
         )
 
 
-def begin(
-    folder: Path,
-    overrides: Mapping[str, str],
-    wanted: Mapping[str, Any],
-    free: tuple[str, ...],
-) -> str:
+def begin(folder: Path, overrides: Mapping[str, str], wanted: Mapping[str, Any]) -> str:
     """What to do about the member in `folder`, whose configuration is to be `wanted`.
 
     "done" when it is, "resume" when it was interrupted, "new" else. Raises OtherRun, see
@@ -277,7 +265,7 @@ def begin(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder, PATIENCE_SECONDS):
-        check_same(folder, wanted, free)
+        check_same(folder, wanted, FREE_ON_RESUME)
         member = sweeps.read_member(folder)
         sweeps.note_member(folder, overrides)
         if member.finished:

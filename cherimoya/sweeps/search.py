@@ -3,20 +3,19 @@
 import itertools
 import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.plugins.launcher import Launcher
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from cherimoya import registry
-from cherimoya.config.command_line import flag
+from cherimoya.config.command_line import conf_dir, flag
 from cherimoya.config.command_line import overrides as overrides_in
 from cherimoya.config.keys import known_keys, type_of
 from cherimoya.config.schema import build, unknown_key
@@ -28,13 +27,14 @@ from cherimoya.records import sweep as sweeps
 from cherimoya.records.space import Choices, Numbers, Space
 from cherimoya.records.study import Search, open_storage, optuna
 from cherimoya.sweeps import plan as grid
-from cherimoya.sweeps.plan import GROUP, Judge, Sweep
+from cherimoya.sweeps.plan import GROUP, Sweep, hydra_of
 from cherimoya.util.files import lock_folder
 
 SWEEPER = "hydra/sweeper"
 SETTINGS = "hydra.sweeper"
 TARGET = "hydra_plugins.cherimoya_search.OptunaSweeper"
 MOST_CORNERS = 16  # of a space that are checked in every combination
+SCORES = f"one of {', '.join(f'valid/{m}' for m in metrics.VALIDATED)}"
 ONCE = "hydra.mode=RUN"  # one run, with what a sweep's file sets besides
 
 
@@ -45,6 +45,15 @@ class SearchSweep(Sweep):
     config: SearchConfig
     space: Space
     fixed: list[str]  # words that every trial shares
+
+    def check_member(self, config: TrainConfig) -> None:
+        """Raise ConfigError where the trials are not scored by the metric."""
+        metric = self.config.metric
+        if metric.removeprefix("valid/") not in (*metrics.VALIDATED, *config.metrics):
+            raise ConfigError(
+                f"{SETTINGS}.metric={metric}: must be {SCORES}, or one of your own, chosen by "
+                f"metrics=..."
+            )
 
     def ending(self) -> str:
         """How the trials went, the best one, how to train it again, and which keys mattered."""
@@ -71,21 +80,16 @@ class SearchSweep(Sweep):
         return shlex.join(["cherimoya-train", *own, *self.fixed, *once, *values])
 
 
-def plan(
-    arguments: Sequence[str],
-    conf: Path,
-    name: str,
-    resolve: Callable[[DictConfig], Mapping[str, Any]],
-    judge: Judge | None = None,
-) -> SearchSweep | None:
+def plan(arguments: Sequence[str]) -> SearchSweep | None:
     """The search that the command line asks for, its corners checked; None for anything else.
 
-    `resolve` checks a composed configuration. Raises ConfigError for a key, a range or a setting
-    that cannot be, and CherimoyaError without Optuna.
+    Raises ConfigError for a key, a range or a setting that cannot be, and CherimoyaError without
+    Optuna.
     """
     given = OverridesParser.create().parse_overrides(overrides_in(arguments))
     single = [o.input_line or "" for o in given if not o.is_sweep_override()]
-    whole = _hydra_of(single, conf, name) if _may_be_one(given) else None
+    may_be_one = any(o.key_or_group in (GROUP, SWEEPER) for o in given)
+    whole = hydra_of(single) if may_be_one else None
     if whole is None or whole.sweeper._target_ != TARGET:
         for o in given:
             if isinstance(o.value(), IntervalSweep):
@@ -97,31 +101,20 @@ def plan(
         raise ConfigError(f"{SWEEPER}=optuna runs several trials. Add -m.")
     optuna()
     own = [o for o in given if not o.key_or_group.startswith("hydra")]
-    _check_keys(whole.sweeper.params or {}, conf)
+    _check_keys(whole.sweeper.params or {})
     space, fixed = space_of(whole.sweeper.params or {}, [o.input_line or "" for o in own])
     config = settings_of(OmegaConf.to_container(whole.sweeper, resolve=True))
-    planned = grid.plan(arguments, conf)
+    planned = grid.plan(arguments)
     assert planned is not None
-    for members in corners(space, fixed):
-        each = replace(planned, swept=list(space), members=members)
-        grid.check(each, conf, name, _scored_by(config.metric, resolve), judge=judge)
-    if config.storage:
-        open_storage(planned.folder, config.storage)
-    return SearchSweep(
+    search = SearchSweep(
         planned.name, list(space), [], planned.folder, settings=planned.settings,
         config=config, space=space, fixed=fixed,
     )  # fmt: skip
-
-
-def _may_be_one(given: Sequence[Override]) -> bool:
-    return any(o.key_or_group in (GROUP, SWEEPER) for o in given)
-
-
-def _hydra_of(words: list[str], conf: Path, name: str) -> DictConfig:
-    """Hydra's own part of the configuration."""
-    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-        found: DictConfig = hydra.compose(name, words, return_hydra_config=True).hydra
-    return found
+    for members in corners(space, fixed):
+        grid.check(replace(search, members=members))
+    if config.storage:
+        open_storage(planned.folder, config.storage)
+    return search
 
 
 def settings_of(values: Any) -> SearchConfig:
@@ -130,10 +123,10 @@ def settings_of(values: Any) -> SearchConfig:
     config = build(SearchConfig, own, SETTINGS)
     group, _, metric = config.metric.partition("/")
     if group != "valid":
-        raise ConfigError(f"{SETTINGS}.metric={config.metric}: must be {_listed()}.")
+        raise ConfigError(f"{SETTINGS}.metric={config.metric}: must be {SCORES}.")
     if metric not in metrics.VALIDATED and config.direction is None:
         raise ConfigError(
-            f"{SETTINGS}.metric={config.metric}: must be {_listed()}; or one of your own, with "
+            f"{SETTINGS}.metric={config.metric}: must be {SCORES}; or one of your own, with "
             f"{SETTINGS}.direction=minimize or maximize."
         )
     higher = metrics.metric_info(metric).higher_is_better
@@ -141,30 +134,9 @@ def settings_of(values: Any) -> SearchConfig:
     return replace(config, direction=config.direction or natural)
 
 
-def _listed() -> str:
-    return f"one of {', '.join(f'valid/{m}' for m in metrics.VALIDATED)}"
-
-
-def _scored_by(
-    metric: str, resolve: Callable[[DictConfig], Mapping[str, Any]]
-) -> Callable[[DictConfig], Mapping[str, Any]]:
-    """`resolve`, which raises ConfigError too where the trials are not scored by `metric`."""
-
-    def resolved(values: DictConfig) -> Mapping[str, Any]:
-        found = resolve(values)
-        if metric.removeprefix("valid/") not in (*metrics.VALIDATED, *found.get("metrics", ())):
-            raise ConfigError(
-                f"{SETTINGS}.metric={metric}: must be {_listed()}, or one of your own, chosen by "
-                f"metrics=..."
-            )
-        return found
-
-    return resolved
-
-
-def _check_keys(params: Mapping[Any, Any], conf: Path) -> None:
+def _check_keys(params: Mapping[Any, Any]) -> None:
     keys = sorted(known_keys(TrainConfig))
-    groups = {str(p.relative_to(conf)) for p in conf.rglob("*") if p.is_dir()}
+    groups = {str(p.relative_to(conf_dir())) for p in conf_dir().rglob("*") if p.is_dir()}
     for key in params:
         if key not in groups and key not in keys:
             raise ConfigError(unknown_key(str(key), keys))

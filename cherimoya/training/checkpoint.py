@@ -7,7 +7,8 @@ from typing import Any
 
 from cherimoya.config.diff import differences
 from cherimoya.config.saved import current
-from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig, to_dict
+from cherimoya.config.schema import to_dict
+from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig
 from cherimoya.data.dataset import Dataset
 from cherimoya.errors import CherimoyaError, DataError
 from cherimoya.inference.checkpoints import WINDOW

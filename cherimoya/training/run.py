@@ -10,7 +10,8 @@ import torch
 
 from cherimoya.config.data import DataConfig
 from cherimoya.config.diff import Changes
-from cherimoya.config.train import TrainConfig, check_trimming, to_dict
+from cherimoya.config.schema import to_dict
+from cherimoya.config.train import TrainConfig, check_trimming
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
 from cherimoya.data.feed import Resident, Source, place

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cherimoya.config.train import to_dict
+from cherimoya.config.schema import to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.evaluation import baselines
 from cherimoya.evaluation.per_locus import example_loci, write_scored_loci

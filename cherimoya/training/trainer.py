@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cherimoya.config.train import TrainConfig, to_dict
+from cherimoya.config.schema import to_dict
+from cherimoya.config.train import TrainConfig
 from cherimoya.data.batches import EpochPlan, plan_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import Feed, Source
@@ -73,7 +74,6 @@ class Trainer:
         self.log, self.checkpoints, self.say = log, checkpoints, say
         self.bar, self.on_epoch = bar, on_epoch
         self.state, self.in_epoch = TrainState(), False
-        self.label = dataset.loci.label[dataset.rows["train"]]
         self.count_weight = count_weight(dataset)
         self.metrics = {name: choice.make() for name, choice in config.metrics.items()}
         settings, processes = config.trainer, step.processes
@@ -272,7 +272,7 @@ class Trainer:
         return plan_epoch(
             self.config.seed,
             epoch,
-            self.label,
+            self.dataset.loci.label[self.dataset.rows["train"]],
             data.negative_ratio,
             self.dataset.loci.max_jitter,
             data.reverse_complement,

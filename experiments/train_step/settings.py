@@ -14,7 +14,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "experiments")]
 from rows import append_row as append_row  # noqa: E402
 
 from cherimoya.cli.train import conf_dir  # noqa: E402
-from cherimoya.config.train import TrainConfig, resolve  # noqa: E402
+from cherimoya.config.schema import build  # noqa: E402
+from cherimoya.config.train import TrainConfig  # noqa: E402
 from cherimoya.data.dataset import Dataset  # noqa: E402
 from cherimoya.data.loci import Loci  # noqa: E402
 
@@ -47,7 +48,7 @@ def configured(setup: Setup, *more: str) -> TrainConfig:
     OmegaConf.register_new_resolver("run_id", lambda: "bench", replace=True)
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         values = OmegaConf.to_container(hydra.compose("train", overrides), resolve=True)
-    return resolve(values, TrainConfig)
+    return build(TrainConfig, values)
 
 
 def random_data(examples: int, validation: int, window: int = IN, out: int = OUT) -> Dataset:

@@ -7,7 +7,8 @@ from configs import composed, made_of
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from cherimoya.config.diff import Changes, command, hydra_value, read_changes, write_changes
-from cherimoya.config.train import TrainConfig, resolve, to_dict
+from cherimoya.config.schema import build, to_dict
+from cherimoya.config.train import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -38,11 +39,11 @@ def test_values_survive_hydras_command_line(value):
     ids=["default", "tiny", "sgd", "hdf5", "keys"],
 )  # fmt: skip
 def test_the_command_composes_to_the_configuration(overrides):
-    wanted = to_dict(resolve(composed("train", overrides), TrainConfig))
+    wanted = to_dict(build(TrainConfig, composed("train", overrides)))
     made = made_of(overrides)
     program, *words = shlex.split(command(wanted, made.changes()))
     assert program == "cherimoya-train"
-    assert to_dict(resolve(composed("train", words), TrainConfig)) == wanted
+    assert to_dict(build(TrainConfig, composed("train", words))) == wanted
     again = made_of(words)  # the command is one that is accepted, and changes the same
     assert not again.without_effect()
     assert again.changes() == made.changes()

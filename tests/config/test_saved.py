@@ -13,7 +13,8 @@ from training_runs import assert_same_run
 
 from cherimoya.config.diff import differences
 from cherimoya.config.saved import current
-from cherimoya.config.train import TrainConfig, resolve, to_dict
+from cherimoya.config.schema import build, to_dict
+from cherimoya.config.train import TrainConfig
 
 BEFORE_0_3 = yaml.safe_load("""
 model:
@@ -130,12 +131,12 @@ def before(**changed: dict) -> dict:
     ids=["default", "fixed", "sgd", "adamw", "settings"],
 )  # fmt: skip
 def test_what_an_earlier_release_saved_is_what_the_same_words_mean_today(saved, words):
-    today = resolve(composed("train", words), TrainConfig)
+    today = build(TrainConfig, composed("train", words))
     untouched = copy.deepcopy(saved)
-    assert resolve(current(saved), TrainConfig) == today
+    assert build(TrainConfig, current(saved)) == today
     assert saved == untouched
     assert differences(current(saved), to_dict(today)) == []
-    other = resolve(composed("train", [*words, "optim.adamw.lr=0.02"]), TrainConfig)
+    other = build(TrainConfig, composed("train", [*words, "optim.adamw.lr=0.02"]))
     (change,) = differences(current(saved), to_dict(other))
     assert change.startswith("optim.adamw.lr was 0.00")
 
@@ -147,7 +148,7 @@ def test_what_an_earlier_release_saved_is_what_the_same_words_mean_today(saved, 
     ids=" ".join,
 )  # fmt: skip
 def test_what_is_saved_today_stays_as_it_is(words):
-    today = to_dict(resolve(composed("train", words), TrainConfig))
+    today = to_dict(build(TrainConfig, composed("train", words)))
     assert current(today) == today
 
 

@@ -5,13 +5,12 @@ import os
 import pytest
 from command_lines import command
 
-from cherimoya.cli.app import plain_values
-from cherimoya.config.groups import compose, initialized, without_effect
+from cherimoya.config.groups import compose, initialized, plain_values, without_effect
 from cherimoya.config.groups import typed as typed_in
 from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 from cherimoya.config.predict import EvaluateConfig, PredictConfig
 from cherimoya.config.prepare import PrepareConfig
-from cherimoya.config.train import resolve
+from cherimoya.config.schema import build
 from cherimoya.errors import ConfigError
 
 SCHEMAS = {
@@ -35,7 +34,7 @@ def unused(name: str, words: list[str]) -> dict[str, str]:
     words = [*NEEDED[name], *words]
     with initialized():
         values, _ = compose(name, words)
-        return without_effect(resolve(plain_values(values), SCHEMAS[name]), typed_in(words))
+        return without_effect(build(SCHEMAS[name], plain_values(values)), typed_in(words))
 
 
 def refused(name, words, fix, mended):

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from toy import CONF
 
 from cherimoya.config.data import FOLDS, DataConfig, SyntheticConfig
-from cherimoya.config.train import resolve
+from cherimoya.config.schema import build
 from cherimoya.data import hdf5
 from cherimoya.data.splits import beside, folds, split_rows
 from cherimoya.data.synthetic import simulate
@@ -27,7 +27,7 @@ def loci(counts: list[int], background: int = 3) -> tuple[np.ndarray, np.ndarray
 def config(**values) -> DataConfig:
     """conf/data/hdf5.yaml with `values` on top."""
     given = OmegaConf.to_container(OmegaConf.load(CONF.parent / "data" / "hdf5.yaml"))
-    return resolve(given | {"path": "x.h5"} | values, DataConfig)
+    return build(DataConfig, given | {"path": "x.h5"} | values)
 
 
 @pytest.mark.parametrize("counts", [HUMAN, [10] * 5, [100, 1, 1, 1, 1, 1], [5, 0, 7, 9, 9, 3, 2]])

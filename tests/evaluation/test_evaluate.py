@@ -13,7 +13,8 @@ from configs import composed
 
 from cherimoya import Cherimoya
 from cherimoya.config.predict import EvaluateConfig
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
 from cherimoya.data import hdf5
 from cherimoya.data.loci import crop
 from cherimoya.errors import CherimoyaError
@@ -38,7 +39,7 @@ def trained(small_data, tmp_path_factory):
         "trainer.batch_size=4", "trainer.max_epochs=1", "trainer.threads=1",
         "optim.warmup_epochs=1",
     ])  # fmt: skip
-    config = resolve(values, TrainConfig)
+    config = build(TrainConfig, values)
     (folder / "config.yaml").write_text(json.dumps(values))  # as the command line does
     train(config, folder)
     torch.set_num_threads(threads)
@@ -55,7 +56,7 @@ def score(tmp_path, monkeypatch):
         values = composed("evaluate", given)
         if isinstance(values["checkpoint"], str):
             values["checkpoint"] = [values["checkpoint"]]
-        folder = evaluate.evaluate_checkpoints(resolve(values, EvaluateConfig))
+        folder = evaluate.evaluate_checkpoints(build(EvaluateConfig, values))
         return json.loads((folder / "scores.json").read_text())
 
     return evaluated

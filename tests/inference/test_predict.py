@@ -17,7 +17,7 @@ from toy import LENGTHS, Toy
 import cherimoya
 from cherimoya import Ensemble
 from cherimoya.config.predict import PredictConfig
-from cherimoya.config.train import resolve
+from cherimoya.config.schema import build
 from cherimoya.errors import CherimoyaError, PackageError
 from cherimoya.inference import genome as module
 from cherimoya.inference.genome_inputs import own_bases
@@ -47,7 +47,7 @@ def predicted(genome, capsys):
             f"output={genome.folder}/{output}", f"in_window={IN}", "batch_size=7", *arguments,
         ]  # fmt: skip
         capsys.readouterr()
-        config = resolve(composed("predict", listed), PredictConfig)
+        config = build(PredictConfig, composed("predict", listed))
         return module.predict_genome(config), capsys.readouterr().out.splitlines()
 
     return run

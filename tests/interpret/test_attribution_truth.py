@@ -15,7 +15,8 @@ from interpreted import configured
 
 from cherimoya import Cherimoya, metrics
 from cherimoya.config.interpret import AttributeConfig
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
 from cherimoya.data import motif_grammar
 from cherimoya.data.dataset import data_file, load_dataset
 from cherimoya.data.loci import Loci, crop
@@ -49,7 +50,7 @@ class Trained:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     asked = ["model.n_filters=32", "model.n_layers=7", "trainer.max_epochs=12", "trainer.threads=1",
              "logger=none", "trainer.plots=false"]  # fmt: skip
-    config = resolve(composed("train", asked), TrainConfig)
+    config = build(TrainConfig, composed("train", asked))
     folder = tmp_path_factory.mktemp("run")
     train(config, folder)
     dataset = load_dataset(config.data)

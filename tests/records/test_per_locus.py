@@ -8,7 +8,8 @@ import torch
 from configs import composed
 
 from cherimoya import Cherimoya
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
 from cherimoya.data.dataset import load_dataset
 from cherimoya.data.feed import Resident
 from cherimoya.evaluation import baselines
@@ -23,7 +24,7 @@ from cherimoya.training.run import train
 def finished(train_arguments, tmp_path):
     """A finished run: its folder, its data, and its best model scored once more."""
     threads = torch.get_num_threads()
-    config = resolve(composed("train", [*train_arguments, "trainer.max_epochs=1"]), TrainConfig)
+    config = build(TrainConfig, composed("train", [*train_arguments, "trainer.max_epochs=1"]))
     train(config, tmp_path)
     torch.set_num_threads(threads)
     dataset = load_dataset(config.data)

@@ -8,7 +8,8 @@ from cherimoya.cli.train import conf_dir
 from cherimoya.config import groups
 from cherimoya.config.command_line import checked_arguments
 from cherimoya.config.groups import Composition, composition
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
 
 
 def composed(name: str, overrides: list[str]) -> dict:
@@ -26,4 +27,4 @@ def made_of(overrides: list[str]) -> Composition:
         words = list(checked_arguments(overrides, TrainConfig, several=False))
         values, choices = groups.compose("train", words)
         plain = OmegaConf.to_container(values, resolve=True)
-        return composition(resolve(plain, TrainConfig), plain, words, choices)
+        return composition(build(TrainConfig, plain), plain, words, choices)

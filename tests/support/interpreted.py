@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from cherimoya import Cherimoya
 from cherimoya.cli.train import conf_dir
-from cherimoya.config.train import resolve
+from cherimoya.config.schema import build
 
 
 def save_model(path: Path, seed: int = 0, **shape: Any) -> Path:
@@ -36,4 +36,4 @@ def configured(name: str, cls: type, **values: Any) -> Any:
             plain[node][rest[0]] = value
         else:
             plain[node] = value
-    return resolve(plain, cls)
+    return build(cls, plain)

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cherimoya.config.prepare import PrepareConfig
-from cherimoya.config.train import resolve
+from cherimoya.config.schema import build
 from cherimoya.data import hdf5
 from cherimoya.errors import DataError, PackageError
 from cherimoya.prepare.prepare import prepare
@@ -29,7 +29,7 @@ def configure(**values) -> PrepareConfig:
     """conf/prepare.yaml with `values` on top."""
     given = OmegaConf.to_container(OmegaConf.load(CONF))
     del given["defaults"], given["hydra"]
-    return resolve(given | values, PrepareConfig)
+    return build(PrepareConfig, given | values)
 
 
 class Toy:

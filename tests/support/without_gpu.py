@@ -63,7 +63,8 @@ gpu.operand_dtype = lambda x: torch.float16 if x.dtype == torch.float32 else x.d
 # What is imported from here on takes these for the GPU's answers.
 from configs import composed  # noqa: E402
 
-from cherimoya.config.train import TrainConfig, resolve  # noqa: E402
+from cherimoya.config.schema import build  # noqa: E402
+from cherimoya.config.train import TrainConfig  # noqa: E402
 from cherimoya.data.batches import Batch  # noqa: E402
 from cherimoya.network import build_model  # noqa: E402
 from cherimoya.ops.windows import op as gather  # noqa: E402
@@ -104,7 +105,7 @@ def training_step(
 ) -> tuple[TrainingStep, Callable[[], list[Batch]]]:
     """A step for batches of n windows of this length, and what gathers one."""
     torch.manual_seed(0)
-    config = resolve(composed("train", [*overrides]), TrainConfig)
+    config = build(TrainConfig, composed("train", [*overrides]))
     groups = config.model.signal_groups or [1]
     model = build_model(config.model, groups, config.model.n_control_tracks or 0, trimming)
     step = TrainingStep(model, config.loss, config.optim, 100, config.trainer.max_epochs, precision)

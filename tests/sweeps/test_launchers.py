@@ -59,7 +59,7 @@ def test_a_launcher_that_is_not_installed_says_how_to_get_it(name, monkeypatch):
     monkeypatch.setattr(cli_sweep.importlib.util, "find_spec", lambda module: None)
     needed = "hydra-joblib-launcher" if name == "joblib" else "'cherimoya-train.slurm.'"
     with pytest.raises(ConfigError, match=f"launcher={name} needs a plug-in. .*install {needed}"):
-        cli_sweep.plan(["-m", "seed=0,1", f"hydra/launcher={name}"], Path("absent"))
+        cli_sweep.plan(["-m", "seed=0,1", f"hydra/launcher={name}"])
 
 
 @pytest.mark.slow

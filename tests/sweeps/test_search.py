@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 from training_runs import weights
 
 from cherimoya.cli.job import print_error
-from cherimoya.cli.train import _checked, conf_dir
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.cli.train import conf_dir
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import status
 from cherimoya.records import study as search
@@ -243,9 +244,7 @@ def test_hydras_words_for_several_values(word, part):
 
 
 def plan(*arguments):
-    return cli_search.plan(
-        ["-m", "hydra/sweeper=optuna", *arguments], conf_dir(), "train", _checked
-    )
+    return cli_search.plan(["-m", "hydra/sweeper=optuna", *arguments])
 
 
 @pytest.mark.parametrize(
@@ -285,10 +284,10 @@ def test_what_cannot_be_searched_is_refused_before_anything_begins(words, messag
 
 def test_a_search_needs_m_and_an_interval_a_search():
     with pytest.raises(ConfigError, match="Add -m"):
-        cli_search.plan(["hydra/sweeper=optuna", "seed=1,2"], conf_dir(), "train", _checked)
+        cli_search.plan(["hydra/sweeper=optuna", "seed=1,2"])
     with pytest.raises(ConfigError, match="Add hydra/sweeper=optuna"):
-        cli_search.plan(["-m", "optim.muon.lr=interval(0.1,1)"], conf_dir(), "train", _checked)
-    assert cli_search.plan(["sweep=depth_width"], conf_dir(), "train", _checked) is None
+        cli_search.plan(["-m", "optim.muon.lr=interval(0.1,1)"])
+    assert cli_search.plan(["sweep=depth_width"]) is None
 
 
 def test_the_direction_follows_the_metric():
@@ -301,7 +300,7 @@ def test_the_direction_follows_the_metric():
 
 
 def test_a_search_of_conf_is_planned_with_its_name_and_folder():
-    found = cli_search.plan(["sweep=search", "model=tiny"], conf_dir(), "train", _checked)
+    found = cli_search.plan(["sweep=search", "model=tiny"])
     assert found.name.startswith("search_")
     assert str(found.folder) == f"outputs/sweeps/{found.name}"
     assert set(found.swept) >= {"optim.muon.lr", "model.n_filters", "model.n_layers"}
@@ -309,7 +308,7 @@ def test_a_search_of_conf_is_planned_with_its_name_and_folder():
     assert found._alone({"seed": "3"}) == (  # as one run, with what the file sets
         "cherimoya-train sweep=search model=tiny hydra.mode=RUN seed=3"
     )
-    fewer = cli_search.plan(["sweep=search", "model.n_layers=3"], conf_dir(), "train", _checked)
+    fewer = cli_search.plan(["sweep=search", "model.n_layers=3"])
     assert "model.n_layers" not in fewer.swept
 
 
@@ -333,7 +332,7 @@ def run_it(train_arguments, tmp_path):
     """Trains in one folder, or goes on there, under a watch."""
 
     def run_it(watch, *words):
-        config = resolve(composed("train", [*train_arguments, *words]), TrainConfig)
+        config = build(TrainConfig, composed("train", [*train_arguments, *words]))
         train(config, tmp_path / "run", RunContext(on_epoch=watch))
         return {
             name: json.loads((tmp_path / "run" / f"{name}.json").read_text())

@@ -14,7 +14,6 @@ from command_lines import TRAIN, clean_environment, wait_until
 from omegaconf import OmegaConf
 from training_runs import last_table, states, weights, without_times
 
-from cherimoya.cli.train import conf_dir
 from cherimoya.errors import ConfigError, InUse
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.sweep import Member
@@ -172,9 +171,9 @@ def test_a_folder_that_another_process_is_at_is_left_alone(tmp_path, monkeypatch
     (folder / "metrics.jsonl").write_text("mine")
     monkeypatch.setattr(cli_sweep, "PATIENCE_SECONDS", 0.2)
     with lock_folder(folder), pytest.raises(InUse, match=f"in use by process {os.getpid()}"):
-        cli_sweep.begin(folder, {"seed": "0"}, {}, ())
+        cli_sweep.begin(folder, {"seed": "0"}, {})
     assert (folder / "metrics.jsonl").read_text() == "mine"
-    assert cli_sweep.begin(folder, {"seed": "0"}, {}, ()) == "new"
+    assert cli_sweep.begin(folder, {"seed": "0"}, {}) == "new"
 
 
 def test_a_folder_of_another_configuration_is_refused(cherimoya_train, train_arguments, tmp_path):
@@ -195,17 +194,17 @@ def test_several_values_need_m(cherimoya_train, train_arguments):
 
 
 def test_a_sweep_file_is_a_sweep():
-    sweep = cli_sweep.plan(["sweep=depth_width"], conf_dir())
+    sweep = cli_sweep.plan(["sweep=depth_width"])
     assert sweep.name == "depth_width"
     assert len(sweep.members) == 90
     found = [sweep.overrides_of(member) for member in sweep.members]
     assert {"model.n_layers": "9", "model.n_filters": "128", "seed": "2"} in found
-    fewer = cli_sweep.plan(["seed=0,1", "sweep=depth_width"], conf_dir())
+    fewer = cli_sweep.plan(["seed=0,1", "sweep=depth_width"])
     assert fewer.name.startswith("depth_width_")
     assert len(fewer.members) == 60
-    assert cli_sweep.plan(["model.n_filters=8"], conf_dir()) is None
+    assert cli_sweep.plan(["model.n_filters=8"]) is None
     with pytest.raises(ConfigError, match="Add -m"):
-        cli_sweep.plan(["seed=0,1"], conf_dir())
+        cli_sweep.plan(["seed=0,1"])
 
 
 def test_a_sweep_of_the_users_own(tmp_path):
@@ -214,20 +213,20 @@ def test_a_sweep_of_the_users_own(tmp_path):
         "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seed: '3,4'}}}\n"
     )
     for words in (["--config-dir", str(tmp_path)], [f"hydra.searchpath=[{tmp_path}]"]):
-        sweep = cli_sweep.plan([*words, "sweep=mine"], conf_dir())
+        sweep = cli_sweep.plan([*words, "sweep=mine"])
         assert [sweep.overrides_of(m) for m in sweep.members] == [{"seed": "3"}, {"seed": "4"}]
         assert sweep.folder == Path("outputs/sweeps/mine")
-        cli_sweep.check(sweep, conf_dir(), "train", lambda values: {})
+        cli_sweep.check(sweep)
 
 
 def test_forced_overrides_are_named_like_others():
-    sweep = cli_sweep.plan(["-m", "++seed=0,1"], conf_dir())
+    sweep = cli_sweep.plan(["-m", "++seed=0,1"])
     assert [sweep.folder_of(m).name for m in sweep.members] == ["seed=0", "seed=1"]
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):
     words = ["-m", "model.n_layers=5,7", "logger=none", f"hydra.sweep.dir={tmp_path}/s"]
-    cli_sweep.plan(words, conf_dir()).write(words)
+    cli_sweep.plan(words).write(words)
     plan = sweeps.read_plan(tmp_path / "s")
     assert plan.command == ["cherimoya-train", *words]
     assert plan.members == [{"model.n_layers": "5"}, {"model.n_layers": "7"}]
@@ -245,7 +244,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
 
 def test_the_same_words_are_the_same_folder():
     def name(*arguments):
-        return cli_sweep.plan(["-m", *arguments], conf_dir()).name
+        return cli_sweep.plan(["-m", *arguments]).name
 
     assert name("seed=0,1", "model.n_filters=8,9") == name("model.n_filters=8,9", "seed=0,1")
     assert name("seed=0,1") != name("seed=0,2")

@@ -9,7 +9,8 @@ from configs import composed
 from wandb.sdk.launch.sweeps import utils
 
 from cherimoya.config.diff import flat
-from cherimoya.config.train import TrainConfig, resolve, to_dict
+from cherimoya.config.schema import build, to_dict
+from cherimoya.config.train import TrainConfig
 from cherimoya.records.metrics import METRICS
 
 FOLDER = REPOSITORY / "experiments" / "wandb_sweeps"
@@ -47,7 +48,7 @@ def test_an_agents_command_is_one_of_ours(name):
         }
         args = {key: {"value": value} for key, value in values.items()}
         words = utils.create_sweep_command_args({"args": args})["args_no_hyphens"]
-        config = resolve(composed("train", fixed + words), TrainConfig)
+        config = build(TrainConfig, composed("train", fixed + words))
         made = flat(to_dict(config))
         chosen = {key: key.replace("/", ".") for key in values}
         chosen = {k: v if v in made else f"{v}.name" for k, v in chosen.items()}

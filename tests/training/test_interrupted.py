@@ -12,7 +12,8 @@ import pytest
 from configs import composed
 from training_runs import assert_same_run
 
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
 from cherimoya.errors import Interrupted
 from cherimoya.records import status
 from cherimoya.records.run import read_run
@@ -23,7 +24,7 @@ from cherimoya.training.run import RunContext, train
 def configured(arguments: list[str], **trainer) -> TrainConfig:
     values = composed("train", arguments)
     values["trainer"] |= trainer
-    return resolve(values, TrainConfig)
+    return build(TrainConfig, values)
 
 
 @pytest.fixture(scope="module")

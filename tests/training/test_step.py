@@ -10,7 +10,8 @@ from torch import nn
 from training_runs import state_of
 
 from cherimoya import Cherimoya
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
 from cherimoya.data.batches import Batch
 from cherimoya.errors import ConfigError
 from cherimoya.inference import precision
@@ -25,7 +26,7 @@ STEPS_PER_EPOCH, EPOCHS = 3, 4
 def a_step(*overrides: str, parts: int = 1) -> TrainingStep:
     torch.manual_seed(0)
     more = ["optim.warmup_epochs=1", f"trainer.max_epochs={EPOCHS}"]
-    config = resolve(composed("train", ["optim=muon_adamw_sgd", *more, *overrides]), TrainConfig)
+    config = build(TrainConfig, composed("train", ["optim=muon_adamw_sgd", *more, *overrides]))
     model = Cherimoya(8, 2, signal_groups=[2], trimming=10)
     return TrainingStep(
         model, config.loss, config.optim, STEPS_PER_EPOCH, EPOCHS, "fp32", parts

@@ -15,7 +15,8 @@ from matplotlib import image
 from training_runs import assert_same_run, weights
 
 from cherimoya import Cherimoya
-from cherimoya.config.train import TrainConfig, resolve
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records.run import LAST, PREVIOUS, begin_run
 from cherimoya.training.checkpoint import Checkpoints
@@ -280,8 +281,8 @@ def test_nothing_is_saved_between_the_last_step_of_an_epoch_and_its_end(
         saved.append((trainer.state.batch, trainer.steps_per_epoch))
 
     monkeypatch.setattr(Trainer, "save", note)
-    config = resolve(
-        composed("train", [*train_arguments, "trainer.checkpoint_minutes=1e-9"]), TrainConfig
+    config = build(
+        TrainConfig, composed("train", [*train_arguments, "trainer.checkpoint_minutes=1e-9"])
     )
     threads = torch.get_num_threads()
     train(config, tmp_path)

@@ -49,7 +49,7 @@ class WandbLogger(Logger):
         self._url: str | None = None
         self._sent: set[int] = set()  # numbers of the rows that W&B has from before
         self._number = 0  # of the next row
-        self._standing = Standing()
+        self._standing: dict[str, Any] = {}  # what the summary says of the validation so far
 
     def check(self) -> None:
         """Decide between online, offline and none."""
@@ -67,7 +67,7 @@ class WandbLogger(Logger):
         if earlier_id:
             remove_empty(self.folder, earlier_id)
         try:
-            self._run = _opened(self.folder, self._settings, self._mode, settings, earlier_id)
+            self._run = self._opened(settings, earlier_id)
         except wandb.errors.Error as error:
             raise CherimoyaError(
                 f"W&B refused the run: {str(error).splitlines()[0]} "
@@ -81,6 +81,34 @@ class WandbLogger(Logger):
         self._attempt(self._begin)
         for row in rows:
             self.row(row)
+
+    def _opened(self, settings: Mapping[str, Any], earlier_id: str | None) -> Any:
+        """W&B's run, new or that of `earlier_id`."""
+        import wandb
+
+        config = self._settings
+        member = (self.folder / MEMBER).is_file()
+        swept = member or "WANDB_SWEEP_ID" in os.environ
+        return wandb.init(
+            project=config.project,
+            name=config.run_name or run_name(self.folder, settings),
+            group=config.group,
+            job_type="sweep" if swept else "train",
+            tags=run_tags(config.tags, settings),
+            dir=self.folder,
+            mode=self._mode,  # type: ignore[arg-type]
+            id=earlier_id,
+            resume="allow" if earlier_id else None,
+            config=dict(settings),
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=REACH_SECONDS + 3,
+                finish_timeout=FINISH_SECONDS,
+                x_transaction_log_flush_interval=FLUSH_SECONDS,
+            ),
+        )
 
     def _begin(self) -> None:
         """Say what the metrics are."""
@@ -107,7 +135,23 @@ class WandbLogger(Logger):
             self.summary({k: v for k, v in known.items() if k not in VALIDATED})
         else:
             self._log(lambda: known)
-        self.summary(self._standing.see(values))
+        self.summary(self._improved(values))
+
+    def _improved(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What a row changes of the summary; rows come in order."""
+        scores = {name: row.get(f"valid/{name}") for name in metrics.VALIDATED}
+        known = {name: value for name, value in scores.items() if value is not None}
+        changed: dict[str, Any] = {}
+        for name, value in known.items():
+            key, end = f"valid/{name}", metrics.extreme(name)
+            before = self._standing.get(key, {}).get(end)
+            if before is None or (value < before if end == "min" else value > before):
+                changed[key] = {end: value}
+        if known.get("loss", math.inf) < self._standing.get(metrics.best_key("loss"), math.inf):
+            changed |= {metrics.best_key(name): value for name, value in known.items()}
+            changed[metrics.best_key(metrics.EPOCH)] = row.get(metrics.EPOCH)
+        self._standing |= changed
+        return changed
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Add to the summary."""
@@ -174,63 +218,6 @@ class WandbLogger(Logger):
                 f"W&B failed ({type(error).__name__}: {error}). The run goes on; its folder "
                 "still gets everything."
             )
-
-
-def _opened(
-    folder: Path,
-    config: options.Wandb,
-    mode: str,
-    settings: Mapping[str, Any],
-    wandb_id: str | None,
-) -> Any:
-    """W&B's run, new or that of `wandb_id`."""
-    import wandb
-
-    member = (folder / MEMBER).is_file()
-    swept = member or "WANDB_SWEEP_ID" in os.environ
-    return wandb.init(
-        project=config.project,
-        name=config.run_name or run_name(folder, settings),
-        group=config.group,
-        job_type="sweep" if swept else "train",
-        tags=run_tags(config.tags, settings),
-        dir=folder,
-        mode=mode,  # type: ignore[arg-type]
-        id=wandb_id,
-        resume="allow" if wandb_id else None,
-        config=dict(settings),
-        reinit="create_new",
-        settings=wandb.Settings(
-            silent=True,
-            console="off",
-            init_timeout=REACH_SECONDS + 3,
-            finish_timeout=FINISH_SECONDS,
-            x_transaction_log_flush_interval=FLUSH_SECONDS,
-        ),
-    )
-
-
-class Standing:
-    """What W&B's summary says of the validation so far, from rows seen in order."""
-
-    def __init__(self) -> None:
-        self.summary: dict[str, Any] = {}
-
-    def see(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Take a row into account; returns what it changes."""
-        scores = {name: row.get(f"valid/{name}") for name in metrics.VALIDATED}
-        known = {name: value for name, value in scores.items() if value is not None}
-        changed: dict[str, Any] = {}
-        for name, value in known.items():
-            key, end = f"valid/{name}", metrics.extreme(name)
-            before = self.summary.get(key, {}).get(end)
-            if before is None or (value < before if end == "min" else value > before):
-                changed[key] = {end: value}
-        if known.get("loss", math.inf) < self.summary.get(metrics.best_key("loss"), math.inf):
-            changed |= {metrics.best_key(name): value for name, value in known.items()}
-            changed[metrics.best_key(metrics.EPOCH)] = row.get(metrics.EPOCH)
-        self.summary |= changed
-        return changed
 
 
 def run_name(folder: Path, settings: Mapping[str, Any]) -> str:

@@ -68,6 +68,7 @@ def slots(
     ]
 
 
+@dataclass(frozen=True)
 class Pool:
     """Several members at once, each in a process of its own with its GPU or share of the cores.
 
@@ -75,25 +76,20 @@ class Pool:
     What a process prints is in its run folder's output.log.
     """
 
-    def __init__(
-        self,
-        sweep: Sweep,
-        problems: list[tuple[str, str]],
-        config: DictConfig,
-        wanted: int | None,
-    ) -> None:
-        self._sweep, self._problems = sweep, problems
-        self._config, self._wanted = config, wanted
+    sweep: Sweep
+    problems: list[tuple[str, str]]  # which it adds to, by member
+    config: DictConfig
+    wanted: int | None  # processes, see `slots`
 
     def run(self, jobs: Sequence[Sequence[str]]) -> None:
         """Run each job whose member is not done yet, and wait for all of them.
 
         Raises SystemExit after a signal, when all have saved.
         """
-        waiting = deque(not_done(self._sweep, jobs))
-        total, trainer = len(waiting), self._config.trainer
+        waiting = deque(not_done(self.sweep, jobs))
+        total, trainer = len(waiting), self.config.trainer
         gpus = _gpus() if waiting and trainer.device != "cpu" else []
-        free = slots(self._wanted, gpus, _cores(), trainer.devices, total)
+        free = slots(self.wanted, gpus, _cores(), trainer.devices, total)
         if waiting:
             print(f"{total} runs to do, {len(free)} at a time{_in_words(free[0])}", flush=True)
         running: list[_Process] = []
@@ -114,10 +110,10 @@ class Pool:
             raise SystemExit(128 + stop.signum)
 
     def _start(self, words: Sequence[str], slot: Slot) -> "_Process":
-        folder = self._sweep.folder_of(words)
+        folder = self.sweep.folder_of(words)
         folder.mkdir(parents=True, exist_ok=True)
-        hydras = [w for w in self._config.hydra.overrides.hydra if w.startswith(FOR_MEMBERS)]
-        command = [sys.executable, "-c", TRAIN, MEMBER_OF, str(self._sweep.folder)]
+        hydras = [w for w in self.config.hydra.overrides.hydra if w.startswith(FOR_MEMBERS)]
+        command = [sys.executable, "-c", TRAIN, MEMBER_OF, str(self.sweep.folder)]
         print(f"start  {folder.name}", flush=True)
         with open_owned(folder / OUTPUT, "ab") as output, _pinned(slot):
             process = subprocess.Popen(
@@ -138,7 +134,7 @@ class Pool:
             words += f": {_how(code)}, see {ended.folder / OUTPUT}"
         print(f"{words}  ({how_far})", flush=True)
         if code == 1 and member.state != "failed":
-            self._problems.append((ended.folder.name, f"see {ended.folder / OUTPUT}"))
+            self.problems.append((ended.folder.name, f"see {ended.folder / OUTPUT}"))
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,14 @@ class DiskError(DataError):
     """The disk refuses what is to be written."""
 
 
+def disk_words(error: OSError) -> DiskError:
+    """What the system said of a file or folder, and what may help."""
+    return DiskError(
+        f"{error.filename or 'a file'}: {error.strerror or error}. Ask its owner (chmod), free "
+        "space, or mend its disk."
+    )
+
+
 class PackageError(CherimoyaError):
     """An optional package that is not installed."""
 

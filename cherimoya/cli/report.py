@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cherimoya.cli.pipe import quiet_when_closed
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, disk_words
 from cherimoya.records import sweep as sweeps
 from cherimoya.report.pages import is_sweep, write_report
 
@@ -27,8 +27,9 @@ def report() -> None:
                 for member in sweeps.read_sweep(folder):
                     print(write_report(member.folder), flush=True)
             print(write_report(folder), flush=True)
-    except CherimoyaError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (CherimoyaError, OSError) as error:
+        said = disk_words(error) if isinstance(error, OSError) else error
+        print(f"error: {said}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

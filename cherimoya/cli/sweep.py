@@ -17,7 +17,7 @@ from cherimoya.cli.train import plan_sweep
 from cherimoya.config import targets
 from cherimoya.config.command_line import checked_arguments, one_word_each
 from cherimoya.config.train import TrainConfig
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.errors import CherimoyaError, ConfigError, disk_words
 from cherimoya.records import sweep as sweeps
 from cherimoya.sweeps import status
 from cherimoya.sweeps.slurm import script
@@ -51,8 +51,8 @@ def main() -> None:
         if word not in commands:
             raise ConfigError(f"unknown command {word}.{_near(word, list(commands))}")
         commands[word](arguments)
-    except (CherimoyaError, HydraException) as error:
-        print_error(error)
+    except (CherimoyaError, HydraException, OSError) as error:
+        print_error(disk_words(error) if isinstance(error, OSError) else error)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

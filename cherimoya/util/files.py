@@ -36,12 +36,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` for a file or folder to be written; it is synced to disk and
     takes the place of `path` when the block ends well, and is removed otherwise.
 
-    An OSError of the block names `path` if it names no file.
+    An OSError of the block names `path` if it names no file, or the temporary one.
     """
     temporary = path.with_name(f".{path.name}{_own_ending(os.getpid())}")
     remove(temporary)
     try:
-        with names_file(path):
+        with names_file(path, temporary):
             yield temporary
             if temporary.is_dir():
                 remove(path)
@@ -72,12 +72,12 @@ def _own_ending(pid: int) -> str:
 
 
 @contextmanager
-def names_file(path: Path) -> Iterator[None]:
-    """Where an OSError that names no file gets the name of `path`, which is being written."""
+def names_file(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Where an OSError that names no file, or its `temporary` name, gets that of `path`."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 from run_files import CONFIG, SCORES, add_loci, add_member, make_run
 
+from cherimoya.cli import report as report_command
 from cherimoya.report.pages import offer_report, write_report
 from cherimoya.report.plots import theme as plots_theme
 
@@ -366,3 +367,16 @@ def test_a_sweep_with_a_damaged_member_has_a_page(tmp_path):
     text = Page(write_report(sweep)).text()
     assert "1 damaged" in text
     assert f"{member / 'status.json'} is damaged (pid is 'None')" in text
+
+
+def test_a_page_that_cannot_be_put_in_place_is_one_message(tmp_path, monkeypatch, capsys):
+    run = make_run(tmp_path / "run")
+    (run / "report.html").mkdir()
+    monkeypatch.setattr(sys, "argv", ["cherimoya-report", str(run)])
+    with pytest.raises(SystemExit) as ended:
+        report_command.report()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "report.html: Is a directory. Ask its owner" in said
+    assert not list(run.glob(".*.tmp"))

@@ -119,7 +119,7 @@ def use_sweep(folder: Path) -> bool:
         plan.member(["seed=1"], folder)
     for member in sorted(folder.glob("*/")):
         with suppress(CherimoyaError):
-            plan.begin(member, {"seed": "1"}, {"seed": 0}, ())
+            plan.begin(member, {"seed": "1"}, {"seed": 0})
     return said
 
 

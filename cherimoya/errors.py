@@ -66,8 +66,11 @@ class PackageError(CherimoyaError):
     """An optional package that is not installed."""
 
 
-class Interrupted(Exception):  # noqa: N818 - a request that was met, not an error
-    """The run was asked to stop by a signal, and has saved its state."""
+class Interrupted(BaseException):
+    """A signal asked the run to stop, which training answers by saving its state first.
+
+    Like KeyboardInterrupt it may come up anywhere, and is no Exception that one can go on after.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")

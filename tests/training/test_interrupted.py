@@ -93,6 +93,16 @@ def test_a_signal_while_the_data_are_read_stops_at_once(
     assert status.read(tmp_path / "run")["state"] == "done"
 
 
+def test_a_signal_while_plots_are_drawn_stops_the_run(
+    whole_run, train_arguments, tmp_path, monkeypatch
+):
+    run = copied(whole_run, tmp_path / "again", "summary.json")
+    monkeypatch.setattr(summary, "_plots", lambda *_: os.kill(os.getpid(), signal.SIGUSR1))
+    with pytest.raises(Interrupted):
+        train(configured(train_arguments, resume=str(run), plots=True), run)
+    assert status.read(run)["state"] == "interrupted"
+
+
 def test_a_signal_is_noted_where_someone_saves_first():
     with interrupt.stop_request(at_once=True) as stop:
         with stop.noted():

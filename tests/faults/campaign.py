@@ -12,7 +12,6 @@ left differs from an undisturbed run. Needs a C compiler.
 """
 
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -25,7 +24,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE.parent / "support"), str(HERE)]
+sys.path[:0] = [str(HERE.parent / "support"), str(HERE), str(ROOT / "experiments")]
+from rows import append_row  # noqa: E402
+
 RESULTS = ROOT / "experiments" / "faults" / "results.csv"
 KINDS = ("kill", "half", "full", "error", "tmpfs")
 SECONDS = 120
@@ -206,13 +207,7 @@ def record(scene: str, kind: str, total: int, outcome: Outcome) -> None:
         "changes": total, "trials": outcome.counts["trials"],
         **{column: outcome.counts[column] for column in columns},
     }  # fmt: skip
-    RESULTS.parent.mkdir(exist_ok=True)
-    new = not RESULTS.exists()
-    with open(RESULTS, "a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    append_row(RESULTS, row)
 
 
 if __name__ == "__main__":

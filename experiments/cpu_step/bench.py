@@ -27,6 +27,7 @@ ROOT = HERE.parents[1]
 CONTENDERS = ("ours", "upstream", "upstream_compiled")
 N, L, OUT, LAYERS = 8, 2114, 1000, 9
 WARMUP_STEPS, TIMED_STEPS = 3, 8
+OPTIONS = ["optim=muon_adamw_sgd", "logger=none", "trainer.max_epochs=20"]
 
 
 def make_batch() -> tuple:
@@ -41,29 +42,22 @@ def make_batch() -> tuple:
 
 def our_step(n_filters: int) -> Callable[[], float]:
     """The training step of this package, as its trainer runs it."""
-    from cherimoya.config.train import (
-        AdamWConfig,
-        LossConfig,
-        MuonConfig,
-        OptimConfig,
-        RouteConfig,
-        SGDConfig,
-    )
+    import hydra
+    from omegaconf import OmegaConf
+
+    from cherimoya.config.command_line import conf_dir
+    from cherimoya.config.schema import build
+    from cherimoya.config.train import TrainConfig
     from cherimoya.data.batches import Batch
     from cherimoya.network import Cherimoya
     from cherimoya.training.step import TrainingStep
 
+    OmegaConf.register_new_resolver("run_id", lambda: "bench", replace=True)
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        values = OmegaConf.to_container(hydra.compose("train", OPTIONS), resolve=True)
+    config = build(TrainConfig, values)
     model = Cherimoya(n_filters=n_filters, n_layers=LAYERS, profile_kernel_size=75)
-    routes = {"blocks.*.linear[12].weight": "muon", "lw[01]": "sgd", "*": "adamw"}
-    optim = OptimConfig(
-        routing=[RouteConfig(pattern, optimizer) for pattern, optimizer in routes.items()],
-        muon=MuonConfig(lr=0.025, weight_decay=0.03, momentum=0.95, ns_steps=5),
-        adamw=AdamWConfig(lr=0.001, weight_decay=0.0, beta1=0.9, beta2=0.999, eps=1e-8),
-        sgd=SGDConfig(lr=0.001, momentum=0.9),
-        warmup_epochs=2, warmup_start=0.01, min_lr=1e-5, ema_decay=0.999, ema_warmup=False,
-    )  # fmt: skip
-    loss = LossConfig("kendall", freeze_below=1.0, profile_weight=1.0, count_weight=1.0)
-    train = TrainingStep(model, loss, optim, steps_per_epoch=100, max_epochs=20)
+    train = TrainingStep(model, config.loss, config.optim, steps_per_epoch=100, max_epochs=20)
     X, y = make_batch()
     batch = Batch(X, y, None)
 

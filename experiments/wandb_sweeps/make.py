@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from cherimoya.cli.train import conf_dir
 from cherimoya.config.diff import flat
-from cherimoya.records.study import Choices, Numbers
+from cherimoya.records.space import Choices, Numbers
 from cherimoya.sweeps.search import settings_of, space_of
 
 OVERRIDE = "override /"

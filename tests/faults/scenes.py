@@ -109,13 +109,11 @@ def contents(folder: Path, scene: Scene) -> dict[str, str]:
 
     Names alone for what differs from run to run, such as a status.
     """
-    inputs = {"tmp"}
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_file() and (name.split("/")[0] == scene.output or name.startswith("tmp/")):
             found[name] = digest_of(path)
-    assert inputs
     return found
 
 
@@ -133,7 +131,7 @@ def _rows(path: Path) -> bytes:
 
 
 def _weights(path: Path) -> bytes:
-    saved = torch.load(path, map_location="cpu", weights_only=False)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     return b"".join(_tensors(saved))
 
 

@@ -63,8 +63,8 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         "chrom_alias": table_of(config.chrom_alias),
     }
     provenance, settings = describe(config, ("vcf",), files, length)
-    made, table_of_vcf = settings | {"vcf": config.vcf}, output.with_suffix(".vcf")
-    whole = table_of_vcf.exists() or not config.vcf
+    made, vcf_path = settings | {"vcf": config.vcf}, output.with_suffix(".vcf")
+    whole = vcf_path.exists() or not config.vcf
     if is_done(output, made, config.overwrite, console.say) and whole:
         console.say(f"done already: {output}")
         return

@@ -24,9 +24,12 @@ from cherimoya.config.train import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
+COMPOSES = {
+    "cli", "config.bounds", "config.command_line", "config.groups", "config.targets", "sweeps"
+}  # fmt: skip
 ONLY_IN = {  # third-party package: the only places that may import it
-    "hydra": {"cli", "config.command_line", "config.groups", "config.targets", "sweeps"},
-    "omegaconf": {"cli", "config.command_line", "config.groups", "config.targets", "sweeps"},
+    "hydra": COMPOSES,
+    "omegaconf": COMPOSES,
     "wandb": {"loggers.wandb"},
     "wandb_workspaces": {"report.dashboard"},
     "h5py": {"data", "genome.open_tracks", "records"},

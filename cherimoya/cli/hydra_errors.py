@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import hydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
+from cherimoya.config.bounds import Refused
 from cherimoya.config.command_line import conf_dir, nearest, overrides, quotable
 from cherimoya.config.groups import does_nothing, initialized
 from cherimoya.config.keys import known_keys
@@ -36,6 +37,8 @@ def in_words(
         return error
     if isinstance(error, MissingConfigException):
         return ConfigError(_no_file(error))
+    if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, Refused):
+        error = error.__cause__
     if isinstance(error, InterpolationResolutionError):
         return ConfigError(_not_inserted(error, arguments))
     if isinstance(error, YAMLError):
@@ -92,6 +95,8 @@ def _not_inserted(error: InterpolationResolutionError, arguments: Sequence[str])
             f"{variable[1]}=...), or write what it stands for."
         )
     said = str(error).splitlines()[0]
+    if isinstance(error, Refused):
+        return f"{where}: {said}"
     literal = value and quotable(key, re.sub(r"\\?\$\{", "${", value.strip("'\"")))
     return f"{where}: ${{...}} stands for another key's value, and here for none ({said})." + (
         f" For a name that has these letters: {literal}" if literal else " Correct it."

@@ -6,6 +6,7 @@ configurations that would be anybody's code.
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cherimoya.config.bounds import ALLOW, Bounds, Refused
 from cherimoya.errors import ConfigError
 from cherimoya.util.yaml_file import check_yaml, not_deep
 
 LOAD_FILE = ConfigRepository.load_config
-ALLOW = "CHERIMOYA_ALLOW_TARGETS"  # in the environment: 1 for whoever trusts the configuration
 CALLING = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")  # parts of hydra
 DEEPEST = 20  # part of these: one that holds itself has no end
 KNOWN = {
@@ -50,8 +51,12 @@ LATER = re.compile(r"([^$]|\$\{hydra\.(runtime|job|run|sweep)\.\w+\})*")
 class _Checked(ConfigLoaderImpl):
     """Hydra's own, whose configurations are checked before anything in them is called."""
 
+    bounds: Bounds | None = None  # none in a process that a launcher starts
+
     def load_configuration(self, *args: Any, **settings: Any) -> DictConfig:
         """As Hydra composes it. Raises ConfigError."""
+        if self.bounds:
+            self.bounds.begin()
         config = super().load_configuration(*args, **settings)
         check(config)
         return config
@@ -59,6 +64,8 @@ class _Checked(ConfigLoaderImpl):
 
 def enforce() -> None:
     """Have every configuration that Hydra composes from now on checked, and each file before."""
+    _Checked.bounds = Bounds(sys.argv[1:])
+    _Checked.bounds.enforce()
     library.ConfigLoaderImpl = _Checked  # type: ignore[misc]
     ConfigRepository.load_config = _load_file  # type: ignore[method-assign]
 
@@ -92,6 +99,8 @@ def _called(node: Any, name: Any, key: str) -> Iterator[tuple[str, Any]]:
     """The keys below `key`, and itself, of what Hydra would call, with what that is."""
     try:
         value = node[name]  # with what stands for another value in its place
+    except Refused:
+        raise
     except OmegaConfBaseException:
         raw: Any = OmegaConf.to_container(node, resolve=False)
         value = raw[name]

@@ -11,6 +11,7 @@ from cherimoya.errors import ConfigError
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 100_000  # with every alias in full
+MOST_INSERTED = 10_000  # ${...}, which take long to read
 
 
 class TooLarge(yaml.YAMLError, ConfigError):  # noqa: N818 - as MissingValue
@@ -30,6 +31,8 @@ def check_yaml(path: Path) -> None:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise TooLarge(f"{path}: more than {MOST_BYTES:,} bytes, too many for a configuration.")
+    if content.count(b"${") > MOST_INSERTED:
+        raise TooLarge(f"{path}: more than {MOST_INSERTED:,} ${{...}}. Write out what is meant.")
     with not_deep(path):
         root = yaml.compose(content, yaml.SafeLoader) if b"*" in content else None
         values = 0 if root is None else _count(root, {})

@@ -1,7 +1,7 @@
 """A shared folder of configurations, or a pasted command line, runs no code but what it names."""
 
 import pytest
-from command_lines import command
+from command_lines import command, fails
 from omegaconf import OmegaConf
 
 from cherimoya.config import targets
@@ -10,6 +10,7 @@ from cherimoya.errors import ConfigError
 CODE = "{_target_: builtins.open, file: owned, mode: w}"
 CALLBACK = f"+hydra.callbacks.mine={CODE.replace(': ', ':')}"
 LOG = f"job_logging: {{version: 1, formatters: {{a: {CODE.replace('_target_', '()')}}}}}"
+SHARED = ("--config-dir=lab", "experiment=evil")
 PARTS = {
     "a callback": f"callbacks: {{mine: {CODE}}}",
     "a launcher": f"launcher: {CODE}",
@@ -42,8 +43,8 @@ def test_a_part_of_hydra_that_calls_something_else_is_refused(name, monkeypatch)
 def asked(tmp_path, text, *words, **environment):
     """What cherimoya-train says of an experiment file; whether its code ran."""
     folder = tmp_path / "lab" / "experiment"
-    folder.mkdir(parents=True)
-    (folder / "evil.yaml").write_text(f"# @package _global_\nhydra:\n  {text}\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evil.yaml").write_text(f"# @package _global_\n{text}\n")
     (folder / "plain.yaml").write_text("# @package _global_\nseed: 1\n")
     usual = ("model=tiny", "trainer.device=cpu", "trainer.batch_size=-1")
     done = command("train", *words, *usual, folder=tmp_path, **environment)
@@ -54,15 +55,15 @@ def asked(tmp_path, text, *words, **environment):
 @pytest.mark.parametrize(
     "words",
     [
-        ("--config-dir=lab", "experiment=evil"),
-        ("--config-dir=lab", "experiment=evil", "-m", "seed=0,1"),
+        SHARED,
+        (*SHARED, "-m", "seed=0,1"),
         ("hydra.searchpath=[lab]", "experiment=plain,evil", "-m"),
         (CALLBACK,),
     ],
     ids=["run", "sweep", "member", "words"],
 )
 def test_nothing_is_called_that_is_not_known(words, tmp_path):
-    said, ran = asked(tmp_path, LOG, *words)
+    said, ran = asked(tmp_path, f"hydra: {{{LOG}}}", *words)
     assert not ran
     assert "CHERIMOYA_ALLOW_TARGETS=1" in said
 
@@ -76,4 +77,73 @@ def test_neither_with_configurations_in_place_of_ours(tmp_path):
 
 
 def test_who_trusts_a_configuration_says_so(tmp_path):
-    assert asked(tmp_path, LOG, CALLBACK, CHERIMOYA_ALLOW_TARGETS="1")[1]
+    assert asked(tmp_path, f"hydra: {{{LOG}}}", CALLBACK, CHERIMOYA_ALLOW_TARGETS="1")[1]
+
+
+def chain(pattern, last, length=40):
+    """Options of which each stands for the next one as `pattern` has it."""
+    parts = [pattern.replace("NEXT", f"${{data.options.b{i + 1}}}") for i in range(length)]
+    listed = ", ".join(f"b{i}: {part}" for i, part in enumerate([*parts, last]))
+    return f"data: {{options: {{{listed}}}}}"
+
+
+BOMBS = {
+    "text": chain("'NEXTNEXT'", "x"),
+    "empty text": chain("'NEXTNEXT'", "''"),
+    "lists": chain("['NEXT', 'NEXT']", "x", 18),
+    "a long text": f"data: {{options: {{b0: '{'${.b1}' * 2000}', b1: '{'x' * 500_000}'}}}}",
+    "read again": f"data: {{options: {{b0: '${{oc.decode:${{.b1}}}}', b1: '[{'1,' * 500_000}]'}}}}",
+    "deep": chain("'NEXT'", "x", 100),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_insertions_that_multiply_are_refused(name, tmp_path):
+    words = (*SHARED, "logger.wandb.run_name=${data.options.b0}")
+    said, _ = asked(tmp_path, BOMBS[name], *words, timeout=30)
+    assert "${...} come to more than 1,000,000 letters" in said
+    assert "logger.wandb.run_name" in said or "data.options.b" in said
+
+
+def test_defaults_that_multiply_and_too_many_insertions_are_refused(tmp_path):
+    said, _ = asked(tmp_path, f"seed: '{'${loss}' * 20_000}'", *SHARED, timeout=30)
+    assert "evil.yaml: more than 10,000 ${...}" in said
+    folder = tmp_path / "lab" / "experiment"
+    for i in range(40):
+        (folder / f"d{i}.yaml").write_text(f"defaults: [d{i + 1}@x, d{i + 1}@y]\n")
+    (folder / "d40.yaml").write_text("seed: 1\n")
+    said, _ = asked(tmp_path, "defaults: [d0]", *SHARED, timeout=30)
+    assert "the defaults of the configuration name more than 1,000 files" in said
+
+
+def test_insertions_on_the_command_line_that_multiply_are_refused(tmp_path):
+    many = "${loci}" * 12
+    done = command("predict", f"fasta={many}", f"loci={'x' * 100_000}", folder=tmp_path)
+    fails(done, "fasta=", "${...} come to more than 1,000,000 letters")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "logger: {wandb: {run_name: '${oc.env:MY_TOKEN}'}}",
+        "logger: {wandb: {run_name: \"${oc.decode:'${oc.env:MY_TOKEN,x}'}\"}}",
+        "logger: {wandb: {run_name: '${${.group}:MY_TOKEN}', group: oc.env}}",
+    ],
+)
+def test_a_file_gets_no_variable_that_the_command_line_does_not_name(text, tmp_path):
+    secret = {"MY_TOKEN": "geheim"}
+    said, _ = asked(tmp_path, text, *SHARED, **secret)
+    assert "logger.wandb.run_name: a file asks for the environment variable MY_TOKEN" in said
+    assert "geheim" not in said
+    for words, more in (
+        (["logger.wandb.project=${oc.env:MY_TOKEN}"], {}),
+        ([], {"CHERIMOYA_ALLOW_TARGETS": "1"}),
+    ):
+        assert (
+            "trainer.batch_size=-1" in asked(tmp_path, text, *SHARED, *words, **secret, **more)[0]
+        )
+
+
+def test_a_file_may_name_the_home_folder(tmp_path):
+    said, _ = asked(tmp_path, "logger: {wandb: {run_name: '${oc.env:HOME}'}}", *SHARED)
+    assert "trainer.batch_size=-1" in said

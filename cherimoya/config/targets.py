@@ -1,13 +1,13 @@
 """What a configuration may have Hydra call: our launchers and sweepers, and those it is known for.
 
-Hydra calls whatever a `_target_`, or a logging configuration, names. In a shared folder of
-configurations that would be anybody's code.
+Hydra calls whatever a `_target_`, or a logging configuration, names, sets any environment variable
+and writes any line of a job's script. In a shared folder of configurations that would be anybody's.
 """
 
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,27 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cherimoya.config.bounds import ALLOW, Bounds, Refused
-from cherimoya.errors import ConfigError
+from cherimoya.errors import ConfigError, printable
 from cherimoya.util.yaml_file import check_yaml, not_deep
 
 LOAD_FILE = ConfigRepository.load_config
 CALLING = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")  # parts of hydra
 DEEPEST = 20  # part of these: one that holds itself has no end
+ANY, NOTHING = r"(?s).*", r"(?!)"
+# What a file may set keys of hydra to, the first pattern of a key alone. Each is the user's own to
+# type: it runs commands (lines of a job's script), has other programs do so (LD_PRELOAD, or
+# WANDB_BASE_URL, which gets the API key), writes files anywhere, or has files read that name code.
+IN_FILES = {
+    r"job\.env_set\..+": NOTHING,
+    r"output_subdir": r"None|\.?[\w-]+",
+    r"(job|hydra)_logging\..*filename": (
+        r"(\$\{hydra\.runtime\.output_dir\}/(\$\{hydra\.job\.name\}|[\w-]+)|[\w-]+)\.log"
+    ),
+    r"sweeper\.storage": r"None|sqlite:///[^$]*",
+    r"launcher\.(setup|teardown|srun_args|python|temp_folder)(\..+)?": "None",
+    r"launcher\.additional_parameters\.(?!requeue$).+": NOTHING,
+    r"launcher\..+": r"[ -~]*",  # no further line of a script
+}
 KNOWN = {
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
@@ -52,6 +67,7 @@ class _Checked(ConfigLoaderImpl):
     """Hydra's own, whose configurations are checked before anything in them is called."""
 
     bounds: Bounds | None = None  # none in a process that a launcher starts
+    typed: Sequence[str] | None = None  # keys
 
     def load_configuration(self, *args: Any, **settings: Any) -> DictConfig:
         """As Hydra composes it. Raises ConfigError."""
@@ -65,6 +81,7 @@ class _Checked(ConfigLoaderImpl):
 def enforce() -> None:
     """Have every configuration that Hydra composes from now on checked, and each file before."""
     _Checked.bounds = Bounds(sys.argv[1:])
+    _Checked.typed = [word.partition("=")[0].lstrip("+~") for word in sys.argv[1:] if "=" in word]
     _Checked.bounds.enforce()
     library.ConfigLoaderImpl = _Checked  # type: ignore[misc]
     ConfigRepository.load_config = _load_file  # type: ignore[method-assign]
@@ -82,21 +99,38 @@ def _load_file(self: ConfigRepository, config_path: str) -> ConfigResult | None:
 
 
 def check(config: DictConfig) -> None:
-    """Raise ConfigError, which names the key, for what Hydra would call and is not KNOWN."""
+    """Raise ConfigError, which names the key, for what Hydra would call and is not KNOWN, and for
+    a value that a file may not have."""
     if os.environ.get(ALLOW) == "1":
         return
-    for part in CALLING:
-        for key, value in _called(config.hydra, part, f"hydra.{part}"):
-            if str(value) not in KNOWN:
+    trust = f"if you trust all of the configuration, set {ALLOW}=1."
+    for part in (*CALLING, "output_subdir", "job.env_set"):
+        *above, name = part.split(".")
+        node = config.hydra[above[0]] if above else config.hydra
+        for key, value, is_called in _values(node, name, part):
+            if is_called and str(value) not in KNOWN:
                 raise ConfigError(
-                    f"{key}={value}: a configuration may not name code that runs here, except the "
-                    "launchers and sweepers of Hydra, joblib, submitit and cherimoya. Leave it "
-                    f"out, or, if you trust all of the configuration, set {ALLOW}=1."
+                    f"hydra.{key}={value}: a configuration may not name code that runs here, "
+                    "except the launchers and sweepers of Hydra, joblib, submitit and cherimoya. "
+                    f"Leave it out, or, {trust}"
+                )
+            usual = next((u for pattern, u in IN_FILES.items() if re.fullmatch(pattern, key)), ANY)
+            if not re.fullmatch(usual, str(value)) and not _is_typed(key):
+                raise ConfigError(
+                    f"hydra.{key}={printable(str(value))}: what a file says here may run commands, "
+                    "write files elsewhere or send data away. Set it on the command line, or leave "
+                    f"it out, or, {trust}"
                 )
 
 
-def _called(node: Any, name: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """The keys below `key`, and itself, of what Hydra would call, with what that is."""
+def _is_typed(key: str) -> bool:
+    """Whether the command line sets this key of hydra, or the one of who started this process."""
+    words = _Checked.typed
+    return words is None or any(f"hydra.{key}.".startswith(f"{word}.") for word in words)
+
+
+def _values(node: Any, name: Any, key: str) -> Iterator[tuple[str, Any, bool]]:
+    """The keys below `key`, or itself, each with its value, and whether that is called."""
     try:
         value = node[name]  # with what stands for another value in its place
     except Refused:
@@ -105,12 +139,14 @@ def _called(node: Any, name: Any, key: str) -> Iterator[tuple[str, Any]]:
         raw: Any = OmegaConf.to_container(node, resolve=False)
         value = raw[name]
         if not LATER.fullmatch(str(value)):
-            yield key, value
+            yield key, value, True
     if isinstance(value, (dict, list)):  # made from text
         value = OmegaConf.create(value)
     named = isinstance(value, str) and value.startswith("ext://")
     if name in ("_target_", "()", "class") or named or key.count(".") > DEEPEST:
-        yield key, value
+        yield key, value, True
     elif isinstance(value, (DictConfig, ListConfig)):
         for below in value if isinstance(value, DictConfig) else range(len(value)):
-            yield from _called(value, below, f"{key}.{below!s}")
+            yield from _values(value, below, f"{key}.{below!s}")
+    else:
+        yield key, value, False

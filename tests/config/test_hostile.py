@@ -147,3 +147,38 @@ def test_a_file_gets_no_variable_that_the_command_line_does_not_name(text, tmp_p
 def test_a_file_may_name_the_home_folder(tmp_path):
     said, _ = asked(tmp_path, "logger: {wandb: {run_name: '${oc.env:HOME}'}}", *SHARED)
     assert "trainer.batch_size=-1" in said
+
+
+LAUNCHER = "defaults: [{override /hydra/launcher: slurm}]\nhydra: {launcher: {cluster: local, "
+FILE = "{class: logging.FileHandler, filename: owned}"
+SETTINGS = {
+    "job.env_set.LD_PRELOAD": "hydra: {job: {env_set: {LD_PRELOAD: a.so}}}",
+    "job.env_set.PYTHONPATH": "hydra: {job: {env_set: \"${oc.decode:'{PYTHONPATH: lab}'}\"}}",
+    "job.env_set.WANDB_BASE_URL": "hydra: {sweeper: {params: "
+    "{+hydra.job.env_set.WANDB_BASE_URL: x}}}",
+    "launcher.setup.0": LAUNCHER + "setup: [touch owned]}}",
+    "launcher.python": LAUNCHER + "python: ./evil}}",
+    "launcher.partition": LAUNCHER + 'partition: "gpu\\ntouch owned"}}',
+    "launcher.additional_parameters.export": LAUNCHER + "additional_parameters: {export: A=b}}}",
+    "job_logging.handlers.a.filename": f"hydra: {{job_logging: {{handlers: {{a: {FILE}}}}}}}",
+    "sweeper.storage": "defaults: [{override /hydra/sweeper: optuna}]\n"
+    "hydra: {sweeper: {storage: 'mysql://evil/study'}}",
+}
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_settings_that_run_commands_or_reach_elsewhere_are_the_command_line_s(key, tmp_path):
+    words = (*SHARED, "-m", "seed=0,1")
+    said, ran = asked(tmp_path, SETTINGS[key], *words)
+    assert f"hydra.{key}=" in said, said
+    assert "Set it on the command line" in said
+    assert not ran
+
+
+def test_what_is_typed_is_the_user_s_own(tmp_path):
+    words = (*SHARED, "-m", "seed=0,1", "+hydra.job.env_set.A=b")
+    file = LAUNCHER + "partition: gpu, timeout_min: 3}}"
+    said, _ = asked(tmp_path, file, *words, "hydra.launcher.setup=[a]")
+    assert "trainer.batch_size=-1" in said
+    said, _ = asked(tmp_path, SETTINGS["job.env_set.LD_PRELOAD"], *words)
+    assert "hydra.job.env_set.LD_PRELOAD=a.so" in said

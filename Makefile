@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 WORKERS ?= 2 # processes of the tests
+FUZZ ?= 20000 # inputs of each format, and a tenth as many of each kind of folder
 
 .DEFAULT_GOAL := help
 .PHONY: help install train test test-long quick lint type bench bench-step bench-cpu sweep clean
@@ -25,8 +26,9 @@ train: $(READY) ## train on the embedded data; ARGS='model.n_filters=64 seed=1' 
 test: $(READY) ## run every test that needs no GPU
 	$(BIN)/pytest -n $(WORKERS) -m "not gpu" $(ARGS)
 
-test-long: $(READY) ## break commands off by kills and full disks, 20 times each (an hour)
+test-long: $(READY) ## break commands off, 20 times each, and fuzz all readers with FUZZ=20000 (two hours)
 	$(BIN)/python tests/faults/campaign.py --trials 20 $(ARGS)
+	CHERIMOYA_FUZZ_GUIDED=$(FUZZ) $(BIN)/pytest -n $(WORKERS) tests/test_fuzz_*.py tests/*/test_fuzz_*.py
 
 quick: $(READY) ## run the quick tests alone, in under 5 minutes
 	$(BIN)/pytest -n $(WORKERS) -m "not gpu and not slow" $(ARGS)

@@ -10,6 +10,10 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest's workers share the cores
 pytest.register_assert_rewrite("command_lines", "kernels", "toy", "training_runs")
+if os.environ.get("CHERIMOYA_FUZZ_GUIDED"):
+    import atheris
+
+    atheris.instrument_imports(include=["cherimoya"]).__enter__()  # of the package, from here on
 import torch
 from command_lines import REPOSITORY, command
 from toy import FRAGMENTS, LENGTHS, Toy

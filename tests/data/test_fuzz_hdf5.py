@@ -102,10 +102,8 @@ def test_training_reads_or_refuses(
     outcomes, path = Outcomes("plain HDF5" if keys else "prepared HDF5"), tmp_path / "x.h5"
 
     @given(contents)
-    @fuzz()
     def one(content: bytes) -> None:
         path.write_bytes(content)
         outcomes.of(train_on, config, path, keys)
 
-    one()
-    outcomes.report()
+    fuzz(one, outcomes)

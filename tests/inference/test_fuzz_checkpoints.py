@@ -19,7 +19,6 @@ def test_models(tmp_path: Path) -> None:
     path, outcomes = tmp_path / "best.pt", Outcomes("model checkpoint")
     model.save(path)
 
-    @fuzz()
     @given(mutated(path.read_bytes(), 3))
     def any_bytes(content: bytes) -> None:
         path.write_bytes(content)
@@ -29,8 +28,7 @@ def test_models(tmp_path: Path) -> None:
             for name, value in model.state_dict().items():
                 assert torch.equal(found.state_dict()[name], value), name
 
-    any_bytes()
-    outcomes.report()
+    fuzz(any_bytes, outcomes)
 
 
 def test_training_states(tmp_path: Path) -> None:
@@ -38,7 +36,6 @@ def test_training_states(tmp_path: Path) -> None:
     weights = torch.randn(100)
     checkpoints.save_last({"step": {"model": weights}, "config": {"seed": 3}})
 
-    @fuzz()
     @given(mutated((tmp_path / LAST).read_bytes(), 3))
     def any_bytes(content: bytes) -> None:
         (tmp_path / LAST).write_bytes(content)
@@ -47,5 +44,4 @@ def test_training_states(tmp_path: Path) -> None:
             assert found["config"] == {"seed": 3}
             assert torch.equal(found["step"]["model"], weights)
 
-    any_bytes()
-    outcomes.report()
+    fuzz(any_bytes, outcomes)

@@ -5,7 +5,6 @@ An input counts as refused where a file is said to be damaged, though a page is 
 
 import itertools
 import json
-import os
 import pickle
 import random
 import shutil
@@ -16,7 +15,9 @@ from typing import Any
 
 import pytest
 from damage import STRUCTURES, damage
-from fuzzing import Outcomes
+from fuzzing import GUIDED, Outcomes, fuzz
+from hypothesis import given
+from hypothesis import strategies as st
 from run_files import BASELINE, CEILING, CONFIG, SCORES, add_loci, add_member, make_run
 
 from cherimoya.cli.hydra_errors import refused
@@ -38,7 +39,6 @@ from cherimoya.sweeps import plan, status
 from cherimoya.util.marks import checked_digest, mark_of, write_mark
 
 pytest.importorskip("matplotlib")
-TIMES = int(os.environ.get("CHERIMOYA_FUZZ_TIMES", "1"))  # as many inputs as below
 WINDOW = {"in": 320, "out": 160, "receptive_field": 51}
 SEARCH = SearchConfig(
     sampler="tpe", startup_trials=10, seed=0, pruner="median", prune_after_trials=5,
@@ -225,16 +225,14 @@ def test_folders_are_shown_or_refused(kind: str, tmp_path: Path) -> None:
     use(shutil.copytree(whole, work))
     known = files(whole)
     outcomes = Outcomes(kind)
-    for seed in range(inputs * TIMES):
+
+    @given(st.randoms(use_true_random=not GUIDED))
+    def one(draw: random.Random) -> None:
         shutil.rmtree(work)
         shutil.copytree(whole, work)
-        draw = random.Random(f"{kind} {seed}")
         for path in draw.sample(known, draw.choice((1, 1, 1, 2))):
             damage(work / path, draw)
-        try:
-            said = outcomes.of(used, use, work)
-        except Exception as error:
-            raise AssertionError(f"input {seed} of a {kind}, in {work}") from error
-        if said:
+        if outcomes.of(used, use, work):
             outcomes.read, outcomes.refused = outcomes.read - 1, outcomes.refused + 1
-    outcomes.report(inputs * TIMES)
+
+    fuzz(one, outcomes, inputs, cost=10)

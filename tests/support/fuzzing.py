@@ -2,23 +2,33 @@
 
 A reader may read an input or refuse it with one of the package's errors; anything else it raises
 fails the test, and so does one that takes too long. How many ended how is printed, and appended to
-the CSV file that $CHERIMOYA_FUZZ_COUNTS names.
+the CSV file that $CHERIMOYA_FUZZ_COUNTS names. Hypothesis makes the inputs, or turns bytes into
+them that atheris chooses by the code they reach, $CHERIMOYA_FUZZ_GUIDED inputs of each format.
 """
 
 import csv
+import faulthandler
+import multiprocessing
 import os
+import random
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from cherimoya.errors import CherimoyaError
 
 INPUTS = 20_000  # of each format
+GUIDED = int(os.environ.get("CHERIMOYA_FUZZ_GUIDED", "0"))  # of each format, guided by coverage
 SECONDS = 20  # that one input may take
 TOKENS = [
     b"chrA", b"chrB", b"chrZ", b"A", b"0", b"1", b"7", b"50", b"150", b"3999", b"4000", b"4001",
@@ -31,12 +41,78 @@ TOKENS = [
 SEPARATORS = [b"\t"] * 6 + [b"\n"] * 3 + [b" ", b"", b"\r\n", b"\t\t"]
 
 
-def fuzz(inputs: int = INPUTS) -> Callable[[Any], Any]:
-    """Settings of a test of so many inputs, the same ones at each run."""
-    return settings(
+def fuzz(
+    check: Any,
+    outcomes: "Outcomes",
+    inputs: int = INPUTS,
+    cost: int = 1,
+    good: Sequence[bytes] = (),
+) -> None:
+    """Try a test of Hypothesis on so many inputs, the same ones at each run, and count their ends.
+
+    Guided ones are as many as was asked for, less by the cost of one, and grow from the `good`.
+    """
+    quiet = settings(
         max_examples=inputs, deadline=None, database=None, derandomize=True, print_blob=False,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
+    if GUIDED:
+        inputs = GUIDED // cost
+        guided(quiet(check), outcomes, inputs, good)
+    else:
+        quiet(check)()
+    outcomes.report(inputs)
+
+
+def guided(check: Any, outcomes: "Outcomes", inputs: int, good: Sequence[bytes] = ()) -> None:
+    """Try the test in a process of its own on different inputs that reach ever more of the code.
+
+    They are the bytes of a file where some `good` ones are known, else what Hypothesis draws from.
+    """
+    atheris = pytest.importorskip("atheris", reason="coverage-guided fuzzing needs atheris")
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    last, corpus = folder / "input", folder / "corpus"
+    corpus.mkdir()
+    seeds = good or [random.Random(size).randbytes(size) for size in (8, 32, 128, 512)]
+    for number, seed in enumerate(seeds):
+        (corpus / str(number)).write_bytes(seed)
+    tokens = ["".join(map("\\x{:02x}".format, token)) for token in TOKENS if token]
+    (folder / "tokens").write_text("".join(f'"{token}"\n' for token in tokens))
+    options = [
+        f"-max_len={2 * max(map(len, seeds))}", f"-dict={folder}/tokens", "-len_control=0",
+        "-timeout=0", "-rss_limit_mb=4096", "-seed=1", f"-artifact_prefix={folder}/",
+    ]  # fmt: skip
+    processes = multiprocessing.get_context("fork")
+    ends, tried = processes.Array("q", 2), set()
+    one = check.hypothesis.inner_test if good else check.hypothesis.fuzz_one_input
+    filler = random.Random(0).randbytes(4096)  # where Hypothesis draws on
+    drawn: set[int] = set()  # how many bytes Hypothesis drew
+
+    def attempt(data: bytes) -> None:
+        if not good:
+            data += filler[len(data) :]
+        if not tried.isdisjoint(hash(data[:many]) for many in ([len(data)] if good else drawn)):
+            return
+        faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # ends a loop outside Python too
+        last.write_bytes(data)
+        many = len(one(data) or data)
+        drawn.add(many)
+        tried.add(hash(data[:many]))
+        ends[:] = outcomes.read, outcomes.refused
+        if sum(ends) >= inputs:
+            os._exit(0)
+
+    def explore() -> None:
+        atheris.Setup(["", *options, str(corpus)], attempt)
+        atheris.Fuzz()
+
+    process = processes.Process(target=explore)
+    process.start()
+    process.join()
+    outcomes.read, outcomes.refused = ends
+    if process.exitcode:
+        pytest.fail(f"exit code {process.exitcode} of {outcomes.what} for the bytes of {last}")
+    shutil.rmtree(folder)
 
 
 class Outcomes:
@@ -51,18 +127,23 @@ class Outcomes:
             with _within(SECONDS):
                 found = function(*arguments)
         except CherimoyaError as error:
-            self.refused += bool(str(error).strip())
+            if not str(error).strip():
+                raise AssertionError("refused without a word") from error
+            self.refused += 1
             return None
         self.read += 1
         return found
 
-    def report(self, inputs: int = INPUTS) -> None:
+    def report(self, inputs: int) -> None:
         """Print and keep the counts, of which there must be `inputs`."""
         total = self.read + self.refused
         print(f"{self.what}: {total:,} inputs, {self.read:,} read, {self.refused:,} refused")
         if path := os.environ.get("CHERIMOYA_FUZZ_COUNTS"):
+            git = ["git", "rev-parse", "--short=9", "HEAD"]
+            commit = subprocess.check_output(git, cwd=Path(__file__).parent, text=True).strip()
+            how = [date.today(), commit, "yes" if GUIDED else "no"]
             with open(path, "a", newline="") as file:
-                csv.writer(file).writerow([date.today(), self.what, total, self.read, self.refused])
+                csv.writer(file).writerow([*how, self.what, total, self.read, self.refused])
         assert total >= inputs
         assert self.read
         assert self.refused

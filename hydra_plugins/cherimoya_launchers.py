@@ -76,11 +76,16 @@ else:
 
         def _submitted(self, jobs: Sequence[Sequence[str]], first: int) -> list[Any]:
             import submitit
+            from submitit.core.utils import JobPaths
+
+            from cherimoya.util.files import private_folder
 
             settings = {k: v for k, v in self.params.items() if v is not None}
             timeouts = settings.pop("max_num_timeout")
+            folder = settings.pop("submitit_folder")
+            private_folder(JobPaths.get_first_id_independent_folder(folder))  # of pickles
             executor = submitit.AutoExecutor(
-                settings.pop("submitit_folder"), self.cluster,
+                folder, self.cluster,
                 slurm_max_num_timeout=timeouts, local_max_num_timeout=timeouts,
             )  # fmt: skip
             executor.update_parameters(

@@ -11,7 +11,7 @@ from typing import Any
 from cherimoya.data import hdf5
 from cherimoya.data.loci import Loci
 from cherimoya.errors import DataError
-from cherimoya.util.files import lock_output
+from cherimoya.util.files import lock_output, private_folder
 from cherimoya.util.marks import mark_of, not_as_written, read_mark, write_mark
 
 PATIENCE = 600  # seconds that another process may take to write the same data
@@ -48,7 +48,7 @@ def made_once(
         fallback = Path(tempfile.gettempdir()) / f"cherimoya-{os.getuid()}"
         what = "simulated data" if name == "synthetic" else f"data of {name}"
         say(f"{error} Until then the {what} go to {fallback}")
-    return _written(fallback / path.name, loci)
+    return _written(private_folder(fallback) / path.name, loci)
 
 
 def _written(path: Path, loci: Loci) -> Path:

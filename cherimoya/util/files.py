@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR
 from typing import IO, Any
 
 from cherimoya.errors import DataError, DiskError, InUse
@@ -126,6 +127,19 @@ def open_owned(path: Path, mode: str) -> IO[Any]:
 def link_error(path: Path) -> DiskError:
     """What is said of a link where a file or folder of our own should be."""
     return DiskError(f"{path} is a link, through which nothing is written. Remove it.")
+
+
+def private_folder(path: Path) -> Path:
+    """A folder that this user alone may write, made if there is none. Raises DiskError else."""
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700, parents=True)
+    found = path.lstat()
+    if not S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise DiskError(
+            f"{path} is not a folder that you alone may write, so what is in it is not used. "
+            "Remove it or move it away."
+        )
+    return path
 
 
 @contextmanager

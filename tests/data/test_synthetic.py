@@ -1,5 +1,6 @@
 """The simulated experiment: its truth is in its sequence, and its counts follow its truth."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,9 @@ from cherimoya.cli.train import conf_dir
 from cherimoya.config.data import SyntheticConfig
 from cherimoya.data import cache, hdf5, motif_grammar, synthetic
 from cherimoya.data.loci import Loci
-from cherimoya.errors import ConfigError
+from cherimoya.errors import ConfigError, DiskError
 from cherimoya.genome.sequence import reverse_complement
+from cherimoya.util import files
 from cherimoya.util.files import lock_output
 from cherimoya.util.marks import mark_of, write_mark
 
@@ -217,6 +219,29 @@ def test_an_unwritable_cache_falls_back_to_a_temporary_folder(tmp_path, monkeypa
     assert len(said) == 1
     assert str(tmp_path / "file" / "cache") in said[0]
     assert said[0].endswith(str(path.parent))
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("whose", ["anybody's", "another's", "a link", "a file"])
+def test_a_temporary_folder_that_others_may_write_is_not_used(whose, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = tmp_path / f"cherimoya-{os.getuid()}"
+    if whose == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        folder.symlink_to("elsewhere")
+    elif whose == "a file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o777 if whose == "anybody's" else 0o755)
+        if whose == "another's":
+            uid = folder.stat().st_uid + 1
+            monkeypatch.setattr(files.os, "getuid", lambda: uid)
+            folder.rename(tmp_path / f"cherimoya-{uid}")
+    with pytest.raises(DiskError, match=r"cherimoya-\d+ is not a folder that you alone may write"):
+        synthetic.cached(SMALL, *SMALL_WINDOWS, tmp_path / "file" / "cache")
+    assert not list(tmp_path.glob("*/*.h5"))
 
 
 def test_a_cache_that_another_process_writes_is_waited_for(tmp_path):

@@ -131,6 +131,7 @@ def test_a_job_that_slurm_is_about_to_stop_is_queued_again_and_goes_on(
     assert process.returncode == 0, output
     assert last_table(output).count("2 of 2 done") == 1
     logs = "".join(p.read_text() for p in tmp_path.glob("grid/.submitit/*/*_log.*"))
+    assert (tmp_path / "grid" / ".submitit").stat().st_mode & 0o077 == 0  # pickles are in it
     assert logs.count("resumed after") == 1
     assert logs.count("Starting with JobEnvironment") == 3  # of two jobs
     assert rows(warned) == rows(other) == EPOCHS

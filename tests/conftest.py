@@ -10,7 +10,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest's workers share the cores
 pytest.register_assert_rewrite("command_lines", "kernels", "toy", "training_runs")
-if os.environ.get("CHERIMOYA_FUZZ_GUIDED"):
+if int(os.environ.get("CHERIMOYA_FUZZ_GUIDED", "0")):
     import atheris
 
     atheris.instrument_imports(include=["cherimoya"]).__enter__()  # of the package, from here on

@@ -1,9 +1,16 @@
 """Inputs that are chosen by the code they reach find what others do not."""
 
+import os
 import random
+import re
+import signal
+import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import fuzzing
 import pytest
 from fuzzing import Outcomes, guided
 from hypothesis import given
@@ -11,7 +18,31 @@ from hypothesis import strategies as st
 
 from cherimoya.errors import CherimoyaError
 
+atheris = pytest.importorskip("atheris", reason="coverage-guided fuzzing needs atheris")
 SECRET, INPUTS = bytes([19, 1, 14, 6]), 20_000
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input that failed is kept in the test's folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def checked(read: Callable[[bytes], None]) -> tuple[Any, Outcomes]:
+    outcomes = Outcomes("toy")
+
+    @given(st.binary(min_size=4, max_size=4))
+    def check(data: bytes) -> None:
+        outcomes.of(read, data.ljust(4))
+
+    return check, outcomes
+
+
+def failed(check: Any, outcomes: Outcomes, good: Sequence[bytes]) -> bytes:
+    """The input that the guided ones fail with."""
+    with pytest.raises(pytest.fail.Exception, match="of toy for the bytes of") as failure:
+        guided(check, outcomes, INPUTS, good)
+    return Path(str(failure.value).split()[-1]).read_bytes()
 
 
 def parse(data: bytes) -> None:
@@ -29,26 +60,27 @@ def parse(data: bytes) -> None:
 @pytest.mark.parametrize(
     "good", [[b"good"], pytest.param([], marks=pytest.mark.slow)], ids=["bytes", "drawn"]
 )
-def test_a_planted_bug_is_found(
-    good: list[bytes],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    atheris = pytest.importorskip("atheris", reason="coverage-guided fuzzing needs atheris")
-    outcomes, read = Outcomes("toy"), atheris.instrument_func(parse)
-
-    @given(st.binary(min_size=4, max_size=4))
-    def check(data: bytes) -> None:
-        outcomes.of(read, data.ljust(4))
-
+def test_a_planted_bug_is_found(good: list[bytes], capfd: pytest.CaptureFixture[str]) -> None:
     draw = random.Random(0)
     for _ in range(INPUTS):
-        check.hypothesis.inner_test(draw.randbytes(4))
-    outcomes.read = outcomes.refused = 0
-    with pytest.raises(pytest.fail.Exception, match="of toy for the bytes of") as failure:
-        guided(check, outcomes, INPUTS, good)
-    assert "planted" in capfd.readouterr().out
+        with pytest.raises(CherimoyaError):
+            parse(draw.randbytes(4))
+    check, outcomes = checked(atheris.instrument_func(parse))
+    bad = failed(check, outcomes, good)
+    assert "RuntimeError: planted" in capfd.readouterr().out
     with pytest.raises(RuntimeError, match="planted"):
-        check.hypothesis.fuzz_one_input(Path(str(failure.value).split()[-1]).read_bytes())
+        (check.hypothesis.inner_test if good else check.hypothesis.fuzz_one_input)(bad)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda: re.match("(a*)*b", "a" * 64),
+        lambda: os.kill(os.getpid(), signal.SIGKILL),
+        lambda: sys.exit(0),
+    ],
+    ids=["loop", "signal", "exit"],
+)
+def test_a_loop_or_an_end_fails(end: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzzing, "SECONDS", 0.2)
+    assert failed(*checked(lambda data: end() if data[0] == 1 else None), [b"\1x"]) == b"\1x"

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: pytest's workers share the cores
 pytest.register_assert_rewrite("command_lines", "kernels", "toy", "training_runs")
 if int(os.environ.get("CHERIMOYA_FUZZ_GUIDED", "0")):
-    import atheris
+    with suppress(ModuleNotFoundError):
+        import atheris
 
-    atheris.instrument_imports(include=["cherimoya"]).__enter__()  # of the package, from here on
+        atheris.instrument_imports(include=["cherimoya"]).__enter__()  # from here on
 import torch
 from command_lines import REPOSITORY, command
 from toy import FRAGMENTS, LENGTHS, Toy

@@ -80,7 +80,7 @@ def guided(check: Any, outcomes: "Outcomes", inputs: int, good: Sequence[bytes] 
     (folder / "tokens").write_text("".join(f'"{token}"\n' for token in tokens))
     options = [
         f"-max_len={2 * max(map(len, seeds))}", f"-dict={folder}/tokens", "-len_control=0",
-        "-timeout=0", "-rss_limit_mb=4096", "-seed=1", f"-artifact_prefix={folder}/",
+        "-timeout=99999", "-rss_limit_mb=4096", "-seed=1", f"-artifact_prefix={folder}/",
     ]  # fmt: skip
     processes = multiprocessing.get_context("fork")
     ends, tried = processes.Array("q", 2), set()

@@ -1,10 +1,13 @@
 """The errors a user can act on. Each message says what was wrong, where, and what to do."""
 
+import errno
 import re
 import signal
 
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # a scheduler's, before it takes the machine
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *WARNINGS)  # that a run answers by saving
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FAULTY = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT)
 HIDDEN = "***"
 PASSWORD = re.compile(  # in a URL: scheme://user:password@host, or ?password=password
     r"(://[^\s:/@]*:)[^@\s]*(?=@)|([?&](?:password|passwd|pwd)=)[^&\s'\"]*", re.IGNORECASE
@@ -54,12 +57,17 @@ class DiskError(DataError):
     """The disk refuses what is to be written."""
 
 
-def disk_words(error: OSError) -> DiskError:
-    """What the system said of a file or folder, and what may help."""
-    return DiskError(
-        f"{error.filename or 'a file'}: {error.strerror or error}. Ask its owner (chmod), free "
-        "space, or mend its disk."
-    )
+def disk_words(error: OSError, other: str = "another output") -> DiskError:
+    """What the system said of a file or folder, and what to do, such as choosing the `other`."""
+    if error.errno in FAULTY:
+        advice = (
+            "Its disk, or the connection to it, is at fault: when that is mended, the same command "
+            "goes on."
+        )
+    else:
+        full = error.errno in (*FULL, None)
+        advice = f"{'Free space there' if full else 'Ask its owner (chmod)'}, or choose {other}."
+    return DiskError(f"{error.filename or 'a file'}: {error.strerror or error}. {advice}")
 
 
 class PackageError(CherimoyaError):

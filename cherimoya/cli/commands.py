@@ -13,7 +13,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cherimoya.cli.app import main
-from cherimoya.cli.hydra_errors import FULL
 from cherimoya.cli.train import process_wide_switches
 from cherimoya.config.diff import at, changes
 from cherimoya.config.groups import plain_values, refuse_without_effect
@@ -23,7 +22,7 @@ from cherimoya.config.predict import EvaluateConfig, PredictConfig
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.config.schema import build
 from cherimoya.config.tools import DashboardConfig
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import FULL, disk_words
 
 
 def _on_models(name: str, schema: type[ModelsConfig], module: str, function: str) -> None:
@@ -48,9 +47,7 @@ def _main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
         except OSError as error:
             if error.filename is None and error.errno not in FULL:
                 raise
-            where = "" if error.filename is None else f"{error.filename}: "
-            advice = "Free space there, or choose" if error.errno in FULL else "Choose"
-            raise CherimoyaError(f"{where}{error.strerror}. {advice} another output.") from None
+            raise disk_words(error) from None
 
     main(name, schema, guarded)
 

@@ -1,7 +1,6 @@
 """What Hydra, OmegaConf and the disk complain about, in the words of a command line."""
 
 import errno
-import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,12 @@ from cherimoya.config.command_line import conf_dir, nearest, overrides, quotable
 from cherimoya.config.groups import does_nothing, initialized
 from cherimoya.config.keys import known_keys
 from cherimoya.config.schema import build, unknown_key, unused_keys
-from cherimoya.errors import CherimoyaError, ConfigError, DiskError
+from cherimoya.errors import FAULTY, FULL, CherimoyaError, ConfigError, DiskError, disk_words
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FAULTY = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT)
+RUN_FOLDER = (
+    "another folder for the run: hydra.run.dir=<folder>, or for a sweep hydra.sweep.dir=<folder>"
+)
 COMPOSING = (HydraException, OmegaConfBaseException, YAMLError)
 
 
@@ -54,21 +54,9 @@ def in_words(
 
 def refused(error: OSError) -> DiskError | None:
     """What the disk would not read or write, and what to do; None for another error."""
-    if not isinstance(error.filename, str):
+    if not isinstance(error.filename, str) or error.errno not in (*REFUSED, *FULL, *FAULTY):
         return None
-    if error.errno in FAULTY:
-        return DiskError(
-            f"{os.path.abspath(error.filename)} cannot be read or written ({error.strerror}): its "
-            "disk, or the connection to it, is at fault. When that is mended, the same command "
-            "goes on."
-        )
-    if error.errno not in (*REFUSED, *FULL):
-        return None
-    advice = "Free space there, or choose" if error.errno in FULL else "Choose"
-    return DiskError(
-        f"{os.path.abspath(error.filename)} cannot be written ({error.strerror}). {advice} another "
-        "folder for the run: hydra.run.dir=<folder>, or for a sweep hydra.sweep.dir=<folder>"
-    )
+    return disk_words(error, RUN_FOLDER)
 
 
 def _no_file(error: MissingConfigException) -> str:

@@ -28,7 +28,7 @@ def report() -> None:
                     print(write_report(member.folder), flush=True)
             print(write_report(folder), flush=True)
     except (CherimoyaError, OSError) as error:
-        said = disk_words(error) if isinstance(error, OSError) else error
+        said = disk_words(error, "another folder") if isinstance(error, OSError) else error
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import shutil
 import sys
 import time
@@ -52,7 +53,7 @@ def main() -> None:
             raise ConfigError(f"unknown command {word}.{_near(word, list(commands))}")
         commands[word](arguments)
     except (CherimoyaError, HydraException, OSError) as error:
-        print_error(disk_words(error) if isinstance(error, OSError) else error)
+        print_error(disk_words(error, "another folder") if isinstance(error, OSError) else error)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -99,6 +100,8 @@ def _sweep_folder(named: str | None) -> Path:
     for folder in (Path(named), SWEEPS / named):
         if sweeps.read_sweep(folder):
             return folder
+    if Path(named).is_dir():
+        os.scandir(named).close()  # raises what the disk refuses
     others = [path.parent.name for path in SWEEPS.glob(f"*/{sweeps.PLAN}")]
     raise ConfigError(f"{named}: no sweep there.{_near(named, others)}")
 

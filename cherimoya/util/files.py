@@ -14,7 +14,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import IO, Any
 
-from cherimoya.errors import DataError, DiskError, InUse
+from cherimoya.errors import DataError, DiskError, InUse, disk_words
 from cherimoya.util import console
 
 LOCK = ".lock"  # of a run's folder
@@ -148,9 +148,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DiskError(
-            f"{path}: cannot be written ({error}). Free space, or choose another folder."
-        ) from None
+        error.filename = str(path)
+        raise disk_words(error) from None
 
 
 def cut_torn_line(path: Path) -> None:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,9 +36,9 @@ TRACEBACK = ("Traceback (most recent call last)", "Fatal Python error", "panicke
 
 
 class Machine:
-    """Starts commands whose changes of files fail as asked for."""
+    """Starts commands whose changes of files fail as asked for; before: what starts them all."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, before: Sequence[str] = ()) -> None:
         self.work = work
         library = work / "failing_disk.so"
         source = HERE / "failing_disk.c"
@@ -51,7 +52,7 @@ class Machine:
             "XDG_CACHE_HOME": str(work / "cache"), "WANDB_MODE": "disabled",
         }  # fmt: skip
         self.server = subprocess.Popen(
-            [sys.executable, str(HERE / "server.py")], env=environment, text=True,
+            [*before, sys.executable, str(HERE / "server.py")], env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert self.server.stdout.readline() == "ready\n"

@@ -93,7 +93,7 @@ def test_files_that_cannot_be_written(tmp_path: Path, monkeypatch) -> None:
         yield "a", np.arange(3), np.ones(3)
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(DiskError, match=r"x.bw: cannot be written \(.*No space.*Free space"):
+    with pytest.raises(DiskError, match=r"x.bw: .*No space.*Free space"):
         write_bigwig(tmp_path / "x.bw", {"a": 5}, pieces())
     monkeypatch.setitem(sys.modules, "figwig", None)
     with pytest.raises(PackageError, match=r"figwig is not installed.*\[prepare\]"):

@@ -1,10 +1,13 @@
 """Commands as users start them, and how they end."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 SUPPORT = Path(__file__).resolve().parent
 REPOSITORY = SUPPORT.parents[1]
@@ -51,3 +54,13 @@ def fails(done, *words: str) -> None:
     for word in words:
         assert word in done.stderr, done.stderr
     assert "epoch" not in done.stdout
+
+
+def unprivileged() -> list[str]:
+    """The beginning of a command that may not write everywhere, also where root runs the tests."""
+    if os.geteuid():
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may write everywhere, and there is no setpriv to give that up")
+    gone = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={gone}", f"--inh-caps={gone}"]

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cherimoya.cli.app import main
+from cherimoya.cli.scripts import ends_at_once
 from cherimoya.cli.train import process_wide_switches
 from cherimoya.config.diff import at, changes
 from cherimoya.config.groups import plain_values, refuse_without_effect
@@ -32,7 +33,9 @@ def _on_models(name: str, schema: type[ModelsConfig], module: str, function: str
         config = build(schema, plain_values(values))
         refuse_without_effect(config, HydraConfig.get().overrides.task)
         process_wide_switches(config.precision, config.autotune)
-        getattr(import_module(module), function)(config)
+        with ends_at_once():
+            work_on = getattr(import_module(module), function)
+        work_on(config)
 
     _main(name, schema, work)
 

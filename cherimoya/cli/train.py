@@ -22,6 +22,7 @@ from yaml import YAMLError
 from cherimoya import registry
 from cherimoya.cli.app import check_effects, main
 from cherimoya.cli.job import Job, print_error
+from cherimoya.cli.scripts import ends_at_once
 from cherimoya.config import command_line, groups
 from cherimoya.config.command_line import conf_dir
 from cherimoya.config.diff import Changes, flat
@@ -81,7 +82,8 @@ class TrainJob(Job):
                 launch.start(*run)
             else:
                 process_wide_switches(config.trainer.precision, config.trainer.autotune)
-                from cherimoya.training.run import RunContext, train
+                with ends_at_once():
+                    from cherimoya.training.run import RunContext, train
 
                 context = RunContext(on_epoch=study.watch(folder), command=self.typed)
                 train(config, folder, context, changes)
@@ -269,7 +271,8 @@ def process_wide_switches(precision: str, autotune: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if launch.rank():  # the first process speaks for all
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    import torch
+    with ends_at_once():
+        import torch
 
     # As torch.use_deterministic_algorithms, which would import the whole compiler.
     torch.set_deterministic_debug_mode("error")

@@ -22,7 +22,7 @@ from cherimoya.training.interrupt import stop_request
 from cherimoya.util import console
 from cherimoya.util.files import open_owned
 
-TRAIN = "from cherimoya.cli.train import train; train()"
+TRAIN = "from cherimoya.cli.scripts import train; train()"
 PARENT = "CHERIMOYA_PARENT"
 OUTPUT = "output.log"
 LOOK_SECONDS = 0.1

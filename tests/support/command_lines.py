@@ -15,8 +15,7 @@ REPOSITORY = SUPPORT.parents[1]
 
 def program(name: str) -> list[str]:
     """What starts cherimoya-<name>."""
-    module = "train" if name == "train" else "commands"
-    return [sys.executable, "-c", f"from cherimoya.cli.{module} import {name}; {name}()"]
+    return [sys.executable, "-c", f"from cherimoya.cli.scripts import {name}; {name}()"]
 
 
 TRAIN = program("train")

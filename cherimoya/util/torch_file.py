@@ -11,6 +11,7 @@ from cherimoya.errors import DataError
 from cherimoya.util.files import atomic_write
 
 ZIP_START = b"PK\x03\x04"
+FOLDER = 0x10  # among the attributes of a record
 
 
 def write_torch_file(path: Path, content: Any) -> Path:
@@ -56,7 +57,11 @@ def _damage(path: Path) -> str | None:
             return None
         try:
             with zipfile.ZipFile(file) as archive:
-                record = archive.testzip()
+                record, records = archive.testzip(), archive.infolist()
         except Exception as error:  # the zipfile module raises many types for a damaged file
             return str(error) or type(error).__name__
-        return f"the checksum of {record} is another" if record else None
+    for known in records:  # PyTorch would leave the memory of such a tensor as it was before
+        folder = known.external_attr & FOLDER and not known.is_dir()
+        if folder or (known.file_size and not known.compress_size):
+            return f"{known.filename} is said to be a folder or empty"
+    return f"the checksum of {record} is another" if record else None

@@ -91,6 +91,17 @@ def test_a_damaged_checkpoint_says_what_to_do(checkpoint):
         Cherimoya.load(path)
 
 
+@pytest.mark.parametrize(("at", "marked"), [(38, b"\x10"), (16, bytes(8))], ids=["folder", "empty"])
+def test_a_weight_that_pytorch_would_not_fill_is_refused(at, marked, checkpoint):
+    path, _ = checkpoint
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"best/data/10") - 46  # of the archive's directory
+    content[entry + at : entry + at + len(marked)] = marked
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"damaged: best/data/10 is said to be a folder or empty"):
+        Cherimoya.load(path)
+
+
 def test_files_of_old_versions_of_pytorch_are_read(tmp_path):
     torch.save({"a": torch.ones(3)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     assert torch.equal(read_torch_file(tmp_path / "old.pt")["a"], torch.ones(3))

@@ -7,6 +7,7 @@ from pathlib import Path
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.errors import CherimoyaError, disk_words
 from cherimoya.records import sweep as sweeps
+from cherimoya.records.run import is_run
 from cherimoya.report.pages import is_sweep, write_report
 
 WORDS = """\
@@ -25,11 +26,13 @@ def report() -> None:
         for folder in arguments.folders:
             if arguments.runs and is_sweep(folder):
                 for member in sweeps.read_sweep(folder):
-                    print(write_report(member.folder), flush=True)
+                    begun = is_run(member.folder)
+                    said = write_report(member.folder) if begun else f"no run yet: {member.folder}"
+                    print(said, flush=True)
             print(write_report(folder), flush=True)
     except (CherimoyaError, OSError) as error:
-        said = disk_words(error, "another folder") if isinstance(error, OSError) else error
-        print(f"error: {said}", file=sys.stderr)
+        words = disk_words(error, "another folder") if isinstance(error, OSError) else error
+        print(f"error: {words}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

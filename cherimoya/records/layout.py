@@ -9,7 +9,9 @@ from cherimoya.util.shapes import Table, read_yaml
 CONFIG = "config.yaml"  # of a run
 SIZES = dict.fromkeys(("n_layers", "n_filters"), (int, str, None))
 DATA = dict.fromkeys(("in_window", "out_window"), (int, None)) | {"path": (str, None)}
-VALUES = Table(known={"model": Table(known=SIZES), "data": Table(known=DATA)})
+VALUES = Table(
+    known={"model": Table(known=SIZES), "data": Table(known=DATA), "metrics": (Table(), None)}
+)
 
 STATES = ("waiting", "running", "done", "pruned", "interrupted", "failed")
 PROCESS = {"pid": int, "host": str, "started": str}

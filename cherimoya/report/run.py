@@ -92,7 +92,7 @@ def _curves(run: RunFolder) -> Iterator[Chart]:
     best = (run.best_row or {}).get("epoch")
     for name in (*CURVES, *(f"valid/{name}" for name in _own_metrics(run))):
         if any(row.get(name) is not None for row in run.rows):
-            split, metric = name.split("/")
+            split, _, metric = name.partition("/")
             info = metric_info(metric)
             said = info.label if split == "valid" else "training loss, mean of an epoch"
             caption = f"{said} by epoch" + (f": {info.meaning}" if split == "valid" else "")

@@ -1,5 +1,6 @@
-"""What may not be read or written ends each command in one message."""
+"""What may not be read or written, and what is damaged, ends each command in words."""
 
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from campaign import TRACEBACK, Machine
 from command_lines import unprivileged
+from damage import STRUCTURES, damage
 from scenes import LOCI, QUICK, SCENES, TRAIN, fresh, make_inputs
 
 pytestmark = pytest.mark.slow
@@ -36,6 +38,7 @@ ON_FOLDERS = {  # commands that read what others have left, and which folder tha
     "the sweep again": ("sweep", *SCENES["sweep"].words[:-1], "hydra.sweep.dir=sweep"),
     "report of an evaluation": ("scores", "cherimoya-report", "scores"),
 }  # fmt: skip
+DAMAGED = 4  # folders for each of them
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +111,16 @@ def test_a_folder_that_may_not_be_read_is_named(name, machine, folders):
     assert is_message(code, said), said
     assert folder in said
     assert "Permission denied" in said
+
+
+@pytest.mark.parametrize("name", ON_FOLDERS)
+def test_damaged_folders_end_commands_in_words(name, machine, folders):
+    folder, *words = ON_FOLDERS[name]
+    files = [f for f in (folders / folder).rglob("*") if f.suffix in STRUCTURES]
+    draw = random.Random(name)
+    for _ in range(DAMAGED):
+        scene, file = restored(machine, folders), draw.choice(sorted(files))
+        damage(scene / file.relative_to(folders), draw)
+        code, said, _ = machine.run(words, scene)
+        assert not any(t in said for t in TRACEBACK), said
+        assert code in (0, 1), said

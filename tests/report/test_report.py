@@ -12,6 +12,7 @@ import pytest
 from run_files import CONFIG, SCORES, add_loci, add_member, make_run
 
 from cherimoya.cli import report as report_command
+from cherimoya.records.sweep import Plan, note_member, write_plan
 from cherimoya.report.pages import offer_report, write_report
 from cherimoya.report.plots import theme as plots_theme
 
@@ -367,6 +368,26 @@ def test_a_sweep_with_a_damaged_member_has_a_page(tmp_path):
     text = Page(write_report(sweep)).text()
     assert "1 damaged" in text
     assert f"{member / 'status.json'} is damaged (pid is 'None')" in text
+
+
+def test_planned_members_without_a_run_are_told_of(tmp_path, monkeypatch, capsys):
+    run = add_member(tmp_path, n_layers=3)
+    members = [{"model.n_layers": n} for n in ("3", "5", "7")]
+    write_plan(tmp_path, Plan("a", ["cherimoya-train"], ["model.n_layers"], members))
+    note_member(tmp_path / "n_layers=7", members[2])  # and nothing else yet
+    monkeypatch.setattr(sys, "argv", ["cherimoya-report", "--runs", str(tmp_path)])
+    report_command.report()
+    said = capsys.readouterr().out.splitlines()
+    assert {str(run / "report.html"), str(tmp_path / "report.html")} < set(said)
+    assert {f"no run yet: {tmp_path / f'n_layers={n}'}" for n in (5, 7)} < set(said)
+
+
+@pytest.mark.parametrize("metrics", ["true", "[1]", "{a/b/c: 1}", "{1: {}}"])
+def test_any_metrics_in_a_configuration_leave_a_page(metrics, tmp_path):
+    run = make_run(tmp_path / "run")
+    values = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(f"{values}\nmetrics: {metrics}\n")
+    assert write_report(run).is_file()
 
 
 def test_a_page_that_cannot_be_put_in_place_is_one_message(tmp_path, monkeypatch, capsys):

@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cherimoya.errors import DataError, without_password
+from cherimoya.errors import DataError, DiskError, without_password
 from cherimoya.records import layout
-from cherimoya.util.files import atomic_write
+from cherimoya.util.files import atomic_write, open_owned
 from cherimoya.util.shapes import read_json, read_json_lines
 
 NAME, ROWS = "status.json", "metrics.jsonl"
@@ -44,8 +44,30 @@ def write(
     if error is not None:
         status["error"] = without_password(str(error) or type(error).__name__)
         status["traceback"] = without_password("".join(traceback.format_exception(error)))
-    with atomic_write(folder / NAME) as file:
-        file.write(json.dumps(status, indent=2).encode() + b"\n")
+    try:
+        with atomic_write(folder / NAME) as file:
+            file.write(json.dumps(status, indent=2).encode() + b"\n")
+    except OSError:
+        if state != "running":
+            with suppress(OSError, DiskError):  # what is raised says why
+                _write_over(folder / NAME, status)
+        raise
+
+
+def _write_over(path: Path, status: Mapping[str, Any]) -> None:
+    """Write in the room that a status has already: a full disk has no other, and it must be true.
+
+    What there is no room for is left out.
+    """
+    with open_owned(path, "r+b") as file:
+        room = len(file.read())
+        for left_out in (["traceback"], ["traceback", "error"]):
+            kept = {key: value for key, value in status.items() if key not in left_out}
+            content = json.dumps(kept, separators=(",", ":")).encode()
+            if len(content) < room:
+                file.seek(0)
+                file.write(content.ljust(room))
+                return
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run records, on disk and at W&B."""
 
+import errno
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from cherimoya.loggers import wandb as wandb_run
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.loggers.wandb import FLUSH_SECONDS, read_table, run_name
 from cherimoya.loggers.wandb_files import numbers_on_disk
+from cherimoya.records import status as run_status
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.status import total_seconds
 from cherimoya.records.sweep import sync_command
@@ -88,6 +90,27 @@ def test_the_status_tells_how_it_ended(tmp_path, error, state):
         raise error
     assert status(tmp_path)["state"] == state
     assert type(error).__name__ in status(tmp_path)["traceback"]
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted", "done"])
+def test_a_full_disk_leaves_no_run_that_seems_to_go_on(state, tmp_path, monkeypatch):
+    facts = {"epoch": 1, "epochs": 9}
+    run_status.write(tmp_path, "running", time.time(), **facts)
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(run_status, "atomic_write", full)
+    long = OSError("x" * 900)
+    with pytest.raises(OSError, match="No space left"):
+        run_status.write(tmp_path, state, time.time(), None if state == "done" else long, **facts)
+    assert (
+        run_status.read(tmp_path)["state"] == sweeps.read_member(tmp_path).status["state"] == state
+    )
+    assert run_status.read(tmp_path)["epochs"] == 9
+    with pytest.raises(OSError, match="No space left"):
+        run_status.write(tmp_path, "failed", time.time(), ValueError("why"))
+    assert run_status.read(tmp_path)["error"] == "why"
 
 
 def test_no_logger_never_imports_wandb(tmp_path):

@@ -125,8 +125,8 @@ class Search:
         """Have the run in this folder report to the study."""
         run.mkdir(parents=True, exist_ok=True)
         note = {"study": self._study.study_name, "trial": trial.number}
-        if self.config.storage:
-            os.environ[STORAGE] = self.config.storage
+        if url := _with_password(self.config.storage):
+            os.environ[STORAGE] = url
         write_json(run / NOTE, {**note, "search": _written(self.config)})
 
     def tell(self, number: int, run: Path) -> None:
@@ -183,7 +183,7 @@ def watch(run: Path) -> Callable[[Mapping[str, Any]], str | None] | None:
     if config.storage is None and not (run.parent / JOURNAL).is_file():  # a copy, elsewhere
         return None
     with _journal_errors(run.parent, config):
-        storage = open_storage(run.parent, _with_password(config.storage))
+        storage = open_storage(run.parent, config.storage)
         trial_id = _id(storage, note["study"], note["trial"])
         if storage.get_trial(trial_id).state.is_finished():
             return None
@@ -236,14 +236,15 @@ def _with_password(written: str | None) -> str | None:
         return url
     if written and HIDDEN in written:
         raise ConfigError(
-            f"{NOTE} names the storage {written}, and no file has its password. Give all of it "
-            f"before you resume this run: export {STORAGE}=..."
+            f"the storage {written} has a password, which no file has. Give all of it before this "
+            f"goes on: export {STORAGE}=..."
         )
     return written
 
 
 def open_storage(folder: Path, url: str | None) -> "BaseStorage":
     """The storage of a sweep's folder. Raises ConfigError for a URL that cannot be opened."""
+    url = _with_password(url)
     from optuna.storages import JournalStorage, get_storage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +22,11 @@ from cherimoya.config.keys import known_keys, type_of
 from cherimoya.config.schema import build, unknown_key
 from cherimoya.config.tools import SearchConfig
 from cherimoya.config.train import TrainConfig
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.errors import HIDDEN, CherimoyaError, ConfigError, without_password
 from cherimoya.records import metrics
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.space import Choices, Numbers, Space
-from cherimoya.records.study import Search, open_storage, optuna
+from cherimoya.records.study import STORAGE, Search, open_storage, optuna
 from cherimoya.sweeps import plan as grid
 from cherimoya.sweeps.plan import GROUP, Sweep, hydra_of
 from cherimoya.util.files import lock_folder
@@ -33,6 +34,7 @@ from cherimoya.util.files import lock_folder
 SWEEPER = "hydra/sweeper"
 SETTINGS = "hydra.sweeper"
 TARGET = "hydra_plugins.cherimoya_search.OptunaSweeper"
+PICKLING = ("slurm", "submitit_local", "submitit_slurm")  # launchers, into files
 MOST_CORNERS = 16  # of a space that are checked in every combination
 SCORES = f"one of {', '.join(f'valid/{m}' for m in metrics.VALIDATED)}"
 ONCE = "hydra.mode=RUN"  # one run, with what a sweep's file sets besides
@@ -104,6 +106,7 @@ def plan(arguments: Sequence[str]) -> SearchSweep | None:
     _check_keys(whole.sweeper.params or {})
     space, fixed = space_of(whole.sweeper.params or {}, [o.input_line or "" for o in own])
     config = settings_of(OmegaConf.to_container(whole.sweeper, resolve=True))
+    config = _hidden(config, arguments, whole.runtime.choices["hydra/launcher"])
     planned = grid.plan(arguments)
     assert planned is not None
     search = SearchSweep(
@@ -112,9 +115,28 @@ def plan(arguments: Sequence[str]) -> SearchSweep | None:
     )  # fmt: skip
     for members in corners(space, fixed):
         grid.check(replace(search, members=members))
-    if config.storage:
+    if search.config.storage:
         open_storage(planned.folder, config.storage)
     return search
+
+
+def _hidden(config: SearchConfig, arguments: Sequence[str], launcher: str) -> SearchConfig:
+    """The settings without the storage's password, which the environment of the runs has.
+
+    Raises ConfigError where a launcher would write it into files, as it is typed.
+    """
+    url = config.storage or ""
+    shown = without_password(url)
+    if url == shown:
+        return config
+    if launcher in PICKLING and any(without_password(word) != word for word in arguments):
+        raise ConfigError(
+            f"{SETTINGS}.storage={shown}: hydra/launcher={launcher} writes what is typed into "
+            f"files, which are to have no password. Type it as here, with {HIDDEN}, and give all "
+            f"of it by: export {STORAGE}=..."
+        )
+    os.environ[STORAGE] = url
+    return replace(config, storage=shown)
 
 
 def settings_of(values: Any) -> SearchConfig:

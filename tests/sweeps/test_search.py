@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shlex
 import signal
@@ -524,3 +525,21 @@ def test_a_storage_may_be_a_variable_of_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_STUDY", url)
     words = ["hydra.sweeper.storage=${oc.env:MY_STUDY}", f"hydra.sweep.dir={tmp_path}"]
     assert plan("seed=1,2", *words).config.storage == url
+
+
+def test_a_password_of_the_storage_is_not_pickled(tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    url = f"sqlite:///file:{tmp_path}/study.db?uri=true&password={PASSWORD}"
+    monkeypatch.setenv("CHERIMOYA_STORAGE", "")
+    words = ["seed=1,2", f"hydra.sweep.dir={tmp_path}", "hydra/launcher=slurm"]
+    words.append("hydra.launcher.cluster=local")
+    with pytest.raises(ConfigError, match=r"password=\*\*\*.*export CHERIMOYA_STORAGE=") as error:
+        plan(*words, f"hydra.sweeper.storage='{url}'")
+    assert PASSWORD not in str(error.value)
+    monkeypatch.setenv("MY_STUDY", url)
+    shown = url.replace(PASSWORD, "***")
+    for typed in ("hydra.sweeper.storage=${oc.env:MY_STUDY}", f"hydra.sweeper.storage='{shown}'"):
+        search_sweep = plan(*words, typed)  # the second one by what the first has exported
+        assert PASSWORD not in str(search_sweep)
+        assert search_sweep.config.storage == shown
+        assert os.environ["CHERIMOYA_STORAGE"] == url

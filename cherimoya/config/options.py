@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cherimoya.config.schema import checked
+from cherimoya.config.schema import Used, checked
 
 SCHEDULES = ("cosine", "linear", "constant")
 
@@ -52,11 +52,19 @@ class Muon(Optimizer):
     ns_steps: int = checked(at_least=1, at_most=20)
 
 
+DECAYS = Used(
+    lambda adamw: adamw.weight_decay > 0,
+    "a weight_decay of 0 decays nothing",
+    "optim.adamw.weight_decay=0.2",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Optimizer):
     """AdamW, as torch.optim.AdamW."""
 
     weight_decay: float = checked(at_least=0)
+    decay_1d: bool = checked(default=True, used=DECAYS)
     beta1: float = checked(at_least=0, below=1)
     beta2: float = checked(at_least=0, below=1)
     eps: float = checked(above=0)

@@ -19,6 +19,7 @@ class ModelConfig:
     signal_groups: list[int] | None = checked(at_least=1)
     n_control_tracks: int | None = checked(at_least=0)
     trimming: int | None = checked(at_least=0)
+    count_bias: str = checked(choices=("zero", "mean"), default="zero")
 
     def __post_init__(self) -> None:
         if self.profile_kernel_size % 2 == 0:

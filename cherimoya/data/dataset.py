@@ -31,6 +31,21 @@ class Dataset:
         rows = self.rows[split]
         return rows[self.loci.label[rows] == 1]
 
+    def peak_signal(self, split: str) -> np.ndarray:
+        """The signal of the peaks of a split, without jitter: (n, tracks, out_window)."""
+        j = self.loci.max_jitter
+        return self.loci.signal[self.peaks(split)][:, :, j : j + self.loci.out_window]
+
+    def mean_log_counts(self, split: str) -> np.ndarray:
+        """The mean of log(1 + total counts) over the peaks of a split, by signal group: (groups,).
+
+        Background has no part in it, as the counts of peaks are what is scored.
+        """
+        ends = np.cumsum(self.loci.signal_groups)[:-1]
+        groups = np.split(self.peak_signal(split), ends, axis=1)
+        totals = [group.sum(axis=(1, 2), dtype=np.float64) for group in groups]
+        return np.log1p(totals).mean(axis=1)
+
 
 def check_file(config: DataConfig) -> None:
     """Raise what `load_dataset` would, as far as a file's header tells; it holds no sequences."""

@@ -18,7 +18,7 @@ __all__ = ["SGD", "AdamW", "Muon"]
 
 
 class AdamW(torch.optim.AdamW):
-    """torch.optim.AdamW, fused."""
+    """torch.optim.AdamW, fused; without `decay_1d` biases and the like do not decay."""
 
     Settings = options.AdamW
     on_device = True
@@ -31,9 +31,14 @@ class AdamW(torch.optim.AdamW):
         beta1: float,
         beta2: float,
         eps: float,
+        decay_1d: bool = True,
     ) -> None:
+        kept = [p for p in params if p.ndim < 2 and not decay_1d]
+        decayed = [p for p in params if p.ndim >= 2 or decay_1d]
+        groups = [(decayed, weight_decay), (kept, 0.0)]
         super().__init__(
-            params, lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), eps=eps,
+            [{"params": members, "weight_decay": decay} for members, decay in groups if members],
+            lr=lr, weight_decay=weight_decay, betas=(beta1, beta2), eps=eps,
             fused=True, capturable=params[0].is_cuda,
         )  # fmt: skip
 

@@ -240,7 +240,11 @@ def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:
     check_trimming(config.model.trimming, loci.in_window, loci.out_window)
     torch.manual_seed(config.seed)
     trimming = (loci.in_window - loci.out_window) // 2
-    return build_model(config.model, loci.signal_groups, controls, trimming)
+    model = build_model(config.model, loci.signal_groups, controls, trimming)
+    if config.model.count_bias == "mean":
+        with torch.no_grad():
+            model.linear.bias.copy_(torch.from_numpy(dataset.mean_log_counts("train")))
+    return model
 
 
 def out_of_memory(config: TrainConfig, folder: Path) -> str:

@@ -334,10 +334,8 @@ def count_weight(dataset: Dataset) -> float:
     Half the mean total count of a training peak, which puts both losses on one scale (BPNet,
     Avsec et al. 2021). Unlike the learned weights it does not change between epochs.
     """
-    loci = dataset.loci
-    j = loci.max_jitter
-    window = loci.signal[dataset.peaks("train")][:, :, j : j + loci.out_window]
-    return max(float(window.sum(axis=(1, 2), dtype=np.float64).mean()) / 2, 1.0)
+    totals = dataset.peak_signal("train").sum(axis=(1, 2), dtype=np.float64)
+    return max(float(totals.mean()) / 2, 1.0)
 
 
 def _epoch_line(row: dict[str, Any], is_best: bool, max_epochs: int) -> str:

@@ -1,5 +1,7 @@
 """What can be configured: types, ranges and cross-field rules. Values live in conf/*.yaml."""
 
+import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,11 +99,22 @@ class OptimConfig:
                 )
 
 
-@dataclass(frozen=True)
+PATIENT = Used(
+    lambda trainer: trainer.early_stopping is not None,
+    "trainer.early_stopping=null waits for no improvement",
+    "trainer.early_stopping=5",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
     """The loop: how long, how large a step, on what, and how to continue."""
 
     max_epochs: int = checked(at_least=1)
+    min_steps: int | None = checked(at_least=1, default=None)
+    gpu_min_steps: int | None = checked(at_least=1, default=None)
+    max_steps: int | None = checked(at_least=1, default=None)
+    validate_steps: int | None = checked(at_least=1, default=None)
     batch_size: int = checked(at_least=1)
     eval_batch_size: int = checked(at_least=1)
     device: str = checked(choices=("auto", "cpu", "cuda"))
@@ -111,13 +124,32 @@ class TrainerConfig:
     cuda_graph: bool = checked()
     threads: int | None = checked(at_least=1)
     early_stopping: int | None = checked(at_least=1)
+    min_improvement: float = checked(at_least=0, below=1, default=0.0, used=PATIENT)
     checkpoint_minutes: float = checked(above=0)
     plots: bool = checked()
     profile: bool = checked()
     autotune: bool = checked()
     resume: str | None = checked()
 
+    def total_steps(self, steps_per_epoch: int, on_gpu: bool) -> int:
+        """How many steps the training has, which the schedules of the learning rates follow.
+
+        Those of `max_epochs`; of ceil(`min_steps` / `steps_per_epoch`) epochs if that is more, or
+        on a GPU of `gpu_min_steps`; then `max_steps` at most, so that the last epoch may be cut
+        short. Early stopping may end it sooner.
+        """
+        least = max(self.min_steps or 0, (on_gpu and self.gpu_min_steps) or 0)
+        epochs = max(self.max_epochs, math.ceil(least / steps_per_epoch))
+        return min(epochs * steps_per_epoch, self.max_steps or sys.maxsize)
+
     def __post_init__(self) -> None:
+        for key in ("min_steps", "gpu_min_steps"):
+            least = getattr(self, key)
+            if least and self.max_steps and least > self.max_steps:
+                raise ConfigError(
+                    f"trainer.{key}={least} is more than trainer.max_steps={self.max_steps}. "
+                    f"Lower trainer.{key}, or leave one of them null."
+                )
         parts = self.devices * self.accumulate
         if self.batch_size % parts:
             fitting = max(self.batch_size // parts, 1) * parts
@@ -170,7 +202,8 @@ class TrainConfig:
     seed: int = checked(at_least=0)
 
     def __post_init__(self) -> None:
-        if self.optim.warmup_epochs > self.trainer.max_epochs:
+        longer = self.trainer.min_steps or self.trainer.gpu_min_steps  # by how much, data tell
+        if self.optim.warmup_epochs > self.trainer.max_epochs and not longer:
             raise ConfigError(
                 f"optim.warmup_epochs={self.optim.warmup_epochs:g} is longer than "
                 f"trainer.max_epochs={self.trainer.max_epochs}. Set optim.warmup_epochs to "

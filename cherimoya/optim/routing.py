@@ -74,14 +74,14 @@ def build_optimizers(
 
 
 def build_schedules(
-    config: OptimConfig, names: Iterable[str], steps_per_epoch: int, max_epochs: int
+    config: OptimConfig, names: Iterable[str], steps_per_epoch: int, total_steps: int
 ) -> dict[str, Schedule]:
     """The learning-rate schedule of each optimizer."""
     return {
         name: Schedule(
             base=config.targets[name].settings.lr,
             warmup_steps=round(config.warmup_epochs * steps_per_epoch),
-            total_steps=max_epochs * steps_per_epoch,
+            total_steps=total_steps,
             start=config.warmup_start,
             min_lr=config.min_lr,
             shape=getattr(config.targets[name].settings, "schedule", "cosine"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from cherimoya import __version__
-from cherimoya.config.train import TrainConfig
+from cherimoya.config.train import TrainConfig, TrainerConfig
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.evaluation import baselines
@@ -30,7 +30,6 @@ def banner(
     model, loci = step.model, dataset.loci
     parameters = dict(step.named_parameters())
     examples = examples_per_epoch(loci.label[dataset.rows["train"]], config.data.negative_ratio)
-    batch_size = config.trainer.batch_size
     held_out = [
         f"{split} {format_names(dict.fromkeys(loci.chrom[dataset.rows[split]].tolist()))}"
         for split in ("validation", "test")
@@ -53,8 +52,7 @@ def banner(
         "data": f"{dataset.path} ({dataset.fingerprint})",
         "loci": "; ".join([*_splits(dataset), known["loci"]]),
         "held out": "; ".join(held_out),
-        "steps": f"{examples // batch_size} an epoch of {batch_size} examples "
-        f"({examples % batch_size} dropped), {config.trainer.max_epochs} epochs",
+        "steps": _length(config.trainer, examples, step.total_steps),
         "metrics": known["metrics"],
     }
     facts |= _ceiling(dataset)
@@ -65,6 +63,17 @@ def banner(
         lines.append(f"  {optimizer:<9} {len(names)} tensors, {numbers:,} numbers: {_short(names)}")
     warnings = window_warnings(config.model.n_layers, loci.in_window)
     return "\n".join([*lines, *(f"  warning   {warning}" for warning in warnings)])
+
+
+def _length(settings: TrainerConfig, examples: int, steps: int) -> str:
+    """Steps and epochs, in words."""
+    size, more = settings.batch_size, settings.gpu_min_steps or 0
+    per_epoch = examples // size
+    return (
+        f"{per_epoch} an epoch of {size} examples ({examples % size} dropped), "
+        f"{-(-steps // per_epoch)} epochs, {steps:,} in all"
+        f"{f' (a GPU would make {more:,}: trainer.gpu_min_steps)' if more > steps else ''}"
+    )
 
 
 def _splits(dataset: Dataset) -> list[str]:

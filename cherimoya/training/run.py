@@ -1,5 +1,6 @@
 """One run, from its configuration to its scores and plots."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -116,7 +117,8 @@ def ready(
             torch.set_num_threads(threads or share)
             dataset = context.load(config.data)
             model = model_for(config, dataset).to(device)
-            step = training_step(config, model, dataset, precision, processes)
+            length = saved.get("total_steps") if saved else None
+            step = training_step(config, model, dataset, precision, processes, length)
             source, where_loci_are = context.place(dataset, device, config.data)
             trainer = Trainer(
                 config, step, dataset, source, log, checkpoints, say, context.bar, context.on_epoch
@@ -179,7 +181,7 @@ def _announce(
     if saved:
         trainer.say(f"resumed after {state.step:,} steps, in epoch {state.epoch}")
     log.progress(
-        epoch=state.epoch, epochs=settings.max_epochs,
+        epoch=state.epoch, epochs=trainer.epochs,
         train_seconds=state.seconds, ms_per_step=None,
     )  # fmt: skip
 
@@ -265,8 +267,12 @@ def training_step(
     dataset: Dataset,
     precision: str,
     processes: Processes,
+    length: int | None = None,
 ) -> TrainingStep:
-    """The training step for this data. Raises ConfigError when an epoch has no full batch."""
+    """The training step for this data; length: steps in all, of a run that goes on.
+
+    Raises ConfigError when an epoch has no full batch, or the warm-up does not end in time.
+    """
     label = dataset.loci.label[dataset.rows["train"]]
     examples = examples_per_epoch(label, config.data.negative_ratio)
     batch_size = config.trainer.batch_size
@@ -275,7 +281,16 @@ def training_step(
             f"trainer.batch_size={batch_size}, but an epoch has {examples} examples and only full "
             f"batches are used. Set trainer.batch_size={max(examples // 4, 1)} or less."
         )
+    per_epoch = examples // batch_size
+    length = length or config.trainer.total_steps(per_epoch, model.lw0.is_cuda)
+    warmup = round(config.optim.warmup_epochs * per_epoch)
+    if warmup > length:
+        raise ConfigError(
+            f"optim.warmup_epochs={config.optim.warmup_epochs:g} are {warmup} steps of {per_epoch} "
+            f"an epoch, longer than the training of {length} (trainer.max_steps, "
+            f"trainer.max_epochs). Set optim.warmup_epochs={length / per_epoch / 4:.2g}."
+        )
     return TrainingStep(
-        model, config.loss, config.optim, examples // batch_size, config.trainer.max_epochs,
-        precision, config.trainer.accumulate, processes,
+        model, config.loss, config.optim, per_epoch, math.ceil(length / per_epoch), precision,
+        config.trainer.accumulate, processes, length,
     )  # fmt: skip

@@ -4,6 +4,7 @@ Nothing in it waits for the device or asks it anything, so that a GPU can replay
 one captured graph: the number of the step, the learning rates and the losses are tensors there.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -67,6 +68,7 @@ class TrainingStep:
         precision: str = "fp32",
         parts: int = 1,
         processes: Processes | None = None,
+        max_steps: int | None = None,
     ) -> None:
         self.model, self.precision, self._parts = model, precision, parts
         self.device = model.lw0.device
@@ -75,7 +77,8 @@ class TrainingStep:
         self.optimizers, self.routes = build_optimizers(parameters, optim, block_matrices(model))
         # Whether a GPU may replay the step as one graph.
         self.capturable = all(map(_is_on_device, self.optimizers.values()))
-        self.schedules = build_schedules(optim, self.optimizers, steps_per_epoch, max_epochs)
+        self.total_steps = min(steps_per_epoch * max_epochs, max_steps or sys.maxsize)
+        self.schedules = build_schedules(optim, self.optimizers, steps_per_epoch, self.total_steps)
         self.ema = EMA(model)
         self.scale = LossScale(self.device) if precision == "fp16" else None
         self.processes = processes or Processes()
@@ -85,7 +88,7 @@ class TrainingStep:
         self.failed = torch.zeros((), device=self.device)
         # Of the epoch so far: total loss, profile and count losses.
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
-        self._rates = self._table(optim, steps_per_epoch * max_epochs)
+        self._rates = self._table(optim, self.total_steps)
         self._now = self._rates[:1].clone()  # (1, optimizers + 1)
         self._found_inf = torch.zeros((), device=self.device)
         self._use_rates()

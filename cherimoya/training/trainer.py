@@ -1,9 +1,8 @@
 """The training loop."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from cherimoya.training.capture import Runner
 from cherimoya.training.checkpoint import STATE_FORMAT, Checkpoints, check_state
 from cherimoya.training.interrupt import StopRequest
 from cherimoya.training.profiler import Profile
+from cherimoya.training.state import TrainState
 from cherimoya.training.step import TrainingStep
 from cherimoya.util import console
 
@@ -34,22 +34,6 @@ SAVE = 1  # what a process may want at a look, besides to stop for a signal, who
 
 # Sees each epoch's row but the last one's, in the first process, and may say why to stop there.
 EpochCallback = Callable[[dict[str, Any]], str | None]
-
-
-@dataclass
-class TrainState:
-    """Where the run stands; with the step's own state, all that a resume needs."""
-
-    epoch: int = 0
-    batch: int = 0  # batches of this epoch already trained on
-    step: int = 0  # steps made in all
-    best_loss: float = math.inf
-    best_epoch: int = -1
-    seconds: float = 0.0  # time spent in all, interruptions left out
-    timed_steps: int = 0  # steps after each start's first ones, which compile and measure
-    timed_seconds: float = 0.0  # and how long they took
-    waited_seconds: float = 0.0  # of these, how long for data
-    stopped: str | None = None  # why, if the epoch's callback said so
 
 
 class Trainer:
@@ -78,6 +62,7 @@ class Trainer:
         self.metrics = {name: choice.make() for name, choice in config.metrics.items()}
         settings, processes = config.trainer, step.processes
         self.steps_per_epoch = len(self._plan(0)) // settings.batch_size
+        self.epochs = -(-step.total_steps // self.steps_per_epoch)
         self.feed = Feed(
             source, settings.batch_size, self.steps_per_epoch, settings.accumulate,
             processes.rank, processes.world,
@@ -90,14 +75,14 @@ class Trainer:
 
     def start(self, stop: StopRequest) -> None:
         """From here on time counts, and a signal that `stop` noted is heeded."""
-        left = self.config.trainer.max_epochs * self.steps_per_epoch - self.state.step
+        left = self.step.total_steps - self.state.step
         self._stop, self._estimate = stop, console.TimeEstimate(left, self.say)
         self._clock = self._saved = time.monotonic()
         self._polled, self._unsure = self.state.step, 0
 
     def goes_on(self) -> bool:
         """Whether there is another epoch: it may be the last one's, or stopped, or no use."""
-        more = self.state.epoch < self.config.trainer.max_epochs and not self.state.stopped
+        more = self.state.epoch < self.epochs and not self.state.stopped
         return more and not self._patience_over()
 
     def begin_epoch(self) -> None:
@@ -127,30 +112,38 @@ class Trainer:
 
     @property
     def batches_left(self) -> bool:
-        """Whether this epoch has more steps."""
-        return self.state.batch < self.steps_per_epoch
+        """Whether this epoch has more steps, of which the last one may have fewer."""
+        return self.state.batch < self.steps_per_epoch and self.state.step < self.step.total_steps
 
     def end_epoch(self) -> None:
-        """Validate, log and save."""
+        """Validate, log and save, if it is time."""
         state = self.state
         if self.step.end_epoch():
             self.runner.forget()
             self.say(f"epoch {state.epoch}: the loss weights have settled and are now fixed")
-        row = self._row(self._validate())
-        if self.log:
-            self.log.row(row)
-            self.log.progress(
-                epoch=state.epoch + 1, epochs=self.config.trainer.max_epochs,
-                train_seconds=state.seconds, ms_per_step=self.speed().get("ms_per_step"),
-            )  # fmt: skip
-        if self.on_epoch and state.epoch + 1 < self.config.trainer.max_epochs:
-            why = self.on_epoch(row) if self.log else None
-            state.stopped = self.step.processes.gathered(why)[0]
-        self.say(_epoch_line(row, state.best_epoch == state.epoch, self.config.trainer.max_epochs))
+        due = state.step - state.validated >= (self.config.trainer.validate_steps or 1)
+        due = due or state.epoch + 1 == self.epochs
+        if due:
+            self._end_part()
         state.epoch, state.batch = state.epoch + 1, 0
         self.in_epoch = False
         self._count_time(steps=0)
-        self._save_or_stop(due=True)
+        self._save_or_stop(due)
+
+    def _end_part(self) -> None:
+        """Validate and log the epoch, with those before it that were not validated."""
+        state, steps = self.state, self.state.step - self.state.validated
+        row = self._row(self._validate(), steps)
+        if self.log:
+            self.log.row(row)
+            self.log.progress(
+                epoch=state.epoch + 1, epochs=self.epochs,
+                train_seconds=state.seconds, ms_per_step=self.speed().get("ms_per_step"),
+            )  # fmt: skip
+        if self.on_epoch and state.epoch + 1 < self.epochs:
+            why = self.on_epoch(row) if self.log else None
+            state.stopped = self.step.processes.gathered(why)[0]
+        self.say(_epoch_line(row, state.best_epoch == state.epoch, self.epochs))
 
     def finish(self) -> None:
         """Save the final model."""
@@ -162,20 +155,20 @@ class Trainer:
 
     def _progress(self) -> Iterator[int]:
         """The remaining batches of the epoch, by number, with progress shown by one process."""
-        remaining = range(self.state.batch, self.steps_per_epoch)
+        state, total = self.state, self.step.total_steps
+        steps = min(self.steps_per_epoch, total - state.step + state.batch)
+        remaining = range(state.batch, steps)
         if not self.log:
             return iter(remaining)
         label, done = f"epoch {self.state.epoch}", self.state.batch
-        return console.track(
-            remaining, label, self.steps_per_epoch, "step", done, self.say, self.bar
-        )
+        return console.track(remaining, label, steps, "step", done, self.say, self.bar)
 
     def _poll_device(self) -> int:
         """See whether steps went well; returns how many more of them are done for certain.
 
         Those are the ones up to the look before: a GPU may not have come further.
         """
-        last = self.state.batch == self.steps_per_epoch  # whose time is not to be missed
+        last = not self.batches_left  # whose time is not to be missed
         if self.step.watch.failed() or (last and self.step.watch.failed_by_now()):
             self._raise_nonfinite()
         steps, self._polled = self.state.step - self._polled, self.state.step
@@ -234,6 +227,7 @@ class Trainer:
                     "format": STATE_FORMAT,
                     "config": to_dict(self.config),
                     "state": asdict(self.state),
+                    "total_steps": self.step.total_steps,
                     "step": self.step.state_dict(),
                     "rng": torch.get_rng_state(),
                     "threads": torch.get_num_threads(),
@@ -254,7 +248,7 @@ class Trainer:
         Raises CherimoyaError if the data or the configuration changed since.
         """
         check_state(saved, self.config, self.dataset, self.checkpoints.folder)
-        self.state = TrainState(**saved["state"])
+        self.state = TrainState.of(saved["state"])
         if not self.on_epoch:  # what stopped the run then is not there now
             self.state.stopped = None
         self.step.load_state_dict(saved["step"])
@@ -289,26 +283,27 @@ class Trainer:
             )  # fmt: skip
             valid = scores.metrics()
             valid["loss"] = valid["profile_mnll"] + self.count_weight * valid["count_mse"]
-            if valid["loss"] < state.best_loss:
-                state.best_loss, state.best_epoch = valid["loss"], state.epoch
-                if self.log:
-                    self.checkpoints.save_model(self.step.model, BEST, self._window)
+            is_best = state.note_validation(valid["loss"], self.config.trainer.min_improvement)
+            if is_best and self.log:
+                self.checkpoints.save_model(self.step.model, BEST, self._window)
         return valid
 
-    def _row(self, valid: dict[str, float]) -> dict[str, Any]:
-        """What is logged of the epoch."""
-        state, n = self.state, self.steps_per_epoch
+    def _row(self, valid: dict[str, float], steps: int) -> dict[str, Any]:
+        """What is logged of the `steps` since the last row."""
+        state = self.state
         return {
             metrics.STEP: state.step,
             metrics.EPOCH: state.epoch,
-            **{f"train/{k}": v / n for k, v in self.step.take_sums().items()},
+            **{f"train/{k}": v / steps for k, v in self.step.take_sums().items()},
             **{f"valid/{k}": v for k, v in valid.items()},
             **{f"lr/{k}": v for k, v in self.step.rates(state.step - 1).items()},
         }
 
     def _patience_over(self) -> bool:
         patience, state = self.config.trainer.early_stopping, self.state
-        if patience is None or state.epoch - 1 - state.best_epoch < patience:
+        if patience is None or state.validated < state.step:
+            return False
+        if state.epoch - 1 - state.plateau_epoch < patience:
             return False
         self.say(f"no better validation loss for {patience} epochs: stopping early")
         return True
@@ -338,8 +333,8 @@ def count_weight(dataset: Dataset) -> float:
     return max(float(totals.mean()) / 2, 1.0)
 
 
-def _epoch_line(row: dict[str, Any], is_best: bool, max_epochs: int) -> str:
-    width = len(str(max_epochs))
+def _epoch_line(row: dict[str, Any], is_best: bool, epochs: int) -> str:
+    width = len(str(epochs))
     return (
         f"epoch {row['epoch']:{width}d}  train loss {row['train/loss']:8.3f}  "
         f"valid MNLL {row['valid/profile_mnll']:9.3f}  "

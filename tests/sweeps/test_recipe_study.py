@@ -1,0 +1,59 @@
+"""The study of the recommended recipe asks for what it says."""
+
+import csv
+import importlib.util
+import json
+
+import pytest
+from command_lines import REPOSITORY
+
+from cherimoya.config import groups
+from cherimoya.config.diff import at
+from cherimoya.config.schema import build, to_dict
+from cherimoya.config.train import TrainConfig
+
+spec = importlib.util.spec_from_file_location("study", REPOSITORY / "experiments/recipe/run.py")
+study = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(study)
+
+
+def test_every_change_is_the_recipe_but_for_what_it_says(tmp_path):
+    for name, keys in study.CHANGES.items():
+        study.write_option(tmp_path, name, keys)
+    made = {}
+    with groups.initialized(str(tmp_path)):
+        for name in study.CHANGES:
+            words = [f"experiment={name}", "data.path=x.h5"]
+            values, choices = groups.compose("train", words)
+            plain = groups.plain_values(values)
+            config = build(TrainConfig, plain)
+            groups.composition(config, plain, words, choices).check_files()
+            made[name] = to_dict(config)
+    for name, keys in study.CHANGES.items():
+        for key, value in (study.STUDY | dict(keys)).items():
+            if "." in key:
+                assert at(made[name], key) == value, (name, key)
+        assert (made[name] == made["base"]) == (name == "base"), name
+    assert made["base"]["model"]["count_bias"] == "mean"
+    assert "sgd" in made["base"]["optim"]
+    assert "sgd" not in made["no_sgd"]["optim"]
+
+
+def test_what_is_done_is_collected_by_its_validation_scores(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "row_of", lambda run, name: {"run": name, "train_seconds": 10})
+    for change, seed, loss in (("base", 0, 3.0), ("base", 1, 5.0), ("wide", 0, 3.5)):
+        run = tmp_path / "sweep" / f"experiment={change},seed={seed}"
+        run.mkdir(parents=True)
+        (run / "summary.json").write_text(json.dumps({"best_epoch": 4}))
+        row = {"epoch": 4, "step": 40} | dict.fromkeys(study.SCORES, loss)
+        lines = [json.dumps(row | {"epoch": 3, "step": 30}), json.dumps(row)]
+        (run / "metrics.jsonl").write_text("\n".join(lines))
+    study.collect(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "changes.csv").open()))
+    assert [(row["run"], row["best_step"], float(row["valid/loss"])) for row in rows] == [
+        ("base", "40", 3.0), ("base", "40", 5.0), ("wide", "40", 3.5)
+    ]  # fmt: skip
+    table = (tmp_path / "ranking.md").read_text().splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in table] == ["wide", "base"]
+    assert float(table[1].split("|")[7]) == pytest.approx(4.0)
+    assert "| wide |" in capsys.readouterr().out

@@ -228,7 +228,8 @@ def unused_keys(config: Any, prefix: str = "") -> dict[str, Used]:
             found[key] = used
         elif is_dataclass(value):
             found |= unused_keys(value, key)
-    return found
+    across: Callable[[], dict[str, Used]] = getattr(config, "unused_across_groups", dict)
+    return across() | found
 
 
 def to_dict(config: Any) -> Any:

@@ -59,6 +59,14 @@ WARMED_UP = Used(
     "optim.warmup_epochs=0 is no warm-up",
     "optim.warmup_epochs=1",
 )
+FALLING = Used(
+    lambda optim: any(
+        getattr(optim.targets[route.optimizer].settings, "schedule", "cosine") != "constant"
+        for route in optim.routing
+    ),
+    "every learning rate stays as it is after the warm-up",
+    "optim.adamw.schedule=cosine",
+)
 AVERAGED = Used(
     lambda optim: optim.ema_decay > 0, "optim.ema_decay=0 averages nothing", "optim.ema_decay=0.999"
 )
@@ -72,7 +80,7 @@ class OptimConfig:
     targets: dict[str, Choice] = several("optim", rest=True, used=_routed)
     warmup_epochs: float = checked(at_least=0)
     warmup_start: float = checked(above=0, at_most=1, used=WARMED_UP)
-    min_lr: float = checked(at_least=0)
+    min_lr: float = checked(at_least=0, used=FALLING)
     ema_decay: float = checked(at_least=0, below=1)
     ema_warmup: bool = checked(used=AVERAGED)
 
@@ -210,6 +218,15 @@ class TrainConfig:
                 f"{self.trainer.max_epochs} or less."
             )
         check_trimming(self.model.trimming, self.data.in_window, self.data.out_window)
+
+    def unused_across_groups(self) -> dict[str, Used]:
+        """The optimizers of loss weights alone, where the loss does not learn them."""
+        if self.loss.name not in ("fixed", "poisson"):
+            return {}
+        others = {r.optimizer for r in self.optim.routing if not r.pattern.startswith("lw")}
+        why = f"loss={self.loss.name} learns no weights for it to move"
+        used = Used(lambda config: False, why, "loss=kendall")
+        return {f"optim.{name}": used for name in self.optim.targets if name not in others}
 
 
 def check_trimming(trimming: int | None, in_window: int | None, out_window: int | None) -> None:

@@ -117,6 +117,12 @@ IDLE = [
     (["optim.sgd={lr: 0.1, momentum: 0.9}"], "optim=muon_adamw_sgd"),
     (["optim.warmup_epochs=0", "optim.warmup_start=0.1"], "optim.warmup_epochs=1"),
     (["optim.ema_decay=0", "optim.ema_warmup=false"], "optim.ema_decay=0.999"),
+    (["optim.muon.schedule=constant", "optim.adamw.schedule=constant", "optim.min_lr=0.1"],
+     "optim.adamw.schedule=cosine"),
+    (["optim.adamw.weight_decay=0", "optim.adamw.decay_1d=false"], "optim.adamw.weight_decay=0.2"),
+    (["optim=muon_adamw_sgd", "loss=fixed", "optim.sgd.lr=0.1"], "loss=kendall optim.sgd.lr=0.1"),
+    (["optim=recommended", "loss=poisson", "optim.sgd.momentum=0"], "loss=kendall"),
+    (["trainer.min_improvement=0.01"], "trainer.early_stopping=5"),
     *[(["logger=none", f"logger.{key}"], "logger=wandb") for key in (
         "project=x", "mode=offline", "run_name=x", "group=x", "tags=[x]", "log_model=best")],
 ]  # fmt: skip
@@ -133,6 +139,9 @@ def test_a_key_that_does_nothing_is_refused_with_what_would(words, fix):
 @pytest.mark.parametrize("words", [
     HDF5, ["data.synthetic.seed=3"], ["loss=fixed", "loss.count_weight=9"], ["data.path=null"],
     ["optim=muon_adamw_sgd", "optim.sgd.lr=0.1"], ["logger=none"], ["optim.sgd=null"],
+    ["experiment=recommended", *HDF5, "loss=fixed"],
+    ["experiment=recommended", *HDF5, "optim.adamw.weight_decay=0"],
+    ["optim.muon.schedule=constant", "optim.min_lr=0"],
     ["experiment=yeast_atac", "logger=none"], ["experiment=yeast_atac", "data=synthetic"],
     ["experiment=yeast_atac", "data=synthetic", "data.keys=null"], ["sweep=depth_width"],
     ["data=hdf5", *HDF5, "experiment=upstream_0_3"], ["data.source=hdf5", *HDF5[1:]],

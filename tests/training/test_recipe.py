@@ -21,7 +21,7 @@ ADAMW = {"lr": 0.1, "weight_decay": 0.5, "beta1": 0.9, "beta2": 0.999, "eps": 1e
 
 @pytest.fixture
 def recommended(train_arguments):
-    return ["experiment=recommended", *train_arguments]
+    return ["experiment=recommended", *train_arguments, "trainer.validate_steps=null"]
 
 
 def configured(arguments: list[str], **trainer) -> TrainConfig:

@@ -1,5 +1,6 @@
 """The objectives of training, and what one of your own begins with."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,6 +105,10 @@ class Loss(nn.Module):
         """Look at an epoch's last gradients; returns whether the loss froze its weights now."""
         return False
 
+    def logged(self, model: Cherimoya) -> dict[str, float]:
+        """What an epoch's row says of the loss itself, by names that get `loss/` before them."""
+        return {}
+
     def freeze(self, model: Cherimoya) -> None:
         """Keep what it learns as it is from now on."""
         self.frozen = True
@@ -156,28 +161,80 @@ class KendallLoss(WeightedLoss):
     Learned weights after Kendall, Gal and Cipolla (2018), one pair a signal group. When the mean
     |d total / d lw0| of an epoch's last step is below `freeze_below`, both are frozen and the
     penalty is dropped.
+
+    By AdamW with a decay of 0.2 that never comes to pass: the decay keeps lw0 below 1 / 0.2 = 5,
+    where the gradient, 2 log(lw0) / lw0 - profile / lw0^3, is below -1 for any profile loss over
+    205, and at 0.004 a step it takes a thousand steps to get there. By SGD lw0 comes near its
+    balance, lw0^2 log(lw0) = profile / 2, within an epoch, and is frozen there.
+
+    `freeze_share` asks each lw0 and lw1 of each group by itself: it is kept as it is once its
+    gradient is at most this share of the sum of its two opposing parts. When all are, the penalty
+    is dropped.
     """
 
     Settings = options.Kendall
+    kept: Tensor  # (2, n_groups), with `freeze_share`: what is frozen of lw0 and lw1, else NaN
 
-    def __init__(self, freeze_below: float) -> None:
+    def __init__(self, freeze_below: float, freeze_share: float | None = None) -> None:
         super().__init__()
-        self.freeze_below = freeze_below
+        self.freeze_below, self.freeze_share = freeze_below, freeze_share
 
     def begin(self, model: Cherimoya) -> None:
         """lw0 and lw1 are trained."""
+        if self.freeze_share is not None:
+            none = torch.full((2, len(model.lw0)), torch.nan, device=model.lw0.device)
+            self.register_buffer("kept", none)
 
     def weights(self, model: Cherimoya) -> LossWeights:
         """The model's lw0 and lw1."""
-        return LossWeights(model.lw0, model.lw1, learned=True, penalty=not self.frozen)
+        w0: Tensor = model.lw0
+        w1: Tensor = model.lw1
+        if self.freeze_share is not None and not self.frozen:
+            w0, w1 = (
+                torch.where(kept.isnan(), w, kept)
+                for w, kept in zip((w0, w1), self.kept, strict=True)
+            )
+        return LossWeights(w0, w1, learned=True, penalty=not self.frozen)
+
+    def logged(self, model: Cherimoya) -> dict[str, float]:
+        """lw0 and lw1 of each group, their gradients in the last step, and how many are frozen."""
+        w = self.weights(model)
+        found: dict[str, float] = {}
+        for name, values in (("lw0", w.profile), ("lw1", w.count)):
+            grad = getattr(model, name).grad
+            for g, value in enumerate(values.tolist()):
+                key = name if len(values) == 1 else f"{name}_{g}"
+                found[key] = value
+                found[f"{key}_gradient"] = math.nan if grad is None else float(grad[g])
+        if self.freeze_share is not None and not self.frozen:
+            return found | {"frozen": int(self.kept.isfinite().sum())}
+        return found | {"frozen": 2 * len(model.lw0) * self.frozen}
 
     def end_epoch(self, model: Cherimoya) -> bool:
         """Freeze the weights if they have settled; returns whether they were frozen just now."""
         if self.frozen or model.lw0.grad is None:
             return False
-        if model.lw0.grad.abs().mean().item() >= self.freeze_below:
+        if self.freeze_share is not None:
+            settled = self._keep_settled(model, self.freeze_share)
+        else:
+            settled = model.lw0.grad.abs().mean().item() < self.freeze_below
+        if settled:
+            self.freeze(model)
+        return settled
+
+    @torch.no_grad()
+    def _keep_settled(self, model: Cherimoya, share: float) -> bool:
+        """Keep each weight that has settled; returns whether now all are."""
+        w = torch.stack([model.lw0, model.lw1])
+        gradient = torch.stack([model.lw0.grad, model.lw1.grad])  # type: ignore[list-item]
+        penalty = 2 * w.log() / w
+        parts = penalty.abs() + (penalty - gradient).abs()
+        settles = self.kept.isnan() & (gradient.abs() <= share * parts)
+        self.kept.copy_(torch.where(settles, w, self.kept))
+        if self.kept.isnan().any():
             return False
-        self.freeze(model)
+        model.lw0.copy_(self.kept[0])
+        model.lw1.copy_(self.kept[1])
         return True
 
     def freeze(self, model: Cherimoya) -> None:

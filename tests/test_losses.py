@@ -72,6 +72,51 @@ def test_learned_weights_follow_the_formula_and_freeze_when_settled():
     assert loss.objective(model, profile, count).item() == pytest.approx(weighted, rel=1e-6)
 
 
+def test_each_weight_may_freeze_by_itself():
+    model = Cherimoya(n_filters=8, n_layers=1, signal_groups=[1, 2])
+    model.lw0.data, model.lw1.data = torch.tensor([1.5, 4.0]), torch.tensor([1.2, 1.1])
+    loss = KendallLoss(freeze_below=1.0, freeze_share=0.1)
+    loss.begin(model)
+    # The gradient of w is 2 log(w) / w - part / w^3; these parts are off their balance by as much.
+    balance = [2 * w.detach().log() * w.detach() ** 2 for w in (model.lw0, model.lw1)]
+    profile, count = balance[0] * torch.tensor([1.0, 3.0]), balance[1] * torch.tensor([1.15, 1.4])
+    loss.objective(model, profile, count).backward()
+    assert not loss.end_epoch(model)
+    assert loss.logged(model)["frozen"] == 2  # of which the second's parts differ by 15 in 215
+    with torch.no_grad():
+        for weight in (model.lw0, model.lw1):
+            weight.add_(1.0)  # as momentum would
+    w = loss.weights(model)
+    assert w.profile.tolist() == pytest.approx([1.5, 5.0])
+    assert w.count.tolist() == pytest.approx([1.2, 2.1])
+    model.lw0.grad = model.lw1.grad = None
+    loss.objective(model, profile, count).backward()
+    assert model.lw0.grad[0] == model.lw1.grad[0] == 0
+    assert model.lw0.grad[1] != 0
+    balance = [2 * w.detach().log() * w.detach() ** 2 for w in (model.lw0, model.lw1)]
+    model.lw0.grad = model.lw1.grad = None
+    loss.objective(model, *balance).backward()
+    assert loss.end_epoch(model)
+    assert model.lw0.tolist() == pytest.approx([1.5, 5.0])
+    assert model.lw1.tolist() == pytest.approx([1.2, 2.1])
+    assert not loss.weights(model).penalty
+    assert loss.logged(model)["frozen"] == 4
+
+
+def test_the_weights_of_the_loss_are_logged_by_group():
+    model = Cherimoya(n_filters=8, n_layers=1, signal_groups=[1, 2])
+    model.lw0.grad, model.lw1.grad = torch.tensor([0.5, -0.25]), torch.tensor([2.0, 4.0])
+    loss = KendallLoss(freeze_below=0.1)
+    assert loss.logged(model) == {
+        "lw0_0": 1, "lw0_0_gradient": 0.5, "lw0_1": 1, "lw0_1_gradient": -0.25,
+        "lw1_0": 1, "lw1_0_gradient": 2, "lw1_1": 1, "lw1_1_gradient": 4, "frozen": 0,
+    }  # fmt: skip
+    loss.freeze(model)
+    one = KendallLoss(freeze_below=0.1).logged(Cherimoya(n_filters=8, n_layers=1))
+    assert set(one) == {"lw0", "lw0_gradient", "lw1", "lw1_gradient", "frozen"}
+    assert loss.logged(model)["frozen"] == 4
+
+
 FIXED = {"name": "fixed", "profile_weight": 2.0, "count_weight": 10.0}
 
 

@@ -20,11 +20,19 @@ class Cheri:
     residual_scale: float = checked(above=0)
 
 
+TOGETHER = Used(
+    lambda kendall: kendall.freeze_share is None,
+    "loss.freeze_share asks each weight by itself",
+    "loss.freeze_share=null",
+)
+
+
 @dataclass(frozen=True)
 class Kendall:
     """Learned weights of the profile and count losses."""
 
-    freeze_below: float = checked(at_least=0)
+    freeze_below: float = checked(at_least=0, used=TOGETHER)
+    freeze_share: float | None = checked(above=0, below=1, default=None)
 
 
 @dataclass(frozen=True)

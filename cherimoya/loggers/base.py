@@ -32,7 +32,7 @@ class Logger:
         return type(self).__name__
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """A row of metrics.jsonl: `step`, `epoch`, `train/loss`, `valid/...`, `lr/...`."""
+        """A row of metrics.jsonl: `step`, `epoch`, `train/loss`, and `valid/`, `lr/`, `loss/`."""
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """What summary.json says, at the end."""

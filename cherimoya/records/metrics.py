@@ -67,7 +67,8 @@ LOSSES = ("loss", "profile", "count")  # of training
 OPTIMIZERS = ("muon", "adamw", "sgd")  # those of a run have a learning rate
 PLOTS = ("learning_curves", "counts", "profiles")
 
-# A row of an epoch has train/<loss>, valid/<metric> and lr/<optimizer>; an image is plots/<plot>.
+# A row of an epoch has train/<loss>, valid/<metric>, lr/<optimizer>, and loss/<what it says of
+# itself>; an image is plots/<plot>.
 STEP, EPOCH = "step", "epoch"
 PARAMETERS, TRAIN_SECONDS = "parameters", "train_seconds"  # of the summary at the end
 STATUS = "status"  # of W&B's summary: running, done, interrupted or failed

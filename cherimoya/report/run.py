@@ -1,6 +1,7 @@
 """The page of one run: what its files say, in words, numbers and charts."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ CURVES = (
     "train/loss", "valid/loss", "valid/profile_mnll", "valid/profile_pearson",
     "valid/profile_jsd", "valid/count_pearson",
 )  # fmt: skip
+
+LOSS_WEIGHT = re.compile(r"loss/lw[01](_\d+)?")
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -100,6 +103,10 @@ def _curves(run: RunFolder) -> Iterator[Chart]:
             yield chart(caption, plots.curve, run.rows, name, marked)
     if run.rows and any(name.startswith("lr/") for name in run.rows[0]):
         yield chart("learning rate of each optimizer by epoch", plots.rates, run.rows)
+    weights = [name for name in (run.rows or [{}])[-1] if LOSS_WEIGHT.fullmatch(name)]
+    if weights:
+        said = "weights of the profile (lw0) and count loss (lw1) by epoch"
+        yield chart(said, plots.loss_weights, run.rows, weights)
 
 
 def _own_metrics(run: RunFolder) -> list[str]:

@@ -132,6 +132,7 @@ def _numbers(
         "speed": speed,
         "best_valid_loss": state.best_loss,
         metrics.PARAMETERS: sum(p.numel() for p in model.parameters()),
+        "loss": trainer.step.loss.logged(trainer.step.model),
     }
 
 

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -118,22 +119,26 @@ class Trainer:
     def end_epoch(self) -> None:
         """Validate, log and save, if it is time."""
         state = self.state
+        of_loss = self.step.loss.logged(self.step.model)
         if self.step.end_epoch():
             self.runner.forget()
             self.say(f"epoch {state.epoch}: the loss weights have settled and are now fixed")
+        now = self.step.loss.logged(self.step.model).items()
+        of_loss |= {key: value for key, value in now if not math.isnan(value)}
         due = state.step - state.validated >= (self.config.trainer.validate_steps or 1)
         due = due or state.epoch + 1 == self.epochs
         if due:
-            self._end_part()
+            self._end_part(of_loss)
         state.epoch, state.batch = state.epoch + 1, 0
         self.in_epoch = False
         self._count_time(steps=0)
         self._save_or_stop(due)
 
-    def _end_part(self) -> None:
+    def _end_part(self, of_loss: dict[str, float]) -> None:
         """Validate and log the epoch, with those before it that were not validated."""
         state, steps = self.state, self.state.step - self.state.validated
         row = self._row(self._validate(), steps)
+        row |= {f"loss/{key}": value for key, value in of_loss.items()}
         if self.log:
             self.log.row(row)
             self.log.progress(

@@ -54,6 +54,8 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "width_64": {"model.n_filters": 64},
     "kernel_75": {"model.profile_kernel_size": 75},
     "steps_2000": steps(2000),
+    "never_frozen": {"loss.freeze_below": 0.0},
+    "freeze_share_0.05": {"loss.freeze_share": 0.05},
     "scale_1": {"model.blocks.residual_scale": 1.0},
     "depth_8": {"model.n_layers": 8},
     "muon_0.05": {"optim.muon.lr": 0.05},

@@ -131,7 +131,7 @@ def test_a_runs_page_has_the_numbers_of_its_files(run_page):
     assert page.row("count Pearson")[1:4] == ["0.3110", "-", "0.9807"]
     assert page.row("model.n_filters") == ["model.n_filters", "8", "96"]
     assert "worse than the average profile" not in text
-    assert page.count("svg") == 7 + 2 + 2 + 2  # curves, counts, profiles, examples
+    assert page.count("svg") == 8 + 2 + 2 + 2  # curves, counts, profiles, examples
 
 
 def test_a_score_below_the_baseline_is_said_to_be(tmp_path):

@@ -47,6 +47,7 @@ def make_run(
         }
         | {f"valid/{name}": value for name, value in SCORES.items()}
         | {"valid/profile_pearson": 0.5 + 0.0111 * e, "lr/muon": 0.02, "lr/adamw": 0.004}
+        | {"loss/lw0": 1.0 + e, "loss/lw1": 1.2, "loss/frozen": 2 * (e > 0)}
         for e in range(epochs)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

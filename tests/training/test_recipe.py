@@ -1,5 +1,7 @@
 """What experiment=recommended changes: where counts start, what decays, how loss weights move."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -101,7 +103,9 @@ def test_the_recommended_recipe_composes_with_data_of_ones_own(recommended):
         assert ("lw[01]", "sgd") in [(r.pattern, r.optimizer) for r in made.config.optim.routing]
 
 
-def test_the_recommended_recipe_goes_on_to_the_bit(recommended, tmp_path):
+@pytest.mark.parametrize("words", [[], ["loss.freeze_share=0.9"]])
+def test_the_recommended_recipe_goes_on_to_the_bit(words, recommended, tmp_path):
+    recommended = [*recommended, *words]
     config = configured(recommended)
     train(config, tmp_path / "whole")
     stop = StopRequest()
@@ -122,3 +126,20 @@ def test_packed_runs_of_the_recommended_recipe_are_as_alone(recommended, cherimo
         assert done.returncode == 0, done.stderr
     for name in ("seed=0", "seed=1"):
         assert_same_run(tmp_path / "alone" / name, tmp_path / "packed" / name)
+
+
+@pytest.mark.parametrize("words", [["loss.freeze_below=1e9"], ["loss.freeze_share=0.9"]])
+def test_rows_and_the_summary_say_what_the_loss_weights_do(words, train_arguments, tmp_path):
+    train(configured([*train_arguments, *words]), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["loss/lw0"] > 1 for row in rows)
+    assert rows[0]["loss/lw0_gradient"] < 0
+    frozen = [row["loss/frozen"] for row in rows]
+    assert frozen == sorted(frozen)
+    if words == ["loss.freeze_below=1e9"]:
+        assert frozen == [2, 2, 2]
+        assert rows[0]["loss/lw0"] == rows[2]["loss/lw0"]
+        assert rows[2]["loss/lw0_gradient"] is None
+    last = json.loads((tmp_path / "summary.json").read_text())["loss"]
+    assert last["lw1"] == rows[-1]["loss/lw1"]
+    assert last["frozen"] == frozen[-1]

@@ -23,6 +23,7 @@ def learning_curves() -> list[PanelTypes]:
         *(_by_epoch(f"Training loss, {losses[k]}", [f"train/{k}"]) for k in metrics.LOSSES),
         *(_by_epoch(f"Validation {LABELS[k]}", [f"valid/{k}"]) for k in metrics.VALIDATED),
         _by_epoch("Learning rates", [f"lr/{k}" for k in metrics.OPTIMIZERS], log=True),
+        _by_epoch("Weights of the profile (lw0) and count loss (lw1)", ["loss/lw0", "loss/lw1"]),
     ]
 
 

@@ -52,18 +52,32 @@ def curve(axis: Axes, rows: Sequence[Mapping[str, Any]], name: str, best: int | 
 
 def rates(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     """The learning rate of each optimizer at the end of each epoch."""
-    names = [name for name in rows[0] if name.startswith("lr/")]
+    _lines(axis, rows, [name for name in rows[0] if name.startswith("lr/")])
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_ylabel("learning rate (a step)")
+
+
+def loss_weights(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """The learned weights of the loss at the end of each epoch, by their columns."""
+    _lines(axis, rows, names)
+    frozen = [row["epoch"] for row in rows if row.get("loss/frozen", 0) >= len(names)]
+    if frozen:
+        axis.axvspan(frozen[0], rows[-1]["epoch"], color=MUTED, alpha=0.15, label="all frozen")
+        legend(axis)
+    axis.set_ylabel("lw of the loss, whose weight is 1 / (2 lw^2)")
+
+
+def _lines(axis: Axes, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Columns by epoch, each named by what stands behind its slash."""
     for i, name in enumerate(names):
         axis.plot(
             [row["epoch"] for row in rows],
             np.array([row.get(name) for row in rows], dtype=float),
             color=SERIES[i % len(SERIES)], linestyle=DASHES[i % len(DASHES)],
-            marker="o" if len(rows) == 1 else None, label=name.removeprefix("lr/"),
+            marker="o" if len(rows) == 1 else None, label=name.partition("/")[2],
         )  # fmt: skip
-    axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
-    axis.yaxis.set_minor_formatter(NullFormatter())
-    axis.set_ylabel("learning rate (a step)")
     legend(axis)
     _epochs(axis)
 

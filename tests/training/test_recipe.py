@@ -143,3 +143,20 @@ def test_rows_and_the_summary_say_what_the_loss_weights_do(words, train_argument
     last = json.loads((tmp_path / "summary.json").read_text())["loss"]
     assert last["lw1"] == rows[-1]["loss/lw1"]
     assert last["frozen"] == frozen[-1]
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_recommended_recipe_like_one(
+    recommended, cherimoya_train, tmp_path
+):
+    found = {}
+    for n in (1, 2):
+        words = ["trainer.device=cpu", f"trainer.devices={n}", "loss.freeze_share=0.5"]
+        done = cherimoya_train(*recommended, *words, f"hydra.run.dir={n}")
+        assert done.returncode == 0, done.stderr
+        lines = (tmp_path / str(n) / "metrics.jsonl").read_text().splitlines()
+        found[n] = [json.loads(line) for line in lines]
+    for one, two in zip(found[1], found[2], strict=True):
+        for key in ("train/loss", "valid/profile_mnll", "valid/count_mse", "loss/lw0", "loss/lw1"):
+            assert one[key] == pytest.approx(two[key], rel=1e-3), key
+        assert one["loss/frozen"] == two["loss/frozen"]

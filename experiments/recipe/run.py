@@ -64,6 +64,7 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "adamw_0.01": {"optim.adamw.lr": 0.01},
     "negatives_0.1": {"data.negative_ratio": 0.1},
     "muon_decay_0.1": {"optim.muon.weight_decay": 0.1},
+    "adamw_decay_1": {"optim.adamw.weight_decay": 1.0},
     "adamw_decay_0": {"optim.adamw.weight_decay": 0.0},
     "sgd_0.003": {"optim.sgd.lr": 0.003},
     "sgd_0.0003": {"optim.sgd.lr": 0.0003},

@@ -1,11 +1,10 @@
 """What a recipe gains by one change at a time, chosen on validation loci: one sweep a data set.
 
     python experiments/recipe/run.py stripeseq.h5 outputs/recipe/stripeseq --minutes 9
-    python experiments/recipe/run.py stripeseq.h5 outputs/recipe/both --together kernel_21,width_64
-    python experiments/recipe/run.py stripeseq.h5 outputs/recipe/final --together ... --seeds 0,1,2
+    python experiments/recipe/run.py stripeseq.h5 outputs/recipe/both --changes kernel_21-width_64
 
-Each change is an option of the group `experiment`, written beside the sweep: `recommended`, the
-length of the study, and the change. The most promising come first, so that the sweep may be broken
+Each change is an option of the group `experiment`, written beside the sweep: `recommended` with the
+study's first values and length, and the change. The most promising come first, so that the sweep may be broken
 off at any time; the same command goes on. The folder gets the sweep, changes.csv (a row a run, with
 the validation scores of its best epoch) and ranking.md (a row a change).
 """
@@ -30,6 +29,8 @@ from record import row_of  # noqa: E402
 
 STEPS = 4000
 STUDY = {
+    "model.n_filters": 96, "model.n_layers": 9, "model.blocks.residual_scale": 0.15,
+    "optim.muon.weight_decay": 0.01, "data.negative_ratio": 0.25,
     "data.max_jitter": 128, "data.validation_chroms": ["chrXVI"],
     "data.test_chroms": ["chrIV", "chrXI"], "trainer.max_epochs": 1, "trainer.min_steps": STEPS,
     "trainer.gpu_min_steps": None, "trainer.max_steps": STEPS, "trainer.validate_steps": 400,
@@ -64,6 +65,11 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "adamw_0.01": {"optim.adamw.lr": 0.01},
     "negatives_0.1": {"data.negative_ratio": 0.1},
     "muon_decay_0.1": {"optim.muon.weight_decay": 0.1},
+    "muon_decay_0.3": {"optim.muon.weight_decay": 0.3},
+    "muon_decay_1": {"optim.muon.weight_decay": 1.0},
+    "adamw_decay_1": {"optim.adamw.weight_decay": 1.0},
+    "depth_11": {"model.n_layers": 11},
+    "width_160": {"model.n_filters": 160},
     "adamw_decay_1": {"optim.adamw.weight_decay": 1.0},
     "adamw_decay_0": {"optim.adamw.weight_decay": 0.0},
     "sgd_0.003": {"optim.sgd.lr": 0.003},
@@ -126,7 +132,7 @@ def run_for(words: Sequence[str], seconds: float) -> None:
 
 def scores_of(run: Path) -> dict[str, Any]:
     """The row of experiments/record.py, and the validation scores of the best epoch."""
-    swept = dict(part.split("=") for part in run.name.split(","))
+    swept = dict(part.split("=") for part in run.name.split(",") if "=" in part)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     best = json.loads((run / "summary.json").read_text())["best_epoch"]
     (row,) = [row for row in rows if row["epoch"] == best]
@@ -171,8 +177,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="made by cherimoya-prepare with max_jitter=500")
     parser.add_argument("folder", type=Path, help="for the sweep and its tables")
     parser.add_argument("--minutes", type=float, default=9)
-    parser.add_argument("--changes", help="a,b: these alone, in this order")
-    parser.add_argument("--together", help="a,b: one recipe with all of these, beside the base")
+    parser.add_argument("--changes", help="a,b,a-b: these alone, in this order; a-b is both")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--at-once", type=int, default=6)
     parser.add_argument("--packed", action="store_true", help="in one process")
@@ -180,15 +185,12 @@ def main() -> None:
     parser.add_argument("words", nargs="*", help="key=value for every run")
     arguments = parser.parse_intermixed_args()
     arguments.folder, arguments.data = arguments.folder.resolve(), arguments.data.resolve()
-    changes = dict(CHANGES)
-    names = arguments.changes.split(",") if arguments.changes else list(changes)
-    if arguments.together:
-        merged: dict[str, Any] = {}
-        for name in arguments.together.split(","):
-            merged |= changes[name]
-        changes["together"], names = merged, ["base", "together"]
+    names = arguments.changes.split(",") if arguments.changes else list(CHANGES)
     for name in names:
-        write_option(arguments.folder / "conf", name, changes[name])
+        merged: dict[str, Any] = {}
+        for change in name.split("-"):
+            merged |= CHANGES[change]
+        write_option(arguments.folder / "conf", name, merged)
     run_for(command(arguments, names), 60 * arguments.minutes)
     collect(arguments.folder)
     if arguments.to:

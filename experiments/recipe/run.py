@@ -4,9 +4,9 @@
     python experiments/recipe/run.py stripeseq.h5 outputs/recipe/both --changes kernel_21-width_64
 
 Each change is an option of the group `experiment`, written beside the sweep: `recommended` with the
-study's first values and length, and the change. The most promising come first, so that the sweep may be broken
-off at any time; the same command goes on. The folder gets the sweep, changes.csv (a row a run, with
-the validation scores of its best epoch) and ranking.md (a row a change).
+study's first values and length, and the change. The most promising come first, so that the sweep
+may be broken off at any time; the same command goes on. The folder gets the sweep, changes.csv (a
+row a run, with the validation scores of its best epoch) and ranking.md (a row a change).
 """
 
 import argparse
@@ -70,7 +70,6 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "adamw_decay_1": {"optim.adamw.weight_decay": 1.0},
     "depth_11": {"model.n_layers": 11},
     "width_160": {"model.n_filters": 160},
-    "adamw_decay_1": {"optim.adamw.weight_decay": 1.0},
     "adamw_decay_0": {"optim.adamw.weight_decay": 0.0},
     "sgd_0.003": {"optim.sgd.lr": 0.003},
     "sgd_0.0003": {"optim.sgd.lr": 0.0003},

@@ -3,15 +3,16 @@
 import importlib.util
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
 from cherimoya.config.command_line import flag, quotable
@@ -21,7 +22,7 @@ from cherimoya.config.groups import compose, composition, initialized, plain_val
 from cherimoya.config.keys import type_of
 from cherimoya.config.schema import build, to_dict
 from cherimoya.config.train import FREE_ON_RESUME, TrainConfig
-from cherimoya.errors import CherimoyaError, ConfigError, OtherRun, without_password
+from cherimoya.errors import CherimoyaError, ConfigError, OtherRun, printable, without_password
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.layout import read_config
 from cherimoya.records.status import DAMAGED
@@ -38,6 +39,7 @@ NEEDS = {  # launcher: the plug-in it comes with, and how to get that
     "submitit_slurm": ("hydra_submitit_launcher", "'cherimoya-train[slurm]'"),
 }
 SLURM = ("sbatch", "srun")  # programs that submitit calls
+MOST_RUNS = 100_000
 PATIENCE_SECONDS = 15  # for a process that was just told to stop, to leave its folder
 
 
@@ -104,8 +106,26 @@ def plan(arguments: Sequence[str]) -> Sweep | None:
     name = sweeps.sweep_name([o.input_line or "" for o in given], swept, chosen)
     OmegaConf.register_new_resolver("sweep_name", lambda: name, replace=True)
     is_grid = composed.sweeper["_target_"].endswith(f".{BasicSweeper.__name__}")
+    if is_grid:
+        check_number(overrides)
     members = BasicSweeper.split_arguments(overrides, None)[0] if is_grid else []
     return Sweep(name, swept, members, Path(composed.sweep.dir), settings=found)
+
+
+def check_number(overrides: Sequence[Override]) -> None:
+    """Raise ConfigError where the values of the overrides make more runs than can be listed."""
+    swept, number = [o for o in overrides if o.is_discrete_sweep()], 1
+    for override in swept:
+        value = override.value()
+        values: Iterable[Any]
+        if isinstance(value, RangeSweep):  # the other way would list it to shuffle it
+            values = value.range()
+        else:
+            values = override.sweep_string_iterator()
+        number *= sum(1 for _ in islice(values, MOST_RUNS + 1))
+    if number > MOST_RUNS:
+        words = " ".join(str(override.input_line) for override in swept)
+        raise ConfigError(f"{printable(words)}: more than {MOST_RUNS:,} runs. Name fewer values.")
 
 
 def hydra_of(words: list[str]) -> DictConfig:

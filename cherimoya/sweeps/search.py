@@ -194,6 +194,7 @@ def _part(key: str, override: Override) -> Numbers | Choices:
         assert sweep.end is not None
         low, high, step = sweep.start, sweep.end, None
     else:
+        grid.check_number([override])
         values = sorted(float(word) for word in override.sweep_string_iterator()) or [1.0, 0.0]
         low, high, step = values[0], values[-1], abs(sweep.step)
         if len(values) == 1 or (whole and step == 1):

@@ -182,3 +182,19 @@ def test_what_is_typed_is_the_user_s_own(tmp_path):
     assert "trainer.batch_size=-1" in said
     said, _ = asked(tmp_path, SETTINGS["job.env_set.LD_PRELOAD"], *words)
     assert "hydra.job.env_set.LD_PRELOAD=a.so" in said
+
+
+@pytest.mark.parametrize(
+    ("sweeper", "values"),
+    [
+        ("basic", "seed: 'range(0,1e12)'"),
+        ("basic", "seed: 'shuffle(range(0,1e12))'"),
+        ("basic", "seed: 'range(0,9000)', model.n_layers: 'range(0,9000)'"),
+        ("optuna", "seed: 'range(0,1e12)'"),
+    ],
+)
+def test_more_runs_than_can_be_listed_are_refused(sweeper, values, tmp_path):
+    file = f"defaults: [{{override /hydra/sweeper: {sweeper}}}]\n"
+    file += f"hydra: {{sweeper: {{params: {{{values}}}}}}}"
+    said, _ = asked(tmp_path, file, *SHARED, "-m", timeout=30)
+    assert "more than 100,000 runs. Name fewer values." in said

@@ -71,6 +71,14 @@ def test_captured_eager_streamed_and_repeated_runs_are_equal_to_the_bit(runs, pr
         assert_same_run(first, other)
 
 
+def test_the_recommended_recipe_is_captured_also_when_one_loss_weight_is_frozen(runs):
+    same = ["optim=recommended", "model.count_bias=mean", "loss.freeze_share=0.8"]
+    first, second = runs(captured=same, eager=[*same, "trainer.cuda_graph=false"])
+    assert "one CUDA graph a step" in (first / "printed").read_text()
+    assert rows(first)[0]["loss/frozen"] == 1  # lw1, while lw0 is trained
+    assert_same_run(first, second)
+
+
 @pytest.mark.parametrize(
     "how",
     [[], ["trainer.cuda_graph=false"], ["trainer.accumulate=2"],

@@ -143,7 +143,8 @@ class Outcomes:
             commit = subprocess.check_output(git, cwd=Path(__file__).parent, text=True).strip()
             how = [date.today(), commit, "yes" if GUIDED else "no"]
             with open(path, "a", newline="") as file:
-                csv.writer(file).writerow([*how, self.what, total, self.read, self.refused])
+                rows = csv.writer(file, lineterminator="\n")
+                rows.writerow([*how, self.what, total, self.read, self.refused])
         assert total >= inputs
         assert self.read
         assert self.refused

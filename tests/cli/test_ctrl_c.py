@@ -19,6 +19,7 @@ WORDS = {
 SWALLOWS = """
 import signal, sys
 from cherimoya.cli import report, scripts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
 
 def work():
     try:

@@ -31,11 +31,12 @@ from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import check_precision
 from cherimoya.records.evaluation import LOCI, SCORES
 from cherimoya.records.metrics import METRICS
+from cherimoya.records.overwrite import check_inputs_kept
 from cherimoya.records.per_locus import EXAMPLES, write_examples
 from cherimoya.records.provenance import choose_device, provenance
 from cherimoya.records.run import check_output_folder
 from cherimoya.report.format import score
-from cherimoya.report.pages import offer_report
+from cherimoya.report.pages import PAGE, offer_report
 from cherimoya.util import console
 from cherimoya.util.files import lock_output, write_json
 from cherimoya.util.marks import checked_digest, marked_path
@@ -50,6 +51,7 @@ def evaluate_checkpoints(config: EvaluateConfig) -> Path:
     """
     folder = Path(config.output)
     _check_output(folder)
+    check_inputs_kept(config, {folder / name: "" for name in (SCORES, LOCI, EXAMPLES, PAGE)})
     with lock_output(folder / SCORES):
         _evaluate(config, folder)
     return folder

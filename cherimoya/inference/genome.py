@@ -37,7 +37,8 @@ from cherimoya.inference.genome_parts import (
 )
 from cherimoya.inference.precision import check_precision
 from cherimoya.inference.predictor import predict_batch
-from cherimoya.inference.writers import write_outputs
+from cherimoya.inference.writers import output_names, write_outputs
+from cherimoya.records.overwrite import check_inputs_kept
 from cherimoya.records.provenance import choose_device, git_commit, typed, versions
 from cherimoya.records.run import check_output_folder
 from cherimoya.util.console import say
@@ -63,6 +64,8 @@ def predict_genome(config: PredictConfig) -> Path:
     model = _loaded(config, checkpoints, device)
     shape = _shape(config, checkpoints, model)
     folder = Path(config.output)
+    names = (DONE, PARTS, *output_names(config, shape))
+    check_inputs_kept(config, {folder / name: "" for name in names})
     plan = _plan(config, checkpoints, shape)
     with lock_output(folder / DONE):  # which is the folder's, too
         stale = _stale(folder, plan, config.overwrite)

@@ -17,9 +17,15 @@ from cherimoya.metrics import group_softmax
 from cherimoya.records.predictions import Rows, write_predictions
 from cherimoya.util import console
 
+HDF5 = "predictions.h5"
 AT_ONCE = 1024  # windows in memory
 
 Tracks = Callable[[Tensor, Tensor], Tensor]  # logits and log counts to values (n, tracks, bases)
+
+
+def output_names(config: PredictConfig, shape: Shape) -> list[str]:
+    """The names of the files that `write_outputs` writes."""
+    return [HDF5] if config.kind == "hdf5" else [f"{n}.bw" for n in _bigwigs(config.values, shape)]
 
 
 def write_outputs(
@@ -32,7 +38,7 @@ def write_outputs(
 ) -> list[Path]:
     """Write what `config` asks for out of the kept predictions; returns the files."""
     if config.kind == "hdf5":
-        return [_hdf5(parts, shape, folder / "predictions.h5", plan)]
+        return [_hdf5(parts, shape, folder / HDF5, plan)]
     files = []
     windows = [w for w, _, _ in kept(parts)]
     total = sum(-(-len(w.start) // AT_ONCE) for w in windows)

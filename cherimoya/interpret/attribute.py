@@ -22,12 +22,13 @@ from cherimoya.interpret.loci import (
     read_sequences,
 )
 from cherimoya.interpret.models import check_effects_precision, describe
-from cherimoya.interpret.modisco import check_modisco, find_motifs
+from cherimoya.interpret.modisco import check_modisco, find_motifs, folder_of
 from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
 from cherimoya.interpret.target import Target, targets_of
 from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.attributions import Attributions, read_attributions, write_attributions
+from cherimoya.records.overwrite import check_inputs_kept
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
@@ -64,6 +65,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     ensemble = load_ensemble([find_checkpoint(name) for name in config.checkpoint], device)
     models: list[Cherimoya] = list(ensemble.models)  # type: ignore[arg-type]
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
+    check_inputs_kept(config, _written(config, output, [target.name for target in targets]))
     loci = read_sequences(config, models[0])
     window = central(loci.codes.shape[1], config.window)
     width = window.stop - window.start
@@ -93,6 +95,19 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
             console.say(f"{path}: contributions")
     if config.modisco:
         find_motifs(output, config.max_seqlets, config.motif_file, config.overwrite)
+
+
+def _written(config: AttributeConfig, output: Path, targets: list[str]) -> dict[Path, str]:
+    """The files and folders that come to be, and how to do without each."""
+    written = {output: ""}
+    for name in targets:
+        if config.logos:
+            written[output.with_name(f"{output.stem}.{name}.png")] = ", or set logos=0"
+        if config.bigwig:
+            written[track_path(output, name)] = ", or set bigwig=false"
+        if config.modisco:
+            written[folder_of(output, name)] = ", or set modisco=false"
+    return written
 
 
 def _is_done(output: Path, config: AttributeConfig, settings: dict[str, Any]) -> bool:

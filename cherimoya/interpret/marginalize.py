@@ -18,6 +18,7 @@ from cherimoya.interpret.motifs import insert, read_motifs
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
+from cherimoya.records.overwrite import check_inputs_kept
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
 from cherimoya.util.marks import marked_path
@@ -34,6 +35,8 @@ def marginalize(config: MarginalizeConfig) -> Path:
     """
     output = Path(config.output)
     check_output(output)
+    plot = {output.with_suffix(".png"): ", or set profiles=0"} if config.profiles else {}
+    check_inputs_kept(config, {output: "", **plot})
     with lock_output(output):
         _marginalize_all(config, output)
     return output

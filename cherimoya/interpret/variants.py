@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cherimoya.config.interpret import VariantsConfig
-from cherimoya.errors import ConfigError, DataError
+from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import Genome, genome_on_disk
 from cherimoya.genome.sequence import BASES, N_CODE
@@ -27,6 +27,7 @@ from cherimoya.interpret.variants_windows import (
 from cherimoya.interpret.variants_write import Effects, write_table, write_vcf
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
+from cherimoya.records.overwrite import check_inputs_kept
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
 from cherimoya.util.resume import Journal, is_done, journal_path
@@ -180,13 +181,9 @@ def percentile(values: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 def _check_outputs(output: Path, config: VariantsConfig) -> None:
     """Raise CherimoyaError when what is written would replace something unasked."""
-    source = Path(config.variants).absolute()
     vcf = output.with_suffix(".vcf")
-    for path, fix in ((output, ""), (vcf, ", or set vcf=false")):
-        if path.absolute() == source and (path == output or config.vcf):
-            raise ConfigError(
-                f"variants={source} would be overwritten by {path}. Choose another output{fix}."
-            )
+    beside = {vcf: ", or set vcf=false"} if config.vcf else {}
+    check_inputs_kept(config, {output: "", **beside})
     ours = output.exists() or journal_path(output).exists()  # which may have made the other too
     if config.vcf and vcf.exists() and not (ours or config.overwrite):
         raise DataError(f"{vcf}: exists already. Choose another output, or set overwrite=true.")

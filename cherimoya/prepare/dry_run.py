@@ -70,6 +70,7 @@ def _costs(intervals: Intervals, sources: Sources) -> list[str]:
 
 def _fate(output: Path, config: PrepareConfig) -> str:
     provenance.check_output(output)
+    provenance.check_kept(output, config)
     if not output.exists():
         left = partial_folder(output)
         if left.is_dir():

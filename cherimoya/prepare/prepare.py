@@ -69,6 +69,7 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
     assert config.output is not None
     began, output = time.monotonic(), Path(config.output)
     folder = provenance.check_output(output)
+    provenance.check_kept(output, config)
     if output.exists() and not config.overwrite:
         damage = provenance.check_unchanged(output, config)
         if damage is None:

@@ -16,6 +16,7 @@ from cherimoya.data import hdf5
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import check_exists
+from cherimoya.records.overwrite import check_inputs_kept
 from cherimoya.util.marks import checked_digest, mark_of, marked_path, not_as_written, read_mark
 from cherimoya.util.resume import changed_keys
 
@@ -57,6 +58,12 @@ def check_output(output: Path) -> Path:
     if not os.access(folder, os.W_OK):
         raise DataError(f"output={output}: {folder} cannot be written to. Choose another folder.")
     return folder
+
+
+def check_kept(output: Path, config: PrepareConfig) -> None:
+    """Raise ConfigError where what is written would take the place of an input."""
+    plot = {output.with_suffix(".gc.png"): ", or set plots=false"} if config.plots else {}
+    check_inputs_kept(config, {output: "", **plot})
 
 
 def begun_with(config: PrepareConfig) -> dict[str, Any]:

@@ -1,0 +1,92 @@
+"""No command writes over what it reads."""
+
+import os
+from pathlib import Path
+
+import pytest
+from interpreted import configured, save_model
+from toy import Toy
+
+from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
+from cherimoya.config.predict import EvaluateConfig, PredictConfig
+from cherimoya.errors import ConfigError
+from cherimoya.evaluation.evaluate import evaluate_checkpoints
+from cherimoya.inference.genome import predict_genome
+from cherimoya.interpret.attribute import attribute
+from cherimoya.interpret.marginalize import marginalize
+from cherimoya.interpret.variants import variants
+from cherimoya.prepare.dry_run import inspect
+from cherimoya.prepare.prepare import prepare
+
+COMMANDS = {
+    "attribute": (AttributeConfig, attribute),
+    "evaluate": (EvaluateConfig, evaluate_checkpoints),
+    "marginalize": (MarginalizeConfig, marginalize),
+    "predict": (PredictConfig, predict_genome),
+    "variants": (VariantsConfig, variants),
+}
+
+
+@pytest.fixture
+def here(toy: Toy, monkeypatch) -> Path:
+    """A folder with one file of each kind, which is the present one."""
+    monkeypatch.chdir(toy.folder)
+    save_model(Path("m.pt"))
+    toy.bed("chrA\t1000\t1100")
+    toy.write("v.tsv", "chrom\tpos\tref\talt\nchrA\t5\tA\tC\n")
+    for name in ("m.pt.done.json", "x.counts_0.png", "out/loci.tsv", "out/predictions.h5"):
+        toy.write(name, "mine")
+    toy.write("run/config.yaml", "model: {}\n")
+    Path("run/checkpoints").mkdir()
+    save_model(Path("run/checkpoints/best.pt"))
+    Path("link.h5").symlink_to("m.pt")
+    return toy.folder
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("attribute", {"output": "m.pt"}, "checkpoint=m.pt would be overwritten by m.pt"),
+        ("attribute", {"output": "link.h5"}, "checkpoint=m.pt would be overwritten by link.h5"),
+        ("attribute", {"output": "toy.fa"}, "fasta=toy.fa would be overwritten by toy.fa"),
+        ("attribute", {"output": "loci.bed"}, "loci=loci.bed would be overwritten"),
+        ("attribute", {"output": "x.h5", "chrom_alias": "x.counts_0.png", "logos": 1},
+         "chrom_alias=x.counts_0.png would be .* Choose another output, or set logos=0"),
+        ("attribute", {"output": "run/checkpoints/best.pt", "checkpoint": ["run"]},
+         "checkpoint=run/checkpoints/best.pt would be overwritten"),
+        ("attribute", {"output": "m.pt.done.json"}, "checkpoint=m.pt.done.json would be"),
+        ("marginalize", {"output": "loci.bed", "motifs": ["GATTACA"]}, "loci=loci.bed would be"),
+        ("variants", {"output": "toy.fa", "variants": "v.tsv"}, "fasta=toy.fa would be"),
+        ("predict", {"output": "out", "chrom_alias": "out/predictions.h5", "in_window": 200},
+         "chrom_alias=out/predictions.h5 would be overwritten"),
+        ("evaluate", {"output": "out", "replicate": "out/loci.tsv"}, "replicate=out/loci.tsv"),
+    ],
+)  # fmt: skip
+def test_a_command_leaves_its_inputs(name, values, said, here: Path) -> None:
+    schema, work = COMMANDS[name]
+    given = {"checkpoint": ["m.pt"], "overwrite": True, "device": "cpu"}
+    if name in ("attribute", "marginalize", "predict"):
+        given["loci"] = "loci.bed"
+    if name != "evaluate":
+        given["fasta"] = "toy.fa"
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=said):
+        work(configured(name, schema, **(given | values)))
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("work", [prepare, inspect])
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("loci.bed", "loci=.*loci.bed would be overwritten by .*loci.bed. Choose another output"),
+        ("hard.h5", "signal=.*plus.bw would be overwritten by .*hard.h5"),
+        ("toy.fa.fai", "fasta=.*toy.fa.fai would be overwritten"),
+    ],
+)
+def test_preparing_leaves_its_inputs(work, output, said, toy: Toy) -> None:
+    toy.bed("chrA\t1000\t1100")
+    toy.write("toy.fa.fai", "")
+    os.link(toy.folder / "plus.bw", toy.folder / "hard.h5")
+    with pytest.raises(ConfigError, match=said):
+        work(toy.config(output=str(toy.folder / output), overwrite=True), say=lambda _: None)

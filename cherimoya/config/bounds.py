@@ -43,6 +43,7 @@ class Bounds:
     def begin(self) -> None:
         """Another configuration is composed from now on."""
         self.letters, self.depth, self.files = MOST, 0, MOST_FILES
+        self.last = ""  # file that was read
 
     def enforce(self) -> None:
         """Count what OmegaConf puts in the place of each ${...}, and the files that Hydra reads."""
@@ -71,7 +72,7 @@ class Bounds:
             return found
 
         def load(repository: CachingConfigRepository, config_path: str) -> ConfigResult | None:
-            self.files -= 1
+            self.files, self.last = self.files - 1, config_path
             if self.files < 0:
                 raise ConfigError(
                     f"{config_path}: the defaults of the configuration name more than "

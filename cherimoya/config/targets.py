@@ -73,7 +73,14 @@ class _Checked(ConfigLoaderImpl):
         """As Hydra composes it. Raises ConfigError."""
         if self.bounds:
             self.bounds.begin()
-        config = super().load_configuration(*args, **settings)
+        try:
+            config = super().load_configuration(*args, **settings)
+        except RecursionError:
+            last = f"{self.bounds.last}: " if self.bounds else ""
+            raise ConfigError(
+                f"{last}the defaults of the configuration lead back to themselves without end. "
+                "Remove the one that names its own file, or one that names it."
+            ) from None
         check(config)
         return config
 

@@ -34,6 +34,8 @@ from cherimoya.training.trainer import EpochCallback, Trainer
 from cherimoya.util import console
 from cherimoya.util.files import lock_folder, remove_left
 
+MOST_STEPS = 10_000_000  # whose learning rates lie ready on the device
+
 
 def _nothing(message: str) -> None:
     """What processes after the first have to say."""
@@ -283,6 +285,12 @@ def training_step(
         )
     per_epoch = examples // batch_size
     length = length or config.trainer.total_steps(per_epoch, model.lw0.is_cuda)
+    if length > MOST_STEPS:
+        raise ConfigError(
+            f"a training of {length:,} steps, {per_epoch:,} an epoch (trainer.max_epochs, "
+            f"trainer.min_steps), is longer than the {MOST_STEPS:,} that are possible. The "
+            "learning rates fall over all of it: lower both, even with trainer.early_stopping."
+        )
     warmup = round(config.optim.warmup_epochs * per_epoch)
     if warmup > length:
         raise ConfigError(

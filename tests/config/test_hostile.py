@@ -1,10 +1,12 @@
 """A shared folder of configurations, or a pasted command line, runs no code but what it names."""
 
+import hydra
 import pytest
 from command_lines import command, fails
 from omegaconf import OmegaConf
 
 from cherimoya.config import targets
+from cherimoya.config.groups import initialized
 from cherimoya.errors import ConfigError
 
 CODE = "{_target_: builtins.open, file: owned, mode: w}"
@@ -114,6 +116,25 @@ def test_defaults_that_multiply_and_too_many_insertions_are_refused(tmp_path):
     (folder / "d40.yaml").write_text("seed: 1\n")
     said, _ = asked(tmp_path, "defaults: [d0]", *SHARED, timeout=30)
     assert "the defaults of the configuration name more than 1,000 files" in said
+
+
+@pytest.mark.parametrize("defaults", ["[/experiment: evil]", "[other]"])
+def test_defaults_that_lead_back_to_themselves_are_refused(defaults, tmp_path):
+    (tmp_path / "lab" / "experiment").mkdir(parents=True)
+    (tmp_path / "lab" / "experiment" / "other.yaml").write_text("defaults: [evil]\n")
+    said, _ = asked(tmp_path, f"defaults: {defaults}", *SHARED, timeout=30)
+    assert "the defaults of the configuration lead back to themselves without end" in said
+    assert "Traceback" not in said
+
+
+def test_an_experiment_sets_any_key_but_where_runs_lie(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    content = "# @package _global_\nseed: 7\nhydra: {run: {dir: /elsewhere}}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(content)
+    with initialized(str(tmp_path)):
+        values = hydra.compose("train", ["experiment=mine"], return_hydra_config=True)
+    assert values.seed == 7
+    assert "elsewhere" not in OmegaConf.to_container(values, resolve=False)["hydra"]["run"]["dir"]
 
 
 def test_insertions_on_the_command_line_that_multiply_are_refused(tmp_path):

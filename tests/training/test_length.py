@@ -63,6 +63,12 @@ def test_a_warm_up_must_end_in_time(train_arguments, tmp_path):
     assert longer.optim.warmup_epochs > longer.trainer.max_epochs
 
 
+@pytest.mark.parametrize("length", [{"max_epochs": 10**8}, {"min_steps": 2 * 10**10}])
+def test_more_steps_than_have_learning_rates_are_refused(train_arguments, tmp_path, length):
+    with pytest.raises(ConfigError, match="longer than the 10,000,000 that are possible"):
+        train(configured(train_arguments, **length), tmp_path / "run")
+
+
 def test_the_schedule_and_the_rows_follow_the_steps(train_arguments, tmp_path, capsys):
     train(configured(train_arguments, max_epochs=1, min_steps=20, max_steps=30), tmp_path / "run")
     made = rows(tmp_path / "run")

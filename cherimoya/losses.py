@@ -296,17 +296,18 @@ def training_loss(
 ) -> LossTerms:
     """The objective of a batch and its parts; shapes as in `profile_and_count_losses`."""
     terms: LossTerms | Tensor = loss(model, logits, log_counts, signal)
-    if isinstance(terms, LossTerms):
-        return terms
-    if not isinstance(terms, Tensor) or terms.shape != ():
-        got = f"shape {tuple(terms.shape)}" if isinstance(terms, Tensor) else type(terms).__name__
+    total = terms.total if isinstance(terms, LossTerms) else terms
+    if not isinstance(total, Tensor) or total.shape != ():
+        got = f"shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
         raise ConfigError(
             f"the loss {type(loss).__name__} returned {got}: expected LossTerms, or the objective "
             "as a tensor of one number."
         )
+    if isinstance(terms, LossTerms):
+        return terms
     with torch.no_grad():
         parts = profile_and_count_losses(logits, log_counts, signal, model.signal_groups)
-    return LossTerms(terms, *parts)
+    return LossTerms(total, *parts)
 
 
 def build_loss(chosen: Choice, model: Cherimoya) -> Loss:

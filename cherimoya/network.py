@@ -245,7 +245,7 @@ def _chosen_block(block: Choice | Mapping[str, Any], n_filters: int) -> Choice:
     """The block; one of the user's own is tried. Raises ConfigError."""
     if not isinstance(block, Choice):
         block = choose("model.blocks", block, "block")
-    if block.name not in registry.GROUPS["model.blocks"].ours:
+    if not block.is_ours:
         _check_block(block, n_filters)
     return block
 
@@ -254,19 +254,14 @@ def _check_block(block: Choice, n_filters: int) -> None:
     """Raise ConfigError for a block that does not map x as blocks do."""
     length, trim = 40, 3
     one = block.make(n_filters, 1)
-    try:
-        with torch.no_grad():
-            out = one(torch.zeros(2, length, n_filters), trim=trim)
-    except Exception as error:
-        raise ConfigError(
-            f"the block {block.name} fails on x (2, {length}, {n_filters}) with trim={trim}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    given = f"x (2, {length}, {n_filters}) with trim={trim}"
+    with torch.no_grad(), registry.own_errors(f"the block {block.name} on {given}"):
+        out = one(torch.zeros(2, length, n_filters), trim=trim)
     expected = (2, length - 2 * trim, n_filters)
     if not isinstance(out, Tensor) or out.shape != expected:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ConfigError(
-            f"the block {block.name} makes {got} of x (2, {length}, {n_filters}) with trim={trim}: "
+            f"the block {block.name} makes {got} of {given}: "
             f"expected {expected}, channels last, with trim positions less on each side."
         )
 

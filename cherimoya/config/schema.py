@@ -79,7 +79,16 @@ class Choice:
         """The thing itself: its class, called with `arguments` and its settings."""
         names = {f.name for f in fields(self.settings)} - {*registry.GROUPS[self.group].kept}
         settings = {name: getattr(self.settings, name) for name in names}
-        return registry.find(self.group, self.name)(*arguments, **settings)
+        make = registry.find(self.group, self.name)
+        if self.is_ours:
+            return make(*arguments, **settings)
+        with registry.own_errors(f"{self.group}: the __init__ of {self.name}"):
+            return make(*arguments, **settings)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is shipped with cherimoya."""
+        return self.name in registry.GROUPS[self.group].ours
 
 
 def chosen(group: str, usual: str | None = None) -> Any:

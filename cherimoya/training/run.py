@@ -1,6 +1,7 @@
 """One run, from its configuration to its scores and plots."""
 
 import math
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from cherimoya.report.pages import offer_report
 from cherimoya.training.banner import banner
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.interrupt import StopRequest, stop_request
+from cherimoya.training.own_loss import check_loss
 from cherimoya.training.step import TrainingStep
 from cherimoya.training.summary import write_summary
 from cherimoya.training.trainer import EpochCallback, Trainer
@@ -109,6 +111,7 @@ def ready(
             folder = Path(processes.gathered(str(folder))[0])
             if processes.first:
                 log = record.enter_context(_recorded(config, folder, changes, context.say))
+            record.enter_context(_exit_refused())
             say = context.say if log else _nothing
             # ------------------------------------------------- data, model and training step
             precision = choose_precision(settings.precision, device)
@@ -200,6 +203,19 @@ def _saved_at_signals(trainer: Trainer, folder: Path, stop: StopRequest) -> Iter
     finally:
         trainer.source.close()
         trainer.runner.forget()
+
+
+@contextmanager
+def _exit_refused() -> Iterator[None]:
+    """Have sys.exit, which a class of the user's own may call, be the run's failure."""
+    try:
+        yield
+    except SystemExit as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise CherimoyaError(
+            f"{last.name} ended the program (SystemExit: {error}), in line {last.lineno} of "
+            f"{last.filename}. Raise another error there."
+        ) from error
 
 
 @contextmanager
@@ -298,6 +314,8 @@ def training_step(
             f"an epoch, longer than the training of {length} (trainer.max_steps, "
             f"trainer.max_epochs). Set optim.warmup_epochs={length / per_epoch / 4:.2g}."
         )
+    piece = batch_size // config.trainer.accumulate // processes.world
+    check_loss(config.loss, model, piece, dataset.loci.out_window)
     return TrainingStep(
         model, config.loss, config.optim, per_epoch, math.ceil(length / per_epoch), precision,
         config.trainer.accumulate, processes, length,

@@ -302,7 +302,7 @@ WRONG = """
 import torch
 from torch import nn
 from cherimoya.loggers.base import Logger
-from cherimoya.losses import Loss
+from cherimoya.losses import Loss, LossTerms
 
 class Short(nn.Module):
     def __init__(self, n_filters):
@@ -334,6 +334,41 @@ class Infinite(Loss):
 class Many(Loss):
     def forward(self, model, logits, log_counts, signal):
         return log_counts
+
+class Constant(Loss):
+    def forward(self, model, logits, log_counts, signal):
+        return logits.detach().sum()
+
+class LogitsAlone(Loss):
+    def forward(self, logits):
+        return logits.sum()
+
+class Says(Loss):
+    def forward(self, model, logits, log_counts, signal):
+        return logits.sum()
+    def logged(self, model):
+        return {"state": "well"}
+
+class Leaves(Loss):
+    def forward(self, model, logits, log_counts, signal):
+        raise SystemExit(0)
+
+class LeavesLater(Says):
+    calls = 0
+    def logged(self, model):
+        LeavesLater.calls += 1
+        if LeavesLater.calls > 1:
+            raise SystemExit(0)
+        return {}
+
+class Partial(Loss):
+    def forward(self, model, logits, log_counts, signal):
+        return LossTerms(logits.sum(), None, None)
+
+class Unmade(Loss):
+    def __init__(self):
+        super().__init__()
+        self.scale = 1 / 0
 """
 
 
@@ -347,6 +382,22 @@ class Many(Loss):
         ("loss.name=broken:Loss", "the module broken does not load (SyntaxError"),
         ("loss.name=mine:Infinite", "the loss is not finite at step 0"),
         ("loss.name=mine:Many", "returned shape (4, 1): expected LossTerms"),
+        (
+            "loss.name=mine:Constant",
+            "loss.name=mine:Constant: Constant.forward returned an objective",
+        ),
+        (
+            "loss.name=mine:LogitsAlone",
+            "loss.name=mine:LogitsAlone: LogitsAlone.forward(model, log",
+        ),
+        ("loss.name=mine:Says", "loss.name=mine:Says: Says.logged(model) returned str"),
+        (
+            "loss.name=mine:Leaves",
+            "mine:Leaves: Leaves.forward(model, logits, log_counts, signal) f",
+        ),
+        ("loss.name=mine:LeavesLater", "logged ended the program (SystemExit: 0), in line"),
+        ("loss.name=mine:Partial", "'NoneType' object has no attribute 'sum'"),
+        ("loss.name=mine:Unmade", "the __init__ of mine:Unmade fails: ZeroDivisionError"),
         ("model.blocks.name=mine:Short", "its __init__ has to take n_filters, dilation"),
         ("model.blocks.name=mine:Untrimmed", "expected (2, 34, 8), channels last"),
         ("data.source=hdf", "Did you mean hdf5?"),

@@ -1,0 +1,51 @@
+"""A loss of the user's own is tried before training."""
+
+import copy
+
+import torch
+
+from cherimoya.config.schema import Choice
+from cherimoya.errors import ConfigError
+from cherimoya.losses import build_loss, training_loss
+from cherimoya.network import Cherimoya
+from cherimoya.registry import own_errors
+
+
+def check_loss(chosen: Choice, model: Cherimoya, batch_size: int, length: int) -> None:
+    """Raise ConfigError for a loss of the user's own that one cannot train with.
+
+    Another one like it is tried on random values, with a copy of the model.
+    """
+    if chosen.is_ours:
+        return
+    model, device = copy.deepcopy(model), model.lw0.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
+        with own_errors(f"loss.name={chosen.name}: its begin(model)"):
+            loss = build_loss(chosen, model)
+        tracks, groups = sum(model.signal_groups), len(model.signal_groups)
+        logits = torch.randn(batch_size, tracks, length, device=device, requires_grad=True)
+        log_counts = torch.randn(batch_size, groups, device=device, requires_grad=True)
+        signal = torch.randint(9, logits.shape, device=device).float()
+        named = f"loss.name={chosen.name}: {type(loss).__name__}"
+        with own_errors(f"{named}.forward(model, logits, log_counts, signal)"):
+            terms = training_loss(loss, model, logits, log_counts, signal)
+            total = torch.stack([terms.total, terms.profile.sum(), terms.count.sum()])[0]
+        if not total.requires_grad:
+            raise ConfigError(
+                f"{named}.forward returned an objective without a gradient. Work it out of logits "
+                "and log_counts by torch's operations, without detach, item or no_grad."
+            )
+        with own_errors(f"{named}: the gradient of what forward returns"):
+            total.backward()
+        for p in model.parameters():  # which a step leaves with one each
+            p.grad = torch.zeros_like(p) if p.grad is None and p.requires_grad else p.grad
+        with own_errors(f"{named}.logged(model)"):
+            values = loss.logged(model)
+            wrong = [v for v in values.values() if not isinstance(v, (int, float))]
+        if wrong:
+            raise ConfigError(
+                f"{named}.logged(model) returned {type(wrong[0]).__name__} among its values: "
+                "expected a dict of numbers, such as float(self.scale)."
+            )
+        with own_errors(f"{named}.end_epoch(model)"):
+            loss.end_epoch(model)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cherimoya import registry
-from cherimoya.config.schema import Choice, MissingValue, Used, build, checked
+from cherimoya.config.schema import MOST_BASES, Choice, MissingValue, Used, build, checked
 from cherimoya.errors import ConfigError
 
 FOLDS = 5  # that data.fold chooses from
@@ -26,9 +26,9 @@ class SyntheticConfig:
     """The simulated experiment: how much of it, and from which seed."""
 
     seed: int = checked(at_least=0)
-    n_chromosomes: int = checked(at_least=3)
-    n_peaks: int = checked(at_least=8)
-    n_background: int = checked(at_least=0)
+    n_chromosomes: int = checked(at_least=3, at_most=10_000)
+    n_peaks: int = checked(at_least=8, at_most=10_000_000)
+    n_background: int = checked(at_least=0, at_most=10_000_000)
     mean_count: float = checked(above=0)
 
 
@@ -57,10 +57,10 @@ class DataConfig:
     keys: KeysConfig | None = checked(used=FROM_A_FILE)
     synthetic: SyntheticConfig | None = checked(used=SIMULATED)
     cache_dir: str | None = checked(used=MADE)
-    in_window: int | None = checked(at_least=1)
-    out_window: int | None = checked(at_least=1)
-    max_jitter: int | None = checked(at_least=0)
-    negative_ratio: float = checked(at_least=0)
+    in_window: int | None = checked(at_least=1, at_most=MOST_BASES)
+    out_window: int | None = checked(at_least=1, at_most=MOST_BASES)
+    max_jitter: int | None = checked(at_least=0, at_most=MOST_BASES)
+    negative_ratio: float = checked(at_least=0, at_most=1000)
     reverse_complement: bool = checked()
     train_chroms: list[str] | None = checked()
     validation_chroms: list[str] | None = checked()

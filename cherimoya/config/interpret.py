@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cherimoya.config.models import PRECISIONS, ModelsConfig
-from cherimoya.config.schema import Used, checked
+from cherimoya.config.schema import MOST_BASES, Used, checked
 from cherimoya.errors import ConfigError
 
 LEAST_WINDOW = 100  # bases in which TF-MoDISco has room for a pattern of 50 and its flanks
@@ -20,14 +20,14 @@ class SequencesConfig:
     """A prepared file, and the bases of its sequences to take. None: no file; as stored."""
 
     path: str | None = checked()
-    in_window: int | None = checked(at_least=1)
+    in_window: int | None = checked(at_least=1, at_most=MOST_BASES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig(ModelsConfig):
     """Models that are asked about sequences."""
 
-    batch_size: int | None = checked(at_least=1)
+    batch_size: int | None = checked(at_least=1, at_most=10_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,8 @@ class AttributeConfig(LociConfig):
     method: str = checked(choices=("mutagenesis", "deep_lift_shap", "gradient"))
     targets: list[str] = checked(choices=("counts", "profile"))
     groups: list[int] | None = checked(at_least=0)
-    window: int | None = checked(at_least=1)
-    n_shuffles: int = checked(at_least=1, used=SHUFFLING)
+    window: int | None = checked(at_least=1, at_most=MOST_BASES)
+    n_shuffles: int = checked(at_least=1, at_most=100_000, used=SHUFFLING)
     logos: int = checked(at_least=0)
     bigwig: bool
     modisco: bool
@@ -153,8 +153,8 @@ class VariantsConfig(InferenceConfig):
     variants: str
     fasta: str
     chrom_alias: str
-    in_window: int | None = checked(at_least=1)
-    random_variants: int = checked(at_least=0)
+    in_window: int | None = checked(at_least=1, at_most=MOST_BASES)
+    random_variants: int = checked(at_least=0, at_most=10_000_000)
     vcf: bool
 
     def __post_init__(self) -> None:

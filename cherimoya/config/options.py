@@ -16,7 +16,7 @@ class Empty:
 class Cheri:
     """A convolution, a normalisation and a residual MLP, see cherimoya.cheri.CheriBlock."""
 
-    expansion: int = checked(at_least=1)
+    expansion: int = checked(at_least=1, at_most=1000)
     residual_scale: float = checked(above=0)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cherimoya.config.data import KeysConfig
 from cherimoya.config.models import ModelsConfig
-from cherimoya.config.schema import Used, checked
+from cherimoya.config.schema import MOST_BASES, Used, checked
 from cherimoya.errors import ConfigError
 
 RESAMPLED = Used(
@@ -19,8 +19,8 @@ class ScoredDataConfig:
 
     path: str | None = checked()
     keys: KeysConfig | None = checked()
-    in_window: int | None = checked(at_least=1)
-    out_window: int | None = checked(at_least=1)
+    in_window: int | None = checked(at_least=1, at_most=MOST_BASES)
+    out_window: int | None = checked(at_least=1, at_most=MOST_BASES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,10 @@ class EvaluateConfig(ModelsConfig):
     )
     chroms: list[str] | None = checked()
     replicate: str | None = checked()
-    bootstrap: int = checked(at_least=0)
+    bootstrap: int = checked(at_least=0, at_most=1_000_000)
     confidence: float = checked(above=0, below=1, used=RESAMPLED)
     seed: int = checked(at_least=0, used=RESAMPLED)
-    batch_size: int = checked(at_least=1)
+    batch_size: int = checked(at_least=1, at_most=1_000_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +73,7 @@ class PredictConfig(ModelsConfig):
     )
     chroms: list[str] | None = checked()
     control: list[list[str]] = checked()
-    in_window: int | None = checked(at_least=1)
+    in_window: int | None = checked(at_least=1, at_most=MOST_BASES)
     format: str | None = checked(choices=("bigwig", "hdf5"))
     values: str = checked(
         choices=("expected", "apart"),
@@ -84,7 +84,7 @@ class PredictConfig(ModelsConfig):
         ),
     )
     track_names: list[str] | None = checked()
-    batch_size: int = checked(at_least=1)
+    batch_size: int = checked(at_least=1, at_most=1_000_000)
 
     @property
     def kind(self) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cherimoya.config.data import check_windows
-from cherimoya.config.schema import MissingValue, Used, checked
+from cherimoya.config.schema import MOST_BASES, MissingValue, Used, checked
 from cherimoya.errors import ConfigError
 
 BACKGROUND = Used(
@@ -23,9 +23,9 @@ class BamConfig:
     """Which reads of a BAM file count, and where: at the 5' end, shifted on each strand."""
 
     stranded: bool = checked()
-    shift_plus: int = checked()
-    shift_minus: int = checked()
-    min_mapq: int = checked(at_least=0)
+    shift_plus: int = checked(at_least=-MOST_BASES, at_most=MOST_BASES)
+    shift_minus: int = checked(at_least=-MOST_BASES, at_most=MOST_BASES)
+    min_mapq: int = checked(at_least=0, at_most=255)
     duplicates: str = checked(choices=("drop", "keep"))
     mates: str = checked(choices=("both", "first", "second"))
     proper_pairs: bool = checked()
@@ -36,8 +36,8 @@ class FragmentsConfig:
     """What is counted of a fragment file, and what its lines are."""
 
     kind: str = checked(choices=("auto", "fragments", "reads"))
-    shift_plus: int = checked()
-    shift_minus: int = checked()
+    shift_plus: int = checked(at_least=-MOST_BASES, at_most=MOST_BASES)
+    shift_minus: int = checked(at_least=-MOST_BASES, at_most=MOST_BASES)
     counts: bool = checked()
 
     def __post_init__(self) -> None:
@@ -67,18 +67,18 @@ class PrepareConfig:
     genome: str | None
     center: str = checked(choices=("midpoint", "summit"))
     overlap: str = checked(choices=("keep", "once"))
-    in_window: int = checked(at_least=1)
-    out_window: int = checked(at_least=1)
-    max_jitter: int = checked(at_least=0)
+    in_window: int = checked(at_least=1, at_most=MOST_BASES)
+    out_window: int = checked(at_least=1, at_most=MOST_BASES)
+    max_jitter: int = checked(at_least=0, at_most=MOST_BASES)
     max_n_fraction: float = checked(at_least=0, at_most=1)
     min_counts: float = checked(at_least=0)
-    outlier_factor: float | None = checked(above=0)
-    background_ratio: float = checked(at_least=0)
-    min_distance: int = checked(at_least=0, used=BACKGROUND)
+    outlier_factor: float | None = checked(above=0, at_most=1_000_000)
+    background_ratio: float = checked(at_least=0, at_most=1000)
+    min_distance: int = checked(at_least=0, at_most=MOST_BASES, used=BACKGROUND)
     gc_bin: float = checked(at_least=0.001, at_most=1, used=BACKGROUND)
     seed: int = checked(at_least=0, used=BACKGROUND)
     plots: bool = checked(used=PLOTTED)
-    processes: int | None = checked(at_least=1)
+    processes: int | None = checked(at_least=1, at_most=4096)
 
     @property
     def loci_files(self) -> list[str]:

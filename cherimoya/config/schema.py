@@ -11,6 +11,9 @@ from cherimoya.errors import ConfigError
 
 T = TypeVar("T")
 
+MOST_BASES = 10_000_000  # of a window, or between two
+MOST = 2**63 - 1  # of whole numbers, the largest that arrays hold
+
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -293,6 +296,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         return [_convert(item, v, f"{key}[{i}]") for i, v in enumerate(value)]
     if is_dataclass(hint):
         return build(hint, value, key)  # type: ignore[arg-type]
+    if hint in (int, float) and isinstance(value, int) and abs(value) > MOST:
+        raise ConfigError(f"{key}={value}: must be at most {MOST}, and at least -{MOST}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cherimoya.config.data import DataConfig
-from cherimoya.config.schema import Choice, Used, checked, chosen, several
+from cherimoya.config.schema import MOST_BASES, Choice, Used, checked, chosen, several
 from cherimoya.errors import ConfigError
 
 
@@ -15,12 +15,12 @@ class ModelConfig:
     """Depth, width and heads. None means: take it from the data file."""
 
     blocks: Choice = chosen("model.blocks", "cheri")
-    n_filters: int = checked(at_least=1)
+    n_filters: int = checked(at_least=1, at_most=100_000)
     n_layers: int = checked(at_least=1, at_most=24, hint="Block i has dilation 2^i.")
-    profile_kernel_size: int = checked(at_least=1)
+    profile_kernel_size: int = checked(at_least=1, at_most=100_000)
     signal_groups: list[int] | None = checked(at_least=1)
     n_control_tracks: int | None = checked(at_least=0)
-    trimming: int | None = checked(at_least=0)
+    trimming: int | None = checked(at_least=0, at_most=MOST_BASES)
     count_bias: str = checked(choices=("zero", "mean"), default="zero")
 
     def __post_init__(self) -> None:
@@ -118,19 +118,19 @@ PATIENT = Used(
 class TrainerConfig:
     """The loop: how long, how large a step, on what, and how to continue."""
 
-    max_epochs: int = checked(at_least=1)
-    min_steps: int | None = checked(at_least=1, default=None)
-    gpu_min_steps: int | None = checked(at_least=1, default=None)
-    max_steps: int | None = checked(at_least=1, default=None)
+    max_epochs: int = checked(at_least=1, at_most=1_000_000_000)
+    min_steps: int | None = checked(at_least=1, at_most=1_000_000_000, default=None)
+    gpu_min_steps: int | None = checked(at_least=1, at_most=1_000_000_000, default=None)
+    max_steps: int | None = checked(at_least=1, at_most=1_000_000_000, default=None)
     validate_steps: int | None = checked(at_least=1, default=None)
-    batch_size: int = checked(at_least=1)
-    eval_batch_size: int = checked(at_least=1)
+    batch_size: int = checked(at_least=1, at_most=1_000_000)
+    eval_batch_size: int = checked(at_least=1, at_most=1_000_000)
     device: str = checked(choices=("auto", "cpu", "cuda"))
     devices: int = checked(at_least=1)
     precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))
     accumulate: int = checked(at_least=1)
     cuda_graph: bool = checked()
-    threads: int | None = checked(at_least=1)
+    threads: int | None = checked(at_least=1, at_most=4096)
     early_stopping: int | None = checked(at_least=1)
     min_improvement: float = checked(at_least=0, below=1, default=0.0, used=PATIENT)
     checkpoint_minutes: float = checked(above=0)

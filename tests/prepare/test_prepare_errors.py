@@ -206,6 +206,17 @@ def test_a_disk_that_fills_while_the_result_is_written(toy: Toy, monkeypatch) ->
         ({"out_window": 999}, "^in_window=40 and out_window=999"),
         ({"max_n_fraction": 1.5}, "max_n_fraction=1.5: must be at most 1"),
         ({"windows": 4}, "unknown key windows"),
+        ({"max_jitter": 10**20}, f"max_jitter={10**20}: must be at most {2**63 - 1}, and"),
+        ({"in_window": 2**63 - 1}, f"in_window={2**63 - 1}: must be at most 10000000"),
+        ({"min_distance": 2**53}, f"min_distance={2**53}: must be at most 10000000"),
+        ({"seed": 2**63}, f"seed={2**63}: must be at most {2**63 - 1}"),
+        ({"min_counts": 10**400}, "min_counts=10+: must be at most"),
+        ({"background_ratio": 1e300}, r"background_ratio=1e\+300: must be at most 1000"),
+        ({"outlier_factor": 1e300}, r"outlier_factor=1e\+300: must be at most 1000000"),
+        (
+            {"fragments": {"kind": "auto", "shift_plus": -(2**62)}},
+            "shift_plus=.*at least -10000000",
+        ),
     ],
 )
 def test_configurations_that_cannot_be(toy: Toy, values: dict, message: str) -> None:

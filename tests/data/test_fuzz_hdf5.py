@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from fuzzing import Outcomes, fuzz, mutated
+from fuzzing import INPUTS, Outcomes, fuzz, mutated
 from hypothesis import given
 from hypothesis import strategies as st
 from loci_files import ALL_KEYS, settings, train_on, valid_file
@@ -106,4 +106,4 @@ def test_training_reads_or_refuses(
         path.write_bytes(content)
         outcomes.of(train_on, config, path, keys)
 
-    fuzz(one, outcomes)
+    fuzz(one, outcomes, INPUTS // 10)  # over one in a hundred the library would never end

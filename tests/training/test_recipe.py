@@ -23,7 +23,8 @@ ADAMW = {"lr": 0.1, "weight_decay": 0.5, "beta1": 0.9, "beta2": 0.999, "eps": 1e
 
 @pytest.fixture
 def recommended(train_arguments):
-    return ["experiment=recommended", *train_arguments, "trainer.validate_steps=null"]
+    tiny = ["model.count_bias=mean", "trainer.validate_steps=null"]
+    return ["experiment=recommended", *train_arguments, *tiny]
 
 
 def configured(arguments: list[str], **trainer) -> TrainConfig:
@@ -99,8 +100,18 @@ def test_the_recommended_recipe_composes_with_data_of_ones_own(recommended):
         made.check_files()
         assert not made.without_effect()
         assert made.config.model.count_bias == "mean"
+        assert made.config.model.n_filters == 8  # what is typed goes before the recipe's
         assert not made.config.optim.targets["adamw"].settings.decay_1d
         assert ("lw[01]", "sgd") in [(r.pattern, r.optimizer) for r in made.config.optim.routing]
+
+
+@pytest.mark.parametrize("block", ["cheri", "bpnet", "convnext"])
+def test_the_recommended_recipe_takes_any_block(block):
+    words = ["experiment=recommended", "data.path=x.h5", "data.fold=0", f"model.blocks={block}"]
+    made = made_of(words)
+    assert not made.without_effect()
+    assert made.config.model.blocks.name == block
+    assert made.config.model.n_layers == 10
 
 
 @pytest.mark.parametrize("words", [[], ["loss.freeze_share=0.9"]])

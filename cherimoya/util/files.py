@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 from typing import IO, Any
 
 from cherimoya.errors import DataError, DiskError, InUse, disk_words
@@ -111,14 +111,23 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def open_owned(path: Path, mode: str) -> IO[Any]:
-    """As `open`, of a file in a folder that others may write. Raises DiskError for a link."""
+    """As `open`, of a file in a folder that others may write. Raises DiskError for a link, and
+    for a pipe or device, at which one would wait."""
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+        found = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if not S_ISREG(os.fstat(found).st_mode):
+            os.close(found)
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), name)
+        return found
 
     try:
         return open(path, mode, opener=opener)
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise DiskError(
+                f"{path}: something else than a file has its name. Move it away."
+            ) from None
         if error.errno != errno.ELOOP:
             raise
         raise link_error(path) from None

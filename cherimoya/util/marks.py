@@ -42,6 +42,8 @@ def mark_of(output: Path) -> Path:
 def measured(path: Path, end: int | None = None) -> Size | None:
     """Size and SHA-256 of a file, or of its first `end` bytes; None where it is missing."""
     digest, size = hashlib.sha256(), 0
+    if path.exists() and not path.is_file():  # a pipe would never end
+        return None
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20 if end is None else min(1 << 20, end - size)):
@@ -95,7 +97,7 @@ def marked_path(path: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
 def read_mark(path: Path) -> Mark | None:
     """The mark at `path`; None where there is none, or it cannot be read."""
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes() if path.is_file() else b"")
         if values.pop(DIGEST) != _digest(values):
             return None
         return Mark(path.parent, values, values.pop(FILES))

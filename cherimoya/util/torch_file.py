@@ -33,8 +33,10 @@ def read_torch_file(path: Path) -> Any:
     Raises
     ------
     DataError
-        If the file may not be read, is damaged, or PyTorch reads nothing from it.
+        If it is no file or may not be read, is damaged, or PyTorch reads nothing from it.
     """
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise DataError(f"{path}: something else than a file has its name. Move it away.")
     try:
         damage = _damage(path)
     except PermissionError:

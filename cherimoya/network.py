@@ -21,6 +21,7 @@ from cherimoya.util.torch_file import read_torch_file
 STEM_KERNEL = 21
 SPARE_CONTEXT = 46  # bases that the default trimming keeps beyond the blocks' own reach
 UPSTREAM_PROFILE_KERNEL = 75
+FARTHEST_REACH = 1_000_000_000  # bases to each side that a block may say it reads: a chromosome
 
 
 class Cherimoya(nn.Module):
@@ -86,7 +87,7 @@ class Cherimoya(nn.Module):
         self.lw0 = nn.Parameter(torch.ones(len(groups)))
         self.lw1 = nn.Parameter(torch.ones(len(groups)))
         self.iconv = nn.Conv1d(4, n_filters, STEM_KERNEL, padding=STEM_KERNEL // 2)
-        self.blocks = nn.ModuleList(block.make(n_filters, d) for d in dilations)
+        self.blocks = _made(block, n_filters, dilations)
         self.fconv = nn.Conv1d(
             n_filters + n_control_tracks, sum(groups), profile_kernel_size,
             padding=profile_kernel_size // 2,
@@ -264,6 +265,18 @@ def _check_block(block: Choice, n_filters: int) -> None:
             f"the block {block.name} makes {got} of {given}: "
             f"expected {expected}, channels last, with trim positions less on each side."
         )
+
+
+def _made(block: Choice, n_filters: int, dilations: Sequence[int]) -> nn.ModuleList:
+    """A block for each dilation. Raises ConfigError for a `reach` that no block has."""
+    blocks = nn.ModuleList(block.make(n_filters, d) for d in dilations)
+    for reach in (getattr(one, "reach", 0) for one in blocks):
+        if type(reach) is not int or not 0 <= reach <= FARTHEST_REACH:
+            raise ConfigError(
+                f"the block {block.name} has reach={reach!r}: expected the bases to each side that "
+                f"an output reads, a whole number from 0 to {FARTHEST_REACH:,}."
+            )
+    return blocks
 
 
 def _described(block: Choice) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from cherimoya import CheriBlock, Cherimoya
 from cherimoya.blocks import BPNetBlock, ConvNeXtBlock
+from cherimoya.errors import ConfigError
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import computing_in
 from cherimoya.interpret.gradients import deep_lift_shap
@@ -91,6 +92,19 @@ def test_what_a_block_calls_its_matrices_is_what_muon_takes(name):
     shapes = {n: p.shape for n, p in block.named_parameters()}
     assert {n for n in block.matrices if len(shapes[n]) == 2} == set(block.matrices)
     assert all(min(shapes[n]) >= C for n in block.matrices)
+
+
+class Reaching(BPNetBlock):
+    reach: object
+
+
+@pytest.mark.parametrize("reach", [-50, 10**12, 1.5, True, None])
+def test_a_reach_that_no_block_has_is_refused(reach, monkeypatch):
+    monkeypatch.setattr(Reaching, "reach", reach, raising=False)
+    with pytest.raises(ConfigError, match=f"has reach={reach}: expected the bases to each side"):
+        Cherimoya(8, 3, block={"name": f"{__name__}:Reaching"})
+    monkeypatch.setattr(Reaching, "reach", 0)
+    assert Cherimoya(8, 3, block={"name": f"{__name__}:Reaching"}).receptive_field == 21
 
 
 class OnlyConv(nn.Module):

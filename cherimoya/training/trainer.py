@@ -15,7 +15,7 @@ from cherimoya.data.batches import EpochPlan, plan_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import Feed, Source
 from cherimoya.errors import CherimoyaError, Interrupted
-from cherimoya.evaluation.scores import evaluate
+from cherimoya.evaluation.scores import evaluate, own_metrics
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.records import metrics
@@ -60,7 +60,9 @@ class Trainer:
         self.bar, self.on_epoch = bar, on_epoch
         self.state, self.in_epoch = TrainState(), False
         self.count_weight = count_weight(dataset)
-        self.metrics = {name: choice.make() for name, choice in config.metrics.items()}
+        self.metrics = own_metrics(
+            config.metrics, step.model.signal_groups, dataset.loci.out_window, step.device
+        )
         settings, processes = config.trainer, step.processes
         self.steps_per_epoch = len(self._plan(0)) // settings.batch_size
         self.epochs = -(-step.total_steps // self.steps_per_epoch)

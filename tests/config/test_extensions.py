@@ -323,6 +323,18 @@ class Raises:
     def __call__(self, p, counts, signal_groups):
         return 1 / 0
 
+class Exits:
+    def __call__(self, p, counts, signal_groups):
+        raise SystemExit(0)
+
+class Flat:
+    def __call__(self, p, counts, signal_groups):
+        return counts.sum(dim=(1, 2))
+
+class Fine:
+    def __call__(self, p, counts, signal_groups):
+        return counts.sum(dim=(1, 2))[:, None]
+
 class Refuses(Logger):
     def start(self, settings, earlier_id, rows):
         1 / 0
@@ -404,6 +416,11 @@ class Unmade(Loss):
         ("loss.name=.mine:Loss", "or write module:Class"),
         ("loss.name=leaves:Loss", "the module leaves does not load (SystemExit"),
         ("+metrics.x.name=mine:Raises", "metrics.x fails: ZeroDivisionError"),
+        ("+metrics.x.name=mine:Exits", "metrics.x fails: SystemExit: 0"),
+        ("+metrics.x.name=mine:Flat", "metrics.x returned (2,): expected a tensor of shape (2, 1)"),
+        ("+metrics.profile_mnll.name=mine:Fine", "metrics.profile_mnll: cherimoya has something"),
+        ("+metrics.count_mse.name=mine:Fine", "metrics.count_mse: cherimoya has something of that"),
+        ("+metrics.loss.name=mine:Fine", "such as metrics.my_loss (in its file: # @package"),
         ("+logger.x.name=mine:Refuses", "logger x did not begin (ZeroDivisionError"),
         ("data.source=mine:Nothing", "a data source needs a method loci"),
         ("+metrics.x.name=mine:Nothing", "a metric needs a method __call__"),
@@ -421,6 +438,8 @@ def test_a_bad_extension_ends_in_one_message(
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
+    if word.startswith("+metrics"):  # tried before the first step
+        assert "receptive field" not in done.stdout
 
 
 def test_an_installed_package_adds_names_and_group_files(

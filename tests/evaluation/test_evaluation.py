@@ -54,6 +54,22 @@ def test_metrics_are_those_of_scipy_over_the_peaks(dataset):
     assert found["count_mse"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_metric_that_works_in_place_changes_no_other_score(dataset):
+    def in_place(p, counts, signal_groups):
+        signal_groups.clear()
+        return p.zero_().sum((1, 2))[:, None] + counts.zero_().sum((1, 2))[:, None]
+
+    torch.manual_seed(0)
+    predict = CUDAGraphModel(Cherimoya(8, 3, signal_groups=[2], trimming=50))
+    loci, label = Resident(dataset.loci, torch.device("cpu")), dataset.loci.label
+    rows = dataset.rows["validation"]
+    alone, beside = (
+        evaluate(predict, loci, rows, label, 7, "fp32", more=more).metrics()
+        for more in ({}, {"first": in_place, "second": in_place})
+    )
+    assert beside == alone | {"first": 0, "second": 0}
+
+
 def test_the_truth_beats_the_average_profile(dataset):
     truth = baselines.ceiling(dataset, "train").metrics()
     average = baselines.average_profile(dataset, "train").metrics()

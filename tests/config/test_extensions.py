@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_lines import TRAIN, clean_environment, wait_until
+from command_lines import TRAIN, clean_environment, command, wait_until
 from training_runs import assert_same_run
 
 import cherimoya
@@ -440,6 +440,28 @@ def test_a_bad_extension_ends_in_one_message(
     assert len(done.stderr.splitlines()) == 1, done.stderr
     if word.startswith("+metrics"):  # tried before the first step
         assert "receptive field" not in done.stdout
+
+
+def test_the_examples_of_contributing_train_and_are_evaluated(
+    cherimoya_train, train_arguments, tmp_path
+):
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    (folder / "mine.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)))
+    where = f"--config-dir={folder}"
+    done = cherimoya_train(
+        where, *train_arguments, "model.blocks.name=mine:Gated", "+model.blocks.strength=0.5",
+        "loss.name=mine:Scaled", "+loss.strength=0.5", "+metrics.top.name=mine:Share",
+        "trainer.max_epochs=1", "hydra.run.dir=run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 0 < read_run(tmp_path / "run").rows[-1]["valid/top"] < 1
+    arguments = (train_arguments[1], "checkpoint=run", "output=scores", "bootstrap=0")
+    absent = command("evaluate", *arguments, folder=tmp_path)
+    assert "there is no module mine" in absent.stderr
+    done = command("evaluate", where, *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_installed_package_adds_names_and_group_files(

@@ -27,6 +27,7 @@ from cherimoya.records.run import PLOTS, begin_run, forget_run, note_moved_data
 from cherimoya.records.sweep import MEMBER
 from cherimoya.report.pages import offer_report
 from cherimoya.training.banner import banner
+from cherimoya.training.best import check_best
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.interrupt import StopRequest, stop_request
 from cherimoya.training.own_loss import check_loss
@@ -130,6 +131,7 @@ def ready(
             )
             if saved:
                 trainer.restore(saved)
+                check_best(trainer)
             elif settings.resume and log:
                 log.rewind("")
             origin = provenance(dataset.fingerprint, device, precision)

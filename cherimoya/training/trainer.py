@@ -158,7 +158,7 @@ class Trainer:
             self.profile.close()
         if self.log:
             with self.step.ema.swapped_in():
-                self.checkpoints.save_model(self.step.model, FINAL, self._window)
+                self.checkpoints.save_model(self.step.model, FINAL, self.window)
 
     def _progress(self) -> Iterator[int]:
         """The remaining batches of the epoch, by number, with progress shown by one process."""
@@ -264,7 +264,7 @@ class Trainer:
             self.log.restore(saved, self.state.seconds)
 
     @property
-    def _window(self) -> tuple[int, int]:
+    def window(self) -> tuple[int, int]:
         """Bases in and out."""
         return self.dataset.loci.in_window, self.dataset.loci.out_window
 
@@ -292,7 +292,7 @@ class Trainer:
             valid["loss"] = valid["profile_mnll"] + self.count_weight * valid["count_mse"]
             is_best = state.note_validation(valid["loss"], self.config.trainer.min_improvement)
             if is_best and self.log:
-                self.checkpoints.save_model(self.step.model, BEST, self._window)
+                self.checkpoints.save_model(self.step.model, BEST, self.window)
         return valid
 
     def _row(self, valid: dict[str, float], steps: int) -> dict[str, Any]:

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from configs import composed
 from training_runs import assert_same_run
 
 from cherimoya.config.schema import build
 from cherimoya.config.train import TrainConfig
-from cherimoya.errors import Interrupted
+from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.records import status
 from cherimoya.records.run import read_run
 from cherimoya.training import interrupt, summary
@@ -54,6 +55,45 @@ def test_a_run_that_had_saved_nothing_starts_over(whole_run, train_arguments, tm
     assert "holds no last.pt yet, so the run starts over" in capsys.readouterr().out
     assert_same_run(run, whole_run)
     assert not list(run.rglob("*.tmp"))
+
+
+def spoil(path: Path, damage: str) -> None:
+    path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:500])
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn"])
+def test_a_best_model_that_the_state_still_holds_is_written_again(
+    damage, whole_run, train_arguments, tmp_path, capsys
+):
+    run = copied(whole_run, tmp_path / "again", "summary.json")
+    assert torch.load(run / "checkpoints/last.pt")["state"]["best_epoch"] == 2  # the last one
+    spoil(run / "checkpoints/best.pt", damage)
+    train(configured(train_arguments, resume=str(run)), run)
+    assert "is written again from the state after epoch 2" in capsys.readouterr().out
+    assert_same_run(run, whole_run)
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn"])
+def test_a_best_model_that_is_lost(damage, whole_run, train_arguments, tmp_path, capsys):
+    """As if an epoch before the last state had been the best, and no later one could be."""
+    run = copied(whole_run, tmp_path / "again", "summary.json", "checkpoints/last.pt")
+    (run / "checkpoints/previous.pt").rename(run / "checkpoints/last.pt")
+    set_best(run / "checkpoints/last.pt", 0)
+    spoil(run / "checkpoints/best.pt", damage)
+    train(configured(train_arguments, resume=str(run)), run)
+    assert "of epoch 0, is lost, and the best of the epochs from" in capsys.readouterr().out
+    assert status.read_json(run / "summary.json")["best_epoch"] == 2
+    (run / "summary.json").unlink()
+    set_best(run / "checkpoints/last.pt", 0)
+    spoil(run / "checkpoints/best.pt", damage)
+    with pytest.raises(CherimoyaError, match=r"cannot resume: .* no epoch is left .* Put the file"):
+        train(configured(train_arguments, resume=str(run)), run)
+
+
+def set_best(path: Path, epoch: int) -> None:
+    saved = torch.load(path)
+    saved["state"] |= {"best_epoch": epoch, "best_loss": 0.0}
+    torch.save(saved, path)
 
 
 @pytest.mark.parametrize("damage", ["shorter", "longer", "torn", "another", "gone"])

@@ -65,8 +65,11 @@ def disk_words(error: OSError, other: str = "another output") -> DiskError:
             "goes on."
         )
     else:
-        full = error.errno in (*FULL, None)
-        advice = f"{'Free space there' if full else 'Ask its owner (chmod)'}, or choose {other}."
+        if error.errno in (*FULL, None):
+            fix = "Free space there"
+        else:
+            fix = "Move it away" if error.errno == errno.EISDIR else "Ask its owner (chmod)"
+        advice = f"{fix}, or choose {other}."
     return DiskError(f"{error.filename or 'a file'}: {error.strerror or error}. {advice}")
 
 

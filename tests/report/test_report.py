@@ -399,5 +399,5 @@ def test_a_page_that_cannot_be_put_in_place_is_one_message(tmp_path, monkeypatch
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert said.startswith("error: ")
-    assert "report.html: Is a directory. Ask its owner" in said
+    assert "report.html: Is a directory. Move it away, or choose another folder." in said
     assert not list(run.glob(".*.tmp"))

@@ -60,6 +60,7 @@ def weights(name):
     model = cherimoya.Cherimoya.load(run / "checkpoints" / name)
     return digest(model.state_dict().values())
 clock = ("_ms", "seconds", "per_second", "wait", "gpu_gb", "memory", "time")
+clock += ("loss/",)  # which rows of before have not
 rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 rows = [{k: v for k, v in row.items() if not any(word in k for word in clock)} for row in rows]
 model = cherimoya.load(run)

@@ -121,16 +121,15 @@ class Trainer:
     def end_epoch(self) -> None:
         """Validate, log and save, if it is time."""
         state = self.state
-        of_loss = self.step.loss.logged(self.step.model)
+        due = state.step - state.validated >= (self.config.trainer.validate_steps or 1)
+        due = due or state.epoch + 1 == self.epochs
+        of_loss = self.step.loss.logged(self.step.model) if due else {}
         if self.step.end_epoch():
             self.runner.forget()
             self.say(f"epoch {state.epoch}: the loss weights have settled and are now fixed")
-        now = self.step.loss.logged(self.step.model).items()
-        of_loss |= {key: value for key, value in now if not math.isnan(value)}
-        due = state.step - state.validated >= (self.config.trainer.validate_steps or 1)
-        due = due or state.epoch + 1 == self.epochs
         if due:
-            self._end_part(of_loss)
+            now = self.step.loss.logged(self.step.model).items()
+            self._end_part(of_loss | {key: value for key, value in now if not math.isnan(value)})
         state.epoch, state.batch = state.epoch + 1, 0
         self.in_epoch = False
         self._count_time(steps=0)

@@ -45,6 +45,10 @@ class LocalError(CherimoyaError):
     """A problem that one of several processes met, and the others did not."""
 
 
+class OwnError(ConfigError, LocalError):
+    """What code of the user's own raised, in words."""
+
+
 class InUse(CherimoyaError):  # noqa: N818 - where another process is at work
     """A folder or an output that another process works on."""
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from cherimoya.config import options
 from cherimoya.config.schema import Choice
-from cherimoya.errors import ConfigError
+from cherimoya.errors import OwnError
 from cherimoya.metrics import multinomial_nll
 from cherimoya.network import Cherimoya
 from cherimoya.ops.dispatch import route
 from cherimoya.ops.loss.op import training_loss as fused_training_loss
+from cherimoya.registry import own_classes
 
 
 @dataclass(frozen=True)
@@ -299,15 +300,34 @@ def training_loss(
     total = terms.total if isinstance(terms, LossTerms) else terms
     if not isinstance(total, Tensor) or total.shape != ():
         got = f"shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
-        raise ConfigError(
-            f"the loss {type(loss).__name__} returned {got}: expected LossTerms, or the objective "
-            "as a tensor of one number."
+        raise OwnError(
+            f"{_named(loss)} returned {got}: expected LossTerms, or the objective as a tensor of "
+            "one number."
         )
     if isinstance(terms, LossTerms):
         return terms
     with torch.no_grad():
         parts = profile_and_count_losses(logits, log_counts, signal, model.signal_groups)
     return LossTerms(total, *parts)
+
+
+def logged_values(loss: Loss, model: Cherimoya) -> dict[str, float]:
+    """What `loss` says of itself. Raises OwnError for what are no numbers."""
+    values = loss.logged(model)
+    found = [*values.values()] if isinstance(values, dict) else [values]
+    wrong = [v for v in found if not isinstance(v, (int, float))]
+    if wrong:
+        raise OwnError(
+            f"{_named(loss)}.logged(model) returned {type(wrong[0]).__name__}"
+            f"{' among its values' if isinstance(values, dict) else ''}: expected a dict of "
+            "numbers, such as float(self.scale)."
+        )
+    return values
+
+
+def _named(loss: Loss) -> str:
+    kind = type(loss)
+    return f"{own_classes.get(kind, 'the loss')}: {kind.__name__}"
 
 
 def build_loss(chosen: Choice, model: Cherimoya) -> Loss:

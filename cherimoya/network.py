@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cherimoya import registry
 from cherimoya.config.schema import Choice, choose, to_dict
 from cherimoya.config.train import ModelConfig
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.ops.heads.op import heads
 from cherimoya.ops.reference import profile_head
 from cherimoya.ops.stem.op import stem
+from cherimoya.util.own_code import own_errors
 from cherimoya.util.torch_file import read_torch_file
 
 STEM_KERNEL = 21
@@ -256,7 +256,7 @@ def _check_block(block: Choice, n_filters: int) -> None:
     length, trim = 40, 3
     one = block.make(n_filters, 1)
     given = f"x (2, {length}, {n_filters}) with trim={trim}"
-    with torch.no_grad(), registry.own_errors(f"the block {block.name} on {given}"):
+    with torch.no_grad(), own_errors(f"the block {block.name} on {given}"):
         out = one(torch.zeros(2, length, n_filters), trim=trim)
     expected = (2, length - 2 * trim, n_filters)
     if not isinstance(out, Tensor) or out.shape != expected:

@@ -12,13 +12,11 @@ import importlib.metadata
 import inspect
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.errors import ConfigError
 
 ENTRY_POINTS = "cherimoya.plugins"
 OPTIONS = "cherimoya.config.options"
@@ -84,6 +82,10 @@ GROUPS = {
         },
     ),
 }  # fmt: skip
+
+
+# The classes of the user's own that were found, each with the words that chose it first.
+own_classes: dict[type, str] = {}
 
 
 class NotFound(ConfigError):  # noqa: N818 - as MissingValue
@@ -203,19 +205,8 @@ def find(group: str, name: str, key: str = "") -> Any:
         ) from error
     if name not in known.ours:
         _check(known, found, f"{key}={name}")
+        own_classes.setdefault(found, f"{key}={name}")
     return found
-
-
-@contextmanager
-def own_errors(what: str) -> Iterator[None]:
-    """Have an error in code of the user's own, and an exit from it, be a ConfigError on `what`."""
-    try:
-        yield
-    except CherimoyaError:
-        raise
-    except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(f"{what} fails: {type(error).__name__}: {said}") from error
 
 
 def _check(group: Group, found: Any, named: str) -> None:

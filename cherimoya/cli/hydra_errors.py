@@ -18,6 +18,7 @@ from cherimoya.config.groups import does_nothing, initialized
 from cherimoya.config.keys import known_keys
 from cherimoya.config.schema import build, unknown_key, unused_keys
 from cherimoya.errors import FAULTY, FULL, CherimoyaError, ConfigError, DiskError, disk_words
+from cherimoya.util.own_code import own_error
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 RUN_FOLDER = (
@@ -49,7 +50,7 @@ def in_words(
             return ConfigError(_absent(absent[1], name, arguments, schema))
         said = re.sub(r"See https://\S+.*|full_key:.*", "", str(error), flags=re.DOTALL)
         return ConfigError(" ".join(said.split()))
-    return refused(error) if isinstance(error, OSError) else None
+    return (refused(error) if isinstance(error, OSError) else None) or own_error(error)
 
 
 def refused(error: OSError) -> DiskError | None:

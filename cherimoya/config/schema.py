@@ -8,6 +8,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cherimoya import registry
 from cherimoya.errors import ConfigError
+from cherimoya.util.own_code import own_errors
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ class Choice:
         make = registry.find(self.group, self.name)
         if self.is_ours:
             return make(*arguments, **settings)
-        with registry.own_errors(f"{self.group}: the __init__ of {self.name}"):
+        with own_errors(f"{self.group}: the __init__ of {self.name}"):
             return make(*arguments, **settings)
 
     @property

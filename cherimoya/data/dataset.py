@@ -15,6 +15,7 @@ from cherimoya.data.cache import made_once
 from cherimoya.data.loci import Loci, crop, crop_sizes
 from cherimoya.data.splits import split_rows
 from cherimoya.errors import ConfigError, DataError
+from cherimoya.util.own_code import own_errors
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,12 @@ def _made_by(chosen: Choice, cache_dir: str | None) -> Path:
     parameters = {**to_dict(chosen), "code": hashlib.sha256(code).hexdigest()}
 
     def make() -> Loci:
-        loci = chosen.make().loci()
+        named = f"data.source={chosen.name}: loci()"
+        with own_errors(named):
+            loci = chosen.make().loci()
         if not isinstance(loci, Loci):
             raise ConfigError(
-                f"data.source={chosen.name}: loci() returned {type(loci).__name__}: expected "
-                "cherimoya.data.loci.Loci"
+                f"{named} returned {type(loci).__name__}: expected cherimoya.data.loci.Loci"
             )
         return loci
 

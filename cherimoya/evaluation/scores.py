@@ -16,8 +16,8 @@ from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.predictor import evaluating, predict_batch
 from cherimoya.network import Cherimoya
 from cherimoya.records.metrics import PROFILE_METRICS, VALIDATED
-from cherimoya.registry import own_errors
 from cherimoya.util import console
+from cherimoya.util.own_code import own_errors
 
 # Of profiles p and counts (N, tracks, L) and the signal groups: (N, n_groups), NaN if undefined.
 Metric = Callable[[Tensor, Tensor, list[int]], Tensor]

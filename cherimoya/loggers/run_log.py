@@ -87,7 +87,7 @@ class RunLog:
                 logger.start(settings, ids.get(name), rows)
             except CherimoyaError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise CherimoyaError(
                     f"logger {name} did not begin ({type(error).__name__}: {error}). Mend it, or "
                     "leave it out of logger=[...]."
@@ -115,7 +115,7 @@ class RunLog:
         for name, logger in [*self._told.items()]:
             try:
                 action(logger)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 del self._told[name], self._loggers[name]
                 console.say(
                     f"logger {name} failed ({type(error).__name__}: {error}). The run goes on "

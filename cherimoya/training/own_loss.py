@@ -6,9 +6,9 @@ import torch
 
 from cherimoya.config.schema import Choice
 from cherimoya.errors import ConfigError
-from cherimoya.losses import build_loss, training_loss
+from cherimoya.losses import build_loss, logged_values, training_loss
 from cherimoya.network import Cherimoya
-from cherimoya.registry import own_errors
+from cherimoya.util.own_code import own_errors
 
 
 def check_loss(chosen: Choice, model: Cherimoya, batch_size: int, length: int) -> None:
@@ -40,12 +40,6 @@ def check_loss(chosen: Choice, model: Cherimoya, batch_size: int, length: int) -
         for p in model.parameters():  # which a step leaves with one each
             p.grad = torch.zeros_like(p) if p.grad is None and p.requires_grad else p.grad
         with own_errors(f"{named}.logged(model)"):
-            values = loss.logged(model)
-            wrong = [v for v in values.values() if not isinstance(v, (int, float))]
-        if wrong:
-            raise ConfigError(
-                f"{named}.logged(model) returned {type(wrong[0]).__name__} among its values: "
-                "expected a dict of numbers, such as float(self.scale)."
-            )
+            logged_values(loss, model)
         with own_errors(f"{named}.end_epoch(model)"):
             loss.end_epoch(model)

@@ -1,7 +1,6 @@
 """One run, from its configuration to its scores and plots."""
 
 import math
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from cherimoya.report.pages import offer_report
 from cherimoya.training.banner import banner
 from cherimoya.training.best import check_best
 from cherimoya.training.checkpoint import Checkpoints
+from cherimoya.training.failure import own_code_named
 from cherimoya.training.interrupt import StopRequest, stop_request
 from cherimoya.training.own_loss import check_loss
 from cherimoya.training.step import TrainingStep
@@ -107,13 +107,15 @@ def ready(
     device = choose_device(settings.device)
     with ExitStack() as record:
         stop = context.stop or record.enter_context(stop_request(at_once=True))
-        log = None
+        log = begun = None
         with joined(device) as processes:
             folder = Path(processes.gathered(str(folder))[0])
             if processes.first:
                 log = record.enter_context(_recorded(config, folder, changes, context.say))
-            record.enter_context(_exit_refused())
+            record.enter_context(own_code_named(config, lambda: begun))
             say = context.say if log else _nothing
+            if log:
+                log.check_loggers()
             # ------------------------------------------------- data, model and training step
             precision = choose_precision(settings.precision, device)
             checkpoints = Checkpoints(folder / "checkpoints")
@@ -140,6 +142,7 @@ def ready(
                 origin["command"] = typed(context.command)
             if log:
                 _announce(trainer, log, saved, where_loci_are, origin)
+            begun = trainer
             # ------------------------------------------------- epochs, in the block
             with _saved_at_signals(trainer, folder, stop):
                 yield trainer
@@ -159,7 +162,6 @@ def _recorded(
             begin_run(folder, config, changes)
         log = RunLog(folder, config.logger)
         with _left_behind(config, log, say), log:
-            log.check_loggers()
             yield log
 
 
@@ -205,19 +207,6 @@ def _saved_at_signals(trainer: Trainer, folder: Path, stop: StopRequest) -> Iter
     finally:
         trainer.source.close()
         trainer.runner.forget()
-
-
-@contextmanager
-def _exit_refused() -> Iterator[None]:
-    """Have sys.exit, which a class of the user's own may call, be the run's failure."""
-    try:
-        yield
-    except SystemExit as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise CherimoyaError(
-            f"{last.name} ended the program (SystemExit: {error}), in line {last.lineno} of "
-            f"{last.filename}. Raise another error there."
-        ) from error
 
 
 @contextmanager

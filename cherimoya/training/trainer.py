@@ -18,6 +18,7 @@ from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.evaluation.scores import evaluate, own_metrics
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.loggers.run_log import RunLog
+from cherimoya.losses import logged_values
 from cherimoya.records import metrics
 from cherimoya.records.run import BEST, FINAL
 from cherimoya.training.capture import Runner
@@ -123,12 +124,12 @@ class Trainer:
         state = self.state
         due = state.step - state.validated >= (self.config.trainer.validate_steps or 1)
         due = due or state.epoch + 1 == self.epochs
-        of_loss = self.step.loss.logged(self.step.model) if due else {}
+        of_loss = logged_values(self.step.loss, self.step.model) if due else {}
         if self.step.end_epoch():
             self.runner.forget()
             self.say(f"epoch {state.epoch}: the loss weights have settled and are now fixed")
         if due:
-            now = self.step.loss.logged(self.step.model).items()
+            now = logged_values(self.step.loss, self.step.model).items()
             self._end_part(of_loss | {key: value for key, value in now if not math.isnan(value)})
         state.epoch, state.batch = state.epoch + 1, 0
         self.in_epoch = False

@@ -188,6 +188,12 @@ FREE_ON_RESUME = (
 WHERE_DATA_IS = ("data.path", "data.cache_dir")  # a fingerprint tells whether it is the same
 
 
+TAKEN = (  # names that no metric of the user's own may have: ours, and what stands beside them
+    "loss", "profile_mnll", "profile_pearson", "profile_spearman", "profile_jsd", "count_pearson",
+    "count_spearman", "count_mse", "auroc", "auprc", "log_counts", "observed",
+)  # fmt: skip
+
+
 def _asked_for(config: Any, name: str) -> Used | None:
     """The settings of a logger have an effect where it is chosen: why not, if not."""
     if name in config.logger:
@@ -218,6 +224,11 @@ class TrainConfig:
                 f"{self.trainer.max_epochs} or less."
             )
         check_trimming(self.model.trimming, self.data.in_window, self.data.out_window)
+        for name in [name for name in self.metrics if name in TAKEN]:
+            raise ConfigError(
+                f"metrics.{name}: cherimoya has something of that name. Choose another one, such "
+                f"as metrics.my_{name} (in its file: # @package metrics.my_{name})."
+            )
 
     def unused_across_groups(self) -> dict[str, Used]:
         """The optimizers of loss weights alone, where the loss does not learn them."""

@@ -11,17 +11,16 @@ from cherimoya import metrics
 from cherimoya.config.schema import Choice
 from cherimoya.data.feed import Source
 from cherimoya.distributed.processes import Processes
-from cherimoya.errors import ConfigError
+from cherimoya.errors import OwnError
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.predictor import evaluating, predict_batch
 from cherimoya.network import Cherimoya
-from cherimoya.records.metrics import PROFILE_METRICS, VALIDATED
+from cherimoya.records.metrics import PROFILE_METRICS
 from cherimoya.util import console
 from cherimoya.util.own_code import own_errors
 
 # Of profiles p and counts (N, tracks, L) and the signal groups: (N, n_groups), NaN if undefined.
 Metric = Callable[[Tensor, Tensor, list[int]], Tensor]
-TAKEN = (*VALIDATED, "log_counts", "observed")  # names that no metric of the user's own may have
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,6 @@ def own_metrics(
 
     The values are of two loci, with `length` positions.
     """
-    for name in chosen:
-        if name in TAKEN:
-            raise ConfigError(
-                f"metrics.{name}: cherimoya has something of that name. Choose another one, such "
-                f"as metrics.my_{name} (in its file: # @package metrics.my_{name})."
-            )
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         p = metrics.group_softmax(torch.randn(2, sum(groups), length, device=device), groups)
         counts = torch.randint(9, p.shape, device=device).float()
@@ -172,13 +165,13 @@ def own_metrics(
 
 
 def _own(name: str, metric: Metric, p: Tensor, counts: Tensor, groups: list[int]) -> Tensor:
-    """A metric of the user's own. Raises ConfigError for what has not one value a group."""
+    """A metric of the user's own. Raises OwnError for what has not one value a group."""
     expected = (len(p), len(groups))
     with own_errors(f"metrics.{name}"):
         values = metric(p.clone(), counts.clone(), [*groups])  # its own, to change in place
     if not isinstance(values, Tensor) or values.shape != expected:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ConfigError(f"metrics.{name} returned {got}: expected a tensor of shape {expected}.")
+        raise OwnError(f"metrics.{name} returned {got}: expected a tensor of shape {expected}.")
     return values.to(p.device).double()
 
 

@@ -14,7 +14,9 @@ from command_lines import TRAIN, clean_environment, command, wait_until
 from training_runs import assert_same_run
 
 import cherimoya
+from cherimoya.config.train import TAKEN
 from cherimoya.errors import CherimoyaError
+from cherimoya.records import metrics
 from cherimoya.records.run import read_run
 
 CODE = {
@@ -440,6 +442,19 @@ def test_a_bad_extension_ends_in_one_message(
     assert len(done.stderr.splitlines()) == 1, done.stderr
     if word.startswith("+metrics"):  # tried before the first step
         assert "receptive field" not in done.stdout
+
+
+def test_a_sweep_refuses_the_names_of_our_metrics_before_its_first_member(
+    cherimoya_train, train_arguments, tmp_path
+):
+    (tmp_path / "mine.py").write_text(WRONG)
+    words = ("-m", "seed=1,2", "+metrics.auroc.name=mine:Fine", "hydra.sweep.dir=swept")
+    done = cherimoya_train(*train_arguments, *words)
+    assert done.returncode == 1
+    assert "2 of 2 runs cannot be, so none has begun" in done.stderr
+    assert done.stderr.count("metrics.auroc: cherimoya has something of that name") == 2
+    assert not (tmp_path / "swept").exists()
+    assert {*TAKEN} == {*metrics.VALIDATED, "log_counts", "observed"}
 
 
 def test_the_examples_of_contributing_train_and_are_evaluated(

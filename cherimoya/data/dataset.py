@@ -1,7 +1,5 @@
 """The loci of a training run, with their splits, from whatever `data=...` chose."""
 
-import hashlib
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from cherimoya.data.cache import made_once
 from cherimoya.data.loci import Loci, crop, crop_sizes
 from cherimoya.data.splits import split_rows
 from cherimoya.errors import ConfigError, DataError
-from cherimoya.util.own_code import own_errors
+from cherimoya.util.own_code import code_digest, own_errors
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,7 @@ def data_file(config: DataConfig) -> Path:
 def _made_by(chosen: Choice, cache_dir: str | None) -> Path:
     """The file of a source of the user's own, made anew when its settings or its module change."""
     source = registry.find(chosen.group, chosen.name, chosen.group)
-    code = Path(inspect.getfile(source)).read_bytes()
-    parameters = {**to_dict(chosen), "code": hashlib.sha256(code).hexdigest()}
+    parameters = {**to_dict(chosen), "code": code_digest(source)}
 
     def make() -> Loci:
         named = f"data.source={chosen.name}: loci()"

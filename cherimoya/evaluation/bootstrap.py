@@ -27,18 +27,19 @@ def intervals(
     rng = np.random.default_rng(seed)
     label = scores.label.numpy()
     classes = [np.flatnonzero(label == value) for value in (1, 0)]
-    drawn = np.full((n, len(METRICS)), np.nan)
+    names = [*dict.fromkeys([*METRICS, *scores.profile])]
+    drawn = np.full((n, len(names)), np.nan)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sorting this little is slower on several
     try:
         for i in range(n):
             rows = np.concatenate([c[rng.integers(0, len(c), len(c))] for c in classes if len(c)])
             metrics = scores.take(torch.from_numpy(rows)).metrics()
-            drawn[i] = [metrics[name] for name in METRICS]
+            drawn[i] = [metrics[name] for name in names]
             tick()
     finally:
         torch.set_num_threads(threads)
-    return {name: _middle(drawn[:, j], confidence) for j, name in enumerate(METRICS)}
+    return {name: _middle(drawn[:, j], confidence) for j, name in enumerate(names)}
 
 
 def _middle(values: np.ndarray, confidence: float) -> Interval:

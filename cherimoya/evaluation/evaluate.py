@@ -1,7 +1,7 @@
 """Scores of any checkpoint, or several together, on any prepared loci: numbers, files, a page."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from cherimoya.data.feed import place
 from cherimoya.errors import ConfigError
 from cherimoya.evaluation import baselines
 from cherimoya.evaluation.bootstrap import Interval, intervals
+from cherimoya.evaluation.own_metrics import metrics_of_runs
 from cherimoya.evaluation.per_locus import example_loci, write_scored_loci
 from cherimoya.evaluation.replicates import replicate_scores
 from cherimoya.evaluation.scored_loci import (
@@ -26,7 +27,7 @@ from cherimoya.evaluation.scored_loci import (
 )
 from cherimoya.evaluation.scores import Scores, evaluate
 from cherimoya.genome.fasta import check_exists
-from cherimoya.inference.checkpoints import find_checkpoint, known_window, load_ensemble
+from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint, known_window, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.precision import check_precision
 from cherimoya.records.evaluation import LOCI, SCORES
@@ -68,9 +69,8 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     dataset, split = load_scored(config, checkpoints[0], window, model.trimming)
     check_fits(dataset, model, checkpoints[0])
     model.control_groups = dataset.loci.control_groups or model.control_groups
-    settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
-    settings |= {"checkpoint": [one.described()["sha256"] for one in checkpoints]}
-    settings |= {"fingerprint": dataset.fingerprint, "replicate": _digest(config.replicate)}
+    own, told = metrics_of_runs(checkpoints, model.signal_groups, dataset.loci.out_window, device)
+    settings = _settings(config, checkpoints, dataset) | told
     if is_done(folder / SCORES, settings, config.overwrite, console.say):
         console.say(f"done already: {folder / SCORES}")
         offer_report(folder)
@@ -85,8 +85,9 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     source, _ = place(dataset.loci, device, "auto")
     label = dataset.loci.label
     scores = evaluate(
-        predict, source, rows, label, config.batch_size, precision, label_of_progress="scoring"
-    )
+        predict, source, rows, label, config.batch_size, precision, label_of_progress="scoring",
+        more=own,
+    )  # fmt: skip
     peaks = rows[label[rows] == 1]
     write_examples(folder / EXAMPLES, example_loci(predict, source, dataset.loci, peaks, precision))
     write_scored_loci(folder / LOCI, scores, dataset.loci, rows)
@@ -179,12 +180,12 @@ def score_table(values: Mapping[str, Any]) -> str:
         header.append(f"{100 * values['bootstrap']['confidence']:g} % interval")
     header += [name.replace("_", " ") for name in beside]
     rows = []
-    for name in METRICS:
+    for name in dict.fromkeys([*METRICS, *values["model"]]):
         row = [name, score(values["model"][name])]
         if "intervals" in values:
             low, high = values["intervals"][name]
             row.append("-" if low != low else f"{score(low)} to {score(high)}")
-        rows.append([*row, *(score(values[column][name]) for column in beside)])
+        rows.append([*row, *(score(values[column].get(name)) for column in beside)])
     return console.table(header, rows)
 
 
@@ -199,6 +200,15 @@ def _what(
         f"scoring {models}{strands}, in {precision} on {device.type}: {peaks:,} peaks and "
         f"{n - peaks:,} background loci ({split}) of {dataset.path}"
     )
+
+
+def _settings(
+    config: EvaluateConfig, checkpoints: Sequence[Checkpoint], dataset: Dataset
+) -> dict[str, Any]:
+    """What the scores depend on, beside metrics of the user's own."""
+    settings = {key: value for key, value in to_dict(config).items() if key not in FREE}
+    settings |= {"checkpoint": [one.described()["sha256"] for one in checkpoints]}
+    return settings | {"fingerprint": dataset.fingerprint, "replicate": _digest(config.replicate)}
 
 
 def _digest(replicate: str | None) -> str | None:

@@ -8,19 +8,14 @@ import torch
 from torch import Tensor
 
 from cherimoya import metrics
-from cherimoya.config.schema import Choice
 from cherimoya.data.feed import Source
 from cherimoya.distributed.processes import Processes
-from cherimoya.errors import OwnError
+from cherimoya.evaluation.own_metrics import Metric, own_score
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.predictor import evaluating, predict_batch
 from cherimoya.network import Cherimoya
 from cherimoya.records.metrics import PROFILE_METRICS
 from cherimoya.util import console
-from cherimoya.util.own_code import own_errors
-
-# Of profiles p and counts (N, tracks, L) and the signal groups: (N, n_groups), NaN if undefined.
-Metric = Callable[[Tensor, Tensor, list[int]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ def evaluate(
             logits, log_counts = predict_batch(predict, batch.X, batch.control, precision)
             p = metrics.group_softmax(logits, groups)
             scored = _profile_metrics(logits, p, batch.signal, groups)
-            scored |= {k: _own(k, m, p, batch.signal, groups) for k, m in more.items()}
+            scored |= {k: own_score(k, m, p, batch.signal, groups) for k, m in more.items()}
             totals = {"log_counts": log_counts, "observed": log_totals(batch.signal, groups)}
             parts.append(scored | totals)
     kept = slice(len(share))
@@ -147,32 +142,6 @@ def _profile_metrics(
         "profile_spearman": metrics.profile_spearman(p, counts, groups),
         "profile_jsd": metrics.profile_jsd(p, counts, groups),
     }
-
-
-def own_metrics(
-    chosen: Mapping[str, Choice], groups: list[int], length: int, device: torch.device
-) -> dict[str, Metric]:
-    """The metrics of the user's own, each tried on random values. Raises ConfigError.
-
-    The values are of two loci, with `length` positions.
-    """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        p = metrics.group_softmax(torch.randn(2, sum(groups), length, device=device), groups)
-        counts = torch.randint(9, p.shape, device=device).float()
-        for name, choice in chosen.items():
-            _own(name, choice.make(), p, counts, groups)
-    return {name: choice.make() for name, choice in chosen.items()}
-
-
-def _own(name: str, metric: Metric, p: Tensor, counts: Tensor, groups: list[int]) -> Tensor:
-    """A metric of the user's own. Raises OwnError for what has not one value a group."""
-    expected = (len(p), len(groups))
-    with own_errors(f"metrics.{name}"):
-        values = metric(p.clone(), counts.clone(), [*groups])  # its own, to change in place
-    if not isinstance(values, Tensor) or values.shape != expected:
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise OwnError(f"metrics.{name} returned {got}: expected a tensor of shape {expected}.")
-    return values.to(p.device).double()
 
 
 def log_totals(counts: Tensor, groups: list[int]) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya.records.evaluation import read_evaluation
-from cherimoya.records.metrics import METRIC_INFO, METRICS
+from cherimoya.records.metrics import METRIC_INFO, METRICS, metric_info
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
 from cherimoya.report.plots.theme import chart
@@ -33,7 +33,9 @@ def contents(folder: Path) -> dict[str, Any]:
         "cards": list(cards(summary["model"], summary)),
         "beside": list(beside.values()),
         "confidence": f"{100 * summary['bootstrap']['confidence']:g} %",
-        "metrics": [_row(name, summary, beside) for name in METRICS],
+        "metrics": [
+            _row(name, summary, beside) for name in dict.fromkeys([*METRICS, *summary["model"]])
+        ],
         "key_metrics": [METRIC_INFO[name].label for name in KEY_SCORES],
         "parts": [
             ("signal groups", [_part(name, values) for name, values in groups.items()]),
@@ -61,7 +63,7 @@ def _row(name: str, summary: Mapping[str, Any], beside: Mapping[str, str]) -> di
     """A metric: the model's value and interval, then what stands beside it."""
     value, low, high = _scored(summary, name)
     others = [summary[column].get(name) for column in beside]
-    return {"info": METRIC_INFO[name], "value": value, "low": low, "high": high, "beside": others}
+    return {"info": metric_info(name), "value": value, "low": low, "high": high, "beside": others}
 
 
 def _part(name: str, part: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from cherimoya.data.batches import EpochPlan, plan_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import Feed, Source
 from cherimoya.errors import CherimoyaError, Interrupted
-from cherimoya.evaluation.scores import evaluate, own_metrics
+from cherimoya.evaluation.own_metrics import own_metrics
+from cherimoya.evaluation.scores import evaluate
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.losses import logged_values
@@ -308,9 +309,8 @@ class Trainer:
 
     def _patience_over(self) -> bool:
         patience, state = self.config.trainer.early_stopping, self.state
-        if patience is None or state.validated < state.step:
-            return False
-        if state.epoch - 1 - state.plateau_epoch < patience:
+        epochs = state.epoch - 1 - state.plateau_epoch
+        if patience is None or state.validated < state.step or epochs < patience:
             return False
         self.say(f"no better validation loss for {patience} epochs: stopping early")
         return True

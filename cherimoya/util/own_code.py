@@ -1,8 +1,11 @@
 """Errors in code of the user's own, in words: what fails, why, and in which line of it."""
 
+import hashlib
+import inspect
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from cherimoya.errors import CherimoyaError, OwnError
@@ -24,6 +27,11 @@ def own_errors(what: str) -> Iterator[None]:
         if is_nobodys(error):
             raise
         raise OwnError(f"{what} fails: {said(error)}{_line(error)}.") from error
+
+
+def code_digest(one: type) -> str:
+    """The SHA-256 of the file that a class of the user's own is in."""
+    return hashlib.sha256(Path(inspect.getfile(one)).read_bytes()).hexdigest()
 
 
 def own_error(error: BaseException) -> OwnError | None:

@@ -84,6 +84,55 @@ def test_the_scores_are_those_of_training(trained, score):
     assert found["model"] == pytest.approx({m: valid[f"valid/{m}"] for m in METRICS}, rel=1e-6)
 
 
+OWN = """
+class Share:
+    def __call__(self, p, counts, signal_groups):
+        groups = zip(p.split(signal_groups, 1), counts.split(signal_groups, 1))
+        import torch
+        return torch.stack([(k * (q > q.mean())).sum((1, 2)) / k.sum((1, 2)) for q, k in groups], 1)
+
+class Other(Share):
+    pass
+"""
+
+
+def test_metrics_of_a_runs_own_are_among_the_scores(trained, score, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine_scores.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = yaml.safe_load((trained / "config.yaml").read_text())
+    values["metrics"] = {"top": {"name": "mine_scores:Share"}}
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(json.dumps(values))
+    train(build(TrainConfig, values), run)
+    theirs = json.loads((run / "summary.json").read_text())["test"]
+    found = score(f"checkpoint={run}", "bootstrap=20", "chroms=[sim3,sim4]")
+    assert 0 < found["chromosomes"]["sim4"]["model"]["top"] == theirs["top"]
+    low, high = found["intervals"]["top"]
+    assert low < found["model"]["top"] < high
+    assert len(found["average_profile"]) == len(METRICS)
+    row = [line.split() for line in capsys.readouterr().out.splitlines() if line[:4] == "top "]
+    assert row[-1][:3] == ["top", f"{found['model']['top']:.4f}", f"{low:.4f}"]
+    page = write_report(tmp_path / "out").read_text()
+    assert '<tr title="a metric of your own"><td>top</td>' in page
+    # -------------------------------------------------------- what it is made of, and what is not
+    score(f"checkpoint={run}")
+    score(f"checkpoint={run}", "overwrite=false")
+    assert "done already" in capsys.readouterr().out
+    (tmp_path / "mine_scores.py").write_text(OWN + "# changed")
+    with pytest.raises(CherimoyaError, match="exists already, made with another metrics"):
+        score(f"checkpoint={run}", "overwrite=false")
+    own = {"name": "mine_scores:Share"}
+    values["metrics"] = {"gone": {"name": "absent_scores:Share"}, "top": own, "auroc": own}
+    (run / "config.yaml").write_text(json.dumps(values))
+    again = score(f"checkpoint={run}")
+    assert again["model"] == theirs
+    said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert len(said) == 1
+    assert said[0].startswith("left out of the run's own metrics: metrics.gone.name=absent_scores:")
+    assert "there is no module absent_scores. Install its package" in said[0]
+
+
 def test_the_table_of_loci_is_the_runs_own(trained, score, tmp_path):
     score(f"checkpoint={trained}")
     assert (tmp_path / "out/loci.tsv").read_bytes() == (trained / "test_loci.tsv").read_bytes()

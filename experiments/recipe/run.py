@@ -2,9 +2,10 @@
 
     python experiments/recipe/run.py stripeseq.h5 outputs/recipe/stripeseq --minutes 9
     python experiments/recipe/run.py stripeseq.h5 outputs/recipe/both --changes kernel_21-width_64
+    python experiments/recipe/run.py stripeseq.h5 outputs/recipe/small --recipe yeast_stripeseq --changes base,scale_1
 
 Each change is an option of the group `experiment`, written beside the sweep: `recommended` with the
-study's first values and length, and the change. The most promising come first, so that the sweep
+study's first values and length (or another recipe as it is), and the change. The most promising come first, so that the sweep
 may be broken off at any time; the same command goes on. The folder gets the sweep, changes.csv (a
 row a run, with the validation scores of its best epoch) and ranking.md (a row a change).
 """
@@ -38,6 +39,13 @@ STUDY = {
 }  # fmt: skip
 
 
+RECIPES: dict[str, Mapping[str, Any]] = {
+    "recommended": STUDY,
+    "yeast_stripeseq": {"trainer.plots": False, "trainer.autotune": False},
+    "yeast_atac": {"trainer.plots": False, "trainer.autotune": False},
+}
+
+
 def steps(n: int) -> dict[str, Any]:
     return {
         "trainer.min_steps": n, "trainer.max_steps": n, "trainer.validate_steps": max(n // 20, 200),
@@ -63,6 +71,7 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "muon_0.01": {"optim.muon.lr": 0.01},
     "adamw_0.001": {"optim.adamw.lr": 0.001},
     "adamw_0.01": {"optim.adamw.lr": 0.01},
+    "negatives_0.25": {"data.negative_ratio": 0.25},
     "negatives_0.1": {"data.negative_ratio": 0.1},
     "muon_decay_0.1": {"optim.muon.weight_decay": 0.1},
     "muon_decay_0.3": {"optim.muon.weight_decay": 0.3},
@@ -84,15 +93,32 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "no_sgd": {"optim": "muon_adamw", "optim.adamw.decay_1d": False},
     "decay_1d": {"optim.adamw.decay_1d": True},
     "bias_zero": {"model.count_bias": "zero"},
-}
+    "chosen": {
+        "model.n_filters": 128, "model.n_layers": 10, "model.blocks.residual_scale": 1.0,
+        "optim.muon.weight_decay": 0.3, "data.negative_ratio": 0.0, "data.max_jitter": 500,
+        "trainer.validate_steps": 200,
+    },
+    "muon_decay_0.01": {"optim.muon.weight_decay": 0.01},
+    "width_96": {"model.n_filters": 96},
+    "negatives_0.02": {"data.negative_ratio": 0.02},
+    "negatives_0.05": {"data.negative_ratio": 0.05},
+    "muon_decay_0.5": {"optim.muon.weight_decay": 0.5},
+    "steps_8000": steps(8000),
+    "expansion_4": {"model.blocks.expansion": 4},
+    "ema_0.995": {"optim.ema_decay": 0.995},
+    "start_right": {"optim": "recommended", "model.count_bias": "mean"},
+    "epochs_7": {"trainer.max_epochs": 7},
+    "epochs_12": {"trainer.max_epochs": 12},
+    "width_40": {"model.n_filters": 40},
+}  # fmt: skip
 SCORES = ("valid/profile_pearson", "valid/count_pearson", "valid/count_mse", "valid/loss")
 
 
-def write_option(folder: Path, name: str, keys: Mapping[str, Any]) -> None:
+def write_option(folder: Path, name: str, recipe: str, keys: Mapping[str, Any]) -> None:
     """The option `name` of the group `experiment`: the recipe, the study's keys and `keys`."""
     chosen = [{f"override /{key}": value} for key, value in keys.items() if "." not in key]
-    content: dict[str, Any] = {"defaults": ["recommended", *chosen, "_self_"]}
-    for key, value in (STUDY | dict(keys)).items():
+    content: dict[str, Any] = {"defaults": [recipe, *chosen, "_self_"]}
+    for key, value in (dict(RECIPES[recipe]) | dict(keys)).items():
         if "." not in key:
             continue
         *groups, last = key.split(".")
@@ -175,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="made by cherimoya-prepare with max_jitter=500")
     parser.add_argument("folder", type=Path, help="for the sweep and its tables")
+    parser.add_argument("--recipe", choices=RECIPES, default="recommended")
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--changes", help="a,b,a-b: these alone, in this order; a-b is both")
     parser.add_argument("--seeds", default="0,1")
@@ -189,7 +216,7 @@ def main() -> None:
         merged: dict[str, Any] = {}
         for change in name.split("-"):
             merged |= CHANGES[change]
-        write_option(arguments.folder / "conf", name, merged)
+        write_option(arguments.folder / "conf", name, arguments.recipe, merged)
     run_for(command(arguments, names), 60 * arguments.minutes)
     collect(arguments.folder)
     if arguments.to:

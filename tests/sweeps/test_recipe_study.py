@@ -17,9 +17,10 @@ study = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(study)
 
 
-def test_every_change_is_the_recipe_but_for_what_it_says(tmp_path):
+@pytest.mark.parametrize("recipe", study.RECIPES)
+def test_every_change_is_the_recipe_but_for_what_it_says(tmp_path, recipe):
     for name, keys in study.CHANGES.items():
-        study.write_option(tmp_path, name, keys)
+        study.write_option(tmp_path, name, recipe, keys)
     made = {}
     with groups.initialized(str(tmp_path)):
         for name in study.CHANGES:
@@ -30,10 +31,14 @@ def test_every_change_is_the_recipe_but_for_what_it_says(tmp_path):
             groups.composition(config, plain, words, choices).check_files()
             made[name] = to_dict(config)
     for name, keys in study.CHANGES.items():
-        for key, value in (study.STUDY | dict(keys)).items():
+        for key, value in (dict(study.RECIPES[recipe]) | dict(keys)).items():
             if "." in key:
                 assert at(made[name], key) == value, (name, key)
-        assert (made[name] == made["base"]) == (name == "base"), name
+    if recipe != "recommended":
+        return
+    same = {name for name in study.CHANGES if made[name] == made["base"]}
+    of_other_recipes = {"negatives_0.25", "muon_decay_0.01", "width_96", "start_right"}
+    assert same == {"base", *of_other_recipes}
     assert made["base"]["model"]["count_bias"] == "mean"
     assert "sgd" in made["base"]["optim"]
     assert "sgd" not in made["no_sgd"]["optim"]

@@ -68,10 +68,14 @@ def _prepare(values: DictConfig) -> None:
         inspect(config)
         return
     from cherimoya.prepare.prepare import prepare
+    from cherimoya.prepare.provenance import plot_of
+    from cherimoya.records.overwrite import may_write, own_files
 
     path = prepare(config)
-    if config.plots and config.background_ratio > 0:
-        _plot_gc(path)
+    for plot in plot_of(path, config):
+        if config.overwrite or may_write(plot, path):
+            with own_files(path, {plot: ""}, config.overwrite):
+                _plot_gc(path)
 
 
 def _asked(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, DataError, Interrupted
 from cherimoya.records import study
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.layout import read_config
+from cherimoya.records.own_folders import check_sweep_folder
 from cherimoya.sweeps import launchers, plan, search
 from cherimoya.sweeps.plan import Sweep
 from cherimoya.util import console
@@ -103,6 +104,7 @@ class TrainJob(Job):
                 "launcher out, and set trainer.devices."
             )
         if self.sweep and not member_of:
+            check_sweep_folder(self.sweep.folder)
             plan.check(self.sweep, FREE_ON_RESUME)
             self.sweep.write(arguments)
         return self.sweep

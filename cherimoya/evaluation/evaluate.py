@@ -15,7 +15,7 @@ from cherimoya.data.feed import place
 from cherimoya.errors import ConfigError
 from cherimoya.evaluation import baselines
 from cherimoya.evaluation.bootstrap import Interval, intervals
-from cherimoya.evaluation.own_metrics import metrics_of_runs
+from cherimoya.evaluation.own_metrics import Metric, metrics_of_runs
 from cherimoya.evaluation.per_locus import example_loci, write_scored_loci
 from cherimoya.evaluation.replicates import replicate_scores
 from cherimoya.evaluation.scored_loci import (
@@ -29,15 +29,17 @@ from cherimoya.evaluation.scores import Scores, evaluate
 from cherimoya.genome.fasta import check_exists
 from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint, known_window, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
+from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.precision import check_precision
 from cherimoya.records.evaluation import LOCI, SCORES
+from cherimoya.records.layout import EXAMPLES, PAGE
 from cherimoya.records.metrics import METRICS
-from cherimoya.records.overwrite import check_inputs_kept
-from cherimoya.records.per_locus import EXAMPLES, write_examples
+from cherimoya.records.overwrite import check_inputs_kept, own_files
+from cherimoya.records.per_locus import write_examples
 from cherimoya.records.provenance import choose_device, provenance
 from cherimoya.records.run import check_output_folder
 from cherimoya.report.format import score
-from cherimoya.report.pages import PAGE, offer_report
+from cherimoya.report.pages import offer_report
 from cherimoya.util import console
 from cherimoya.util.files import lock_output, write_json
 from cherimoya.util.marks import checked_digest, marked_path
@@ -75,9 +77,29 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
         console.say(f"done already: {folder / SCORES}")
         offer_report(folder)
         return
-    columns = _baselines(dataset, config)
+    beside = {folder / name: "" for name in (LOCI, EXAMPLES, PAGE)}
+    with own_files(folder / SCORES, beside, config.overwrite):
+        console.say(_what(config, dataset, split, precision, device))
+        values = _score(config, folder, model, dataset, checkpoints, own)
+        with marked_path(folder / SCORES, {"settings": settings}) as temporary:
+            write_json(temporary, {"split": split, **values})
+        console.say(score_table(values))
+        console.say(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}")
+        offer_report(folder, config.overwrite)
+
+
+def _score(
+    config: EvaluateConfig,
+    folder: Path,
+    model: Ensemble,
+    dataset: Dataset,
+    checkpoints: list[Checkpoint],
+    own: Mapping[str, Metric],
+) -> dict[str, Any]:
+    """The scores; those of each locus, and examples, are written."""
+    device, precision = next(model.parameters()).device, config.precision
     rows = dataset.rows[SCORED]
-    console.say(_what(config, dataset, split, precision, device))
+    columns = _baselines(dataset, config)
     seen = seen_in_training(checkpoints, dataset, config)
     if seen:
         console.say(f"{seen:,} of these {len(rows):,} loci are of chromosomes seen in training")
@@ -91,8 +113,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     peaks = rows[label[rows] == 1]
     write_examples(folder / EXAMPLES, example_loci(predict, source, dataset.loci, peaks, precision))
     write_scored_loci(folder / LOCI, scores, dataset.loci, rows)
-    values = {
-        "split": split,
+    return {
         "seen_in_training": seen,
         "checkpoints": [one.described() for one in checkpoints],
         "reverse_complement": config.reverse_complement,
@@ -104,11 +125,6 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
         **_tables({"model": scores, **columns}, dataset, config),
         "provenance": provenance(dataset.fingerprint, device, precision),
     }
-    with marked_path(folder / SCORES, {"settings": settings}) as temporary:
-        write_json(temporary, values)
-    console.say(score_table(values))
-    console.say(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}")
-    offer_report(folder)
 
 
 def _baselines(dataset: Dataset, config: EvaluateConfig) -> dict[str, Scores]:

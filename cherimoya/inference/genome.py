@@ -1,6 +1,7 @@
 """Predictions along a genome, chromosome by chromosome, that resume where they were stopped."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,12 +39,12 @@ from cherimoya.inference.genome_parts import (
 from cherimoya.inference.precision import check_precision
 from cherimoya.inference.predictor import predict_batch
 from cherimoya.inference.writers import output_names, write_outputs
-from cherimoya.records.overwrite import check_inputs_kept
+from cherimoya.records.overwrite import check_inputs_kept, check_own
 from cherimoya.records.provenance import choose_device, git_commit, typed, versions
 from cherimoya.records.run import check_output_folder
 from cherimoya.util.console import say
 from cherimoya.util.files import lock_output, remove
-from cherimoya.util.marks import not_as_written, read_mark, write_mark
+from cherimoya.util.marks import measured, not_as_written, read_mark, set_aside, write_mark
 from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import STOPPED
 from cherimoya.util.shapes import Table, read_json, tried
@@ -64,13 +65,14 @@ def predict_genome(config: PredictConfig) -> Path:
     model = _loaded(config, checkpoints, device)
     shape = _shape(config, checkpoints, model)
     folder = Path(config.output)
-    names = (DONE, PARTS, *output_names(config, shape))
-    check_inputs_kept(config, {folder / name: "" for name in names})
+    written = {folder / name: "" for name in (PARTS, *output_names(config, shape))}
+    check_inputs_kept(config, {folder / DONE: "", **written})
     plan = _plan(config, checkpoints, shape)
     with lock_output(folder / DONE):  # which is the folder's, too
-        stale = _stale(folder, plan, config.overwrite)
+        stale = _stale(folder, plan, config.overwrite, written)
         if stale is None:
-            remove(folder / PARTS)  # which a process left that was killed when all was written
+            if (folder / PARTS / PLAN).is_file():  # of a process killed when all was written
+                remove(folder / PARTS)
             return folder
         parts, lengths = _predict_all(config, model, shape, plan, stale, device, folder)
         say("writing ...")
@@ -214,19 +216,27 @@ def _plan(config: PredictConfig, checkpoints: list[Checkpoint], shape: Shape) ->
     return json.loads(json.dumps(plan))
 
 
-def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> list[Path] | None:
+def _stale(
+    folder: Path, plan: Mapping[str, Any], overwrite: bool, written: Mapping[Path, str]
+) -> list[Path] | None:
     """What of another prediction has to go from `folder` first; None where the plan is done.
 
-    Raises ConfigError where another plan has been at work, unless that may be overwritten.
+    Raises CherimoyaError where another plan has been at work, or something else has the name of
+    what is `written`, unless that may be overwritten.
     """
     done, noted = folder / DONE, folder / PARTS / PLAN
     record = done if done.is_file() else noted
     nothing: dict[str, Any] = {}
     mark, old = read_mark(record), tried([], lambda: read_json(record, RECORD), nothing)
     before = old.get("plan") if mark is None else mark.facts["plan"]
-    files = [folder / name for name in (old.get("files", ()) if mark is None else mark.files)]
+    named = old.get("files", ()) if mark is None else mark.files
+    sizes = named if isinstance(named, dict) else dict.fromkeys(named)  # before they had digests
+    files = [folder / name for name in sizes]
     present = [path for path in (folder / PARTS, done, *files) if path.exists()]
-    if overwrite or not record.is_file():
+    if overwrite:
+        return present
+    if not record.is_file():
+        check_own(written, {})
         return present
     if record == noted and mark is None:
         say(f"{noted}: {not_as_written(mark)}, so it starts over")
@@ -243,11 +253,15 @@ def _stale(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> list[Path]
     if mark is not None and not mark.damaged():
         say(f"done already: {folder}")
         return None
-    if isinstance(old.get("files"), list) and all(path.is_file() for path in files):
+    if isinstance(named, list) and all(path.is_file() for path in files):
         say(f"done already: {folder}, before {DONE} had digests: whether it is whole is not known")
         return None
     say(f"{folder}: {not_as_written(mark)}, so it is made again")
-    return present
+    for path in filter(os.path.lexists, files):
+        if sizes[path.name] not in (None, measured(path)):
+            set_aside(path, say)
+    check_own(written, {**sizes, **({PARTS: None} if noted.is_file() else {})})
+    return [path for path in present if os.path.lexists(path)]
 
 
 def _are_names(files: Any) -> bool:

@@ -22,13 +22,13 @@ from cherimoya.interpret.loci import (
     read_sequences,
 )
 from cherimoya.interpret.models import check_effects_precision, describe
-from cherimoya.interpret.modisco import check_modisco, find_motifs, folder_of
+from cherimoya.interpret.modisco import MOTIFS, check_modisco, find_motifs, folder_of
 from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
 from cherimoya.interpret.target import Target, targets_of
 from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.attributions import Attributions, read_attributions, write_attributions
-from cherimoya.records.overwrite import check_inputs_kept
+from cherimoya.records.overwrite import check_inputs_kept, own_files
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
@@ -65,7 +65,8 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     ensemble = load_ensemble([find_checkpoint(name) for name in config.checkpoint], device)
     models: list[Cherimoya] = list(ensemble.models)  # type: ignore[arg-type]
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
-    check_inputs_kept(config, _written(config, output, [target.name for target in targets]))
+    beside = _beside(config, output, [target.name for target in targets])
+    check_inputs_kept(config, {output: "", **beside})
     loci = read_sequences(config, models[0])
     window = central(loci.codes.shape[1], config.window)
     width = window.stop - window.start
@@ -79,27 +80,30 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     settings["targets"] = [target.name for target in targets]
     if config.loci is None:
         del settings["fasta"]  # read for the lengths of chromosomes alone
-    if _is_done(output, config, settings):
-        console.say(f"{output}: attributed before, with the same settings")
-    else:
-        _attribute_all(config, models, loci, window, method, at_once, settings, files)
-    console.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
-    if deltas:
-        console.say(
-            f"contributions add up to the change of the prediction within {max(deltas):.1g}"
-        )
-    if config.logos:
-        _offer_logos(output, config.logos)
-    if config.bigwig:
-        for path in write_tracks(output, lengths):
-            console.say(f"{path}: contributions")
+    is_done = _is_done(output, config, settings)
+    drawn = {path: fix for path, fix in beside.items() if path.suffix != MOTIFS}
+    with own_files(output, drawn, config.overwrite):
+        if is_done:
+            console.say(f"{output}: attributed before, with the same settings")
+        else:
+            _attribute_all(config, models, loci, window, method, at_once, settings, files)
+        console.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
+        if deltas:
+            console.say(
+                f"contributions add up to the change of the prediction within {max(deltas):.1g}"
+            )
+        if config.logos:
+            _offer_logos(output, config.logos)
+        if config.bigwig:
+            for path in write_tracks(output, lengths):
+                console.say(f"{path}: contributions")
     if config.modisco:
         find_motifs(output, config.max_seqlets, config.motif_file, config.overwrite)
 
 
-def _written(config: AttributeConfig, output: Path, targets: list[str]) -> dict[Path, str]:
-    """The files and folders that come to be, and how to do without each."""
-    written = {output: ""}
+def _beside(config: AttributeConfig, output: Path, targets: list[str]) -> dict[Path, str]:
+    """The files and folders that come to be beside `output`, and how to do without each."""
+    written = {}
     for name in targets:
         if config.logos:
             written[output.with_name(f"{output.stem}.{name}.png")] = ", or set logos=0"

@@ -18,7 +18,7 @@ from cherimoya.interpret.motifs import insert, read_motifs
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
-from cherimoya.records.overwrite import check_inputs_kept
+from cherimoya.records.overwrite import check_inputs_kept, own_files
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
 from cherimoya.util.marks import marked_path
@@ -38,11 +38,11 @@ def marginalize(config: MarginalizeConfig) -> Path:
     plot = {output.with_suffix(".png"): ", or set profiles=0"} if config.profiles else {}
     check_inputs_kept(config, {output: "", **plot})
     with lock_output(output):
-        _marginalize_all(config, output)
+        _marginalize_all(config, output, plot)
     return output
 
 
-def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
+def _marginalize_all(config: MarginalizeConfig, output: Path, plot: dict[Path, str]) -> None:
     motifs = read_motifs(config.motifs, config.motif_file)
     rival = None if config.against is None else _motif_named(config.against, motifs)
     predict = EnsemblePredictor(config)
@@ -61,11 +61,12 @@ def _marginalize_all(config: MarginalizeConfig, output: Path) -> None:
         instances = motif.drawn(np.random.default_rng(config.seed), len(background))
         return predict(torch.from_numpy(insert(background, instances)))
 
-    before = predict(torch.from_numpy(background))
-    compared = None if rival is None else fold_changes(before, with_motif(rival))
     names = STATISTICS if rival is None else STATISTICS + PAIRED
     width = len(names) * len(predict.signal_groups)
-    with Journal(output, settings, (width,)) as journal:
+    checked = own_files(output, plot, config.overwrite)
+    with checked, Journal(output, settings, (width,)) as journal:
+        before = predict(torch.from_numpy(background))
+        compared = None if rival is None else fold_changes(before, with_motif(rival))
         for row in journal.missing(len(motifs), "motifs", "motifs", "motif"):
             after = with_motif(motifs[row.start])
             effects = statistics(before, after, predict.signal_groups, compared)

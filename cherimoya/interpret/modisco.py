@@ -21,6 +21,7 @@ from cherimoya.util.files import atomic_write
 from cherimoya.util.marks import OF_FOLDER, checked_digest, marked_folder, read_mark
 from cherimoya.util.optional import import_optional
 
+MOTIFS = ".motifs"  # how a folder of motifs ends
 LEIDEN_RUNS = 2  # clusterings of which the best is kept, as modisco's own command does
 TRIMMED_BELOW = 0.3  # of the largest contribution: a pattern's ends; as in modisco's report
 MATCHES = 3  # best ones in the report
@@ -65,7 +66,7 @@ class Match:
 
 def folder_of(output: Path, target: str) -> Path:
     """Where the motifs of a target go, beside the attributions."""
-    return output.with_name(f"{output.stem}.{target}.motifs")
+    return output.with_name(f"{output.stem}.{target}{MOTIFS}")
 
 
 def check_modisco(motif_file: str | None) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from cherimoya.config.interpret import VariantsConfig
-from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import Genome, genome_on_disk
 from cherimoya.genome.sequence import BASES, N_CODE
@@ -27,10 +26,10 @@ from cherimoya.interpret.variants_windows import (
 from cherimoya.interpret.variants_write import Effects, write_table, write_vcf
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
-from cherimoya.records.overwrite import check_inputs_kept
+from cherimoya.records.overwrite import check_inputs_kept, own_files
 from cherimoya.util import console
 from cherimoya.util.files import lock_output
-from cherimoya.util.resume import Journal, is_done, journal_path
+from cherimoya.util.resume import Journal, is_done
 
 BATCHES_AT_ONCE = 8  # between two writes
 
@@ -42,9 +41,9 @@ def variants(config: VariantsConfig) -> Path:
     """
     output = Path(config.output)
     check_output(output)
+    check_inputs_kept(config, {output: "", **_beside(output, config)})
     vcf = lock_output(output.with_suffix(".vcf")) if config.vcf else nullcontext()
     with lock_output(output), vcf:
-        _check_outputs(output, config)
         _score_all(config, output)
     return output
 
@@ -69,7 +68,10 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
     if is_done(output, made, config.overwrite, console.say) and whole:
         console.say(f"done already: {output}")
         return
-    with genome_on_disk(config.fasta) as genome:
+    with (
+        own_files(output, _beside(output, config), config.overwrite),
+        genome_on_disk(config.fasta) as genome,
+    ):
         variants = renamed(named, genome, config.chrom_alias, config.variants)
         status = check_variants(variants, genome, length, config.variants)
         for message in (*left_out(variants.skipped), *not_scored(variants, status, genome.lengths)):
@@ -179,11 +181,6 @@ def percentile(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     return 50 * (below + up_to) / len(among)
 
 
-def _check_outputs(output: Path, config: VariantsConfig) -> None:
-    """Raise CherimoyaError when what is written would replace something unasked."""
-    vcf = output.with_suffix(".vcf")
-    beside = {vcf: ", or set vcf=false"} if config.vcf else {}
-    check_inputs_kept(config, {output: "", **beside})
-    ours = output.exists() or journal_path(output).exists()  # which may have made the other too
-    if config.vcf and vcf.exists() and not (ours or config.overwrite):
-        raise DataError(f"{vcf}: exists already. Choose another output, or set overwrite=true.")
+def _beside(output: Path, config: VariantsConfig) -> dict[Path, str]:
+    """What is written beside `output`, and how to do without."""
+    return {output.with_suffix(".vcf"): ", or set vcf=false"} if config.vcf else {}

@@ -13,7 +13,7 @@ from cherimoya.prepare.prepare import placed
 from cherimoya.prepare.workers import core_count
 from cherimoya.util import console
 from cherimoya.util.console import Say
-from cherimoya.util.resume import partial_folder
+from cherimoya.util.resume import partial_path
 
 COUNT = 2  # bytes, in most experiments
 PER_PROCESS = 150e6  # bytes that a process takes before it holds data
@@ -72,7 +72,7 @@ def _fate(output: Path, config: PrepareConfig) -> str:
     provenance.check_output(output)
     provenance.check_kept(output, config)
     if not output.exists():
-        left = partial_folder(output)
+        left = partial_path(output)
         if left.is_dir():
             return f"would be written, with what is in {left} if that is of the same inputs"
         return "would be written"

@@ -18,9 +18,10 @@ from cherimoya.prepare import provenance
 from cherimoya.prepare.background import candidates, match_gc
 from cherimoya.prepare.inputs import describe_parts, open_sources
 from cherimoya.prepare.parts import Column, Sources, StoredWindows, extract_windows, flat
+from cherimoya.records.overwrite import own_files
 from cherimoya.util import console
 from cherimoya.util.console import Say
-from cherimoya.util.marks import mark_of, set_aside
+from cherimoya.util.marks import check_mark, mark_of, set_aside
 from cherimoya.util.resume import forget_parts, resumable_output
 
 OUTLIER_PERCENTILE = 99
@@ -80,9 +81,12 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
             return output
         say(f"{output}: {damage}, so it is prepared again")
         set_aside(output, say)
+    elif not config.overwrite:
+        check_mark(mark_of(output))
     begun_with = provenance.begun_with(config)
     try:
         with (
+            own_files(output, provenance.plot_of(output, config), config.overwrite),
             resumable_output(output, begun_with, describe_parts, say) as parts,
             open_sources(config, parts, say) as sources,
         ):

@@ -62,8 +62,13 @@ def check_output(output: Path) -> Path:
 
 def check_kept(output: Path, config: PrepareConfig) -> None:
     """Raise ConfigError where what is written would take the place of an input."""
-    plot = {output.with_suffix(".gc.png"): ", or set plots=false"} if config.plots else {}
-    check_inputs_kept(config, {output: "", **plot})
+    check_inputs_kept(config, {output: "", **plot_of(output, config)})
+
+
+def plot_of(output: Path, config: PrepareConfig) -> dict[Path, str]:
+    """The plot that is drawn beside `output`, if it is, and how to do without."""
+    is_drawn = config.plots and config.background_ratio > 0
+    return {output.with_suffix(".gc.png"): ", or set plots=false"} if is_drawn else {}
 
 
 def begun_with(config: PrepareConfig) -> dict[str, Any]:

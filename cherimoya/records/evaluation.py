@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya.records import layout
+from cherimoya.records.layout import EXAMPLES
 from cherimoya.records.per_locus import (
-    EXAMPLES,
     Examples,
     ScoredLoci,
     read_examples,

@@ -4,9 +4,13 @@ from operator import not_
 from pathlib import Path
 from typing import Any
 
+from cherimoya.records import metrics
 from cherimoya.util.shapes import Table, read_yaml
 
 CONFIG = "config.yaml"  # of a run
+SCORED_LOCI = f"{metrics.LOCI}.tsv"
+EXAMPLES = "examples.npz"
+PAGE = "report.html"  # of a run, sweep or evaluation
 SIZES = dict.fromkeys(("n_layers", "n_filters"), (int, str, None))
 DATA = dict.fromkeys(("in_window", "out_window"), (int, None)) | {"path": (str, None)}
 VALUES = Table(

@@ -1,17 +1,20 @@
-"""No command writes over what it reads."""
+"""No command writes over what it reads, or over what it did not write itself."""
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cherimoya.config.schema import joined, to_dict
-from cherimoya.errors import ConfigError
-from cherimoya.records.layout import CONFIG
+from cherimoya.errors import ConfigError, DataError
+from cherimoya.records.layout import CONFIG, PAGE
+from cherimoya.records.own_folders import is_page
 from cherimoya.records.run import BEST
-from cherimoya.util.marks import OF_FOLDER
+from cherimoya.util.marks import OF_FOLDER, Size, mark_of, measured, read_mark, write_sizes
 
-BESIDE = ("", f".{OF_FOLDER}", ".fai", ".gzi", ".bai", ".csi", ".tbi")  # of a file that is read
+BESIDE = "beside"  # in the mark of an output: what was written with it
+ENDINGS = ("", f".{OF_FOLDER}", ".fai", ".gzi", ".bai", ".csi", ".tbi")  # of a file that is read
 
 
 def check_inputs_kept(config: Any, written: Mapping[Path, str]) -> None:
@@ -27,6 +30,70 @@ def check_inputs_kept(config: Any, written: Mapping[Path, str]) -> None:
                         f"{key}={source} would be overwritten by {path}. Choose another output"
                         f"{fix}."
                     )
+
+
+def check_own(written: Mapping[Path, str], ours: Mapping[str, Size | None]) -> None:
+    """Raise DataError where one of the files or folders `written` is there and not ours.
+
+    written: each with how to do without; ours: sizes by name, None of one that is being written
+    """
+    for path, fix in written.items():
+        if os.path.lexists(path) and not _is_own(path, ours):
+            raise DataError(
+                f"{path}: exists already. Choose another output{fix}, or set overwrite=true."
+            )
+
+
+@contextmanager
+def own_files(output: Path, written: Mapping[Path, str], overwrite: bool) -> Iterator[None]:
+    """Where the files `written`, which lie beside `output`, are made; see `check_own`.
+
+    The mark of the output names them, and until it is whole a hidden note: also after a kill.
+    """
+    note, ours = _note_of(output), _noted(output)
+    if not overwrite:
+        check_own(written, ours)
+    if not written:
+        yield
+        return
+    theirs = {path: measured(path) for path in written if not _is_own(path, ours)}
+    write_sizes(note, {}, ours | {path.name: None for path in written})
+    try:
+        yield
+    finally:
+        for path in written:
+            ours.pop(path.name, None)
+            if (now := measured(path)) != theirs.get(path):
+                ours[path.name] = now
+        with suppress(OSError):  # a full disk: all of them are ours to write still
+            mark = read_mark(mark_of(output))
+            if mark is not None:
+                write_sizes(mark_of(output), mark.facts | {BESIDE: ours}, mark.files)
+            elif ours:
+                write_sizes(note, {}, ours)
+            if mark is not None or not ours:
+                note.unlink()
+
+
+def may_write(path: Path, output: Path) -> bool:
+    """Whether `path` beside `output` is not there, or as a command wrote it."""
+    return not os.path.lexists(path) or _is_own(path, _noted(output))
+
+
+def _note_of(output: Path) -> Path:
+    return output.with_name(f".{output.name}.written.json")
+
+
+def _noted(output: Path) -> dict[str, Size | None]:
+    mark, note = read_mark(mark_of(output)), read_mark(_note_of(output))
+    ours: dict[str, Size | None] = {} if mark is None else dict(mark.facts.get(BESIDE, {}))
+    return ours if note is None else {**ours, **note.files}
+
+
+def _is_own(path: Path, ours: Mapping[str, Size | None]) -> bool:
+    if path.name == PAGE:  # which cherimoya-report may have made anew
+        return is_page(path)
+    return path.name in ours and ours[path.name] in (None, measured(path))
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -46,7 +113,7 @@ def _read(named: str) -> list[str]:
     """What is read where a configuration names a file, or a run's folder."""
     if os.path.isdir(named):
         return [os.path.join(named, "checkpoints", BEST), os.path.join(named, CONFIG)]
-    return [named + ending for ending in BESIDE]
+    return [named + ending for ending in ENDINGS]
 
 
 def _falls_on(source: str, path: Path) -> bool:

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cherimoya.records import metrics
 from cherimoya.util.files import atomic_write
 from cherimoya.util.shapes import LARGEST, MOST, read
 
 if TYPE_CHECKING:
     from cherimoya.data.loci import Loci
 
-SCORED_LOCI = f"{metrics.LOCI}.tsv"
-EXAMPLES = "examples.npz"
 PROFILE_SCORES = ("profile_mnll", "profile_pearson", "profile_jsd")
 
 

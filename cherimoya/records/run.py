@@ -14,10 +14,8 @@ from cherimoya.config.schema import to_dict
 from cherimoya.config.train import TrainConfig
 from cherimoya.errors import ConfigError
 from cherimoya.records import status
-from cherimoya.records.layout import CONFIG, read_config
+from cherimoya.records.layout import CONFIG, EXAMPLES, SCORED_LOCI, read_config
 from cherimoya.records.per_locus import (
-    EXAMPLES,
-    SCORED_LOCI,
     Examples,
     ScoredLoci,
     read_examples,

@@ -127,6 +127,7 @@ class Search:
         note = {"study": self._study.study_name, "trial": trial.number}
         if url := _with_password(self.config.storage):
             os.environ[STORAGE] = url
+        read_json(run / NOTE, layout.TRIAL_NOTE)  # raises what is wrong with another file
         write_json(run / NOTE, {**note, "search": _written(self.config)})
 
     def tell(self, number: int, run: Path) -> None:

@@ -7,17 +7,18 @@ from typing import Any
 from cherimoya.errors import CherimoyaError
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.evaluation import is_evaluation
+from cherimoya.records.layout import PAGE
+from cherimoya.records.own_folders import check_page
 from cherimoya.records.run import is_run
 from cherimoya.util import console
 from cherimoya.util.files import atomic_write
 
-PAGE = "report.html"
 
-
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, overwrite: bool = False) -> Path:
     """Write the page of the run, sweep or evaluation in `folder`, and return its path.
 
-    Raises CherimoyaError for a folder that is none of these, and without the packages that draw.
+    Raises CherimoyaError for a folder that is none of these, without the packages that draw, and,
+    unless `overwrite`, where another file has the name of the page.
     """
     if not folder.is_dir():
         raise CherimoyaError(f"{folder} is no folder. Name a run's or a sweep's.")
@@ -37,6 +38,8 @@ def write_report(folder: Path) -> Path:
         raise CherimoyaError(
             f"no plots: {package} is missing. Install it with: pip install 'cherimoya-train[plots]'"
         ) from error
+    if not overwrite:
+        check_page(folder)
     modules = {"run": run, "sweep": sweep, "evaluation": evaluation}
     contents = modules[kind].contents(folder)
     with atomic_write(folder / PAGE) as file:
@@ -49,10 +52,10 @@ def is_sweep(folder: Path) -> bool:
     return any(folder.glob(f"*/{sweeps.MEMBER}"))
 
 
-def offer_report(folder: Path) -> None:
+def offer_report(folder: Path, overwrite: bool = False) -> None:
     """Write the page at the end of other work, which a page that cannot be must not spoil."""
     try:
-        console.say(f"report       {write_report(folder)}")
+        console.say(f"report       {write_report(folder, overwrite)}")
     except CherimoyaError as error:
         console.say_once(str(error))
     except Exception as error:  # a drawing that fails is no reason to call the run failed

@@ -25,6 +25,7 @@ from cherimoya.config.train import FREE_ON_RESUME, TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError, OtherRun, printable, without_password
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.layout import read_config
+from cherimoya.records.own_folders import check_run_folder
 from cherimoya.records.status import DAMAGED
 from cherimoya.records.sweep import Member, sync_command
 from cherimoya.util.files import lock_folder
@@ -247,6 +248,8 @@ def check(sweep: Sweep, free: tuple[str, ...] = ()) -> None:
                 config = build(TrainConfig, plain)
                 sweep.check_member(config)
                 check_same(folder, to_dict(config), free)
+                if not sweeps.read_member(folder).finished:
+                    check_run_folder(folder, config.trainer.plots)
                 made = composition(config, plain, words, choices)
                 made.check_files()
                 found = made.without_effect()
@@ -287,6 +290,8 @@ def begin(folder: Path, overrides: Mapping[str, str], wanted: Mapping[str, Any])
     with lock_folder(folder, PATIENCE_SECONDS):
         check_same(folder, wanted, FREE_ON_RESUME)
         member = sweeps.read_member(folder)
+        if not member.finished:
+            check_run_folder(folder, page=False)  # which the run itself looks at
         sweeps.note_member(folder, overrides)
         if member.finished:
             return "done"

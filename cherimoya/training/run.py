@@ -21,6 +21,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalErro
 from cherimoya.inference.precision import choose_precision
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.network import Cherimoya, build_model
+from cherimoya.records.own_folders import check_page, check_run_folder
 from cherimoya.records.provenance import choose_device, describe_device, provenance, typed
 from cherimoya.records.run import PLOTS, begin_run, forget_run, note_moved_data
 from cherimoya.records.sweep import MEMBER
@@ -159,7 +160,10 @@ def _recorded(
     with lock_folder(folder):
         remove_left(folder, folder / "checkpoints", folder / PLOTS)
         if config.trainer.resume is None:
+            check_run_folder(folder, config.trainer.plots)
             begin_run(folder, config, changes)
+        elif config.trainer.plots:
+            check_page(folder)
         log = RunLog(folder, config.logger)
         with _left_behind(config, log, say), log:
             yield log

@@ -14,8 +14,9 @@ from cherimoya.loggers.run_log import RunLog
 from cherimoya.network import Cherimoya
 from cherimoya.ops import autotune
 from cherimoya.records import metrics
+from cherimoya.records.layout import EXAMPLES, SCORED_LOCI
 from cherimoya.records.metrics import METRICS, share_of_ceiling
-from cherimoya.records.per_locus import EXAMPLES, SCORED_LOCI, Examples, write_examples
+from cherimoya.records.per_locus import Examples, write_examples
 from cherimoya.records.run import BEST
 from cherimoya.records.status import read_rows
 from cherimoya.report.format import score

@@ -248,6 +248,10 @@ def _locked(path: Path, patience: float, refusal: Callable[[str], str]) -> IO[st
                     raise InUse(refusal(lock.read().strip() or "unknown"))
             time.sleep(LOOK_SECONDS)
         elif _is_named(lock, path):
+            held = os.pread(lock.fileno(), 100, 0).strip()
+            if held and not held.isdigit():
+                lock.close()
+                raise DiskError(f"{path}: something else has the name of a lock. Move it away.")
             return lock
         else:  # its owner removed it meanwhile
             lock.close()

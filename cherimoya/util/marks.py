@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,14 @@ def read_mark(path: Path) -> Mark | None:
         return None
 
 
+def check_mark(path: Path) -> None:
+    """Raise DataError where something else has the name of a mark that is to be written."""
+    if os.path.lexists(path) and read_mark(path) is None:
+        raise DataError(
+            f"{path}: exists already, and is no mark. Choose another output, or set overwrite=true."
+        )
+
+
 @contextmanager
 def marked_folder(folder: Path, facts: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """A folder to fill with files, which appears whole and with a mark when the block ends well.
@@ -131,7 +140,8 @@ def is_whole(folder: Path, say: Say) -> bool:
 
 def set_aside(path: Path, say: Say) -> None:
     """Give a file that is not as it was written another name: it may be somebody's."""
-    kept = path.with_name(f"{path.name}.damaged")
+    names = (f"{path.name}.damaged{number or ''}" for number in count())
+    kept = next(kept for kept in map(path.with_name, names) if not os.path.lexists(kept))
     os.replace(path, kept)
     say(f"{path}: what was there is kept as {kept.name}")
 

@@ -20,6 +20,7 @@ from cherimoya.util import console
 from cherimoya.util.console import Say
 from cherimoya.util.files import (
     LOCK,
+    TEMPORARY,
     link_error,
     lock_folder,
     names_file,
@@ -29,6 +30,7 @@ from cherimoya.util.files import (
 )
 from cherimoya.util.marks import (
     DIGEST,
+    check_mark,
     mark_of,
     measured,
     not_as_written,
@@ -47,7 +49,10 @@ def is_done(output: Path, settings: Mapping[str, Any], overwrite: bool, say: Say
 
     A damaged one is set aside. Raises DataError for one that was made otherwise.
     """
-    if overwrite or not output.exists():
+    if overwrite:
+        return False
+    if not output.exists():
+        check_mark(mark_of(output))
         return False
     mark, fix = read_mark(mark_of(output)), "Choose another name, or set overwrite=true."
     if mark is None or "settings" not in mark.facts:
@@ -66,20 +71,24 @@ def is_done(output: Path, settings: Mapping[str, Any], overwrite: bool, say: Say
 
 def discard_journal(output: Path) -> None:
     """Remove the rows of an unfinished output: it is done."""
-    path = journal_path(output)
-    mark_of(path).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    journal_mark(output).unlink(missing_ok=True)
+    journal_path(output).unlink(missing_ok=True)
 
 
 def journal_path(output: Path) -> Path:
     """Where the rows of an unfinished output are kept."""
-    return output.with_name(f".{output.name}.partial")
+    return partial_path(output)
+
+
+def journal_mark(output: Path) -> Path:
+    """Where it is noted how much of them is whole."""
+    return mark_of(output.with_name(f".{output.name}.partial"))
 
 
 class Journal:
     """The rows of an `output` that are done, begun with `settings`; those of others are dropped.
 
-    A mark beside the file says how many bytes of it are whole, and their SHA-256: what a kill left
+    A hidden mark says how many bytes of the file are whole, and their SHA-256: what a kill left
     behind them is dropped, and all of it where they have changed. Rows are made `block` at a time:
     those of a block that is not whole are dropped, so that what follows is made in the same blocks
     as without the interruption. Who makes one owns the output (`files.lock_output`). At the end of
@@ -97,7 +106,7 @@ class Journal:
         self._output, self._path = output, journal_path(output)
         self._shape, self._dtype = shape, np.dtype(dtype)
         self._block = block
-        self._mark, self._settings = mark_of(self._path), {"settings": dict(settings)}
+        self._mark, self._settings = journal_mark(output), {"settings": dict(settings)}
         row = self._dtype.itemsize * int(np.prod(shape))
         self._count = self._whole_bytes() // (row * block) * block
         with open_owned(self._path, "ab") as file:
@@ -153,21 +162,30 @@ class Journal:
 
     def _whole_bytes(self) -> int:
         """How much of what is there can be gone on with."""
-        if not self._path.is_file() or not self._path.stat().st_size:
+        if self._path.is_symlink() or not self._path.is_file() or not self._path.stat().st_size:
             return 0
         mark = read_mark(self._mark)
+        if not os.path.lexists(self._mark):
+            raise _not_ours(self._path)
         if mark is not None and mark.facts != json.loads(json.dumps(self._settings)):
             return 0
-        said = {} if mark is None else mark.files[self._path.name]
-        if mark is None or measured(self._path, said["size"]) != said:
+        said = {} if mark is None else mark.files.get(self._path.name, {})
+        if not said or measured(self._path, said["size"]) != said:
             console.say(f"{self._path}: changed since it was written, so all of it is made again")
             return 0
         return int(said["size"])
 
 
-def partial_folder(output: Path) -> Path:
-    """Where the parts of `output` are kept until it is whole."""
+def partial_path(output: Path) -> Path:
+    """The file or folder in which what is done of `output` is kept until it is whole."""
     return output.with_name(f"{output.name}.partial")
+
+
+def _not_ours(path: Path) -> DataError:
+    return DataError(
+        f"{path}: exists already, and is nothing that can be gone on with. Move it away, or choose "
+        "another output."
+    )
 
 
 def forget_parts(output: Path) -> None:
@@ -175,8 +193,8 @@ def forget_parts(output: Path) -> None:
 
     Those that another process has at hand stay.
     """
-    folder = partial_folder(output)
-    if folder.is_dir():
+    folder = partial_path(output)
+    if (folder / MADE_FROM).is_file():
         with suppress(InUse), lock_folder(folder):
             remove_left(output.parent)
             shutil.rmtree(folder)
@@ -194,9 +212,11 @@ def resumable_output(
 
     Raises InUse where another process makes the same output.
     """
-    folder = partial_folder(output)
+    folder = partial_path(output)
     if folder.is_symlink():
         raise link_error(folder)
+    if folder.exists() and not _may_be_ours(folder):
+        raise _not_ours(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
         for link in [path for path in folder.rglob("*") if path.is_symlink()]:
@@ -212,6 +232,14 @@ def resumable_output(
                 say(f"{STOPPED} What is done is kept in {folder}")
             raise
         shutil.rmtree(folder)
+
+
+def _may_be_ours(folder: Path) -> bool:
+    """Whether a process of ours may have left this: it notes first what it makes."""
+    if not folder.is_dir():
+        return False
+    held = {path.name for path in folder.iterdir()}
+    return MADE_FROM in held or all(name == LOCK or name.endswith(TEMPORARY) for name in held)
 
 
 def _begin(

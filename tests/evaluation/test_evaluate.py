@@ -49,7 +49,7 @@ def trained(small_data, tmp_path_factory):
 @pytest.fixture
 def score(tmp_path, monkeypatch):
     """Evaluates as the command line would, less the page; returns scores.json."""
-    monkeypatch.setattr(evaluate, "offer_report", lambda folder: None)
+    monkeypatch.setattr(evaluate, "offer_report", lambda *_: None)
 
     def evaluated(*arguments: str) -> dict:
         given = [f"output={tmp_path / 'out'}", "bootstrap=0", "overwrite=true", *arguments]
@@ -394,6 +394,19 @@ def test_an_evaluation_is_not_replaced_unasked(trained, score, tmp_path):
     assert (tmp_path / "out/scores.json").read_bytes() == before
     score(f"checkpoint={trained}", "overwrite=false")  # the same, so it is done already
     assert (tmp_path / "out/scores.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["loci.tsv", "examples.npz", "report.html"])
+def test_files_that_no_evaluation_wrote_stay(trained, score, tmp_path, name):
+    path = tmp_path / "out" / name
+    path.parent.mkdir()
+    path.write_text("mine")
+    with pytest.raises(CherimoyaError, match=f"{name}: exists already.*set overwrite=true"):
+        score(f"checkpoint={trained}", "overwrite=false")
+    assert [(p.name, p.read_text()) for p in path.parent.iterdir()] == [(name, "mine")]
+    score(f"checkpoint={trained}")
+    score(f"checkpoint={trained}", "split=all")
+    score(f"checkpoint={trained}", "split=all", "overwrite=false")
 
 
 def test_loci_seen_in_training_are_said(trained, score, small_data, tmp_path):

@@ -19,6 +19,7 @@ from cherimoya import Cherimoya, metrics
 from cherimoya.errors import CherimoyaError, DataError, InUse
 from cherimoya.genome.sequence import encode, one_hot, reverse_complement
 from cherimoya.interpret import variants as app
+from cherimoya.util.resume import journal_path
 
 
 def by_hand(model: Path, letters: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -399,7 +400,7 @@ def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
     monkeypatch.setattr(app, "effects_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         app.variants(asked(batch_size=4))
-    with open(app.journal_path(Path(asked().output)), "a") as file:
+    with open(journal_path(Path(asked().output)), "a") as file:
         file.write("[1.0, 2.")  # cut short by a kill
     app.variants(asked(batch_size=4))
     assert calls == [16, 14, 14]
@@ -445,7 +446,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(toy: Toy, model):
         )  # fmt: skip
 
     assert begun("whole.tsv").communicate(timeout=120)
-    journal = toy.folder / ".cut.tsv.partial"
+    journal = toy.folder / "cut.tsv.partial"
     killed = begun("cut.tsv")
     while not journal.is_file() or journal.stat().st_size < 100 * 6 * 8:  # rows of 6 numbers
         assert killed.poll() is None, "it ended before it was killed"

@@ -188,8 +188,8 @@ def use_search(folder: Path) -> bool:
 
 def use_predictions(folder: Path) -> bool:
     checked_digest(folder / "x.h5")
-    _stale(folder, PREDICTED["plan"], overwrite=True)
-    _stale(folder, PREDICTED["plan"], overwrite=False)
+    _stale(folder, PREDICTED["plan"], overwrite=True, written={})
+    _stale(folder, PREDICTED["plan"], overwrite=False, written={})
     return False
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cherimoya.records import per_locus
+from cherimoya.records import layout, per_locus
 from cherimoya.records.sweep import member_name, note_member
 
 SCORES = {
@@ -78,10 +78,10 @@ def add_loci(folder: Path, n: int = 40, name: str = "chr1") -> None:
         lines.append(
             f"{name}\t{i}\t{i + 160}\t{int(i % 4 > 0)}\t{seen}\t{guess}\t300\t{cell}\t{cell}"
         )
-    (folder / per_locus.SCORED_LOCI).write_text("\n".join(lines) + "\n")
+    (folder / layout.SCORED_LOCI).write_text("\n".join(lines) + "\n")
     shape = (2, 2, 160)
     per_locus.write_examples(
-        folder / per_locus.EXAMPLES,
+        folder / layout.EXAMPLES,
         per_locus.Examples(
             chrom=np.array([name, name]), start=np.array([1000, -1]), end=np.array([1160, -1]),
             observed=noise.poisson(1.0, shape).astype("f4"), expected=np.ones(shape, "f4"),

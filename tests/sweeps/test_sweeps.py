@@ -14,7 +14,7 @@ from command_lines import TRAIN, clean_environment, wait_until
 from omegaconf import OmegaConf
 from training_runs import last_table, states, weights, without_times
 
-from cherimoya.errors import ConfigError, InUse
+from cherimoya.errors import ConfigError, InUse, OtherRun
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.sweep import Member
 from cherimoya.sweeps import plan as cli_sweep
@@ -172,7 +172,10 @@ def test_a_folder_that_another_process_is_at_is_left_alone(tmp_path, monkeypatch
     monkeypatch.setattr(cli_sweep, "PATIENCE_SECONDS", 0.2)
     with lock_folder(folder), pytest.raises(InUse, match=f"in use by process {os.getpid()}"):
         cli_sweep.begin(folder, {"seed": "0"}, {})
+    with pytest.raises(OtherRun, match=r"metrics\.jsonl: exists already, and no run wrote it"):
+        cli_sweep.begin(folder, {"seed": "0"}, {})
     assert (folder / "metrics.jsonl").read_text() == "mine"
+    (folder / "metrics.jsonl").unlink()
     assert cli_sweep.begin(folder, {"seed": "0"}, {}) == "new"
 
 

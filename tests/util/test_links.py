@@ -12,7 +12,7 @@ from cherimoya.records import status
 from cherimoya.records.study import JOURNAL
 from cherimoya.util import console, files
 from cherimoya.util.files import atomic_write, cut_torn_line, lock_folder, lock_output
-from cherimoya.util.resume import Journal, journal_path, partial_folder, resumable_output
+from cherimoya.util.resume import Journal, journal_path, partial_path, resumable_output
 
 
 def log_a_row(folder):
@@ -93,7 +93,7 @@ def test_a_folder_of_parts_that_is_a_link_is_refused(tmp_path):
     theirs = tmp_path / "home"
     theirs.mkdir()
     (theirs / "letter").write_text("dear")
-    partial_folder(tmp_path / "out").symlink_to(theirs)
+    partial_path(tmp_path / "out").symlink_to(theirs)
     with pytest.raises(DiskError, match="is a link"):
         resume(tmp_path / "out")
     assert [path.name for path in theirs.iterdir()] == ["letter"]
@@ -104,7 +104,7 @@ def test_links_among_the_parts_go(tmp_path):
     theirs.mkdir()
     with pytest.raises(RuntimeError, match="killed"):
         resume(tmp_path / "out")
-    parts = partial_folder(tmp_path / "out") / "parts"
+    parts = partial_path(tmp_path / "out") / "parts"
     (parts / "new").unlink()
     parts.rmdir()
     parts.symlink_to(theirs)

@@ -28,7 +28,7 @@ from cherimoya.util.marks import (
     read_mark,
     write_mark,
 )
-from cherimoya.util.resume import Journal, discard_journal, is_done, journal_path
+from cherimoya.util.resume import Journal, discard_journal, is_done, journal_mark, journal_path
 
 VALUES = {"background_ratio": 1, "gc_bin": 1.0, "processes": 1, "overwrite": False}
 
@@ -109,12 +109,18 @@ def test_rows_of_a_journal_are_checked(tmp_path: Path, capsys) -> None:
     flip(journal_path(output))
     assert len(Journal(output, settings, (2,))) == 0
     assert "partial: changed since it was written, so all of it is made" in capsys.readouterr().out
-    journal_path(output).write_text('{"seed": 0}\n[1.0, 2.0]\n')  # without a mark
-    mark_of(journal_path(output)).unlink()
+    journal = Journal(output, settings, (2,))
+    journal.append(np.array([[1.0, 2.0]]))
+    journal_mark(output).write_text("{}")
     journal = Journal(output, settings, (2,))
     assert len(journal) == 0
     assert journal.rows.shape == (0, 2)
     assert "so all of it is made again" in capsys.readouterr().out
+    journal_path(output).write_text("my own")
+    journal_mark(output).unlink()
+    with pytest.raises(DataError, match=r"out\.tsv\.partial: exists already, and is nothing"):
+        Journal(output, settings, (2,))
+    assert journal_path(output).read_text() == "my own"
     discard_journal(output)
     assert list(tmp_path.iterdir()) == []
 

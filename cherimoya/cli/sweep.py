@@ -22,6 +22,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, disk_words
 from cherimoya.records import sweep as sweeps
 from cherimoya.sweeps import status
 from cherimoya.sweeps.slurm import script
+from cherimoya.util.console import counted
 
 HELP = """\
 cherimoya-sweep: look after the sweeps of cherimoya-train -m.
@@ -139,7 +140,7 @@ def _slurm(arguments: Sequence[str]) -> None:
     if not sweep.members:
         raise ConfigError("a search has no list of runs. Use hydra/launcher=slurm for it.")
     if all(sweeps.read_member(sweep.folder_of(words)).finished for words in sweep.members):
-        raise ConfigError(f"all {len(sweep.members)} runs of {sweep.folder} are done.")
+        raise ConfigError(f"all of {sweep.folder} is done ({counted(len(sweep.members), 'run')}).")
     (sweep.folder / "slurm").mkdir(exist_ok=True)
     print(script(sweep, rest, options), end="")
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from cherimoya.errors import DataError
 from cherimoya.genome.sequence import N_CODE
+from cherimoya.util.console import counted
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -160,7 +161,8 @@ def check_groups(groups: list[int], names: list[str], tracks: int, key: str, whe
     """Raise DataError unless `groups` add up to `tracks` and each track has a name."""
     if sum(groups) != tracks or any(size < 1 for size in groups):
         raise DataError(
-            f"{where}: {key}={groups} adds up to {sum(groups)} tracks, but there are {tracks}. "
+            f"{where}: {key}={groups} adds up to {counted(sum(groups), 'track')}, but there "
+            f"{'is' if tracks == 1 else 'are'} {tracks}. "
             "Each group is its number of channels, such as [2] for a stranded pair."
         )
     if max(groups, default=0) > 2:
@@ -171,7 +173,9 @@ def check_groups(groups: list[int], names: list[str], tracks: int, key: str, whe
             "cherimoya-prepare, 'signal=[[a.bw],[b.bw]]', or a file of its own."
         )
     if len(names) != tracks:
-        raise DataError(f"{where}: {len(names)} track names {names} for {tracks} tracks.")
+        raise DataError(
+            f"{where}: {counted(len(names), 'track name')} {names} for {counted(tracks, 'track')}."
+        )
 
 
 def smallest_integers(values: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from cherimoya.config.data import KeysConfig
 from cherimoya.data.loci import Header, Loci, smallest_integers
 from cherimoya.errors import DataError, printable
 from cherimoya.genome.sequence import N_CODE
+from cherimoya.util.console import counted
 
 BLOCK = 2048
 MOST_PACKED = 1100  # bytes that one byte of gzip can stand for, a little more than
@@ -180,8 +181,8 @@ def _check_shapes(file: h5py.File, path: str | Path, keys: KeysConfig) -> None:
     for name in vars(keys).values():
         if name is not None and len(file[name]) != len(sequence):
             raise DataError(
-                f"{path}: dataset {name!r} has {len(file[name])} rows and {keys.sequence!r} "
-                f"{len(sequence)}: they must agree."
+                f"{path}: dataset {name!r} has {counted(len(file[name]), 'row')} and "
+                f"{keys.sequence!r} {len(sequence)}: they must agree."
             )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from cherimoya.config.data import FOLDS, DataConfig
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import format_names, name_mismatch
+from cherimoya.util.console import counted
 
 
 def select_splits(
@@ -151,7 +152,11 @@ def _check_all_used(named: dict[str, Collection[str] | None], held: list[str], w
 def _check_has_peaks(split: str, chosen: Collection[str], label: np.ndarray, where: str) -> None:
     if label.any():
         return
-    held = f"{len(label)} background loci and no peaks" if len(label) else "no loci"
+    held = (
+        f"{counted(len(label), 'background locus', 'background loci')} and no peaks"
+        if len(label)
+        else "no loci"
+    )
     raise DataError(
         f"the {split} split has {held}: data.{split}_chroms={format_names(chosen)} in {where}. "
         "Choose chromosomes with peaks (background alone cannot train or score a model)."

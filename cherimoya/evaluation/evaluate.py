@@ -41,6 +41,7 @@ from cherimoya.records.run import check_output_folder
 from cherimoya.report.format import score
 from cherimoya.report.pages import offer_report
 from cherimoya.util import console
+from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output, write_json
 from cherimoya.util.marks import checked_digest, marked_path
 from cherimoya.util.resume import is_done
@@ -213,8 +214,9 @@ def _what(
     models = f"{many} models, probabilities and log counts averaged" if many > 1 else "one model"
     strands = ", both strands averaged" if config.reverse_complement else ""
     return (
-        f"scoring {models}{strands}, in {precision} on {device.type}: {peaks:,} peaks and "
-        f"{n - peaks:,} background loci ({split}) of {dataset.path}"
+        f"scoring {models}{strands}, in {precision} on {device.type}: "
+        f"{counted(peaks, 'peak')} and {counted(n - peaks, 'background locus', 'background loci')} "
+        f"({split}) of {dataset.path}"
     )
 
 

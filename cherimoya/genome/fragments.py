@@ -12,7 +12,7 @@ from cherimoya.genome.fasta import check_line, reading
 from cherimoya.genome.formats import NAMED_COLUMNS, PEAKS, WHOLE, is_comment
 from cherimoya.genome.track import Cuts, Track, stem
 from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, counted
 from cherimoya.util.marks import not_as_written, read_mark, write_mark
 
 KIND = "fragments"
@@ -58,9 +58,10 @@ class Fragments(Track):
             cuts = {name: spooled.name for name, spooled in self._files.items()}
             write_mark(noted, {"cuts": cuts, "empty": self._empty}, self._files.values())
         if self._empty[0]:
+            n, first = self._empty
             tell(
-                f"{path.name}: {self._empty[0]:,} fragments without a base (start = end) are left "
-                f"out, the first in line {self._empty[1]:,}"
+                f"{path.name}: {counted(n, 'fragment')} without a base (start = end) "
+                f"{'is' if n == 1 else 'are'} left out, the first in line {first:,}"
             )
         super().__init__(path, stem(path), dict.fromkeys(self._files))
         self._chrom, self._cuts = "", Cuts(np.zeros(0, np.int32))

@@ -9,6 +9,7 @@ import numpy as np
 
 from cherimoya.errors import DataError
 from cherimoya.genome.fasta import check_exists, text_lines
+from cherimoya.util.console import counted
 
 SHOWN = 80  # letters of a line in a message
 NO_FIELDS = ("track", "browser", "#")
@@ -106,8 +107,8 @@ def _place(line: str, center: str, where: str) -> tuple[str, int, int, int]:
     columns = line.split("\t") if "\t" in line else line.split()
     if len(columns) < 3:
         raise DataError(
-            f"{where}: {line.strip()[:SHOWN]!r} has {len(columns)} columns. BED needs chrom, "
-            "start, end, separated by tabs or spaces."
+            f"{where}: {line.strip()[:SHOWN]!r} has {counted(len(columns), 'column')}. BED needs "
+            "chrom, start, end, separated by tabs or spaces."
         )
     if not (WHOLE.match(columns[1]) and WHOLE.match(columns[2])):
         raise DataError(
@@ -132,6 +133,7 @@ def _summit(columns: list[str], length: int, where: str) -> int:
     text = columns[SUMMIT_COLUMN].strip()
     if not WHOLE.match(text) or not 0 <= int(text) < length:
         raise DataError(
-            f"{where}: summit offset {text[:SHOWN]} must lie in the peak of {length} bases. {fix}"
+            f"{where}: summit offset {text[:SHOWN]} must lie in the peak of "
+            f"{counted(length, 'base')}. {fix}"
         )
     return int(text)

@@ -17,7 +17,7 @@ from cherimoya.genome.formats import INTERVALS, data_lines, what_else
 from cherimoya.genome.strands import check_groups
 from cherimoya.genome.track import Track
 from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, counted
 
 HEAD = 1 << 16  # bytes by which a file is recognised
 ASSEMBLIES = "They are different assemblies: give the FASTA that the reads were aligned to."
@@ -171,13 +171,14 @@ def check_lengths(track: Track, genome: Genome, chroms: Iterable[str]) -> list[s
             few = max(USUAL_OVERHANGS[0], USUAL_OVERHANGS[1] * count)
             if bases > fragments.OVERHANG or over > few:
                 raise DataError(
-                    f"{track.path}: {over:,} of {count:,} fragments on {chrom} reach past its "
-                    f"{length:,} bases in fasta={genome.path}. {ASSEMBLIES}"
+                    f"{track.path}: {over:,} of {counted(count, 'fragment')} on {chrom} reach past "
+                    f"its {length:,} bases in fasta={genome.path}. {ASSEMBLIES}"
                 )
             if over:
+                many = f"{over:,} of {counted(count, 'fragment')} on {chrom}"
                 said.append(
-                    f"{track.path.name}: {over:,} of {count:,} fragments on {chrom} reach past "
-                    f"its ends, by {bases:,} bases at most: what lies outside is not counted"
+                    f"{track.path.name}: {many} reach past its ends, by {counted(bases, 'base')} "
+                    "at most: what lies outside is not counted"
                 )
         elif (own := track.lengths.get(chrom)) is not None and own != length:
             raise DataError(

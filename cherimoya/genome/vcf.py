@@ -9,6 +9,7 @@ import numpy as np
 from cherimoya.errors import DataError, printable
 from cherimoya.genome.fasta import check_exists, reading, text_lines
 from cherimoya.genome.sequence import BASES
+from cherimoya.util.console import counted
 
 NEEDED = ("chrom", "pos", "ref", "alt")
 BCF = b"BCF"  # the first bytes, of which the whole may be BGZF
@@ -74,8 +75,8 @@ def read_variants(path: str | Path) -> Variants:
             continue
         if len(cells) <= max(columns.values()):
             raise DataError(
-                f"{where}: {len(cells)} columns, the header has more. Columns are separated by "
-                "tabs."
+                f"{where}: {counted(len(cells), 'column')}, the header has more. Columns are "
+                "separated by tabs."
             )
         first = cells[columns["ref"]].upper()
         letters = set(first)  # once, however many alleles
@@ -100,7 +101,7 @@ def left_out(skipped: Mapping[str, Sequence[int]]) -> Iterator[str]:
     for reason, lines in skipped.items():
         count = len(lines)
         where = f"line {lines[0]:,}" if count == 1 else f"the first in line {lines[0]:,}"
-        yield f"{count:,} allele{'s' if count > 1 else ''} left out, {reason}: {where}"
+        yield f"{counted(count, 'allele')} left out, {reason}: {where}"
 
 
 def _check_text(path: Path) -> None:

@@ -32,7 +32,6 @@ from cherimoya.inference.genome_parts import (
     BATCHES,
     Part,
     Shape,
-    chromosomes,
     in_parts,
     predict_missing,
 )
@@ -42,7 +41,7 @@ from cherimoya.inference.writers import output_names, write_outputs
 from cherimoya.records.overwrite import check_inputs_kept, check_own
 from cherimoya.records.provenance import choose_device, git_commit, typed, versions
 from cherimoya.records.run import check_output_folder
-from cherimoya.util.console import say
+from cherimoya.util.console import counted, say
 from cherimoya.util.files import lock_output, remove
 from cherimoya.util.marks import measured, not_as_written, read_mark, set_aside, write_mark
 from cherimoya.util.optional import import_optional
@@ -281,6 +280,6 @@ def _what(
     beyond = padded_bases(windows, lengths, shape.out_window, shape.flank)
     padded = f"; {beyond:,} reach beyond an end of it, where all is N" if beyond else ""
     return (
-        f"predicting {n:,} windows of {shape.out_window:,} bp from {shape.in_window:,} bp, {where} "
-        f"on {chromosomes(len(windows))}, in {how}{padded}"
+        f"predicting {counted(n, 'window')} of {shape.out_window:,} bp from {shape.in_window:,} "
+        f"bp, {where} on {counted(len(windows), 'chromosome')}, in {how}{padded}"
     )

@@ -14,6 +14,7 @@ from cherimoya.inference.genome_inputs import Values, Windows
 from cherimoya.inference.predictor import to_cpu
 from cherimoya.ops.windows import op as gather
 from cherimoya.util import console
+from cherimoya.util.console import counted
 from cherimoya.util.marks import is_whole, marked_folder
 
 BATCHES = 8  # of a part, or more: so that few are not full
@@ -97,17 +98,12 @@ def predict_missing(
     todo = sum(part.batches(batch_size) for part in missing)
     if len(missing) < len(parts):
         every, left = (sum(len(part.windows) for part in some) for some in (parts, missing))
-        console.say(f"{every - left} of {chromosomes(every)} are done already")
+        console.say(f"{every - left} of {counted(every, 'chromosome')} are done already")
     bar = iter(console.track(range(todo), "predicting", total, "batch", total - todo))
     for part in missing:
         batches = _batches(part, genome, controls, shape, batch_size, device)
         _keep(part, (to_cpu(predict(*batch)) for batch in batches), shape, bar)
     next(bar, None)
-
-
-def chromosomes(n: int) -> str:
-    """So many, in words."""
-    return f"{n} chromosome{'' if n == 1 else 's'}"
 
 
 def _batches(

@@ -31,6 +31,7 @@ from cherimoya.records.attributions import Attributions, read_attributions, writ
 from cherimoya.records.overwrite import check_inputs_kept, own_files
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
+from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
 from cherimoya.util.marks import mark_of, not_as_written, read_mark
 from cherimoya.util.optional import import_optional
@@ -87,7 +88,8 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
             console.say(f"{output}: attributed before, with the same settings")
         else:
             _attribute_all(config, models, loci, window, method, at_once, settings, files)
-        console.say(f"{output}: {len(loci):,} loci, {', '.join(t.name for t in targets)}")
+        many = counted(len(loci), "locus", "loci")
+        console.say(f"{output}: {many}, {', '.join(t.name for t in targets)}")
         if deltas:
             console.say(
                 f"contributions add up to the change of the prediction within {max(deltas):.1g}"
@@ -210,7 +212,8 @@ def _without_n(loci: Sequences) -> Sequences:
     if not len(whole):
         raise DataError("every locus holds an N, which method=deep_lift_shap cannot shuffle.")
     if len(whole) < len(loci):
-        console.say(f"{len(loci) - len(whole):,} of {len(loci):,} loci left out: they hold an N")
+        every = counted(len(loci), "locus", "loci")
+        console.say(f"{len(loci) - len(whole):,} of {every} left out: they hold an N")
     return loci.take(whole)
 
 

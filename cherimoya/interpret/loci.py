@@ -16,7 +16,7 @@ from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.genome_inputs import check_chroms
 from cherimoya.network import Cherimoya
-from cherimoya.util.console import say
+from cherimoya.util.console import counted, say
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ def _of_genome(config: LociConfig, model: Cherimoya | Ensemble) -> Sequences:
             (past, f"the {window} bases around them reach past an end of the chromosome"),
         ):
             if n:
-                say(f"{n:,} of {len(loci):,} loci left out: {why}")
+                say(f"{n:,} of {counted(len(loci), 'locus', 'loci')} left out: {why}")
         if not len(inside):
             raise DataError(f"loci={config.loci}: no locus whose {window} bases lie in the genome.")
         chrom, start = loci.chrom[inside], start[inside]

@@ -20,6 +20,7 @@ from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
 from cherimoya.records.overwrite import check_inputs_kept, own_files
 from cherimoya.util import console
+from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
 from cherimoya.util.marks import marked_path
 from cherimoya.util.optional import import_optional
@@ -80,7 +81,8 @@ def _marginalize_all(config: MarginalizeConfig, output: Path, plot: dict[Path, s
             profiles = {m.name: _counts(*with_motif(m), predict.signal_groups) for m in shown}
             _offer_plot(output, marginals, _counts(*before, predict.signal_groups), profiles)
         write_table(output, marginals, provenance, made)  # the last: what is there is whole
-        console.say(f"{output}: {len(motifs):,} motifs in {len(background):,} backgrounds")
+        many = f"{counted(len(motifs), 'motif')} in {counted(len(background), 'background')}"
+        console.say(f"{output}: {many}")
 
 
 def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:

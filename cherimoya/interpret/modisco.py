@@ -17,6 +17,7 @@ from cherimoya.genome.meme import read_meme
 from cherimoya.genome.sequence import BASES, one_hot
 from cherimoya.records.attributions import Attributions, read_attributions
 from cherimoya.util import console
+from cherimoya.util.console import counted
 from cherimoya.util.files import atomic_write
 from cherimoya.util.marks import OF_FOLDER, checked_digest, marked_folder, read_mark
 from cherimoya.util.optional import import_optional
@@ -91,8 +92,8 @@ def find_motifs(
     known = None if motif_file is None else read_meme(Path(motif_file))
     if known is not None and len(known) < FEW_MOTIFS:
         console.say(
-            f"{motif_file} has {len(known)} motifs: p-values of matches are rough with fewer "
-            f"than {FEW_MOTIFS}"
+            f"{motif_file} has {counted(len(known), 'motif')}: p-values of matches are rough with "
+            f"fewer than {FEW_MOTIFS}"
         )
     facts = {
         "attributions": checked_digest(output),
@@ -160,8 +161,9 @@ def _run(attributions: Attributions, target: str, max_seqlets: int, path: Path) 
     """TF-MoDISco's patterns of a target, as found and written to `path`."""
     n, width = attributions.sequence.shape
     console.say(
-        f"motifs of {target} in {n:,} loci of {width} bases, from at most {max_seqlets:,} seqlets "
-        "(max_seqlets) of each sign: a minute or two for a thousand, on 2 cores"
+        f"motifs of {target} in {counted(n, 'locus', 'loci')} of {width} bases, from at most "
+        f"{max_seqlets:,} seqlets (max_seqlets) of each sign: a minute or two for a thousand, on 2 "
+        "cores"
     )
     # modisco takes the first seqlets that it meets, so the loci are mixed: no chromosome goes first
     order = np.random.default_rng(0).permutation(n)
@@ -175,8 +177,8 @@ def _run(attributions: Attributions, target: str, max_seqlets: int, path: Path) 
             )  # fmt: skip
         except (ValueError, IndexError) as error:
             raise ConfigError(
-                f"TF-MoDISco found too little in {n:,} loci ({error}). Give it more loci, "
-                "hundreds at least, or a wider window. The attributions are kept."
+                f"TF-MoDISco found too little in {counted(n, 'locus', 'loci')} ({error}). Give it "
+                "more loci, hundreds at least, or a wider window. The attributions are kept."
             ) from None
     _number_loci(both, order)
     import_optional("modiscolite.io").save_hdf5(str(path), *both, width)
@@ -237,10 +239,12 @@ def _tell(target: str, patterns: list[Pattern], matches: list[Match]) -> None:
             f"{target}: no motifs. TF-MoDISco wants more than 100 seqlets of a sign: more loci?"
         )
         return
-    console.say(f"{target}: {len(patterns)} motifs; drawing their report")
+    console.say(f"{target}: {counted(len(patterns), 'motif')}; drawing their report")
     for i, pattern in enumerate(patterns):
         match = f"  {printable(matches[i].motif)} (q {matches[i].q:.2g})" if matches else ""
-        console.say(f"  {pattern.name}  {pattern.seqlets} seqlets  {pattern.consensus}{match}")
+        console.say(
+            f"  {pattern.name}  {counted(pattern.seqlets, 'seqlet')}  {pattern.consensus}{match}"
+        )
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.overwrite import check_inputs_kept, own_files
 from cherimoya.util import console
+from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
 from cherimoya.util.resume import Journal, is_done
 
@@ -92,7 +93,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
             effects = Effects(named, status, *columns, provenance, made)
             vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
             write_table(output, effects)  # the last: what is there is whole
-    console.say(f"{output}: {len(rows):,} of {len(variants):,} variants scored")
+    console.say(f"{output}: {len(rows):,} of {counted(len(variants), 'variant')} scored")
     if vcf:
         console.say(f"{vcf}: the same as INFO")
 

@@ -13,6 +13,7 @@ from cherimoya.genome.fasta import Genome
 from cherimoya.genome.sequence import decode, encode
 from cherimoya.genome.vcf import Variants, shortened
 from cherimoya.util import console
+from cherimoya.util.console import counted
 
 OK = "ok"
 NO_CHROMOSOME = "chromosome not in the genome"
@@ -77,7 +78,7 @@ def not_scored(variants: Variants, status: np.ndarray, lengths: Mapping[str, int
     for reason in sorted(set(status.tolist()) - {OK}):
         rows = np.flatnonzero(status == reason)
         first = f"{variants.describe(rows[0])} in line {variants.line[rows[0]]:,}"
-        many = f"{len(rows):,} variants" if len(rows) > 1 else "1 variant"
+        many = counted(len(rows), "variant")
         if reason == BEYOND:
             chrom = str(variants.chrom[rows[0]])
             first += f", where {chrom} has {lengths[chrom]:,} bases"

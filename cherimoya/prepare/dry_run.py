@@ -12,7 +12,7 @@ from cherimoya.prepare.parts import PART, Sources, flat
 from cherimoya.prepare.prepare import placed
 from cherimoya.prepare.workers import core_count
 from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, counted
 from cherimoya.util.resume import partial_path
 
 COUNT = 2  # bytes, in most experiments
@@ -29,7 +29,7 @@ def inspect(config: PrepareConfig, say: Say = console.say) -> None:
     with open_sources(config, None, say) as sources:
         genome = sources.genome
         say(
-            f"fasta: {genome.path.name}: {len(genome.lengths):,} sequences, "
+            f"fasta: {genome.path.name}: {counted(len(genome.lengths), 'sequence')}, "
             f"{sum(genome.lengths.values()):,} bases: {format_names(genome.lengths)}"
         )
         for key, groups in (("signal", sources.signal), ("control", sources.control)):
@@ -37,7 +37,7 @@ def inspect(config: PrepareConfig, say: Say = console.say) -> None:
                 for track in group:
                     say(
                         f"{key}, group {i} of {len(groups)}: {track.name} ({track.kind}, "
-                        f"{track.path.name}): {len(track.lengths)} chromosomes"
+                        f"{track.path.name}): {counted(len(track.lengths), 'chromosome')}"
                     )
         intervals, filters = placed(sources)
         say(filters.table())
@@ -61,8 +61,9 @@ def _costs(intervals: Intervals, sources: Sources) -> list[str]:
     memory = (1 + processes) * PER_PROCESS + processes * 2 * min(rows, PART[1]) * each
     bases = sum(sources.genome.lengths.values())
     return [
-        f"would read {tracks + controls} tracks at {rows:,} windows of {windows.stored:,} bases, "
-        f"background included, in {processes} processes",
+        f"would read {counted(tracks + controls, 'track')} at {counted(rows, 'window')} of "
+        f"{windows.stored:,} bases, "
+        f"background included, in {counted(processes, 'process', 'processes')}",
         f"needs about {memory / GB:.2g} GB of memory, and {(bases + rows * each) / GB:.2g} GB of "
         "disk beside the output while it runs",
     ]

@@ -17,7 +17,7 @@ from cherimoya.genome.strands import check_unlike, strand_table
 from cherimoya.prepare.background import Windows
 from cherimoya.prepare.parts import PART, Sources, flat
 from cherimoya.prepare.workers import Workers, core_count
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, counted
 from cherimoya.util.marks import not_as_written, read_mark, write_mark
 
 GENOME = "genome.json"
@@ -111,10 +111,12 @@ def spooled_genome(path: str | Path, folder: Path | None, say: Say) -> Genome:
 
 def describe_parts(folder: Path) -> str:
     """What is done of a preparation."""
-    counts = {
-        "the genome": (folder / GENOME).is_file(),
-        "{} fragment files": len(list(folder.glob("*/fragments.json"))),
-        "{} parts of the peaks": len(list(folder.glob("peaks-*"))),
-        "{} parts of the background": len(list(folder.glob("background-*"))),
-    }
-    return ", ".join(what.format(int(n)) for what, n in counts.items() if n) or "nothing yet"
+    done = ["the genome"] * (folder / GENOME).is_file()
+    for pattern, *words in (
+        ("*/fragments.json", "fragment file"),
+        ("peaks-*", "part of the peaks", "parts of the peaks"),
+        ("background-*", "part of the background", "parts of the background"),
+    ):
+        if n := len(list(folder.glob(pattern))):
+            done.append(counted(n, *words))
+    return ", ".join(done) or "nothing yet"

@@ -17,7 +17,7 @@ from cherimoya.prepare.background import Windows
 from cherimoya.prepare.cutting import KNOWN, TYPES, Cutter, keep
 from cherimoya.prepare.workers import Workers
 from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, counted
 from cherimoya.util.marks import is_whole
 
 PART = (1024, 8192)  # loci cut at once: more than the first, if they can be, up to the second
@@ -120,7 +120,7 @@ def extract_windows(intervals: Intervals, what: str, sources: Sources) -> Stored
     done = sources.workers.map(
         keep, cutter, [(intervals.take(orders[i]), parts[i]) for i in missing]
     )
-    label = f"reading {len(signal) + len(control)} tracks at {what}"
+    label = f"reading {counted(len(signal) + len(control), 'track')} at {what}"
     before = len(parts) - len(missing)
     for _ in console.track(done, label, len(parts), "part", before, tell=sources.say):
         pass

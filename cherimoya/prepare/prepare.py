@@ -20,7 +20,7 @@ from cherimoya.prepare.inputs import describe_parts, open_sources
 from cherimoya.prepare.parts import Column, Sources, StoredWindows, extract_windows, flat
 from cherimoya.records.overwrite import own_files
 from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, counted
 from cherimoya.util.marks import check_mark, mark_of, set_aside
 from cherimoya.util.resume import forget_parts, resumable_output
 
@@ -120,11 +120,13 @@ def placed(sources: Sources) -> tuple[Intervals, FilterReport]:
     inside = (starts >= 0) & (starts + windows.stored <= lengths)
     if not inside.all():
         past = intervals.take(~inside)
-        chrom = str(past.chrom[0])
+        chrom, one = str(past.chrom[0]), len(past) == 1
         sources.say(
-            f"{len(past):,} loci are left out because their windows of {windows.stored:,} bases "
-            f"reach past an end of the chromosome, the first {past.name(0)} ({chrom} has "
-            f"{genome.lengths[chrom]:,} bases). A smaller in_window or max_jitter keeps more."
+            f"{counted(len(past), 'locus is', 'loci are')} left out because "
+            f"{'its window' if one else 'their windows'} of {windows.stored:,} bases "
+            f"{'reaches' if one else 'reach'} past an end of the chromosome, the first "
+            f"{past.name(0)} ({chrom} has {genome.lengths[chrom]:,} bases). A smaller in_window or "
+            "max_jitter keeps more."
         )
     intervals = intervals.take(filters.keep("past an end of the chromosome", inside))
     intervals = intervals.take(filters.keep("same centre as another", _first_of_each(intervals)))
@@ -213,8 +215,8 @@ def _background(
     short = "" if len(loci) == wanted else f" {fix}"
     mean_gc = loci.gc.mean() if len(loci) else np.nan
     say(
-        f"background: {len(loci):,} of {wanted:,} requested, from {len(pool):,} windows away from "
-        f"peaks; mean GC {mean_gc:.3f}, peaks {peaks.gc.mean():.3f}.{short}"
+        f"background: {len(loci):,} of {wanted:,} requested, from {counted(len(pool), 'window')} "
+        f"away from peaks; mean GC {mean_gc:.3f}, peaks {peaks.gc.mean():.3f}.{short}"
     )
     if not len(loci):
         return None, {}
@@ -265,7 +267,8 @@ def _write(
     with provenance.marked(output, described["provenance"]) as temporary:
         os.replace(hdf5.write_columns(made, described, columns, sources.workers.count), temporary)
     return (
-        f"{output}: {len(peaks):,} peaks and {len(intervals) - len(peaks):,} background loci, "
+        f"{output}: {counted(len(peaks), 'peak')} and "
+        f"{counted(len(intervals) - len(peaks), 'background locus', 'background loci')}, "
         f"tracks {', '.join(described['track_names'])} ({signal})"
     )
 
@@ -309,10 +312,11 @@ def _first_of_each(intervals: Intervals) -> np.ndarray:
 
 
 def _check_any_signal(peaks: StoredWindows, config: PrepareConfig) -> None:
+    every = "the only locus" if len(peaks) == 1 else f"all {len(peaks):,} loci"
     for group, total in zip(config.signal, peaks.totals.sum(axis=0), strict=True):
         if total == 0:
             raise DataError(
-                f"signal: {', '.join(group)} is zero at all {len(peaks):,} loci. Check that the "
+                f"signal: {', '.join(group)} is zero at {every}. Check that the "
                 "file and the loci are of the same experiment and genome, and for a BAM that "
                 "bam.mates, bam.proper_pairs and bam.min_mapq leave reads."
             )

@@ -14,6 +14,7 @@ import torch
 
 from cherimoya import __version__
 from cherimoya.errors import ConfigError, LocalError, without_password
+from cherimoya.util.console import counted
 
 
 def choose_device(requested: str, key: str = "trainer.device") -> torch.device:
@@ -41,7 +42,7 @@ def describe_device(device: torch.device, requested: str, processes: int = 1) ->
     if device.type == "cuda":
         name = times + torch.cuda.get_device_name(device)
         return name if requested == "cuda" else f"{name} (found; trainer.device=cpu to leave it)"
-    threads = f"{times}CPU, {torch.get_num_threads()} threads"
+    threads = f"{times}CPU, {counted(torch.get_num_threads(), 'thread')}"
     return f"{threads} (as set)" if requested == "cpu" else f"{threads} (no GPU found)"
 
 
@@ -87,7 +88,7 @@ def provenance(fingerprint: str, device: torch.device, precision: str) -> dict[s
         "git_commit": git_commit(),
         "command": typed(sys.argv),
         "versions": versions(),
-        "cpu": f"{cpu_name()}, {os.cpu_count()} cores",
+        "cpu": f"{cpu_name()}, {counted(os.cpu_count() or 1, 'core')}",
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "precision": precision,
     }

@@ -15,6 +15,7 @@ from cherimoya.report.scores import (
     cards,
     scored_charts,
 )
+from cherimoya.util.console import counted
 
 CHART_METRICS = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
 
@@ -53,7 +54,8 @@ def _subtitle(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{n} models, probabilities and log counts averaged" if n > 1 else "one model"
     if summary["reverse_complement"]:
         yield "both strands averaged"
-    yield f"{loci['peaks']:,} peaks, {loci['background']:,} background loci: {summary['split']}"
+    background = counted(loci["background"], "background locus", "background loci")
+    yield f"{counted(loci['peaks'], 'peak')}, {background}: {summary['split']}"
     if summary.get("seen_in_training"):
         yield f"{summary['seen_in_training']:,} of them on chromosomes seen in training"
     yield f"{summary['window']['in']:,} bp in, {summary['window']['out']:,} bp out"

@@ -80,5 +80,6 @@ def _template(name: str) -> Any:
         "duration": format.duration,
         "moment": format.moment,
         "whole": format.whole,
+        "counted": console.counted,
     }
     return environment.get_template(name)

@@ -22,6 +22,7 @@ from cherimoya.report.scores import (
     cards,
     scored_charts,
 )
+from cherimoya.util.console import counted
 
 CURVES = (
     "train/loss", "valid/loss", "valid/profile_mnll", "valid/profile_pearson",
@@ -63,7 +64,7 @@ def _subtitle(run: RunFolder) -> list[str]:
     if model:
         parts.append(f"{model.get('n_filters')} filters x {model.get('n_layers')} blocks")
     if "parameters" in run.summary:
-        parts.append(f"{run.summary['parameters']:,} parameters")
+        parts.append(f"{counted(run.summary['parameters'], 'parameter')}")
     if window:
         parts.append(
             f"{window['in']:,} bp in, {window['out']:,} bp out, receptive field "
@@ -138,7 +139,7 @@ def _speed(run: RunFolder) -> dict[str, str]:
     if "train_seconds" in summary:
         facts["training"] = f"{summary['train_seconds'] / 60:,.1f} min"
     if {"steps", "epochs"} <= summary.keys():
-        facts["steps"] = f"{summary['steps']:,} in {summary['epochs']:,} epochs"
+        facts["steps"] = f"{summary['steps']:,} in {counted(summary['epochs'], 'epoch')}"
     if speed:
         facts["a step"] = f"{speed['ms_per_step']:,.2f} ms"
         facts["throughput"] = f"{speed['sequences_per_second']:,.0f} sequences a second"
@@ -163,5 +164,5 @@ def _origin(run: RunFolder) -> dict[str, str]:
         **noted.get("versions", {}),
     }
     for split, n in run.summary.get("loci", {}).items():
-        facts[f"{split} loci"] = f"{n['peaks']:,} peaks, {n['background']:,} background"
+        facts[f"{split} loci"] = f"{counted(n['peaks'], 'peak')}, {n['background']:,} background"
     return {name: str(value) for name, value in facts.items() if value is not None}

@@ -12,6 +12,7 @@ from cherimoya.records.run import RunFolder
 from cherimoya.report.format import Chart
 from cherimoya.report.plots import runs as plots
 from cherimoya.report.plots.theme import chart
+from cherimoya.util.console import counted
 
 KEY_SCORES = ("profile_pearson", "profile_jsd", "count_pearson", "auroc")
 BESIDE = {"average_profile": "average profile", "ceiling": "ceiling"}
@@ -122,7 +123,9 @@ def _example_charts(run: Scored) -> Iterator[Chart]:
         return
     for i in range(len(run.examples.start)):
         totals = [values[i].sum() for values in (run.examples.observed, run.examples.expected)]
-        caption = f"{totals[0]:,.0f} counts observed, {totals[1]:,.0f} predicted"
+        caption = (
+            f"{counted(round(float(totals[0])), 'count')} observed, {totals[1]:,.0f} predicted"
+        )
         tracks = run.examples.observed.shape[1]
         height = 2.7 if tracks == 1 else 1.9
         yield chart(caption, plots.example, run.examples, i, width=5.6, height=height, rows=tracks)

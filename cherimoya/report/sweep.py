@@ -21,6 +21,7 @@ from cherimoya.report.plots import sweep as plots_sweep
 from cherimoya.report.plots.sweep import Grid, Point
 from cherimoya.report.plots.theme import chart
 from cherimoya.report.selection import SCORES, number
+from cherimoya.util.console import counted
 
 SHOWN = (LOSS, *SCORES)
 COMPARED = (LOSS, "profile_pearson", "count_pearson")  # in trade-offs and effects
@@ -96,7 +97,10 @@ def _notes(members: Sequence[Member], keys: Sequence[str]) -> Iterator[str]:
     """What a reader has to know before comparing numbers."""
     without = sum(m.state != "done" for m in members)
     if without:
-        yield f"{without} of {len(members)} runs have no scores; means are over those that have."
+        yield (
+            f"{without} of {counted(len(members), 'run')} {'has' if without == 1 else 'have'} no "
+            "scores; means are over those that have."
+        )
     done = [m.summary for m in members if m.state == "done"]
     origins = [summary.get("provenance", {}) for summary in done]
     machines = {origin.get("gpu") or origin.get("cpu") for origin in origins}

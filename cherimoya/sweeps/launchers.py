@@ -20,6 +20,7 @@ from cherimoya.records.status import DAMAGED
 from cherimoya.sweeps.plan import MEMBER_OF, Sweep
 from cherimoya.training.interrupt import stop_request
 from cherimoya.util import console
+from cherimoya.util.console import counted
 from cherimoya.util.files import open_owned
 
 TRAIN = "from cherimoya.cli.scripts import train; train()"
@@ -91,7 +92,10 @@ class Pool:
         gpus = _gpus() if waiting and trainer.device != "cpu" else []
         free = slots(self.wanted, gpus, _cores(), trainer.devices, total)
         if waiting:
-            print(f"{total} runs to do, {len(free)} at a time{_in_words(free[0])}", flush=True)
+            print(
+                f"{counted(total, 'run')} to do, {len(free)} at a time{_in_words(free[0])}",
+                flush=True,
+            )
         running: list[_Process] = []
         told = False
         with stop_request() as stop, _all_stopped(running):
@@ -162,7 +166,8 @@ def not_done(sweep: Sweep, jobs: Sequence[Sequence[str]]) -> list[Sequence[str]]
 def wait_for(jobs: Sequence[Any], folder: str) -> None:
     """Wait until submitit's jobs have ended; Ctrl-C stops the waiting alone."""
     left = list(jobs)
-    print(f"{len(jobs)} jobs submitted: {', '.join(str(job.job_id) for job in jobs)}", flush=True)
+    listed = ", ".join(str(job.job_id) for job in jobs)
+    print(f"{counted(len(jobs), 'job')} submitted: {listed}", flush=True)
     print(f"logs    {Path(jobs[0].paths.folder).parent}", flush=True)
     print(f"status  cherimoya-sweep status {folder}", flush=True)
     try:
@@ -173,7 +178,8 @@ def wait_for(jobs: Sequence[Any], folder: str) -> None:
                 print(f"ended   job {job.job_id}  ({how_far})", flush=True)
             time.sleep(SUBMITTED_LOOK_SECONDS)
     except KeyboardInterrupt:
-        print(f"no longer waiting; {len(left)} jobs go on by themselves", flush=True)
+        go_on = counted(len(left), "job goes on by itself", "jobs go on by themselves")
+        print(f"no longer waiting; {go_on}", flush=True)
         raise
 
 
@@ -240,8 +246,8 @@ def _gpus() -> list[str]:
 
 def _in_words(slot: Slot) -> str:
     if slot.gpus:
-        return f", on {len(slot.gpus)} GPU{'s' * (len(slot.gpus) > 1)} each"
-    return f", on {len(slot.cores)} core{'s' * (len(slot.cores) > 1)} each"
+        return f", on {counted(len(slot.gpus), 'GPU')} each"
+    return f", on {counted(len(slot.cores), 'core')} each"
 
 
 def _how(code: int) -> str:

@@ -28,6 +28,7 @@ from cherimoya.records.layout import read_config
 from cherimoya.records.own_folders import check_run_folder
 from cherimoya.records.status import DAMAGED
 from cherimoya.records.sweep import Member, sync_command
+from cherimoya.util.console import counted
 from cherimoya.util.files import lock_folder
 
 GROUP = "sweep"
@@ -261,9 +262,8 @@ def check(sweep: Sweep, free: tuple[str, ...] = ()) -> None:
                 problems[label] = str(error)
     if problems:
         listed = "\n".join(f"  {label}: {problem}" for label, problem in problems.items())
-        raise ConfigError(
-            f"{len(problems)} of {len(sweep.members)} runs cannot be, so none has begun:\n{listed}"
-        )
+        bad = f"{len(problems)} of {counted(len(sweep.members), 'run')}"
+        raise ConfigError(f"{bad} cannot be, so none has begun:\n{listed}")
     for key in [key for key in (idle[0] if idle else ()) if all(key in each for each in idle)]:
         raise ConfigError(idle[0][key])
     for note in notes:
@@ -310,7 +310,7 @@ def finished(sweep: Sweep, problems: Sequence[tuple[str, str]]) -> tuple[str, bo
     """
     members = sweeps.read_sweep(sweep.folder)
     table = sweeps.table(members) + sweep.ending()
-    lines = [f"\n=== sweep {sweep.folder}: {len(members)} runs", table]
+    lines = [f"\n=== sweep {sweep.folder}: {counted(len(members), 'run')}", table]
     bad = [m for m in members if m.state in ("failed", DAMAGED)]
     failed = {m.folder.name: str(m.status.get("error")) for m in bad}
     failed = dict(problems) | failed

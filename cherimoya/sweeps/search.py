@@ -29,6 +29,7 @@ from cherimoya.records.space import Choices, Numbers, Space
 from cherimoya.records.study import STORAGE, Search, open_storage, optuna
 from cherimoya.sweeps import plan as grid
 from cherimoya.sweeps.plan import GROUP, Sweep, hydra_of
+from cherimoya.util.console import counted
 from cherimoya.util.files import lock_folder
 
 SWEEPER = "hydra/sweeper"
@@ -267,5 +268,5 @@ def _tell(search: Search, runs: Mapping[int, Path]) -> None:
 def _progress(search: Search) -> str:
     best, counts = search.best(), search.counts()
     ended = sum(counts.values()) - counts.get("unfinished", 0)
-    words = f"\n{ended} of {search.config.n_trials} trials have ended"
+    words = f"\n{ended} of {counted(search.config.n_trials, 'trial')} ended"
     return words + (f", best {search.config.metric} so far {best[1]:.4g}" if best else "")

@@ -17,6 +17,7 @@ from cherimoya.records import sweep as sweeps
 from cherimoya.records.status import DAMAGED
 from cherimoya.records.sweep import Member
 from cherimoya.util import console
+from cherimoya.util.console import counted
 from cherimoya.util.shapes import tried
 
 ORDER = ("running", "failed", DAMAGED, "interrupted", "done", "pruned", "waiting")
@@ -30,7 +31,7 @@ def describe(folder: Path, height: int | None = None) -> str:
     members = sweeps.read_sweep(folder)
     counts = Counter(m.state for m in members)
     listed = ", ".join(f"{counts[s]} {s}" for s in ORDER if counts[s])
-    head = [f"sweep      {folder}: {len(members)} runs, {listed}"]
+    head = [f"sweep      {folder}: {counted(len(members), 'run')}, {listed}"]
     best = min(members, key=_loss, default=None)
     if best and _loss(best) < math.inf:
         head.append(f"best       {best.folder.name}, valid loss {_loss(best):.4g}")

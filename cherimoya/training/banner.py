@@ -14,6 +14,7 @@ from cherimoya.genome.chrom_names import format_names
 from cherimoya.inference.precision import HALF
 from cherimoya.ops.dispatch import route
 from cherimoya.training.step import TrainingStep
+from cherimoya.util.console import counted
 
 
 def banner(
@@ -43,9 +44,9 @@ def banner(
         "device": known["device"],
         "steps run": known["precision"],
         "kernels": kernels.why + others,
-        "model": f"{config.model.n_filters} filters x {config.model.n_layers} "
-        f"{'' if block == 'cheri' else block + ' '}blocks, "
-        f"{size:,} parameters",
+        "model": f"{counted(config.model.n_filters, 'filter')} x "
+        f"{counted(config.model.n_layers, 'block' if block == 'cheri' else f'{block} block')}, "
+        f"{counted(size, 'parameter')}",
         "window": f"{loci.in_window:,} bp in, {loci.out_window:,} bp out, "
         f"receptive field {model.receptive_field:,} bp"
         f"{', wider than the window' if model.receptive_field > loci.in_window else ''}",
@@ -60,7 +61,8 @@ def banner(
     lines += [f"  {name:<9} {value}" for name, value in facts.items()]
     for optimizer, names in step.routes.items():
         numbers = sum(parameters[n].numel() for n in names)
-        lines.append(f"  {optimizer:<9} {len(names)} tensors, {numbers:,} numbers: {_short(names)}")
+        held = f"{counted(len(names), 'tensor')}, {counted(numbers, 'number')}"
+        lines.append(f"  {optimizer:<9} {held}: {_short(names)}")
     warnings = window_warnings(config.model.n_layers, loci.in_window)
     return "\n".join([*lines, *(f"  warning   {warning}" for warning in warnings)])
 
@@ -70,8 +72,8 @@ def _length(settings: TrainerConfig, examples: int, steps: int) -> str:
     size, more = settings.batch_size, settings.gpu_min_steps or 0
     per_epoch = examples // size
     return (
-        f"{per_epoch} an epoch of {size} examples ({examples % size} dropped), "
-        f"{-(-steps // per_epoch)} epochs, {steps:,} in all"
+        f"{per_epoch} an epoch of {counted(size, 'example')} ({examples % size} dropped), "
+        f"{counted(-(-steps // per_epoch), 'epoch')}, {steps:,} in all"
         f"{f' (a GPU would make {more:,}: trainer.gpu_min_steps)' if more > steps else ''}"
     )
 
@@ -80,7 +82,7 @@ def _splits(dataset: Dataset) -> list[str]:
     """How many loci each split has, in words."""
     peaks = {split: len(dataset.peaks(split)) for split in dataset.rows}
     return [
-        f"{split} {peaks[split]:,} peaks + {len(rows) - peaks[split]:,} background"
+        f"{split} {counted(peaks[split], 'peak')} + {len(rows) - peaks[split]:,} background"
         for split, rows in dataset.rows.items()
     ]
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from cherimoya.util.console import counted
+
 WARMUP_LOOKS = 3  # of the training loop, before the record begins
 STEPS = 16  # recorded at least
 ROWS = 30
@@ -50,5 +52,6 @@ class Profile:
         profiler.export_chrome_trace(str(self._folder / "trace.json"))
         by = "self_cuda_time_total" if self._cuda else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=by, row_limit=ROWS)
-        (self._folder / "table.txt").write_text(f"{self._steps} steps\n{table}")
-        self._say(f"profile of {self._steps} steps: {self._folder}/table.txt and trace.json")
+        steps = counted(self._steps, "step")
+        (self._folder / "table.txt").write_text(f"{steps}\n{table}")
+        self._say(f"profile of {steps}: {self._folder}/table.txt and trace.json")

@@ -36,6 +36,7 @@ from cherimoya.training.step import TrainingStep
 from cherimoya.training.summary import write_summary
 from cherimoya.training.trainer import EpochCallback, Trainer
 from cherimoya.util import console
+from cherimoya.util.console import counted
 from cherimoya.util.files import lock_folder, remove_left
 
 MOST_STEPS = 10_000_000  # whose learning rates lie ready on the device
@@ -192,7 +193,7 @@ def _announce(
     }
     trainer.say(banner(config, log.folder, facts, step, trainer.dataset))
     if saved:
-        trainer.say(f"resumed after {state.step:,} steps, in epoch {state.epoch}")
+        trainer.say(f"resumed after {counted(state.step, 'step')}, in epoch {state.epoch}")
     log.progress(
         epoch=state.epoch, epochs=trainer.epochs,
         train_seconds=state.seconds, ms_per_step=None,
@@ -291,8 +292,8 @@ def training_step(
     batch_size = config.trainer.batch_size
     if examples < batch_size:
         raise ConfigError(
-            f"trainer.batch_size={batch_size}, but an epoch has {examples} examples and only full "
-            f"batches are used. Set trainer.batch_size={max(examples // 4, 1)} or less."
+            f"trainer.batch_size={batch_size}, but an epoch has {counted(examples, 'example')} and "
+            f"only full batches are used. Set trainer.batch_size={max(examples // 4, 1)} or less."
         )
     per_epoch = examples // batch_size
     length = length or config.trainer.total_steps(per_epoch, model.lw0.is_cuda)

@@ -22,6 +22,7 @@ from cherimoya.records.status import read_rows
 from cherimoya.report.format import score
 from cherimoya.training.trainer import Trainer
 from cherimoya.util import console
+from cherimoya.util.console import counted
 
 
 def write_summary(
@@ -55,9 +56,11 @@ def write_summary(
     write_examples(folder / EXAMPLES, examples)
     plots = _tried_plots(trainer, scores, examples, log, say) if config.trainer.plots else []
     say("")
-    say(f"best epoch {state.best_epoch}, on the {len(dataset.peaks(split)):,} {split} peaks:")
+    scored = counted(len(dataset.peaks(split)), f"{split} peak")
+    say(f"best epoch {state.best_epoch}, on the {scored}:")
     say(score_table(columns))
-    say(f"\n{state.step:,} steps in {console.duration(state.seconds)}{_speed_in_words(speed)}")
+    took = f"{counted(state.step, 'step')} in {console.duration(state.seconds)}"
+    say(f"\n{took}{_speed_in_words(speed)}")
     say(f"run          {folder}")
     say(f"checkpoints  {folder / 'checkpoints'}")
     if plots:
@@ -77,7 +80,7 @@ def write_pruned_summary(
     summary |= {"pruned": {"epoch": state.epoch - 1, "why": state.stopped}}
     log.summary({**summary, "provenance": dict(origin)})
     say(f"\npruned: {state.stopped}")
-    say(f"{state.step:,} steps in {console.duration(state.seconds)}")
+    say(f"{counted(state.step, 'step')} in {console.duration(state.seconds)}")
     say(f"run          {log.folder}")
 
 

@@ -62,10 +62,8 @@ class Trainer:
         self.bar, self.on_epoch = bar, on_epoch
         self.state, self.in_epoch = TrainState(), False
         self.count_weight = count_weight(dataset)
-        self.metrics = own_metrics(
-            config.metrics, step.model.signal_groups, dataset.loci.out_window, step.device
-        )
-        settings, processes = config.trainer, step.processes
+        settings, processes, model = config.trainer, step.processes, step.model
+        self.metrics = own_metrics(config.metrics, model.signal_groups, self.window[1], step.device)
         self.steps_per_epoch = len(self._plan(0)) // settings.batch_size
         self.epochs = -(-step.total_steps // self.steps_per_epoch)
         self.feed = Feed(
@@ -73,7 +71,7 @@ class Trainer:
             processes.rank, processes.world,
         )  # fmt: skip
         self.runner = Runner(step, lambda: self.feed.batch(step.count), settings.cuda_graph, say)
-        self.predict = CUDAGraphModel(step.model, settings.cuda_graph)
+        self.predict = CUDAGraphModel(model, settings.cuda_graph)
         self.profile: Profile | None = None
         if settings.profile and log:
             self.profile = Profile(checkpoints.folder.parent, step.device, say)
@@ -312,7 +310,8 @@ class Trainer:
         epochs = state.epoch - 1 - state.plateau_epoch
         if patience is None or state.validated < state.step or epochs < patience:
             return False
-        self.say(f"no better validation loss for {patience} epochs: stopping early")
+        without = console.counted(patience, "epoch")
+        self.say(f"no better validation loss for {without}: stopping early")
         return True
 
     def speed(self) -> dict[str, float | None]:

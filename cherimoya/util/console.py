@@ -150,6 +150,11 @@ def resume_command(folder: Path) -> str:
     return f"cherimoya-train {shlex.join(words)}"
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """So many of something, in words: 1 locus, 1,200 loci; `many` is `one` with an s by default."""
+    return f"{n:,} {one if n == 1 else many or f'{one}s'}"
+
+
 def table(header: list[str], rows: list[list[str]]) -> str:
     """Aligned columns: the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

@@ -87,7 +87,7 @@ def test_a_track_without_values_is_zeros_and_said(toy: Toy) -> None:
         loci = toy.run(control=[[str(path)]])
         assert not loci.control.any()
         assert "void.bw holds no values: zeros everywhere" in toy.said
-        refused(toy, "void.bw is zero at all 1 loci", signal=[[str(path)]])
+        refused(toy, "void.bw is zero at the only locus", signal=[[str(path)]])
 
 
 def through(path: Path, toy: Toy) -> dict[str, np.ndarray]:

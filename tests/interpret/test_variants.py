@@ -479,7 +479,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(toy: Toy, model):
         ("chrom,pos,ref,alt\nchrA,5,A,C\n", r"line 1: no column .* tab-separated table"),
         ("chrom\tpos\tref\nchrA\t5\tA\n", r"line 1: no column alt among chrom, pos, ref\."),
         (HEADER + "chrA\t5\t.\tA\tC\nchrA\t6", r"line 4: 2 columns, the header has more"),
-        (HEADER + "chrA 5 . A C\n", r"line 3: 1 columns, the header has more"),
+        (HEADER + "chrA 5 . A C\n", r"line 3: 1 column, the header has more"),
         (HEADER + "chrA\t5\t.\tA\t<DEL>\n", r"no variant in it; 1 allele left out, with a sym"),
     ],
 )

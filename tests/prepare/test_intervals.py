@@ -167,7 +167,7 @@ def test_checking_says_what_would_happen_and_writes_nothing(toy: Toy) -> None:
     assert re.search(r"past an end of the chromosome +1 +1", text)
     assert "fasta: toy.fa: 3 sequences, 9,000 bases: chrA, chrB, chrC" in text
     assert "signal, group 2 of 2: reads (BAM, reads.bam): 3 chromosomes" in text
-    assert "would read 2 tracks at 1 windows of 50 bases" in text
+    assert "would read 2 tracks at 1 window of 50 bases" in text
     assert "needs about 0.45 GB of memory, and 9.2e-06 GB of disk" in text
     assert re.search(r"out.h5: would be written\n.*nothing was written", text)
     inspect(toy.config(**values, output=None), said.append)

@@ -304,7 +304,7 @@ def test_any_sweep_has_a_page(members, tmp_path):
     for i, member in enumerate(members):
         add_member(tmp_path, loss=300.0 + i, **member)
     page = Page(write_report(tmp_path))
-    assert f"{len(members)} runs" in page.text()
+    assert f"{len(members)} run{'s' * (len(members) > 1)}" in page.text()
     assert ("Heat maps" in page.text("h2")) == (len(members) == 8)  # only there is a grid
 
 

@@ -12,6 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from cherimoya.util import console
 
 
+def test_one_of_something_has_no_plural():
+    assert console.counted(1, "run") == "1 run"
+    assert console.counted(0, "run") == "0 runs"
+    assert console.counted(1200, "locus", "loci") == "1,200 loci"
+    assert console.counted(1, "locus", "loci") == "1 locus"
+
+
 def test_lines_elsewhere_than_on_a_terminal_count_from_what_was_done(monkeypatch):
     monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
     told: list[str] = []

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,11 @@ def train() -> None:
 
 
 def plan_sweep(arguments: list[str]) -> Sweep | None:
-    """The sweep that these arguments of cherimoya-train ask for, checked and written down."""
-    return TrainJob().plan(arguments, None)
+    """The sweep that these arguments of cherimoya-train ask for, checked and written down.
+
+    Its runs are for other machines, where the data are.
+    """
+    return TrainJob().plan(arguments, None, here=False)
 
 
 class TrainJob(Job):
@@ -89,8 +93,11 @@ class TrainJob(Job):
                 context = RunContext(on_epoch=study.watch(folder), command=self.typed)
                 train(config, folder, context, changes)
 
-    def plan(self, arguments: list[str], member_of: Path | None) -> Sweep | None:
-        """The sweep that the command line asks for, each member of it checked; or None."""
+    def plan(self, arguments: list[str], member_of: Path | None, here: bool = True) -> Sweep | None:
+        """The sweep that the command line asks for, each member of it checked; or None.
+
+        here: whether runs that this process starts may read files
+        """
         OmegaConf.register_new_resolver(
             "member_name", lambda: sweeps.member_name(self._overrides()), replace=True
         )
@@ -98,6 +105,8 @@ class TrainJob(Job):
             self.sweep = plan.member(arguments, member_of)
         else:
             self.sweep = search.plan(arguments) or plan.plan(arguments)
+        if self.sweep and not here:
+            self.sweep = replace(self.sweep, here=False)
         if self.sweep and launch.world() > 1:
             raise ConfigError(
                 "a launcher starts the processes of one run, not of several (-m). Leave the "

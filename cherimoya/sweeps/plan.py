@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cherimoya.config.command_line import flag, quotable
 from cherimoya.config.command_line import overrides as overrides_in
+from cherimoya.config.data import DataConfig
 from cherimoya.config.diff import differences, hydra_value
 from cherimoya.config.groups import compose, composition, initialized, plain_values
 from cherimoya.config.keys import type_of
@@ -28,6 +29,7 @@ from cherimoya.records.layout import read_config
 from cherimoya.records.own_folders import check_run_folder
 from cherimoya.records.status import DAMAGED
 from cherimoya.records.sweep import Member, sync_command
+from cherimoya.sweeps.data import HERE, check_data
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_folder
 
@@ -55,6 +57,7 @@ class Sweep:
     folder: Path
     is_member: bool = False  # one of its members, in a process of its own
     settings: list[str] = field(default_factory=list)  # of Hydra: where its files are
+    here: bool = False  # whether its runs see the files of this process, by the same names
 
     def overrides_of(self, task: Sequence[str]) -> dict[str, str]:
         """The swept ones of a member's overrides, by key."""
@@ -101,7 +104,8 @@ def plan(arguments: Sequence[str]) -> Sweep | None:
     _check_plugin(settings.get("hydra/launcher", ""))
     extra = [v for k, v in settings.items() if k not in ("hydra.searchpath", "hydra.mode")]
     composed = hydra_of([*found, *extra, *fixed])
-    _check_slurm(composed.launcher, composed.runtime.choices["hydra/launcher"])
+    launcher = composed.runtime.choices["hydra/launcher"]
+    _check_slurm(composed.launcher, launcher)
     params = [f"{key}={value}" for key, value in (composed.sweeper.get("params") or {}).items()]
     overrides = [*parser.parse_overrides(params), *given]
     swept = list(dict.fromkeys(o.key_or_group for o in overrides if o.is_sweep_override()))
@@ -111,7 +115,8 @@ def plan(arguments: Sequence[str]) -> Sweep | None:
     if is_grid:
         check_number(overrides)
     members = BasicSweeper.split_arguments(overrides, None)[0] if is_grid else []
-    return Sweep(name, swept, members, Path(composed.sweep.dir), settings=found)
+    here = launcher in HERE and not composed.job.chdir
+    return Sweep(name, swept, members, Path(composed.sweep.dir), settings=found, here=here)
 
 
 def check_number(overrides: Sequence[Override]) -> None:
@@ -230,11 +235,13 @@ def check(sweep: Sweep, free: tuple[str, ...] = ()) -> None:
 
     Raises ConfigError that lists those that cannot be: also those that share a folder, or whose
     folder holds a run with another configuration, though keys that begin with `free` may differ.
+    The data of those that are not done are looked at too, if the sweep's runs read them here.
     A key that is not swept may be without effect in some members, as long as it has one in others.
     """
     problems: dict[str, str] = {}
     folders: set[Path] = set()
     idle: list[dict[str, str]] = []
+    data: dict[str, tuple[DataConfig, list[str]]] = {}
     notes: dict[str, None] = {}
     with initialized():
         for words in sweep.members:
@@ -258,12 +265,16 @@ def check(sweep: Sweep, free: tuple[str, ...] = ()) -> None:
                 idle.append({k: m for k, m in found.items() if k not in sweep.swept})
                 for key in found.keys() & set(sweep.swept):
                     raise ConfigError(found[key])
+                if sweep.here and not sweeps.read_member(folder).finished:
+                    data.setdefault(repr(config.data), (config.data, []))[1].append(label)
             except CherimoyaError as error:
                 problems[label] = str(error)
     if problems:
         listed = "\n".join(f"  {label}: {problem}" for label, problem in problems.items())
         bad = f"{len(problems)} of {counted(len(sweep.members), 'run')}"
         raise ConfigError(f"{bad} cannot be, so none has begun:\n{listed}")
+    if data:
+        check_data(data.values(), len(sweep.members))
     for key in [key for key in (idle[0] if idle else ()) if all(key in each for each in idle)]:
         raise ConfigError(idle[0][key])
     for note in notes:

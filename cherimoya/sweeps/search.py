@@ -111,7 +111,7 @@ def plan(arguments: Sequence[str]) -> SearchSweep | None:
     planned = grid.plan(arguments)
     assert planned is not None
     search = SearchSweep(
-        planned.name, list(space), [], planned.folder, settings=planned.settings,
+        planned.name, list(space), [], planned.folder, settings=planned.settings, here=planned.here,
         config=config, space=space, fixed=fixed,
     )  # fmt: skip
     for members in corners(space, fixed):

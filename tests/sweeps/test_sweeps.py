@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_lines import TRAIN, clean_environment, wait_until
+from command_lines import TRAIN, clean_environment, command, wait_until
 from omegaconf import OmegaConf
 from training_runs import last_table, states, weights, without_times
 
@@ -141,6 +141,69 @@ def test_every_member_is_checked_before_the_first_begins(
     assert "2 of 3 runs cannot be, so none has begun" in done.stderr
     assert "model.n_layers=-1: model.n_layers=-1: must be at least 1" in done.stderr
     assert not (tmp_path / "sweep").exists()
+
+
+def test_data_are_looked_at_before_the_first_run_begins(
+    cherimoya_train, train_arguments, small_data, tmp_path
+):
+    """Once for all that read the same, unless the runs are for another machine."""
+    others = [a for a in train_arguments if not a.startswith("data.path=")]
+    (tmp_path / "text.h5").write_text("no HDF5")
+    paths = f"data.path={small_data},absent.h5,text.h5"
+    done = cherimoya_train("-m", *others, paths, "seed=1,2", "hydra.sweep.dir=sweep")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    first, *bad = done.stderr.splitlines()
+    assert first == "error: 4 of 6 runs cannot read the data, so none has begun:"
+    assert len(bad) == 2
+    for line, name, said in (
+        (bad[0], "absent.h5", "no such file. Make one"), (bad[1], "text.h5", "not an HDF5 file")
+    ):  # fmt: skip
+        assert line.startswith(f"  data.path={name},seed=1 and 1 more: ")
+        assert f"/{name}: {said}" in line
+    assert not (tmp_path / "sweep").exists()
+    searched = cherimoya_train(
+        "-m", *others, "data.path=absent.h5", "hydra/sweeper=optuna", "model.n_layers=1,2"
+    )
+    assert "2 of 2 runs cannot read the data, so none has begun" in searched.stderr
+    assert "absent.h5: no such file" in searched.stderr
+    script = command("sweep", "slurm", "-m", *others, paths, "seed=1,2", folder=tmp_path)
+    assert script.returncode == 0, script.stderr
+
+
+def test_what_is_done_needs_no_data(cherimoya_train, train_arguments, small_data, tmp_path):
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(small_data.read_bytes())
+    words = [a for a in train_arguments if not a.startswith("data.path=")]
+    words += [
+        "-m",
+        "data.path=copy.h5",
+        "trainer.max_epochs=1",
+        "seed=1,2",
+        "hydra.sweep.dir=sweep",
+    ]
+    assert cherimoya_train(*words).returncode == 0
+    copy.unlink()
+    again = cherimoya_train(*words)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("done already") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "here"),
+    [
+        ([], True),
+        (["hydra/launcher=processes"], True),
+        (["hydra/launcher=packed"], True),
+        (["hydra.job.chdir=true"], False),
+        (["hydra/launcher=slurm", "hydra.launcher.cluster=local"], False),
+    ],
+)
+def test_runs_of_this_machine_alone_read_its_files(words, here):
+    if "hydra/launcher=slurm" in words:
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    sweep = cli_sweep.plan(["-m", "seed=1,2", *words])
+    assert sweep.here == here
 
 
 def test_two_runs_may_not_share_a_folder(cherimoya_train, train_arguments):

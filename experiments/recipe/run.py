@@ -2,12 +2,13 @@
 
     python experiments/recipe/run.py stripeseq.h5 outputs/recipe/stripeseq --minutes 9
     python experiments/recipe/run.py stripeseq.h5 outputs/recipe/both --changes kernel_21-width_64
-    python experiments/recipe/run.py stripeseq.h5 outputs/recipe/small --recipe yeast_stripeseq --changes base,scale_1
+    python experiments/recipe/run.py stripeseq.h5 outputs/recipe/small --recipe yeast_stripeseq
 
-Each change is an option of the group `experiment`, written beside the sweep: `recommended` with the
-study's first values and length (or another recipe as it is), and the change. The most promising come first, so that the sweep
-may be broken off at any time; the same command goes on. The folder gets the sweep, changes.csv (a
-row a run, with the validation scores of its best epoch) and ranking.md (a row a change).
+Each change is an option of the group `experiment`, written beside the sweep: `recommended` with
+the study's first values and length, or another recipe as it is, and the change. The most promising
+come first, so that the sweep may be broken off at any time; the same command goes on. The folder
+gets the sweep, changes.csv (a row a run, with the validation scores of its best epoch) and
+ranking.md (a row a change).
 """
 
 import argparse
@@ -43,6 +44,7 @@ RECIPES: dict[str, Mapping[str, Any]] = {
     "recommended": STUDY,
     "yeast_stripeseq": {"trainer.plots": False, "trainer.autotune": False},
     "yeast_atac": {"trainer.plots": False, "trainer.autotune": False},
+    "embedded": {"trainer.plots": False, "trainer.autotune": False},  # the defaults
 }
 
 
@@ -106,6 +108,8 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "steps_8000": steps(8000),
     "expansion_4": {"model.blocks.expansion": 4},
     "ema_0.995": {"optim.ema_decay": 0.995},
+    "sgd": {"optim": "muon_adamw_sgd"},
+    "bias_mean": {"model.count_bias": "mean"},
     "start_right": {"optim": "recommended", "model.count_bias": "mean"},
     "epochs_7": {"trainer.max_epochs": 7},
     "epochs_12": {"trainer.max_epochs": 12},
@@ -117,7 +121,8 @@ SCORES = ("valid/profile_pearson", "valid/count_pearson", "valid/count_mse", "va
 def write_option(folder: Path, name: str, recipe: str, keys: Mapping[str, Any]) -> None:
     """The option `name` of the group `experiment`: the recipe, the study's keys and `keys`."""
     chosen = [{f"override /{key}": value} for key, value in keys.items() if "." not in key]
-    content: dict[str, Any] = {"defaults": [recipe, *chosen, "_self_"]}
+    begun = [] if recipe == "embedded" else [recipe]
+    content: dict[str, Any] = {"defaults": [*begun, *chosen, "_self_"]}
     for key, value in (dict(RECIPES[recipe]) | dict(keys)).items():
         if "." not in key:
             continue
@@ -138,7 +143,8 @@ def command(arguments: argparse.Namespace, names: Sequence[str]) -> list[str]:
         launcher = ["hydra/launcher=processes", f"hydra.launcher.processes={arguments.at_once}"]
     return [
         sys.executable, "-m", "cherimoya.cli", f"--config-dir={arguments.folder / 'conf'}", "-m",
-        f"experiment={','.join(names)}", f"seed={arguments.seeds}", f"data.path={arguments.data}",
+        f"experiment={','.join(names)}", f"seed={arguments.seeds}",
+        *([] if arguments.recipe == "embedded" else [f"data.path={arguments.data}"]),
         f"hydra.sweep.dir={arguments.folder / 'sweep'}", "logger=none", *launcher,
         *arguments.words,
     ]  # fmt: skip
@@ -199,7 +205,7 @@ def collect(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="made by cherimoya-prepare with max_jitter=500")
+    parser.add_argument("data", type=Path, help="by cherimoya-prepare with max_jitter=500, or -")
     parser.add_argument("folder", type=Path, help="for the sweep and its tables")
     parser.add_argument("--recipe", choices=RECIPES, default="recommended")
     parser.add_argument("--minutes", type=float, default=9)

@@ -19,25 +19,28 @@ spec.loader.exec_module(study)
 
 @pytest.mark.parametrize("recipe", study.RECIPES)
 def test_every_change_is_the_recipe_but_for_what_it_says(tmp_path, recipe):
-    for name, keys in study.CHANGES.items():
+    changes = dict(study.CHANGES)
+    if recipe == "embedded":  # whose optimizers have no SGD to change
+        changes = {k: v for k, v in changes.items() if not any("sgd." in key for key in v)}
+    for name, keys in changes.items():
         study.write_option(tmp_path, name, recipe, keys)
     made = {}
     with groups.initialized(str(tmp_path)):
-        for name in study.CHANGES:
-            words = [f"experiment={name}", "data.path=x.h5"]
+        for name in changes:
+            words = [f"experiment={name}", *(["data.path=x.h5"] if recipe != "embedded" else [])]
             values, choices = groups.compose("train", words)
             plain = groups.plain_values(values)
             config = build(TrainConfig, plain)
             groups.composition(config, plain, words, choices).check_files()
             made[name] = to_dict(config)
-    for name, keys in study.CHANGES.items():
+    for name, keys in changes.items():
         for key, value in (dict(study.RECIPES[recipe]) | dict(keys)).items():
             if "." in key:
                 assert at(made[name], key) == value, (name, key)
     if recipe != "recommended":
         return
     same = {name for name in study.CHANGES if made[name] == made["base"]}
-    of_other_recipes = {"negatives_0.25", "muon_decay_0.01", "width_96", "start_right"}
+    of_other_recipes = {"negatives_0.25", "muon_decay_0.01", "width_96", "bias_mean", "start_right"}
     assert same == {"base", *of_other_recipes}
     assert made["base"]["model"]["count_bias"] == "mean"
     assert "sgd" in made["base"]["optim"]

@@ -8,6 +8,13 @@ WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # a scheduler's, before it takes th
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *WARNINGS)  # that a run answers by saving
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FAULTY = (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT)
+FIXES = {
+    errno.EACCES: "Ask its owner (chmod)",
+    errno.EPERM: "Ask its owner (chmod)",
+    errno.EISDIR: "Move it away",
+    errno.ENOTDIR: "A part of its path is a file: move that away",
+    errno.ENAMETOOLONG: "Give it a shorter name",
+}
 HIDDEN = "***"
 PASSWORD = re.compile(  # in a URL: scheme://user:password@host, or ?password=password
     r"(://[^\s:/@]*:)[^@\s]*(?=@)|([?&](?:password|passwd|pwd)=)[^&\s'\"]*", re.IGNORECASE
@@ -69,11 +76,8 @@ def disk_words(error: OSError, other: str = "another output") -> DiskError:
             "goes on."
         )
     else:
-        if error.errno in (*FULL, None):
-            fix = "Free space there"
-        else:
-            fix = "Move it away" if error.errno == errno.EISDIR else "Ask its owner (chmod)"
-        advice = f"{fix}, or choose {other}."
+        fix = "Free space there" if error.errno in (*FULL, None) else FIXES.get(error.errno)
+        advice = f"{fix}, or choose {other}." if fix else f"Choose {other}."
     return DiskError(f"{error.filename or 'a file'}: {error.strerror or error}. {advice}")
 
 

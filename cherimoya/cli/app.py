@@ -113,10 +113,7 @@ def _hydra(arguments: list[str], several: bool) -> Iterator[tuple[Callable[..., 
     if tells or args.resolve or args.config_path or args.experimental_rerun:
         yield partial(_told_by_hydra, args, parser), args.overrides
         return
-    folder = args.config_dir and os.path.abspath(args.config_dir)
-    if folder and not os.path.isdir(folder):
-        raise ConfigError(f"Additional config directory '{folder}' not found")
-    with groups.initialized(folder):
+    with groups.initialized(args.config_dir and os.path.abspath(args.config_dir)):
         JobRuntime.instance().set("name", "job")
         own = GlobalHydra.instance().hydra
         assert own is not None

@@ -16,6 +16,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -112,7 +113,9 @@ class TrainJob(Job):
                 "a launcher starts the processes of one run, not of several (-m). Leave the "
                 "launcher out, and set trainer.devices."
             )
-        if self.sweep and not member_of:
+        if not self.sweep:
+            _check_one_run(arguments)
+        elif not member_of:
             check_sweep_folder(self.sweep.folder)
             plan.check(self.sweep, FREE_ON_RESUME)
             self.sweep.write(arguments)
@@ -183,6 +186,24 @@ class TrainJob(Job):
     def _overrides(self) -> dict[str, str]:
         """What sets this member of the sweep apart."""
         return self.sweep.overrides_of(HydraConfig.get().overrides.task) if self.sweep else {}
+
+
+def _check_one_run(arguments: list[str]) -> None:
+    """Raise ConfigError for an experiment that asks for several runs, where one is to be made."""
+    words = command_line.overrides(arguments)
+    experiment = next((word for word in words if word.startswith("experiment=")), None)
+    if experiment is None:
+        return
+    asked = plan.hydra_of([*plan.search_folders(arguments), *words])
+    several = {
+        "hydra.mode": asked.mode == RunMode.MULTIRUN,
+        "hydra.sweeper.params": asked.sweeper.get("params"),
+    }
+    for key in (key for key, is_set in several.items() if is_set):
+        raise ConfigError(
+            f"{experiment} sets {key}, which makes several runs, and this is one. Keep it in a "
+            "file of the group sweep, chosen by sweep=..., or add -m."
+        )
 
 
 def _check_data(config: TrainConfig) -> None:

@@ -18,7 +18,7 @@ from cherimoya.config import options
 from cherimoya.config.diff import hydra_value
 from cherimoya.config.keys import known_keys, text_depth
 from cherimoya.config.schema import unknown_key
-from cherimoya.errors import ConfigError
+from cherimoya.errors import ConfigError, printable
 
 RESUME = "trainer.resume"
 VALUED = {  # flags of Hydra with a value, which may look like a key and its value: short, long
@@ -70,6 +70,8 @@ def parse(word: str) -> Override:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
         raise ConfigError(f"{word!r} is not key=value: {str(error).splitlines()[0]}") from None
+    except ValueError:  # Python's
+        raise ConfigError(f"{printable(word)}: a number has too many digits to be read.") from None
 
 
 def readable(word: str, schema: type, several: bool) -> str:
@@ -89,7 +91,7 @@ def readable(word: str, schema: type, several: bool) -> str:
         return f"{key}={_name(text)}"
     try:
         override = OverridesParser.create().parse_override(word)
-    except HydraException:
+    except (HydraException, ValueError):
         return f"{key}={_quoted(text, depth[0], several)}"
     if override.is_sweep_override():
         return word if several else _one_value(key, text, *depth)
@@ -235,12 +237,14 @@ def checked_arguments(arguments: Sequence[str], schema: type, several: bool) -> 
 
     Raises ConfigError for a key that does not exist, also behind + and ++.
     """
+    own = flag(arguments, "--config-dir")
+    if own is not None:
+        check_config_dir(Path(own))
+        registry.add_folder(own)
     keys = set(known_keys(schema))
     groups = {str(p.relative_to(conf_dir())) for p in conf_dir().rglob("*") if p.is_dir()}
-    if own := flag(arguments, "--config-dir"):
-        registry.add_folder(own)
     # Only what is composed tells the keys of options that are the user's own.
-    open_groups = flag(arguments, "--config-dir") is not None or bool(registry.plugins())
+    open_groups = own is not None or bool(registry.plugins())
     given = dict(today(word).split("=", 1) for word in overrides(arguments) if "=" in word)
     for argument in arguments:
         if not is_override(argument):
@@ -258,6 +262,22 @@ def checked_arguments(arguments: Sequence[str], schema: type, several: bool) -> 
         if key == RESUME and override.value() is not None:
             folder = _run_folder(str(override.value()), arguments)
             yield f"hydra.run.dir={hydra_value(str(folder))}"
+
+
+def check_config_dir(folder: Path) -> None:
+    """Raise ConfigError for a folder of configurations that cannot be read, which Hydra ignores."""
+    groups = [folder / path.relative_to(conf_dir()) for path in conf_dir().rglob("*/")]
+    for path in (folder, *groups):
+        try:
+            os.scandir(path).close()
+            os.stat(os.path.join(path, "."))  # whether its files can be opened
+        except OSError as error:
+            if path != folder and not isinstance(error, PermissionError):
+                continue  # it has no such group
+            raise ConfigError(
+                f"--config-dir={folder}: {path} cannot be read ({error.strerror}). Name a folder "
+                "of configurations that you may read."
+            ) from None
 
 
 def _run_folder(value: str, arguments: Sequence[str]) -> Path:

@@ -270,6 +270,8 @@ def unknown_key(key: str, candidates: list[str]) -> str:
         near = [leaves[n] for n in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaves, n=1)]
     if near:
         return f"unknown key {key}. Did you mean {near[0]}?"
+    if not candidates:
+        return f"unknown key {key}: {key.rpartition('.')[0]} takes no keys. Leave it out."
     return f"unknown key {key}. Known here: {', '.join(sorted(candidates))}"
 
 

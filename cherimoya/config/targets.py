@@ -101,8 +101,13 @@ def _load_file(self: ConfigRepository, config_path: str) -> ConfigResult | None:
         return LOAD_FILE(self, config_path)
     path = Path(source.path, source._normalize_file_name(config_path))
     check_yaml(path)
-    with not_deep(path):
-        return LOAD_FILE(self, config_path)
+    try:
+        with not_deep(path):
+            return LOAD_FILE(self, config_path)
+    except ValueError as error:
+        if "digits" not in str(error):
+            raise
+        raise ConfigError(f"{path}: a number has too many digits to be read.") from None
 
 
 def check(config: DictConfig) -> None:

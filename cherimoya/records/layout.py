@@ -25,7 +25,7 @@ STATUS = Table(
         **PROCESS,
         "first_started": (str, None),
         **dict.fromkeys(("seconds", "seconds_before", "train_seconds"), float),
-        **dict.fromkeys(("epoch", "epochs"), int),
+        **dict.fromkeys(("epoch", "epochs", "best_epoch"), int),
         **dict.fromkeys(("error", "traceback"), str),
         "ms_per_step": (float, None),
     },

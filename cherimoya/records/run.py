@@ -74,8 +74,11 @@ class RunFolder(Member):
 
     @property
     def best_row(self) -> dict[str, Any] | None:
-        """The row of the epoch with the lowest validation loss so far."""
+        """The row of the epoch with the lowest validation loss so far, of which best.pt is."""
         scored = [row for row in self.rows if row.get("valid/loss") is not None]
+        known = self.summary.get("best_epoch", self.status.get("best_epoch"))
+        if known is not None:  # since that of a better one may be lost
+            scored = [row for row in scored if row["epoch"] == known]
         return min(scored, key=lambda row: row["valid/loss"]) if scored else None
 
     @property

@@ -1,5 +1,6 @@
 """The short summary at the start of a run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def banner(
         held = f"{counted(len(names), 'tensor')}, {counted(numbers, 'number')}"
         lines.append(f"  {optimizer:<9} {held}: {_short(names)}")
     warnings = window_warnings(config.model.n_layers, loci.in_window)
+    per_epoch = examples // config.trainer.batch_size
+    warnings += patience_warnings(config.trainer, per_epoch, step.total_steps)
     return "\n".join([*lines, *(f"  warning   {warning}" for warning in warnings)])
 
 
@@ -111,6 +114,24 @@ def window_warnings(n_layers: int, in_window: int) -> list[str]:
             "data.in_window."
         ]
     return []
+
+
+def patience_warnings(settings: TrainerConfig, per_epoch: int, steps: int) -> list[str]:
+    """An early stopping that could end no training of so many steps before its end."""
+    patience = settings.early_stopping
+    if patience is None:
+        return []
+    apart = math.ceil((settings.validate_steps or 1) / per_epoch)  # epochs from one to the next
+    first = (1 + math.ceil(patience / apart)) * apart  # the first one validated may be the best
+    epochs = math.ceil(steps / per_epoch)
+    if first < epochs:
+        return []
+    seldom = f", which are validated every {apart} (trainer.validate_steps)" if apart > 1 else ""
+    return [
+        f"trainer.early_stopping={patience} does nothing here: it could stop after {first:,} "
+        f"epochs at the earliest{seldom}, and the training has {epochs:,}. Lower it"
+        f"{', or trainer.validate_steps' if apart > 1 else ''}, or set it to null."
+    ]
 
 
 def _short(names: Sequence[str]) -> str:

@@ -195,7 +195,7 @@ def _announce(
     if saved:
         trainer.say(f"resumed after {counted(state.step, 'step')}, in epoch {state.epoch}")
     log.progress(
-        epoch=state.epoch, epochs=trainer.epochs,
+        epoch=state.epoch, epochs=trainer.epochs, best_epoch=state.best_epoch,
         train_seconds=state.seconds, ms_per_step=None,
     )  # fmt: skip
 

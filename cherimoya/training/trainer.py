@@ -143,7 +143,7 @@ class Trainer:
         if self.log:
             self.log.row(row)
             self.log.progress(
-                epoch=state.epoch + 1, epochs=self.epochs,
+                epoch=state.epoch + 1, epochs=self.epochs, best_epoch=state.best_epoch,
                 train_seconds=state.seconds, ms_per_step=self.speed().get("ms_per_step"),
             )  # fmt: skip
         if self.on_epoch and state.epoch + 1 < self.epochs:

@@ -12,6 +12,7 @@ import pytest
 from run_files import CONFIG, SCORES, add_loci, add_member, make_run
 
 from cherimoya.cli import report as report_command
+from cherimoya.records.run import read_run
 from cherimoya.records.sweep import Plan, note_member, write_plan
 from cherimoya.report.pages import offer_report, write_report
 from cherimoya.report.plots import theme as plots_theme
@@ -179,6 +180,20 @@ def test_a_failed_run_shows_its_traceback(tmp_path):
     assert "Traceback: it was <inf>" in page.text("pre")
     assert ("details", {"open": ""}) in page.elements
     assert page.count("svg") == 0
+
+
+@pytest.mark.parametrize(
+    ("known", "best"), [({}, 1), ({"best_epoch": 2}, 2), ({"best_epoch": -1}, None)]
+)
+def test_the_best_epoch_is_that_of_the_file(tmp_path, known, best):
+    """Which need not have the lowest loss: best.pt of another may have been lost."""
+    run = make_run(tmp_path / "run", "interrupted")
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | known))
+    assert (read_run(run).best_row or {}).get("epoch") == best
+    if known:
+        done = make_run(tmp_path / "done", **known)
+        assert (read_run(done).best_row or {}).get("epoch") == best
 
 
 def test_a_run_that_goes_on_shows_what_is_there(tmp_path):

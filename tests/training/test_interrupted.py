@@ -83,6 +83,7 @@ def test_a_best_model_that_is_lost(damage, whole_run, train_arguments, tmp_path,
     train(configured(train_arguments, resume=str(run)), run)
     assert "of epoch 0, is lost, and the best of the epochs from" in capsys.readouterr().out
     assert status.read_json(run / "summary.json")["best_epoch"] == 2
+    assert status.read(run)["best_epoch"] == 2
     (run / "summary.json").unlink()
     set_best(run / "checkpoints/last.pt", 0)
     spoil(run / "checkpoints/best.pt", damage)

@@ -1,4 +1,4 @@
-"""A loss of the user's own is tried before training."""
+"""A loss and a block of the user's own are tried before training."""
 
 import copy
 
@@ -43,3 +43,25 @@ def check_loss(chosen: Choice, model: Cherimoya, batch_size: int, length: int) -
             logged_values(loss, model)
         with own_errors(f"{named}.end_epoch(model)"):
             loss.end_epoch(model)
+
+
+def check_block(chosen: Choice, model: Cherimoya, in_window: int, out_window: int) -> None:
+    """Raise ConfigError for a block of the user's own that does not do for windows of this length.
+
+    It is tried with all its dilations, on zeros, in a copy of the model.
+    """
+    if chosen.is_ours:
+        return
+    named, device = f"model.blocks.name={chosen.name}", model.lw0.device
+    X = torch.zeros(1, 4, in_window, device=device)
+    controls = torch.zeros(1, model.n_control_tracks, in_window, device=device)
+    tried = own_errors(f"{named}: the network on {in_window:,} bases")
+    drawn = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with tried, drawn, torch.no_grad():
+        logits, _ = copy.deepcopy(model)(X, controls if model.n_control_tracks else None)
+    if logits.shape[2] != out_window:
+        raise ConfigError(
+            f"{named}: of {in_window:,} bases the network predicts {logits.shape[2]:,}, not "
+            f"{out_window:,}. With every dilation a block has to keep the length of x, less trim "
+            "on each side."
+        )

@@ -31,7 +31,7 @@ from cherimoya.training.best import check_best
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.failure import own_code_named
 from cherimoya.training.interrupt import StopRequest, stop_request
-from cherimoya.training.own_loss import check_loss
+from cherimoya.training.own_loss import check_block, check_loss
 from cherimoya.training.step import TrainingStep
 from cherimoya.training.summary import write_summary
 from cherimoya.training.trainer import EpochCallback, Trainer
@@ -257,6 +257,7 @@ def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:
     torch.manual_seed(config.seed)
     trimming = (loci.in_window - loci.out_window) // 2
     model = build_model(config.model, loci.signal_groups, controls, trimming)
+    check_block(config.model.blocks, model, loci.in_window, loci.out_window)
     if config.model.count_bias == "mean":
         with torch.no_grad():
             model.linear.bias.copy_(torch.from_numpy(dataset.mean_log_counts("train")))

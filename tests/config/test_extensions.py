@@ -318,6 +318,17 @@ class Untrimmed(nn.Module):
     def forward(self, x, trim=0):
         return x
 
+class Shortens(Untrimmed):
+    def __init__(self, n_filters, dilation):
+        super().__init__(n_filters, dilation)
+        self.less = dilation // 2
+    def forward(self, x, trim=0):
+        return x[:, trim : x.shape[1] - trim - self.less]
+
+class TooFar(Shortens):
+    def forward(self, x, trim=0):
+        return x[:, trim : x.shape[1] - trim] + 1 // (2 - self.less)
+
 class Nothing:
     pass
 
@@ -414,6 +425,14 @@ class Unmade(Loss):
         ("loss.name=mine:Unmade", "the __init__ of mine:Unmade fails: ZeroDivisionError"),
         ("model.blocks.name=mine:Short", "its __init__ has to take n_filters, dilation"),
         ("model.blocks.name=mine:Untrimmed", "expected (2, 34, 8), channels last"),
+        (
+            "model.blocks.name=mine:Shortens",
+            "mine:Shortens: of 200 bases the network predicts 93, not 100. With every dilation",
+        ),
+        (
+            "model.blocks.name=mine:TooFar",
+            "mine:TooFar: the network on 200 bases fails: ZeroDivisionError: integer division",
+        ),
         ("data.source=hdf", "Did you mean hdf5?"),
         ("loss.name=.mine:Loss", "or write module:Class"),
         ("loss.name=leaves:Loss", "the module leaves does not load (SystemExit"),

@@ -34,7 +34,7 @@ from cherimoya.inference.precision import check_precision
 from cherimoya.records.evaluation import LOCI, SCORES
 from cherimoya.records.layout import EXAMPLES, PAGE
 from cherimoya.records.metrics import METRICS
-from cherimoya.records.overwrite import check_inputs_kept, own_files
+from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
 from cherimoya.records.per_locus import write_examples
 from cherimoya.records.provenance import choose_device, provenance
 from cherimoya.records.run import check_output_folder
@@ -75,6 +75,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     own, told = metrics_of_runs(checkpoints, model.signal_groups, dataset.loci.out_window, device)
     settings = _settings(config, checkpoints, dataset) | told
     if is_done(folder / SCORES, settings, config.overwrite, console.say):
+        settle(folder / SCORES)
         console.say(f"done already: {folder / SCORES}")
         offer_report(folder)
         return

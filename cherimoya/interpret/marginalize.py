@@ -18,7 +18,7 @@ from cherimoya.interpret.motifs import insert, read_motifs
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
-from cherimoya.records.overwrite import check_inputs_kept, own_files
+from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
@@ -55,6 +55,7 @@ def _marginalize_all(config: MarginalizeConfig, output: Path, plot: dict[Path, s
     provenance, settings = describe(config, ("profiles",), files, length)
     made = settings | {"profiles": config.profiles}
     if is_done(output, made, config.overwrite, console.say):
+        settle(output)
         console.say(f"done already: {output}")
         return
 

@@ -26,7 +26,7 @@ from cherimoya.interpret.variants_windows import (
 from cherimoya.interpret.variants_write import Effects, write_table, write_vcf
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
-from cherimoya.records.overwrite import check_inputs_kept, own_files
+from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
@@ -67,6 +67,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
     made, vcf_path = settings | {"vcf": config.vcf}, output.with_suffix(".vcf")
     whole = vcf_path.exists() or not config.vcf
     if is_done(output, made, config.overwrite, console.say) and whole:
+        settle(output)
         console.say(f"done already: {output}")
         return
     with (

@@ -18,7 +18,7 @@ from cherimoya.prepare import provenance
 from cherimoya.prepare.background import candidates, match_gc
 from cherimoya.prepare.inputs import describe_parts, open_sources
 from cherimoya.prepare.parts import Column, Sources, StoredWindows, extract_windows, flat
-from cherimoya.records.overwrite import own_files
+from cherimoya.records.overwrite import own_files, settle
 from cherimoya.util import console
 from cherimoya.util.console import Say, counted
 from cherimoya.util.marks import check_mark, mark_of, set_aside
@@ -78,6 +78,7 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
             if not mark_of(output).exists():
                 say(f"{mark_of(output)} is missing: whether the file is whole cannot be checked")
             forget_parts(output)
+            settle(output)
             return output
         say(f"{output}: {damage}, so it is prepared again")
         set_aside(output, say)

@@ -66,13 +66,24 @@ def own_files(output: Path, written: Mapping[Path, str], overwrite: bool) -> Ite
             if (now := measured(path)) != theirs.get(path):
                 ours[path.name] = now
         with suppress(OSError):  # a full disk: all of them are ours to write still
-            mark = read_mark(mark_of(output))
-            if mark is not None:
-                write_sizes(mark_of(output), mark.facts | {BESIDE: ours}, mark.files)
-            elif ours:
-                write_sizes(note, {}, ours)
-            if mark is not None or not ours:
-                note.unlink()
+            _note(output, ours)
+
+
+def settle(output: Path) -> None:
+    """Have the mark of a whole output say what was written with it, where a note still does."""
+    if _note_of(output).is_file():
+        sizes = {name: measured(output.with_name(name)) for name in _noted(output)}
+        _note(output, {name: size for name, size in sizes.items() if size is not None})
+
+
+def _note(output: Path, ours: Mapping[str, Size | None]) -> None:
+    mark, note = read_mark(mark_of(output)), _note_of(output)
+    if mark is not None:
+        write_sizes(mark_of(output), mark.facts | {BESIDE: ours}, mark.files)
+    elif ours:
+        write_sizes(note, {}, ours)
+    if mark is not None or not ours:
+        note.unlink(missing_ok=True)
 
 
 def may_write(path: Path, output: Path) -> bool:

@@ -20,7 +20,7 @@ from cherimoya.interpret.marginalize import marginalize
 from cherimoya.interpret.variants import variants
 from cherimoya.records.overwrite import own_files
 from cherimoya.report.pages import offer_report, write_report
-from cherimoya.util.marks import mark_of, set_aside
+from cherimoya.util.marks import mark_of, read_mark, set_aside, write_sizes
 from cherimoya.util.resume import resumable_output
 
 USUAL = {"checkpoint": ["m.pt"], "fasta": "toy.fa", "device": "cpu"}
@@ -225,3 +225,16 @@ def test_a_page_is_made_over_a_page_of_ours_alone(tmp_path: Path, capsys) -> Non
     assert page.read_text() == "mine"
     write_report(tmp_path, overwrite=True)
     assert "<html" in page.read_text()
+
+
+@pytest.mark.parametrize("name", ["marginalize", "variants"])
+def test_a_note_that_a_kill_left_goes(here: Path, name) -> None:
+    """As if killed when the output was whole, and its mark did not say what is beside it."""
+    work(name)
+    output, beside = Path("x.tsv"), Path({"variants": "x.vcf", "marginalize": "x.png"}[name])
+    mark = read_mark(mark_of(output))
+    write_sizes(mark_of(output), {"settings": mark.facts["settings"]}, mark.files)
+    write_sizes(Path(".x.tsv.written.json"), {}, {beside.name: None})
+    work(name)
+    assert read_mark(mark_of(output)) == mark
+    assert not list(here.glob(".*"))

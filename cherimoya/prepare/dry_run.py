@@ -11,6 +11,7 @@ from cherimoya.prepare.inputs import open_sources
 from cherimoya.prepare.parts import PART, Sources, flat
 from cherimoya.prepare.prepare import placed
 from cherimoya.prepare.workers import core_count
+from cherimoya.records.overwrite import may_write
 from cherimoya.util import console
 from cherimoya.util.console import Say, counted
 from cherimoya.util.resume import partial_path
@@ -73,6 +74,9 @@ def _fate(output: Path, config: PrepareConfig) -> str:
     provenance.check_output(output)
     provenance.check_kept(output, config)
     if not output.exists():
+        for plot in provenance.plot_of(output, config):
+            if not (config.overwrite or may_write(plot, output)):
+                return f"would be refused ({plot}: exists already)"
         left = partial_path(output)
         if left.is_dir():
             return f"would be written, with what is in {left} if that is of the same inputs"

@@ -18,6 +18,7 @@ from cherimoya.interpret import attribute as attributing
 from cherimoya.interpret.attribute import attribute
 from cherimoya.interpret.marginalize import marginalize
 from cherimoya.interpret.variants import variants
+from cherimoya.prepare.dry_run import inspect
 from cherimoya.records.overwrite import own_files
 from cherimoya.report.pages import offer_report, write_report
 from cherimoya.util.marks import mark_of, read_mark, set_aside, write_sizes
@@ -164,9 +165,12 @@ def test_preparing_leaves_a_plot_that_it_did_not_draw(toy: Toy) -> None:
     values = {"background_ratio": 1, "gc_bin": 1.0, "overwrite": False, "plots": True}
     with pytest.raises(DataError, match=r"out\.gc\.png: exists already.*plots=false"):
         toy.run(**values)
-    assert plot.read_text() == "mine"
+    said: list[str] = []
+    inspect(toy.config(**values), said.append)
+    assert any("would be refused" in line and "out.gc.png: exists" in line for line in said)
     toy.run(**values | {"plots": False})
     toy.run(**values)  # up to date
+    assert plot.read_text() == "mine"
     (toy.folder / "out.h5").unlink()
     (toy.folder / "out.h5.done.json").write_text("mine")
     with pytest.raises(DataError, match=r"out\.h5\.done\.json: exists already"):

@@ -227,6 +227,8 @@ def _stale(
     record = done if done.is_file() else noted
     nothing: dict[str, Any] = {}
     mark, old = read_mark(record), tried([], lambda: read_json(record, RECORD), nothing)
+    if mark is not None and not _are_names(mark.files):
+        mark = None
     before = old.get("plan") if mark is None else mark.facts["plan"]
     named = old.get("files", ()) if mark is None else mark.files
     sizes = named if isinstance(named, dict) else dict.fromkeys(named)  # before they had digests
@@ -265,7 +267,9 @@ def _stale(
 
 def _are_names(files: Any) -> bool:
     """Whether these are files of one folder, as a list, or as a table that says more of each."""
-    return isinstance(files, list | dict) and all(Path(str(name)).name == name for name in files)
+    return isinstance(files, list | dict) and all(
+        Path(str(name)).name == name and name not in ("", "..") for name in files
+    )
 
 
 def _what(

@@ -56,6 +56,7 @@ def own_files(output: Path, written: Mapping[Path, str], overwrite: bool) -> Ite
     if not written:
         yield
         return
+    note.parent.mkdir(parents=True, exist_ok=True)
     theirs = {path: measured(path) for path in written if not _is_own(path, ours)}
     write_sizes(note, {}, ours | {path.name: None for path in written})
     try:

@@ -17,6 +17,7 @@ import cherimoya
 from cherimoya.config.predict import PredictConfig
 from cherimoya.errors import CherimoyaError
 from cherimoya.inference import genome as predict
+from cherimoya.util.marks import write_sizes
 
 
 def begun(toy: Toy, output: str, *arguments: str) -> subprocess.Popen:
@@ -139,6 +140,24 @@ def test_a_record_that_is_damaged_or_old(predicted, capsys):
     with pytest.raises(CherimoyaError, match=r"predictions\.json, which is damaged\. Choose an"):
         predicted()
     assert (folder / "predictions.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["..", "", "../theirs"])
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_record_names_files_of_its_folder_alone(predicted, name, marked):
+    folder = predicted()
+    record, theirs = folder / "predictions.json", folder.parent / "theirs"
+    theirs.write_text("mine")
+    facts = json.loads(record.read_text())
+    if marked:
+        write_sizes(record, {"plan": facts["plan"]}, {name: {"size": 1, "sha256": ""}})
+    else:
+        record.write_text(json.dumps({"plan": facts["plan"], "files": [name, "gone"]}))
+    with pytest.raises(CherimoyaError, match=r"predictions\.json, which is damaged"):
+        predicted()
+    assert theirs.read_text() == "mine"
+    predicted(overwrite=True)
+    assert theirs.read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["logits.npy", "log_counts.npy", "done.json", "../plan.json"])

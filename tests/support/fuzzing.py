@@ -30,6 +30,7 @@ from cherimoya.errors import CherimoyaError
 INPUTS = 20_000  # of each format
 GUIDED = int(os.environ.get("CHERIMOYA_FUZZ_GUIDED", "0"))  # of each format, guided by coverage
 SECONDS = 20  # that one input may take
+FEW = 100  # guided inputs, which may all end in one way
 TOKENS = [
     b"chrA", b"chrB", b"chrZ", b"A", b"0", b"1", b"7", b"50", b"150", b"3999", b"4000", b"4001",
     b"-1", b"-1001", b"2147483647", b"2147483648", b"9223372036854775807", b"9223372036854775808",
@@ -146,8 +147,9 @@ class Outcomes:
                 rows = csv.writer(file, lineterminator="\n")
                 rows.writerow([*how, self.what, total, self.read, self.refused])
         assert total >= inputs
-        assert self.read
-        assert self.refused
+        if not GUIDED or total >= FEW:
+            assert self.read
+            assert self.refused
 
 
 def text() -> st.SearchStrategy[bytes]:

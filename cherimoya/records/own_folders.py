@@ -22,6 +22,7 @@ OF_RUNS = {"seed", "model", "loss", "optim", "data", "trainer", "logger"}  # key
 WRITTEN_BY_RUNS = (
     CONFIG, status.ROWS, SUMMARY, SCORED_LOCI, EXAMPLES, "metrics.csv",
     *(f"plots/{name}.png" for name in ("learning_curves", "counts", "profiles")),
+    *(f"checkpoints/{name}.pt" for name in ("last", "previous", "best", "final")),
     "profile/trace.json", "profile/table.txt",
 )  # fmt: skip
 MULTIRUN = "multirun.yaml"  # which Hydra writes into a sweep's folder

@@ -185,6 +185,7 @@ def test_preparing_leaves_a_plot_that_it_did_not_draw(toy: Toy) -> None:
         ("status.json", "{}"),
         ("test_loci.tsv", "mine"),
         ("plots/counts.png", "mine"),
+        ("checkpoints/best.pt", "mine"),
         (".lock", "mine"),
     ],
 )

@@ -135,7 +135,7 @@ def test_attribute(checkpoint, small_data, tmp_path):
 
 
 def test_evaluate(checkpoint, small_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "offer_report", lambda folder: None)
+    monkeypatch.setattr(evaluate, "offer_report", lambda folder, overwrite=False: None)
     alone = save_model(tmp_path / "one.pt", n_filters=32, n_layers=5)
     scores = {}
     for way in DEVICES:

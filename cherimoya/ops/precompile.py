@@ -68,17 +68,24 @@ def compiled_together(device: torch.device) -> Iterator[None]:
 def _make_all_ready(device: torch.device, builds: list[Callable[[], Any]]) -> None:
     """The first alone, in which Triton finds out what it then knows for all: its own hash, ..."""
     index = torch.cuda.current_device() if device.type == "cuda" else -1
-    for build in builds[:1]:
-        _make_ready(index, build)
-    if not (rest := builds[1:]):
-        return
-    threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
-    # Triton changes the filters of warnings and puts them back, which threads do in any order.
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        list(pool.map(partial(_make_ready, index), rest))
+    kernels = [_compiled(index, build) for build in builds[:1]]
+    if rest := builds[1:]:
+        threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+        # Triton changes the filters of warnings and puts them back, which threads do in any order.
+        with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+            kernels += pool.map(partial(_compiled, index), rest)
+    # One after another: up to Triton 3.6 launchers are modules of one name. Python keeps one module
+    # of a name, so that a thread could be given the launcher that another one has just loaded.
+    for kernel in kernels:
+        with suppress(Exception), torch.cuda.device(index):
+            _ = kernel.run
 
 
-def _make_ready(device: int, build: Callable[[], Any]) -> None:
-    """Compile a kernel and what launches it, and load both, unless one of these fails."""
+def _compiled(device: int, build: Callable[[], Any]) -> Any:
+    """The kernel, with what launches it on disk; None if one of these fails."""
+    from triton.runtime import driver
+
     with suppress(Exception), torch.cuda.device(device):
-        _ = build().run
+        kernel = build()
+        driver.active.launcher_cls(kernel.src, kernel.metadata)
+        return kernel

@@ -265,12 +265,17 @@ def checked_arguments(arguments: Sequence[str], schema: type, several: bool) -> 
 
 
 def check_config_dir(folder: Path) -> None:
-    """Raise ConfigError for a folder of configurations that cannot be read, which Hydra ignores."""
-    groups = [folder / path.relative_to(conf_dir()) for path in conf_dir().rglob("*/")]
-    for path in (folder, *groups):
+    """Raise ConfigError for what of a folder of configurations Hydra would ignore.
+
+    That is what cannot be read, and a group's file with the name of one of ours.
+    """
+    for ours in (conf_dir(), *conf_dir().rglob("*/")):
+        path = folder / ours.relative_to(conf_dir())
         try:
             os.scandir(path).close()
             os.stat(os.path.join(path, "."))  # whether its files can be opened
+            if path != folder:
+                _check_names(path, ours)
         except OSError as error:
             if path != folder and not isinstance(error, PermissionError):
                 continue  # it has no such group
@@ -278,6 +283,17 @@ def check_config_dir(folder: Path) -> None:
                 f"--config-dir={folder}: {path} cannot be read ({error.strerror}). Name a folder "
                 "of configurations that you may read."
             ) from None
+
+
+def _check_names(folder: Path, ours: Path) -> None:
+    """Raise ConfigError for a file of one's own group `folder` that one of `ours` would hide."""
+    for known in ours.glob("*.yaml"):
+        own = folder / known.name
+        if own.is_file() and own.read_bytes() != known.read_bytes():
+            raise ConfigError(
+                f"{own}: cherimoya has an option of that name, which would be taken in its place. "
+                f"Give the file another name, such as my_{known.name}."
+            )
 
 
 def _run_folder(value: str, arguments: Sequence[str]) -> Path:

@@ -116,7 +116,8 @@ def train_upstream(chroms: list[str], args: argparse.Namespace) -> list[Path]:
         seconds = timed(command, folder, search_path(args.upstream))
         rows = list(csv.DictReader((folder / "model.log").open(), delimiter="\t"))
         note(folder, seconds=seconds, steps=int(rows[-1]["Iteration"]))
-    return [folder / "model.torch", folder / "model.final.torch"]
+    found = [folder / "model.torch", folder / "model.final.torch"]
+    return [path for path in found if path.exists()]  # the last is missing if it was cut off
 
 
 def note(folder: Path, **values: object) -> None:
@@ -184,7 +185,7 @@ def main() -> None:
     for name, singles in made.items():
         names = [f"{name}_{seed}" for seed in range(args.seeds)]
         if name == "upstream":
-            names = ["upstream", "upstream, last epoch"]
+            names = ["upstream", "upstream, last epoch"][: len(singles)]
         for which, both in zip(names, singles, strict=True):
             timing = json.loads((args.folder / which.split(",")[0] / "seconds.json").read_text())
             for strands, prediction in enumerate(both, start=1):
@@ -200,11 +201,13 @@ def main() -> None:
 
     gains = []
     for name in RECIPES:
-        for i, theirs in enumerate(("its best epoch", "its last epoch")):
-            ours = [both[0] for both in made[name]]
-            found = differences(ours, [made["upstream"][i][0]], signal, label)
+        ours = [both[0] for both in made[name]]
+        for theirs, both in zip(
+            ("its best epoch", "its last epoch"), made["upstream"], strict=False
+        ):
+            found = differences(ours, [both[0]], signal, label)
             for score, (gain, low, high) in found.items():
-                row = {"recipe": name, "upstream": theirs, "score": score}
+                row = {"recipe": name, "epoch of upstream": theirs, "score": score}
                 gains.append({**row, "gain": gain, "low": low, "high": high})
     write(args.folder / "differences.csv", gains)
 

@@ -192,15 +192,17 @@ def test_a_sweep_may_have_members_in_which_a_key_does_nothing(cherimoya_train):
 
 @pytest.mark.parametrize(("words", "notes"), [
     (["experiment=yeast_atac", "model=tiny"], [
-        "model=tiny has 8. To have that, add model.n_filters=8"]),
-    (["experiment=yeast_atac", "model=tiny", "model.n_filters=4"], []),
+        "model=tiny has 8. To have that, add model.n_filters=8", "add model.n_layers=4"]),
+    (["experiment=yeast_atac", "model=tiny", "model.n_filters=4"], ["add model.n_layers=4"]),
+    (["experiment=yeast_atac", "model=tiny", "model.n_filters=4", "model.n_layers=4"], []),
     (["experiment=yeast_atac"], []),
     (["model=tiny"], []),
     (["experiment=yeast_atac", "trainer=cpu"], [
         "add trainer.max_epochs=20", "add trainer.batch_size=64"]),
     (["experiment=yeast_atac", "optim=adamw"], ["add optim.warmup_epochs=5"]),
     (["experiment=yeast_atac", "data=hdf5"], [
-        "validation_chroms=[chrXVI], where data=hdf5 has null", "data.test_chroms=null"]),
+        "validation_chroms=[chrXVI], where data=hdf5 has null", "data.test_chroms=null",
+        "add data.negative_ratio=0.1"]),
     (["sweep=depth_width_small", "trainer=auto"], [
         "sweep=depth_width_small sets trainer.max_epochs=4"]),
     (["experiment=upstream_0_3", "loss=fixed"], []),
@@ -217,12 +219,12 @@ def needed(words):
 
 
 def test_the_note_is_said_once_and_its_word_works(cherimoya_train):
-    done = cherimoya_train("experiment=yeast_atac", "model=tiny", "--cfg", "job")
-    assert "n_filters: 32" in done.stdout
+    words = ["--cfg", "job", "experiment=yeast_atac", "model=tiny", "model.n_filters=4"]
+    done = cherimoya_train(*words)
+    assert "n_layers: 9" in done.stdout
     assert done.stderr.count("note:") == 1
-    word = done.stderr.split()[-1]
-    done = cherimoya_train("experiment=yeast_atac", "model=tiny", word, "--cfg", "job")
-    assert "n_filters: 8" in done.stdout
+    done = cherimoya_train(*words, done.stderr.split()[-1])
+    assert "n_layers: 4" in done.stdout
     assert not done.stderr
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from command_lines import TRAIN, clean_environment, command, fails, unprivileged
 
+from cherimoya.config.command_line import conf_dir
 from cherimoya.config.schema import unknown_key
 from cherimoya.errors import disk_words
 
@@ -52,6 +53,17 @@ def test_a_file_with_a_number_of_too_many_digits(tmp_path: Path) -> None:
 def test_a_folder_of_configurations_that_is_not_there(tmp_path: Path, words) -> None:
     done = command("train", *words, folder=tmp_path)
     fails(done, "--config-dir=gone: gone cannot be read (No such file or directory)")
+
+
+def test_an_option_of_ones_own_that_ours_would_hide(tmp_path: Path) -> None:
+    lab(tmp_path, "seed: 7")
+    hidden = tmp_path / "lab" / "experiment" / "recommended.yaml"
+    (tmp_path / "lab" / "experiment" / "mine.yaml").rename(hidden)
+    words = ["--config-dir=lab", "experiment=recommended"]
+    done = command("train", *words, folder=tmp_path)
+    fails(done, "recommended.yaml: cherimoya has an option of that name", "my_recommended.yaml")
+    hidden.write_bytes((conf_dir() / "experiment" / "recommended.yaml").read_bytes())
+    fails(command("train", *words, folder=tmp_path), "data.path")  # which that recipe asks for
 
 
 @pytest.mark.parametrize("closed", ["lab", "lab/loss"])

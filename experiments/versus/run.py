@@ -134,7 +134,9 @@ def predictions(
         "--device", args.device,
     ]  # fmt: skip
     environment = {**os.environ, **search_path(package)}
-    subprocess.run([str(word) for word in command], env=environment, check=True, cwd=args.folder)
+    if not output.exists():
+        words = [str(word) for word in command]
+        subprocess.run(words, env=environment, check=True, cwd=args.folder)
     found = np.load(output)
     return [
         tuple(Prediction(found[f"p{i}{end}"], found[f"counts{i}{end}"]) for end in ("", "_both"))
@@ -162,6 +164,7 @@ def main() -> None:
     parser.add_argument("--signal", type=Path, nargs="+", required=True, help="bigWig files")
     parser.add_argument("--steps", type=int, default=10_000, help="of upstream, at least")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--parameters", default="{}", help="more of upstream's, as JSON")
     parser.add_argument("words", nargs="*", help="key=value for every run of ours")
@@ -176,7 +179,7 @@ def main() -> None:
 
     theirs = train_upstream(chroms, args)
     made = {}
-    for name in RECIPES:
+    for name in args.recipes:
         models = [train_ours(name, seed, args) for seed in range(args.seeds)]
         made[name] = predictions(models, REPOSITORY, name, args)
     made["upstream"] = predictions(theirs, args.upstream, "upstream", args)
@@ -200,11 +203,9 @@ def main() -> None:
     write(args.folder / "scores.csv", rows)
 
     gains = []
-    for name in RECIPES:
+    for name in args.recipes:
         ours = [both[0] for both in made[name]]
-        for theirs, both in zip(
-            ("its best epoch", "its last epoch"), made["upstream"], strict=False
-        ):
+        for theirs, both in zip(("best", "last"), made["upstream"], strict=False):
             found = differences(ours, [both[0]], signal, label)
             for score, (gain, low, high) in found.items():
                 row = {"recipe": name, "epoch of upstream": theirs, "score": score}

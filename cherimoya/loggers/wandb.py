@@ -65,6 +65,11 @@ class WandbLogger(Logger):
         import wandb
 
         if earlier_id:
+            if Path(earlier_id).name != earlier_id:  # it becomes a part of names of files
+                raise CherimoyaError(
+                    f"{self.folder}: its checkpoint holds {earlier_id!r} as the id of a W&B run, "
+                    "which cannot be one. Continue it with logger=none."
+                )
             remove_empty(self.folder, earlier_id)
         try:
             self._run = self._opened(settings, earlier_id)

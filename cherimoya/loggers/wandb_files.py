@@ -1,8 +1,10 @@
 """The files that W&B writes into a run's folder, as far as a run that goes on must know them."""
 
+import glob
 import shutil
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 FILE_HEADER, RECORD_HEADER, BLOCK = 7, 7, 32768  # bytes, of a .wandb file
@@ -11,17 +13,20 @@ FILE_HEADER, RECORD_HEADER, BLOCK = 7, 7, 32768  # bytes, of a .wandb file
 def numbers_on_disk(folder: Path, wandb_id: str) -> set[int]:
     """The numbers of the rows that W&B's files in a run's folder hold.
 
-    A row may be missing that is in metrics.jsonl: W&B's process writes a little later.
+    A row may be missing that is in metrics.jsonl: W&B's process writes a little later. What is
+    damaged holds none.
     """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from wandb.proto import wandb_internal_pb2
 
     found = set()
-    for path in folder.glob(f"wandb/*run-*/run-{wandb_id}.wandb"):
+    for path in folder.glob(f"wandb/*run-*/run-{glob.escape(wandb_id)}.wandb"):
         for data in records(path.read_bytes()):
-            record = wandb_internal_pb2.Record.FromString(data)  # type: ignore[attr-defined]
-            for item in record.history.item:
-                if "_step" in (item.key, *item.nested_key):
-                    found.add(int(item.value_json))
+            with suppress(DecodeError, ValueError):
+                record = wandb_internal_pb2.Record.FromString(data)  # type: ignore[attr-defined]
+                for item in record.history.item:
+                    if "_step" in (item.key, *item.nested_key):
+                        found.add(int(item.value_json))
     return found
 
 
@@ -43,6 +48,6 @@ def records(content: bytes) -> Iterator[bytes]:
 
 def remove_empty(folder: Path, wandb_id: str) -> None:
     """Remove what a run killed in its first second left: without a record, no sync gets past it."""
-    for file in folder.glob(f"wandb/offline-run-*/run-{wandb_id}.wandb"):
+    for file in folder.glob(f"wandb/offline-run-*/run-{glob.escape(wandb_id)}.wandb"):
         if file.stat().st_size <= FILE_HEADER:
             shutil.rmtree(file.parent, ignore_errors=True)

@@ -16,7 +16,7 @@ from wandb_files import read_wandb
 from wandb_server import wandb_server
 
 from cherimoya.config.schema import Choice, choose
-from cherimoya.errors import Interrupted
+from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.loggers import wandb as wandb_run
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.loggers.wandb import FLUSH_SECONDS, read_table, run_name
@@ -290,6 +290,29 @@ def test_a_killed_run_has_its_rows_and_goes_on_as_the_same_run(tmp_path):
     assert records["summary"]["best/epoch"] == 1
     assert records["summary"]["status"] == "done"
     assert records["exit_code"] == 0
+
+
+def test_a_damaged_file_of_wandb_is_as_good_as_none_on_resuming(tmp_path):
+    wandb_id = killed(tmp_path, seconds=FLUSH_SECONDS + 0.7)
+    (written,) = tmp_path.glob(f"wandb/*run-*/run-{wandb_id}.wandb")
+    content = bytearray(written.read_bytes())
+    content[20::37] = bytes(byte ^ 0x5A for byte in content[20::37])
+    written.write_bytes(content)
+    assert numbers_on_disk(tmp_path, wandb_id) <= {0, 1}
+    with offline(tmp_path, wandb_id) as log:
+        log.row(row(2, 2.0, 0.2))
+    deadline = time.monotonic() + 20  # W&B's own process may still be writing
+    while 2 not in numbers_on_disk(tmp_path, wandb_id):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_an_id_of_wandb_that_names_another_folder_is_refused(tmp_path):
+    (tmp_path / "run" / "wandb" / "offline-run-1" / "run-").mkdir(parents=True)
+    (tmp_path / "victim.wandb").write_bytes(b"W&B")
+    with pytest.raises(CherimoyaError, match="cannot be one"):
+        offline(tmp_path / "run", "/../../../../victim").__enter__()
+    assert (tmp_path / "victim.wandb").exists()
 
 
 def test_rows_that_wandb_did_not_write_are_sent_on_resuming_and_no_row_twice(tmp_path):

@@ -315,7 +315,7 @@ def logged_values(loss: Loss, model: Cherimoya) -> dict[str, float]:
     """What `loss` says of itself. Raises OwnError for what are no numbers."""
     values = loss.logged(model)
     found = [*values.values()] if isinstance(values, dict) else [values]
-    wrong = [v for v in found if not isinstance(v, (int, float))]
+    wrong = [v for v in found if not isinstance(values, dict) or not isinstance(v, (int, float))]
     if wrong:
         raise OwnError(
             f"{_named(loss)}.logged(model) returned {type(wrong[0]).__name__}"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -42,7 +41,7 @@ from cherimoya.records.overwrite import check_inputs_kept, check_own
 from cherimoya.records.provenance import choose_device, git_commit, typed, versions
 from cherimoya.records.run import check_output_folder
 from cherimoya.util.console import counted, say
-from cherimoya.util.files import lock_output, remove
+from cherimoya.util.files import TEMPORARY, atomic_path, lock_output, remove
 from cherimoya.util.marks import measured, not_as_written, read_mark, set_aside, write_mark
 from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import STOPPED
@@ -84,7 +83,7 @@ def predict_genome(config: PredictConfig) -> Path:
             "versions": versions(),
         }
         write_mark(folder / DONE, facts, files)
-        shutil.rmtree(folder / PARTS)
+        remove(folder / PARTS)
         for path in files:
             say(f"written      {path}")
     return folder
@@ -128,8 +127,9 @@ def _begin(folder: Path, plan: Mapping[str, Any], least: int) -> int:
     begun = read_mark(folder / PLAN)
     if begun is not None:
         return int(begun.facts["least"])
-    folder.mkdir(exist_ok=True)
-    write_mark(folder / PLAN, {"plan": plan, "least": least}, [])
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        write_mark(temporary / PLAN, {"plan": plan, "least": least}, [])
     return least
 
 
@@ -233,11 +233,16 @@ def _stale(
     named = old.get("files", ()) if mark is None else mark.files
     sizes = named if isinstance(named, dict) else dict.fromkeys(named)  # before they had digests
     files = [folder / name for name in sizes]
-    present = [path for path in (folder / PARTS, done, *files) if path.exists()]
+    if (folder / PARTS).exists() and not _are_parts(folder / PARTS):
+        if not overwrite:
+            check_own({folder / PARTS: ""}, {})
+        set_aside(folder / PARTS, say)
+    # The record goes last: without one, what is there is taken for somebody's.
+    present = [path for path in (folder / PARTS, *files, done) if path.exists()]
     if overwrite:
         return present
     if not record.is_file():
-        check_own(written, {})
+        check_own(written, {PARTS: None})
         return present
     if record == noted and mark is None:
         say(f"{noted}: {not_as_written(mark)}, so it starts over")
@@ -261,8 +266,16 @@ def _stale(
     for path in filter(os.path.lexists, files):
         if sizes[path.name] not in (None, measured(path)):
             set_aside(path, say)
-    check_own(written, {**sizes, **({PARTS: None} if noted.is_file() else {})})
+    check_own(written, {**sizes, PARTS: None})
     return [path for path in present if os.path.lexists(path)]
+
+
+def _are_parts(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a prediction leaves in its parts."""
+    return folder.is_dir() and all(
+        path.name == PLAN or path.name.isdecimal() or path.name.endswith(TEMPORARY)
+        for path in folder.iterdir()
+    )
 
 
 def _are_names(files: Any) -> bool:

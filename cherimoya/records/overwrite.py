@@ -57,17 +57,25 @@ def own_files(output: Path, written: Mapping[Path, str], overwrite: bool) -> Ite
         yield
         return
     note.parent.mkdir(parents=True, exist_ok=True)
-    theirs = {path: measured(path) for path in written if not _is_own(path, ours)}
+    theirs = {path: _stamp(path) for path in written if not _is_own(path, ours)}
     write_sizes(note, {}, ours | {path.name: None for path in written})
     try:
         yield
     finally:
         for path in written:
             ours.pop(path.name, None)
-            if (now := measured(path)) != theirs.get(path):
-                ours[path.name] = now
+            if _stamp(path) != theirs.get(path):  # ours also with the bytes that it had
+                ours[path.name] = measured(path)
         with suppress(OSError):  # a full disk: all of them are ours to write still
             _note(output, ours)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes where a file is written anew; None where it is missing."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        found = os.lstat(path)
+        return found.st_ino, found.st_mtime_ns
+    return None
 
 
 def settle(output: Path) -> None:

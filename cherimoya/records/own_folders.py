@@ -44,9 +44,12 @@ def check_run_folder(folder: Path, page: bool) -> None:
         NOTE: lambda: read_json(folder / NOTE, layout.TRIAL_NOTE),
         status.NAME: lambda: read_json(folder / status.NAME, layout.STATUS),
     }
+    there = [name for name in begun if (folder / name).is_file()]
+    own = {name for name in there if tried([], begun[name], None) is not None}
+    if own >= {MEMBER, status.NAME}:  # a sweep's, which writes the configuration anew
+        return
     for name in (*WRITTEN_BY_RUNS, *begun):
-        is_own = name in begun and tried([], begun[name], None) is not None
-        if os.path.lexists(folder / name) and not is_own:
+        if os.path.lexists(folder / name) and name not in own:
             raise OtherRun(
                 f"{folder / name}: exists already, and no run wrote it. Move it away, or name "
                 "another folder: hydra.run.dir=..., or of a sweep hydra.sweep.dir=..."

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -136,9 +136,13 @@ def write_config(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def note_moved_data(folder: Path, config: TrainConfig) -> None:
-    """Have config.yaml name the file that a resumed run reads, which may have another place now."""
-    values = read_config(folder)
-    if values["data"].get("path") != config.data.path:
+    """Have config.yaml name the file that a resumed run reads, which may have another place now.
+
+    One that was damaged, and removed as the message says, is written anew.
+    """
+    trainer = replace(config.trainer, resume=None)
+    values = read_config(folder) or to_dict(replace(config, trainer=trainer))
+    if not (folder / CONFIG).is_file() or values["data"].get("path") != config.data.path:
         values["data"]["path"] = config.data.path
         write_config(folder, values)
 

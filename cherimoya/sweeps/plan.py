@@ -240,7 +240,7 @@ def check(sweep: Sweep, free: tuple[str, ...] = ()) -> None:
     """
     problems: dict[str, str] = {}
     folders: set[Path] = set()
-    idle: list[dict[str, str]] = []
+    idle = []
     data: dict[str, tuple[DataConfig, list[str]]] = {}
     notes: dict[str, None] = {}
     with initialized():
@@ -256,7 +256,8 @@ def check(sweep: Sweep, free: tuple[str, ...] = ()) -> None:
                 config = build(TrainConfig, plain)
                 sweep.check_member(config)
                 check_same(folder, to_dict(config), free)
-                if not sweeps.read_member(folder).finished:
+                to_do = not sweeps.read_member(folder).finished
+                if to_do:
                     check_run_folder(folder, config.trainer.plots)
                 made = composition(config, plain, words, choices)
                 made.check_files()
@@ -265,7 +266,7 @@ def check(sweep: Sweep, free: tuple[str, ...] = ()) -> None:
                 idle.append({k: m for k, m in found.items() if k not in sweep.swept})
                 for key in found.keys() & set(sweep.swept):
                     raise ConfigError(found[key])
-                if sweep.here and not sweeps.read_member(folder).finished:
+                if sweep.here and to_do:
                     data.setdefault(repr(config.data), (config.data, []))[1].append(label)
             except CherimoyaError as error:
                 problems[label] = str(error)

@@ -172,9 +172,17 @@ def cut_torn_line(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if it is there."""
+    """Remove a file, or a folder with all that is in it, if it is there.
+
+    A kill leaves no half of a folder under its name, but under one that `remove_left` knows.
+    """
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        gone = path
+        if not path.name.endswith(TEMPORARY):
+            gone = path.with_name(f".{path.name}.gone{_own_ending(os.getpid())}")
+            remove(gone)
+            os.replace(path, gone)
+        shutil.rmtree(gone)
     else:
         path.unlink(missing_ok=True)
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from cherimoya.errors import DataError
 from cherimoya.util.console import Say
-from cherimoya.util.files import atomic_path, names_file, sync, write_json
+from cherimoya.util.files import atomic_path, names_file, remove, sync, write_json
 
 FILES, DIGEST = "files", "sha256"
 OF_FOLDER = "done.json"  # a folder's mark, inside it
@@ -134,7 +133,7 @@ def is_whole(folder: Path, say: Say) -> bool:
     if mark is not None and not mark.damaged():
         return True
     say(f"{folder}: {not_as_written(mark)}, so it is made again")
-    shutil.rmtree(folder)
+    remove(folder)
     return False
 
 

@@ -7,7 +7,6 @@ an output is done.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,8 +70,8 @@ def is_done(output: Path, settings: Mapping[str, Any], overwrite: bool, say: Say
 
 def discard_journal(output: Path) -> None:
     """Remove the rows of an unfinished output: it is done."""
-    journal_mark(output).unlink(missing_ok=True)
     journal_path(output).unlink(missing_ok=True)
+    journal_mark(output).unlink(missing_ok=True)  # last: rows without a mark are not ours
 
 
 def journal_path(output: Path) -> Path:
@@ -197,7 +196,7 @@ def forget_parts(output: Path) -> None:
     if (folder / MADE_FROM).is_file():
         with suppress(InUse), lock_folder(folder):
             remove_left(output.parent)
-            shutil.rmtree(folder)
+            remove(folder)
 
 
 @contextmanager
@@ -227,11 +226,11 @@ def resumable_output(
             yield folder
         except BaseException as error:
             if isinstance(error, (DataError, PackageError)) and not isinstance(error, DiskError):
-                shutil.rmtree(folder)
+                remove(folder)
             else:
                 say(f"{STOPPED} What is done is kept in {folder}")
             raise
-        shutil.rmtree(folder)
+        remove(folder)
 
 
 def _may_be_ours(folder: Path) -> bool:
@@ -255,7 +254,7 @@ def _begin(
         said = changed_keys(before, made_from)
         say(f"{folder}: an interrupted run had other inputs, so it starts over: {said}")
     for path in folder.iterdir():
-        if path.name != LOCK:
+        if path.name != LOCK and not (path.name == MADE_FROM and path.is_file()):
             remove(path)
     write_mark(folder / MADE_FROM, {"made_from": made_from}, [])
 

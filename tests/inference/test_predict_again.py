@@ -142,6 +142,33 @@ def test_a_record_that_is_damaged_or_old(predicted, capsys):
     assert (folder / "predictions.h5").read_bytes() == before
 
 
+def test_parts_of_ones_own_stay(predicted, toy: Toy):
+    parts = toy.folder / "out" / "parts"
+    parts.mkdir(parents=True)
+    for name in ("plan.json", "mine.txt"):
+        (parts / name).write_text("mine")
+    with pytest.raises(CherimoyaError, match="parts: exists already"):
+        predicted()
+    predicted(overwrite=True)
+    assert (toy.folder / "out" / "parts.damaged" / "mine.txt").read_text() == "mine"
+    assert not parts.exists()
+
+
+def test_what_a_kill_leaves_before_the_plan_is_no_obstacle(predicted, toy: Toy):
+    (toy.folder / "out" / "parts").mkdir(parents=True)
+    predicted()
+    assert not (toy.folder / "out" / "parts").exists()
+
+
+def test_the_record_of_a_prediction_goes_last(predicted, monkeypatch):
+    folder, gone = predicted(), []
+    real = predict.remove
+    monkeypatch.setattr(predict, "remove", lambda path: (gone.append(path.name), real(path)))
+    predicted(overwrite=True)
+    assert gone[:2] == ["predictions.h5", "predictions.json"]
+    assert (folder / "predictions.json").is_file()
+
+
 @pytest.mark.parametrize("name", ["..", "", "../theirs"])
 @pytest.mark.parametrize("marked", [False, True])
 def test_a_record_names_files_of_its_folder_alone(predicted, name, marked):

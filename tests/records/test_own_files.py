@@ -1,6 +1,8 @@
 """No command writes over a file that it did not write itself, unless overwrite=true."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from cherimoya.prepare.dry_run import inspect
 from cherimoya.records.overwrite import own_files
 from cherimoya.report.pages import offer_report, write_report
 from cherimoya.util.marks import mark_of, read_mark, set_aside, write_sizes
-from cherimoya.util.resume import resumable_output
+from cherimoya.util.resume import Journal, resumable_output
 
 USUAL = {"checkpoint": ["m.pt"], "fasta": "toy.fa", "device": "cpu"}
 WINDOW = {"in_window": 200}
@@ -141,6 +143,18 @@ def test_a_note_is_kept_until_the_output_is_whole(tmp_path: Path) -> None:
     assert not mark_of(output).exists()
 
 
+def test_a_file_written_over_with_the_bytes_that_it_had_is_ours(here: Path) -> None:
+    work("attribute")
+    Path("x.h5").unlink()
+    Path("x.h5.done.json").unlink()
+    with pytest.raises(DataError, match=r"x\.counts_0\.png: exists already"):
+        work("attribute")
+    drawn = Path("x.counts_0.png").read_bytes()
+    work("attribute", overwrite=True)
+    assert Path("x.counts_0.png").read_bytes() == drawn
+    work("attribute")
+
+
 def test_what_is_set_aside_replaces_nothing(tmp_path: Path) -> None:
     for text in ("first", "second", "third"):
         (tmp_path / "x.h5").write_text(text)
@@ -156,6 +170,43 @@ def test_a_folder_that_holds_no_parts_of_ours_stays(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.h5\.partial: exists already"), made:
         pass
     assert (tmp_path / "x.h5.partial" / "mine.txt").read_text() == "mine"
+
+
+def test_a_kill_while_parts_are_removed_leaves_none_that_stand_in_the_way(tmp_path, monkeypatch):
+    output = tmp_path / "x.h5"
+
+    def killed(path, **more):
+        (path / "made_from.json").unlink(missing_ok=True)  # the files are removed in any order
+        os._exit(9)
+
+    def begin(inputs, end=None):
+        with resumable_output(output, inputs, lambda _: "", print) as folder:
+            (folder / "peaks-0").mkdir(exist_ok=True)
+            (folder / "peaks-0" / "rows").write_text("rows")
+            if end:
+                raise end
+
+    with pytest.raises(KeyboardInterrupt):
+        begin({"fasta": 1}, KeyboardInterrupt())
+    for inputs in ({"fasta": 2}, {"fasta": 1}):  # "starts over", and then at its end
+        pid = os.fork()
+        if not pid:
+            monkeypatch.setattr(shutil, "rmtree", killed)
+            begin(inputs)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    begin({"fasta": 3})
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_discarded_before_what_says_that_they_are_ours(tmp_path, monkeypatch):
+    order, real = [], Path.unlink
+    journal = Journal(tmp_path / "x.tsv", {}, (2,))
+    monkeypatch.setattr(Path, "unlink", lambda p, **more: (order.append(p), real(p, **more)))
+    with journal:
+        pass
+    assert order[0] == tmp_path / "x.tsv.partial"
+    assert len(order) == 2
 
 
 def test_preparing_leaves_a_plot_that_it_did_not_draw(toy: Toy) -> None:
@@ -206,6 +257,25 @@ def test_the_runs_of_a_sweep_do_too(tmp_path: Path) -> None:
     done = command("train", *TRAINED, "-m", "seed=0,1,2", "hydra.sweep.dir=.", folder=tmp_path)
     fails(done, "2 of 3 runs cannot be, so none has begun", "seed=2/test_loci.tsv: exists already")
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+
+
+def test_a_member_whose_configuration_was_removed_goes_on(tmp_path: Path) -> None:
+    """As the message on a damaged one says."""
+    words = [*TRAINED, "-m", "seed=0,1", "hydra.sweep.dir=."]
+    assert command("train", *words, folder=tmp_path).returncode == 0
+    member = tmp_path / "seed=1"
+    before = (member / "config.yaml").read_text()
+    rows = (member / "metrics.jsonl").read_text()
+    for name in ("summary.json", "test_loci.tsv", "checkpoints/final.pt"):  # as if interrupted
+        (member / name).unlink(missing_ok=True)
+    state = json.loads((member / "status.json").read_text())
+    (member / "status.json").write_text(json.dumps(state | {"state": "interrupted"}))
+    (member / "config.yaml").unlink()
+    done = command("train", *words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (member / "config.yaml").read_text() == before
+    assert (member / "metrics.jsonl").read_text() == rows
+    assert (member / "summary.json").is_file()
 
 
 @pytest.mark.parametrize("file", ["sweep.json", "multirun.yaml", "report.html"])

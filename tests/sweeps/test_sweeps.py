@@ -65,7 +65,7 @@ def test_a_killed_sweep_ends_like_an_undisturbed_one(cherimoya_train, train_argu
     table = last_table(whole.stdout)
     assert len(re.findall("  done  ", table)) == 8
     failed = states(tmp_path / "whole")[fails]
-    assert re.search(r"checkpoints(/\S+)?: Not a directory. Ask", failed["error"])
+    assert re.search(r"checkpoints(/\S+)?: Not a directory. A part of", failed["error"])
     assert "NotADirectoryError" in failed["traceback"]
 
     command = [*TRAIN, *arguments, "hydra.sweep.dir=grid"]

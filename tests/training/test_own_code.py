@@ -114,6 +114,10 @@ class TellsNothing(Usual):
     def logged(self, model):
         return None if later("TellsNothing", 2) else {}
 
+class TellsANumber(Usual):
+    def logged(self, model):
+        return 0.5 if later("TellsANumber", 2) else {}
+
 class Stops(Usual):
     def forward(self, model, *batch):
         if later("Stops"):
@@ -245,6 +249,7 @@ ROUTED = "optim.routing=[{pattern: '*', optimizer: signs}]"
         ("loss.name=mine:Ends", "Ends.end_epoch fails: KeyError: 'missing', in line"),
         ("loss.name=mine:Tells", "Tells.logged(model) returned Tensor among its values: expected"),
         ("loss.name=mine:TellsNothing", "TellsNothing.logged(model) returned NoneType: expected"),
+        ("loss.name=mine:TellsANumber", "TellsANumber.logged(model) returned float: expected"),
         ("loss.name=mine:Stops", "Stops.forward fails: StopIteration, in line"),
         ("model.blocks.name=mine:Block", "Block.forward fails: IndexError: too far, in line"),
         ("model.blocks.name=mine:BlockChanges", "what forward returned, or its gradient, fails"),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cherimoya.config.schema import Choice, choose, to_dict
 from cherimoya.config.train import ModelConfig
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.errors import CherimoyaError, ConfigError, OwnError
 from cherimoya.ops.heads.op import heads
 from cherimoya.ops.reference import profile_head
 from cherimoya.ops.stem.op import stem
@@ -133,6 +133,8 @@ class Cherimoya(nn.Module):
         ------
         ValueError
             If a shape does not fit the model.
+        OwnError
+            If a block of the user's own changes the length.
         """
         self._check_inputs(X, X_ctl)
         # Ends that no head reads are left out of the last block already.
@@ -141,6 +143,8 @@ class Cherimoya(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x)  # (N, L, C)
         x = self.blocks[-1](x, trim=unread)  # (N, L - 2 unread, C)
+        if x.shape[1] != X.shape[2] - 2 * unread:
+            raise OwnError(_other_length(self.config, X.shape[2], x.shape[1] + 2 * unread))
         return self.apply_heads(x, X_ctl, unread)
 
     def apply_heads(self, x: Tensor, X_ctl: Tensor | None, unread: int) -> tuple[Tensor, Tensor]:
@@ -265,6 +269,14 @@ def _check_block(block: Choice, n_filters: int) -> None:
             f"the block {block.name} makes {got} of {given}: "
             f"expected {expected}, channels last, with trim positions less on each side."
         )
+
+
+def _other_length(config: Mapping[str, Any], length: int, kept: int) -> str:
+    name = config.get("block", {}).get("name", "cheri")
+    return (
+        f"model.blocks.name={name}: of {length:,} bases the blocks returned {kept:,}. With every "
+        "dilation a block has to keep the length of x, less trim on each side."
+    )
 
 
 def _made(block: Choice, n_filters: int, dilations: Sequence[int]) -> nn.ModuleList:

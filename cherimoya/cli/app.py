@@ -28,7 +28,7 @@ from cherimoya.config.train import TrainConfig
 from cherimoya.distributed import launch
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import sweep as sweeps
-from cherimoya.sweeps import plan, search
+from cherimoya.sweeps import members, plan, search
 
 USAGE = 2  # the exit code for a command line that is none
 
@@ -138,7 +138,7 @@ def _conclude(job: Job, code: int) -> int:
     """Say how the runs of a sweep ended; the exit code of all."""
     if job.sweep and not job.sweep.is_member and code != USAGE:
         try:
-            words, complete = plan.finished(job.sweep, job.problems)
+            words, complete = members.finished(job.sweep, job.problems)
         except OSError as error:  # a full disk, on which not even a journal can be locked
             if (said := job.in_words(error)) is None:
                 raise

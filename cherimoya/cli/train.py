@@ -38,7 +38,7 @@ from cherimoya.records import study
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.layout import read_config
 from cherimoya.records.own_folders import check_sweep_folder
-from cherimoya.sweeps import launchers, plan, search
+from cherimoya.sweeps import launchers, members, plan, search
 from cherimoya.sweeps.plan import Sweep
 from cherimoya.util import console
 from cherimoya.util.yaml_file import not_deep
@@ -117,7 +117,7 @@ class TrainJob(Job):
             _check_one_run(arguments)
         elif not member_of:
             check_sweep_folder(self.sweep.folder)
-            plan.check(self.sweep, FREE_ON_RESUME)
+            members.check(self.sweep, FREE_ON_RESUME)
             self.sweep.write(arguments)
         return self.sweep
 
@@ -129,7 +129,7 @@ class TrainJob(Job):
         plain = plain_values(values)
         if self.sweep:
             wanted = to_dict(build(TrainConfig, plain))
-            state = plan.begin(folder, self._overrides(), wanted)
+            state = members.begin(folder, self._overrides(), wanted)
             if state == "done":
                 print(f"done already: {folder}", flush=True)
                 return None

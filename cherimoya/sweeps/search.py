@@ -28,6 +28,7 @@ from cherimoya.records import sweep as sweeps
 from cherimoya.records.space import Choices, Numbers, Space
 from cherimoya.records.study import STORAGE, Search, open_storage, optuna
 from cherimoya.sweeps import plan as grid
+from cherimoya.sweeps.members import check
 from cherimoya.sweeps.plan import GROUP, Sweep, hydra_of
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_folder
@@ -115,7 +116,7 @@ def plan(arguments: Sequence[str]) -> SearchSweep | None:
         config=config, space=space, fixed=fixed,
     )  # fmt: skip
     for members in corners(space, fixed):
-        grid.check(replace(search, members=members))
+        check(replace(search, members=members))
     if search.config.storage:
         open_storage(planned.folder, config.storage)
     return search

@@ -1,6 +1,7 @@
 """Models and the state from which a run continues, on disk."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from cherimoya.config.saved import current
 from cherimoya.config.schema import to_dict
 from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig
 from cherimoya.data.dataset import Dataset
-from cherimoya.errors import CherimoyaError, DataError
+from cherimoya.errors import CherimoyaError, DataError, OwnError
 from cherimoya.inference.checkpoints import WINDOW
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import LAST, PREVIOUS
+from cherimoya.registry import own_classes
 from cherimoya.util.files import sync
 from cherimoya.util.torch_file import read_torch_file, write_torch_file
 
@@ -25,6 +27,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._read_back = False  # whether a saved state has been, see save_last
         folder.mkdir(parents=True, exist_ok=True)
 
     def save_model(self, model: Cherimoya, name: str, window: tuple[int, int]) -> Path:
@@ -36,8 +39,14 @@ class Checkpoints:
         return write_torch_file(self.folder / name, content)
 
     def save_last(self, state: dict[str, Any]) -> None:
-        """Save the training state; the one before stays as previous.pt."""
-        write_torch_file(self.folder / f"{LAST}.new", state)
+        """Save the training state; the one before stays as previous.pt.
+
+        Raises OwnError if code of the user's own put into it what cannot be read back.
+        """
+        path = write_torch_file(self.folder / f"{LAST}.new", state)
+        if own_classes and not self._read_back:
+            _check_read_back(path)
+            self._read_back = True
         self._put_in_place()
 
     def _put_in_place(self) -> None:
@@ -74,6 +83,21 @@ class Checkpoints:
             raise CherimoyaError(f"cannot resume: {' '.join(reasons)} Or start a new run.")
         say(f"{self.folder} holds no {LAST} yet, so the run starts over")
         return None
+
+
+def _check_read_back(path: Path) -> None:
+    """Remove a state that cannot be read, and raise OwnError."""
+    try:
+        read_torch_file(path)
+    except DataError as error:
+        path.unlink()
+        reason = " ".join(str(error.__cause__ or error).split())
+        found = re.search(r"GLOBAL (\S+)", reason)
+        held = found[1] if found else f"what PyTorch does not read ({reason[:200]})"
+        raise OwnError(
+            f"{' or '.join(own_classes.values())}: state_dict returned {held}. A run goes on from "
+            "tensors, numbers and text, and lists and dicts of them."
+        ) from error
 
 
 def check_state(

@@ -257,7 +257,7 @@ def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:
     torch.manual_seed(config.seed)
     trimming = (loci.in_window - loci.out_window) // 2
     model = build_model(config.model, loci.signal_groups, controls, trimming)
-    check_block(config.model.blocks, model, loci.in_window, loci.out_window)
+    check_block(config.model.blocks, model, loci.in_window)
     if config.model.count_bias == "mean":
         with torch.no_grad():
             model.linear.bias.copy_(torch.from_numpy(dataset.mean_log_counts("train")))

@@ -114,6 +114,9 @@ CHANGES: dict[str, Mapping[str, Any]] = {
     "epochs_7": {"trainer.max_epochs": 7},
     "epochs_12": {"trainer.max_epochs": 12},
     "width_40": {"model.n_filters": 40},
+    "jitter_128": {"data.max_jitter": 128},
+    "jitter_256": {"data.max_jitter": 256},
+    "steps_6000": steps(6000),
 }  # fmt: skip
 SCORES = ("valid/profile_pearson", "valid/count_pearson", "valid/count_mse", "valid/loss")
 

@@ -427,7 +427,7 @@ class Unmade(Loss):
         ("model.blocks.name=mine:Untrimmed", "expected (2, 34, 8), channels last"),
         (
             "model.blocks.name=mine:Shortens",
-            "mine:Shortens: of 200 bases the network predicts 93, not 100. With every dilation",
+            "mine:Shortens: of 200 bases the blocks returned 193. With every dilation",
         ),
         (
             "model.blocks.name=mine:TooFar",

@@ -35,7 +35,7 @@ from cherimoya.records.space import Choices, Numbers
 from cherimoya.records.status import DAMAGED
 from cherimoya.report import evaluation, run, scores, sweep
 from cherimoya.report.pages import write_report
-from cherimoya.sweeps import plan, status
+from cherimoya.sweeps import members, plan, status
 from cherimoya.util.marks import checked_digest, mark_of, write_mark
 
 pytest.importorskip("matplotlib")
@@ -114,12 +114,12 @@ def use_sweep(folder: Path) -> bool:
     status.describe(folder)
     status.anything_runs(folder)
     status.anything_left(folder)
-    plan.finished(plan.Sweep("s", [], [], folder), [])
+    members.finished(plan.Sweep("s", [], [], folder), [])
     with suppress(CherimoyaError):
         plan.member(["seed=1"], folder)
     for member in sorted(folder.glob("*/")):
         with suppress(CherimoyaError):
-            plan.begin(member, {"seed": "1"}, {"seed": 0})
+            members.begin(member, {"seed": "1"}, {"seed": 0})
     return said
 
 

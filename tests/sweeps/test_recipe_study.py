@@ -40,7 +40,9 @@ def test_every_change_is_the_recipe_but_for_what_it_says(tmp_path, recipe):
     if recipe != "recommended":
         return
     same = {name for name in study.CHANGES if made[name] == made["base"]}
-    of_other_recipes = {"negatives_0.25", "muon_decay_0.01", "width_96", "bias_mean", "start_right"}
+    of_other_recipes = {
+        "negatives_0.25", "muon_decay_0.01", "width_96", "bias_mean", "start_right", "jitter_128",
+    }  # fmt: skip
     assert same == {"base", *of_other_recipes}
     assert made["base"]["model"]["count_bias"] == "mean"
     assert "sgd" in made["base"]["optim"]

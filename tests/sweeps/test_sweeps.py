@@ -17,6 +17,7 @@ from training_runs import last_table, states, weights, without_times
 from cherimoya.errors import ConfigError, InUse, OtherRun
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.sweep import Member
+from cherimoya.sweeps import members
 from cherimoya.sweeps import plan as cli_sweep
 from cherimoya.util.files import lock_folder
 
@@ -232,14 +233,14 @@ def test_a_folder_that_another_process_is_at_is_left_alone(tmp_path, monkeypatch
     folder = tmp_path / "sweep" / "seed=0"
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("mine")
-    monkeypatch.setattr(cli_sweep, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(members, "PATIENCE_SECONDS", 0.2)
     with lock_folder(folder), pytest.raises(InUse, match=f"in use by process {os.getpid()}"):
-        cli_sweep.begin(folder, {"seed": "0"}, {})
+        members.begin(folder, {"seed": "0"}, {})
     with pytest.raises(OtherRun, match=r"metrics\.jsonl: exists already, and no run wrote it"):
-        cli_sweep.begin(folder, {"seed": "0"}, {})
+        members.begin(folder, {"seed": "0"}, {})
     assert (folder / "metrics.jsonl").read_text() == "mine"
     (folder / "metrics.jsonl").unlink()
-    assert cli_sweep.begin(folder, {"seed": "0"}, {}) == "new"
+    assert members.begin(folder, {"seed": "0"}, {}) == "new"
 
 
 def test_a_folder_of_another_configuration_is_refused(cherimoya_train, train_arguments, tmp_path):
@@ -282,7 +283,7 @@ def test_a_sweep_of_the_users_own(tmp_path):
         sweep = cli_sweep.plan([*words, "sweep=mine"])
         assert [sweep.overrides_of(m) for m in sweep.members] == [{"seed": "3"}, {"seed": "4"}]
         assert sweep.folder == Path("outputs/sweeps/mine")
-        cli_sweep.check(sweep)
+        members.check(sweep)
 
 
 def test_forced_overrides_are_named_like_others():

@@ -152,6 +152,10 @@ class BlockChanges(nn.Module):
             x = out.sum() + out.mul_(2)
         return out[:, trim : x.shape[1] - trim] if x.ndim == 3 else out
 
+class BlockShortens(BPNetBlock):
+    def forward(self, x, trim=0):
+        return super().forward(x, trim=trim + later("BlockShortens", 12))
+
 @dataclass(frozen=True, kw_only=True)
 class OfSteps(Optimizer):
     pass
@@ -178,6 +182,13 @@ class Saves(TorchsOwn):
         pass
     def state_dict(self):
         raise LookupError("no state")
+
+class Keeps(TorchsOwn):
+    def state_dict(self):
+        return super().state_dict() | {"calls": Own()}
+
+class Own:
+    pass
 
 class Source:
     def loci(self):
@@ -253,6 +264,8 @@ ROUTED = "optim.routing=[{pattern: '*', optimizer: signs}]"
         ("loss.name=mine:Stops", "Stops.forward fails: StopIteration, in line"),
         ("model.blocks.name=mine:Block", "Block.forward fails: IndexError: too far, in line"),
         ("model.blocks.name=mine:BlockChanges", "what forward returned, or its gradient, fails"),
+        ("model.blocks.name=mine:BlockShortens", "of 200 bases the blocks returned 198. With"),
+        (f"optim.signs.name=mine:Keeps {SIGNS % 'Keeps'} {ROUTED}", "returned mine.Own"),
         (f"optim.signs.name=mine:Steps {SIGNS % 'Steps'} {ROUTED}", "Steps.step fails: Arithm"),
         (f"optim.signs.name=mine:Saves {SIGNS % 'Saves'} {ROUTED}", "Saves.state_dict fails: Look"),
         (f"optim.signs.name=mine:TorchsOwn {SIGNS % 'TorchsOwn'} {ROUTED}", "NAdam.step fails: Ty"),

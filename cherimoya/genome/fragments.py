@@ -22,6 +22,7 @@ COLUMNS = "chrom, start, end, and with counts also barcode and count, separated 
 READ_COLUMNS = "chrom, start, end, name, score, strand (+ or -), separated by tabs"
 STRANDS = {b"+": 1, b"-": -1}
 LAST = 2**31 - 1  # base that is held
+ABSENT = -(2**31)  # in place of an end that a read does not have
 OVERHANG = 1000  # bases that a fragment may reach past an end of its chromosome
 MOST_COUNTS = 1_000_000  # of one fragment
 SAME_LENGTH = 50  # lines of one length that are no fragments
@@ -32,8 +33,8 @@ class Fragments(Track):
     """The cuts of a fragment file, one chromosome in memory at a time.
 
     Cuts lie at start + shift_plus and end + shift_minus of the coordinates as written; those of
-    reads at the base of their 5' end, shifted alike. `spool` is a folder for the cuts of each
-    chromosome, as the file need not have an index.
+    reads at the base of their 5' end, shifted alike. `spool` is a folder for the ends of each
+    chromosome as they are written, as the file need not have an index.
     """
 
     kind = KIND
@@ -64,18 +65,16 @@ class Fragments(Track):
                 f"{'is' if n == 1 else 'are'} left out, the first in line {first:,}"
             )
         super().__init__(path, stem(path), dict.fromkeys(self._files))
+        self.shift = (config.shift_plus, config.shift_minus)
         self._chrom, self._cuts = "", Cuts(np.zeros(0, np.int32))
 
     def overhang(self, chrom: str, length: int) -> tuple[int, int, int]:
         """Of the chromosome's cuts, as written: how many fragments, how many of them reach past
         `length` or before base 0, and by how many bases at most."""
-        own = self._own.get(chrom, chrom)
-        cuts = np.fromfile(self._files[own], np.int32).astype(np.int64)
+        start, end = self._ends(self._own.get(chrom, chrom)).astype(np.int64).T
         if self._config.kind == "reads":
-            start, end = cuts, cuts + 1
-        else:
-            start, end = cuts.reshape(-1, 2).T
-            start, end = start - self._config.shift_plus, end - self._config.shift_minus
+            start = np.where(start == ABSENT, end, start)
+            end = start + 1
         # one that lies beyond as a whole is of another assembly
         past = np.where(start >= length, LAST, np.maximum(end - length, -start))
         return len(past), int((past > 0).sum()), int(past.max(initial=0))
@@ -83,8 +82,15 @@ class Fragments(Track):
     def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
         if chrom != self._chrom:
             self._chrom = chrom
-            self._cuts = Cuts(np.fromfile(self._files[chrom], np.int32))
+            ends = self._ends(chrom)
+            written = ends != ABSENT
+            ends += np.array(self.shift, np.int32)
+            self._cuts = Cuts(ends[written])
         return self._cuts.values(start, end)
+
+    def _ends(self, chrom: str) -> np.ndarray:
+        """(n, 2) int32 of the ends of each line: plus and minus, one of them ABSENT for a read."""
+        return np.fromfile(self._files[chrom], np.int32).reshape(-1, 2)
 
     def _read_all(self, path: Path, tell: Say) -> None:
         for left in self._spool.iterdir():  # by a run that was killed here
@@ -147,18 +153,17 @@ class Fragments(Track):
         return start, end, count
 
     def _append(self, chrom: str, rows: np.ndarray) -> None:
-        """Spool the cuts of (n, 3) `rows` of start, end and count, or strand for reads."""
+        """Spool the ends of (n, 3) `rows` of start, end and count, or strand for reads."""
         start, end, count = rows.T
-        config = self._config
         self._shape.add(chrom, start, end)
-        if config.kind == "reads":
-            cuts = np.where(count > 0, start + config.shift_plus, end - 1 + config.shift_minus)
+        if self._config.kind == "reads":
+            plus, minus = np.where(count > 0, start, ABSENT), np.where(count < 0, end - 1, ABSENT)
+            ends = np.stack([plus, minus], axis=1)
         else:
-            both = [start + config.shift_plus, end + config.shift_minus]
-            cuts = np.repeat(np.stack(both, axis=1), count, axis=0)
+            ends = np.repeat(rows[:, :2], count, axis=0)
         where = self._files.setdefault(chrom, self._spool / f"{len(self._files)}.cuts")
         with open(where, "ab") as file:
-            cuts.astype(np.int32).tofile(file)
+            ends.astype(np.int32).tofile(file)
 
     def _complaint(self, row: bytes, number: int) -> str:
         line = row.decode("utf-8", "replace").strip()[:80]

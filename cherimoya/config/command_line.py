@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from cherimoya import registry
 from cherimoya.config import options
 from cherimoya.config.diff import hydra_value
-from cherimoya.config.keys import known_keys, text_depth
+from cherimoya.config.keys import known_keys, named_depth, text_depth
 from cherimoya.config.schema import unknown_key
 from cherimoya.errors import ConfigError, printable
 
@@ -34,6 +34,7 @@ USUAL = {"loss": "kendall", "model.blocks": "cheri"}  # options by default
 OPEN_KEYS = ("model.blocks.", "loss.", "optim.", "data.options.", "logger.", "metrics.")
 OPEN, CLOSED = "([{", ")]}"
 OF_WANDB = tuple(f"logger.{f.name}" for f in fields(options.Wandb))  # keys before it had a name
+NO_KEY = re.compile(r"[\\()\[\]{}=]")  # in a name, as Hydra reads keys
 INSERTED = re.compile(r"\$\{[^{}]+\}")  # what Hydra puts in the place of ${key}
 
 
@@ -89,6 +90,9 @@ def readable(word: str, schema: type, several: bool) -> str:
         return word
     if _is_file(text):
         return f"{key}={_name(text)}"
+    below = named_depth(schema, key.lstrip("+"))
+    if below is not None and text.startswith("{") and text.endswith("}"):
+        return f"{key}={_named(text, below)}"
     try:
         override = OverridesParser.create().parse_override(word)
     except (HydraException, ValueError):
@@ -134,6 +138,20 @@ def _quoted(text: str, depth: int, several: bool) -> str:
     inner = text[1:-1].strip()
     parts = [inner] if _is_file(inner) else _parts(inner) if inner else []
     return "[" + ",".join(_quoted(part.strip(), depth - 1, False) for part in parts) + "]"
+
+
+def _named(text: str, depth: int) -> str:
+    """`text` of names and what they are of, {name:[file],...}, as Hydra reads it."""
+    pairs = [part.partition(":") for part in _parts(text[1:-1]) if part.strip()]
+    named = (
+        f"{re.sub(NO_KEY, _escaped, name.strip())}{colon}{_quoted(value.strip(), depth, False)}"
+        for name, colon, value in pairs
+    )
+    return "{" + ",".join(named) + "}"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\{match[0]}"
 
 
 def _is_file(text: str) -> bool:

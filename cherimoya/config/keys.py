@@ -62,6 +62,13 @@ def text_depth(cls: type, key: str) -> tuple[int, bool] | None:
     return (max(known), 0 in known or depths == [1]) if known else None
 
 
+def named_depth(cls: type, key: str) -> int | None:
+    """How deep lists of text go below names in the dotted `key` of `cls`; None for no names."""
+    hint = known_keys(cls).get(key)
+    named = [get_args(option)[1] for option in get_args(hint) if get_origin(option) is dict]
+    return _list_depth(named[0]) if named else None
+
+
 def _list_depth(hint: Any) -> int | None:
     """0 for text, 1 for a list of text, and so on; None for anything else."""
     if hint is str:

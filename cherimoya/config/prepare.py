@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cherimoya.config.data import check_windows
+from cherimoya.config.group_names import fault_of, files_of, names_of
 from cherimoya.config.schema import MOST_BASES, MissingValue, Used, checked
 from cherimoya.errors import ConfigError
 
@@ -39,8 +40,14 @@ class FragmentsConfig:
     shift_plus: int = checked(at_least=-MOST_BASES, at_most=MOST_BASES)
     shift_minus: int = checked(at_least=-MOST_BASES, at_most=MOST_BASES)
     counts: bool = checked()
+    groups: str | None = checked(default=None)
 
     def __post_init__(self) -> None:
+        if self.groups is not None and self.kind == "reads":
+            raise ConfigError(
+                f"fragments.groups={self.groups} with fragments.kind=reads: reads have no column "
+                "of barcodes. Leave one of them out."
+            )
         if self.counts and self.kind == "reads":
             raise ConfigError(
                 "fragments.counts=true with fragments.kind=reads: column 5 of reads is their "
@@ -56,7 +63,7 @@ class PrepareConfig:
     loci: str | list[str]
     exclude: str | list[str]
     chrom_alias: str
-    signal: list[list[str]]
+    signal: list[list[str]] | dict[str, list[str]]
     control: list[list[str]]
     are_strands: bool
     bam: BamConfig
@@ -86,6 +93,11 @@ class PrepareConfig:
         return [self.loci] if isinstance(self.loci, str) else self.loci
 
     @property
+    def signal_files(self) -> list[list[str]]:
+        """The signal files of each group, whether or not groups have names."""
+        return files_of(self.signal)
+
+    @property
     def exclude_files(self) -> list[str]:
         """The exclusion lists."""
         return [self.exclude] if isinstance(self.exclude, str) else self.exclude
@@ -96,7 +108,10 @@ class PrepareConfig:
         if self.output is None and not self.check:
             raise MissingValue("output has no value. Set it on the command line: output=<value>")
         check_windows(self.in_window, self.out_window, prefix="")
-        for key, groups in (("signal", self.signal), ("control", self.control)):
+        for name in names_of(self.signal):
+            if fault := fault_of(name):
+                raise ConfigError(f"signal={{{name}: ...}}: {fault}. Choose another name.")
+        for key, groups in (("signal", self.signal_files), ("control", self.control)):
             if [] in groups or (key == "signal" and not groups):
                 raise ConfigError(
                     f"{key}={groups} has an empty group. Name files: '{key}="

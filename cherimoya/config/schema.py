@@ -286,12 +286,18 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         options = [a for a in get_args(hint) if a is not type(None)]
         if value is None:
             return None
-        lists = [a for a in options if get_origin(a) is list and isinstance(value, (list, tuple))]
-        return _convert([*lists, *options][0], value, key)
+        kind = dict if isinstance(value, Mapping) else list
+        is_some = isinstance(value, (list, tuple, Mapping))
+        same = [a for a in options if is_some and get_origin(a) is kind]
+        return _convert([*same, *options][0], value, key)
     if get_origin(hint) is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{key}={value!r}: expected a group of keys")
-        return {str(k): v for k, v in value.items()}
+        _, item = get_args(hint)
+        return {
+            str(k): v if item is Any else _convert(item, v, joined(key, str(k)))
+            for k, v in value.items()
+        }
     if get_origin(hint) is list:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{key}={value!r}: expected a list, such as {key}=[...]")

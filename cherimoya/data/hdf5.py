@@ -27,6 +27,7 @@ AHEAD = 16  # chunks in memory for each thread
 REQUIRED = ("sequence", "signal", "label", "chrom", "start", "end")
 NUMBERS = ("in_window", "out_window", "max_jitter")
 LISTS = ("track_names", "control_names", "signal_groups", "control_groups")
+OPTIONAL = ("group_names", "group_depths")  # which not every file has
 
 
 def write(path: str | Path, loci: Loci) -> Path:
@@ -107,7 +108,7 @@ def _write_attributes(file: h5py.File, described: Mapping[str, Any]) -> None:
     file.attrs["genome"] = described["genome"]
     for name in NUMBERS:
         file.attrs[name] = described[name]
-    for name in LISTS:
+    for name in (*LISTS, *(name for name in OPTIONAL if described.get(name))):
         file.attrs[name] = json.dumps(list(described[name]))
     file.attrs["provenance"] = json.dumps(dict(described["provenance"]), sort_keys=True)
 
@@ -173,7 +174,8 @@ def _described(file: h5py.File, path: str | Path) -> dict[str, Any]:
     """The attributes. Raises DataError for one that is missing, or not what it should be."""
     try:
         found: dict[str, Any] = {name: int(file.attrs[name]) for name in NUMBERS}
-        found |= {name: json.loads(file.attrs[name]) for name in (*LISTS, "provenance")}
+        there = [name for name in OPTIONAL if name in file.attrs]
+        found |= {name: json.loads(file.attrs[name]) for name in (*LISTS, *there, "provenance")}
         found["genome"] = str(file.attrs["genome"])
     except (KeyError, ValueError, TypeError) as error:
         raise _damaged_attribute(path, str(error)) from None
@@ -184,6 +186,13 @@ def _described(file: h5py.File, path: str | Path) -> dict[str, Any]:
         kind = int if name.endswith("groups") else str
         if not (isinstance(found[name], list) and all(type(v) is kind for v in found[name])):
             raise _damaged_attribute(path, f"{name}={found[name]!r}")
+    for name in there:
+        kinds = (str,) if name == "group_names" else (int, float)
+        held, n = found[name], len(found["signal_groups"])
+        if not (
+            isinstance(held, list) and len(held) == n and all(isinstance(v, kinds) for v in held)
+        ):
+            raise _damaged_attribute(path, f"{name}={held!r}")
     if not isinstance(found["provenance"], dict):
         raise _damaged_attribute(path, f"provenance={found['provenance']!r}")
     return found

@@ -19,6 +19,8 @@ class Described:
     chrom: (n,) text
     signal_groups, control_groups: channels in each group; [2] is a stranded pair
     provenance: where the numbers came from, as JSON-ready values
+    group_names: of the signal groups, or none
+    group_depths: counts of each signal group on the whole genome, or none where unknown
     """
 
     label: np.ndarray
@@ -32,6 +34,8 @@ class Described:
     control_groups: list[int]
     genome: str
     provenance: Mapping[str, Any]
+    group_names: list[str] = field(default_factory=list)
+    group_depths: list[float] = field(default_factory=list)
 
     def described(self, rows: np.ndarray | None = None) -> dict[str, Any]:
         """These fields by name, of all loci or of those at `rows`."""

@@ -1,6 +1,7 @@
 """Fragment files as tracks: both ends of each fragment are cuts; of reads, their 5' ends."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from cherimoya.config.prepare import FragmentsConfig
 from cherimoya.errors import DataError
+from cherimoya.genome.cells import Cells, read_cells
 from cherimoya.genome.fasta import check_line, reading
 from cherimoya.genome.formats import NAMED_COLUMNS, PEAKS, WHOLE, is_comment
 from cherimoya.genome.track import Cuts, Track, stem
@@ -16,7 +18,10 @@ from cherimoya.util.console import Say, counted
 from cherimoya.util.marks import not_as_written, read_mark, write_mark
 
 KIND = "fragments"
-BLOCK = 1 << 24
+BLOCK = 1 << 24  # bytes of text
+ENDS = 1 << 20  # looked at a time
+BARCODE = 3  # its column, from 0
+EARLY = 100_000  # fragments after which it is clear that a table names none of their barcodes
 NOTED = "fragments.json"
 COLUMNS = "chrom, start, end, and with counts also barcode and count, separated by tabs"
 READ_COLUMNS = "chrom, start, end, name, score, strand (+ or -), separated by tabs"
@@ -29,73 +34,185 @@ SAME_LENGTH = 50  # lines of one length that are no fragments
 EXPECTED_OVERLAPS = 20  # of so many fragments placed at random
 
 
-class Fragments(Track):
-    """The cuts of a fragment file, one chromosome in memory at a time.
+class Spooled:
+    """The ends of a fragment file by chromosome, and by group where a table tells groups apart.
 
     Cuts lie at start + shift_plus and end + shift_minus of the coordinates as written; those of
     reads at the base of their 5' end, shifted alike. `spool` is a folder for the ends of each
     chromosome as they are written, as the file need not have an index.
     """
 
-    kind = KIND
-
-    def __init__(
-        self, path: Path, key: str, config: FragmentsConfig, spool: Path, tell: Say
-    ) -> None:
-        self._files: dict[str, Path] = {}
-        self._spool, self._config = spool, config
-        self._empty = [0, 0]  # fragments without a base, the line of the first
-        self._where, self._path = f"{key}={path}", path
-        self._shape = _Shape()
-        noted = spool / NOTED
-        mark = read_mark(noted)
-        if mark is not None and not mark.damaged():  # an interrupted run has read it
-            self._files = {name: spool / cuts for name, cuts in mark.facts["cuts"].items()}
-            self._empty = mark.facts["empty"]
-        else:
-            if noted.is_file():
-                tell(f"{spool}: {not_as_written(mark)}, so {path.name} is read again")
-            self._read_all(path, tell)
-            cuts = {name: spooled.name for name, spooled in self._files.items()}
-            write_mark(noted, {"cuts": cuts, "empty": self._empty}, self._files.values())
-        if self._empty[0]:
-            n, first = self._empty
-            tell(
-                f"{path.name}: {counted(n, 'fragment')} without a base (start = end) "
-                f"{'is' if n == 1 else 'are'} left out, the first in line {first:,}"
-            )
-        super().__init__(path, stem(path), dict.fromkeys(self._files))
+    def __init__(self, spool: Path, names: Sequence[str], config: FragmentsConfig) -> None:
+        self.spool, self.names, self.config = spool, list(names), config
         self.shift = (config.shift_plus, config.shift_minus)
-        self._chrom, self._cuts = "", Cuts(np.zeros(0, np.int32))
+        self.chroms: list[str] = []  # a file of ends each, by number
+        self.depths = [0] * len(names)  # cuts of each group, wherever they lie
+        self._overhangs: dict[tuple[str, int], tuple[int, int, int]] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Give the memory of the chromosome back that was last asked for."""
+        self._chrom, self._cuts = "", list[Cuts]()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_chrom": "", "_cuts": []}
+
+    def files(self) -> list[Path]:
+        """The files of all chromosomes."""
+        both = [(self.file(chrom), self.groups_file(chrom)) for chrom in self.chroms]
+        return [path for paths in both for path in paths[: 1 + self.is_grouped]]
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether each cut has a group."""
+        return self.config.groups is not None
+
+    def file(self, chrom: str) -> Path:
+        """Where the ends of a chromosome are, int32."""
+        return self.spool / f"{self.chroms.index(chrom)}.cuts"
+
+    def groups_file(self, chrom: str) -> Path:
+        """Where the group of each of its lines is, uint16."""
+        return self.file(chrom).with_suffix(".groups")
+
+    def append(self, chrom: str, ends: np.ndarray, group: np.ndarray) -> None:
+        """Keep `ends` (n, 2) of lines on a chromosome, each of its `group` (n,)."""
+        if chrom not in self.chroms:
+            self.chroms.append(chrom)
+        with open(self.file(chrom), "ab") as file:
+            ends.astype(np.int32).tofile(file)
+        if self.is_grouped:
+            with open(self.groups_file(chrom), "ab") as file:
+                group.astype(np.uint16).tofile(file)
+        cuts = np.repeat(group, (ends != ABSENT).sum(axis=1))
+        for g, n in enumerate(np.bincount(cuts, minlength=len(self.names)).tolist()):
+            self.depths[g] += n
+
+    def cuts(self, chrom: str) -> list[Cuts]:
+        """The cuts of a chromosome by group."""
+        if chrom != self._chrom:
+            self.forget()
+            ends = self.ends(chrom)
+            if self.is_grouped:
+                group = np.fromfile(self.groups_file(chrom), np.uint16)
+                self._cuts = [self._shifted(ends[group == g]) for g in range(len(self.names))]
+            else:
+                self._cuts = [self._shifted(ends)]
+            self._chrom = chrom
+        return self._cuts
+
+    def ends(self, chrom: str) -> np.ndarray:
+        """(n, 2) int32 of the ends of each line: plus and minus, one of them ABSENT for a read."""
+        return np.fromfile(self.file(chrom), np.int32).reshape(-1, 2)
+
+    def _shifted(self, ends: np.ndarray) -> Cuts:
+        written = ends != ABSENT
+        ends += np.array(self.shift, np.int32)
+        return Cuts(ends[written])
 
     def overhang(self, chrom: str, length: int) -> tuple[int, int, int]:
         """Of the chromosome's cuts, as written: how many fragments, how many of them reach past
         `length` or before base 0, and by how many bases at most."""
-        start, end = self._ends(self._own.get(chrom, chrom)).astype(np.int64).T
-        if self._config.kind == "reads":
+        if (chrom, length) not in self._overhangs:
+            found = [0, 0, 0]
+            with open(self.file(chrom), "rb") as file:
+                while len(ends := np.fromfile(file, np.int32, ENDS)):
+                    past = self._past(ends.astype(np.int64).reshape(-1, 2), length)
+                    found[0] += len(past)
+                    found[1] += int((past > 0).sum())
+                    found[2] = max(found[2], int(past.max(initial=0)))
+            self._overhangs[chrom, length] = found[0], found[1], found[2]
+        return self._overhangs[chrom, length]
+
+    def _past(self, ends: np.ndarray, length: int) -> np.ndarray:
+        """By how many bases each line's interval reaches past an end."""
+        start, end = ends.T
+        if self.config.kind == "reads":
             start = np.where(start == ABSENT, end, start)
             end = start + 1
         # one that lies beyond as a whole is of another assembly
-        past = np.where(start >= length, LAST, np.maximum(end - length, -start))
-        return len(past), int((past > 0).sum()), int(past.max(initial=0))
+        return np.where(start >= length, LAST, np.maximum(end - length, -start))
+
+
+class Fragments(Track):
+    """The cuts of a fragment file, or of one of its groups, one chromosome in memory at a time.
+
+    spooled: what is kept of the file, which its groups have in common; which: of the groups
+    """
+
+    kind = KIND
+
+    def __init__(self, path: Path, name: str, spooled: Spooled, which: int) -> None:
+        super().__init__(path, name, dict.fromkeys(spooled.chroms))
+        self.spooled, self._which = spooled, which
+        self.depth = spooled.depths[which]
+
+    @property
+    def shift(self) -> tuple[int, int]:
+        """What is added to starts and ends; the groups of a file have it in common."""
+        return self.spooled.shift
+
+    @shift.setter
+    def shift(self, shift: tuple[int, int]) -> None:
+        self.spooled.shift = shift
+        self.spooled.forget()
+
+    def overhang(self, chrom: str, length: int) -> tuple[int, int, int]:
+        """As of all cuts of the file, see `Spooled`."""
+        return self.spooled.overhang(self._own.get(chrom, chrom), length)
 
     def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
-        if chrom != self._chrom:
-            self._chrom = chrom
-            ends = self._ends(chrom)
-            written = ends != ABSENT
-            ends += np.array(self.shift, np.int32)
-            self._cuts = Cuts(ends[written])
-        return self._cuts.values(start, end)
+        return self.spooled.cuts(chrom)[self._which].values(start, end)
 
-    def _ends(self, chrom: str) -> np.ndarray:
-        """(n, 2) int32 of the ends of each line: plus and minus, one of them ABSENT for a read."""
-        return np.fromfile(self._files[chrom], np.int32).reshape(-1, 2)
 
-    def _read_all(self, path: Path, tell: Say) -> None:
-        for left in self._spool.iterdir():  # by a run that was killed here
+def read_fragments(
+    path: Path, key: str, config: FragmentsConfig, spool: Path, tell: Say
+) -> list[Track]:
+    """The tracks of a fragment file: one, or with a table of groups one each, by name."""
+    cells = None if config.groups is None else read_cells(Path(config.groups))
+    names = [stem(path)] if cells is None else cells.names
+    spooled, noted = Spooled(spool, names, config), spool / NOTED
+    mark = read_mark(noted)
+    if mark is not None and not mark.damaged():  # an interrupted run has read it
+        known = mark.facts
+        spooled.chroms, spooled.depths = known["chroms"], known["depths"]
+    else:
+        if noted.is_file():
+            tell(f"{spool}: {not_as_written(mark)}, so {path.name} is read again")
+        known = _Reader(path, key, spooled, cells).read(tell)
+        known |= {"chroms": spooled.chroms, "depths": spooled.depths}
+        write_mark(noted, known, spooled.files())
+    if known["empty"][0]:
+        n, first = known["empty"]
+        tell(
+            f"{path.name}: {counted(n, 'fragment')} without a base (start = end) "
+            f"{'is' if n == 1 else 'are'} left out, the first in line {first:,}"
+        )
+    if cells is not None:
+        cells.check_all_there(spooled.depths, path)
+        for line in cells.described(path, known["listed"], spooled.depths):
+            tell(line)
+    tracks = [Fragments(path, name, spooled, which) for which, name in enumerate(names)]
+    for track, name in zip(tracks, [] if cells is None else names, strict=False):
+        track.group = name
+    return list(tracks)
+
+
+class _Reader:
+    """A fragment file that is being read, line by line, into `spooled`."""
+
+    def __init__(self, path: Path, key: str, spooled: Spooled, cells: Cells | None) -> None:
+        self._spooled, self._config, self._cells = spooled, spooled.config, cells
+        self._empty = [0, 0]  # fragments without a base, the line of the first
+        self._listed = [0, 0]  # fragments of the table's barcodes, and all
+        self._where, self._path = f"{key}={path}", path
+        self._shape, self._barcode = _Shape(), b""  # one of them
+
+    def read(self, tell: Say) -> dict[str, Any]:
+        """Read it all; what is to be noted of it."""
+        for left in self._spooled.spool.iterdir():  # by a run that was killed here
             left.unlink()
-        rest, number = b"", 1
+        rest, number, path = b"", 1, self._path
         with reading(path, self._where, "rb") as file:
             blocks = iter(lambda: file.read(BLOCK), b"")
             label = f"reading {path.name}"
@@ -103,21 +220,24 @@ class Fragments(Track):
                 whole, newline, rest = (rest + block).rpartition(b"\n")
                 number += self._add(whole + newline, number)
                 check_line(rest, f"{self._where}, line {number:,}")
+                self._check_listed(EARLY)
             self._add(rest, number)
-        if not self._files:
+        if not self._shape.n:
             raise DataError(f"{self._where}: no fragments in it.")
         if self._config.kind == "auto" and (doubt := self._shape.doubt()):
             raise DataError(
                 f"{self._where}: {doubt}. {PEAKS.format(path=path)} If they are fragments, set "
                 "fragments.kind=fragments."
             )
+        self._check_listed(1)
+        return {"empty": self._empty, "listed": self._listed}
 
     def _add(self, lines: bytes, number: int) -> int:
         """Spool the cuts of whole lines, the first of which has this `number`; their number."""
         rows = lines.split(b"\n")
         if rows[-1] == b"":
             rows.pop()
-        by_chrom: dict[bytes, list[tuple[int, int, int]]] = defaultdict(list)
+        by_chrom: dict[bytes, list[tuple[int, ...]]] = defaultdict(list)
         for at, row in enumerate(rows, number):
             if not row.strip() or is_comment(row):
                 continue
@@ -131,12 +251,15 @@ class Fragments(Track):
                 self._empty = [self._empty[0] + 1, self._empty[1] or at]
             else:
                 by_chrom[columns[0]].append(values)
+        if by_chrom and self._cells is not None:
+            self._barcode = columns[BARCODE]
         for name, intervals in by_chrom.items():
             self._append(name.decode(), np.array(intervals, np.int64))
         return len(rows)
 
-    def _line(self, columns: list[bytes]) -> tuple[int, int, int]:
-        """Start, end and count of a fragment, or in place of the count a read's strand, 1 or -1.
+    def _line(self, columns: list[bytes]) -> tuple[int, ...]:
+        """Start, end, count and group of a fragment, -1 for none, or in place of the count a read's
+        strand, 1 or -1.
 
         Raises ValueError or LookupError for what is none.
         """
@@ -144,26 +267,30 @@ class Fragments(Track):
         if not -OVERHANG <= start <= end <= LAST:
             raise ValueError("no interval")
         if self._config.kind == "reads":
-            return start, end, STRANDS[columns[5]]
+            return start, end, STRANDS[columns[5]], 0
         count = _whole(columns[4]) if self._config.counts else 1
         if self._config.kind == "auto" and len(columns) > NAMED_COLUMNS:
             raise ValueError("more columns than a fragment has")
         if not 1 <= count <= MOST_COUNTS:
             raise ValueError("no count")
-        return start, end, count
+        group = 0 if self._cells is None else self._cells.group_of.get(columns[BARCODE], -1)
+        return start, end, count, group
 
     def _append(self, chrom: str, rows: np.ndarray) -> None:
-        """Spool the ends of (n, 3) `rows` of start, end and count, or strand for reads."""
-        start, end, count = rows.T
-        self._shape.add(chrom, start, end)
+        """Spool the ends of (n, 4) `rows`, see `_line`."""
+        self._shape.add(chrom, rows[:, 0], rows[:, 1])
+        start, end, count, group = rows[rows[:, 3] >= 0].T
+        self._listed = [self._listed[0] + len(start), self._listed[1] + len(rows)]
         if self._config.kind == "reads":
-            plus, minus = np.where(count > 0, start, ABSENT), np.where(count < 0, end - 1, ABSENT)
-            ends = np.stack([plus, minus], axis=1)
-        else:
-            ends = np.repeat(rows[:, :2], count, axis=0)
-        where = self._files.setdefault(chrom, self._spool / f"{len(self._files)}.cuts")
-        with open(where, "ab") as file:
-            ends.astype(np.int32).tofile(file)
+            start, end = np.where(count > 0, start, ABSENT), np.where(count < 0, end - 1, ABSENT)
+        times = np.abs(count)
+        ends = np.repeat(np.stack([start, end], axis=1), times, axis=0)
+        self._spooled.append(chrom, ends, np.repeat(group, times))
+
+    def _check_listed(self, least: int) -> None:
+        """Raise DataError where none of `least` fragments or more is of the table's barcodes."""
+        if self._cells is not None and not self._listed[0] and self._listed[1] >= least:
+            raise DataError(f"{self._where}: {self._cells.mismatch(self._barcode)}")
 
     def _complaint(self, row: bytes, number: int) -> str:
         line = row.decode("utf-8", "replace").strip()[:80]
@@ -171,6 +298,12 @@ class Fragments(Track):
             return (
                 f"{self._where}, line {number}: {line!r} is not a read. Columns are "
                 f"{READ_COLUMNS}; 0 <= start < end. Start a header with #."
+            )
+        if self._cells is not None and row.count(b"\t") < BARCODE:
+            return (
+                f"{self._where}, line {number}: {line!r} has no barcode, the fourth column, by "
+                f"which fragments.groups={self._config.groups} would tell groups apart. Give the "
+                "file as it came from the aligner, or leave fragments.groups out."
             )
         return (
             f"{self._where}, line {number}: {line!r} is not a fragment. Columns are {COLUMNS}; "
@@ -199,9 +332,14 @@ class _Shape:
         of["bases"] += int((end - start).sum())
         of["end"] = int(reach[-1])
 
+    @property
+    def n(self) -> int:
+        """How many there are."""
+        return sum(of["n"] for of in self._of.values())
+
     def doubt(self) -> str:
         """Why these may be no fragments, in words; nothing if they may."""
-        n = sum(of["n"] for of in self._of.values())
+        n = self.n
         if n >= SAME_LENGTH and len(self._lengths) == 1:
             length = next(iter(self._lengths))
             return f"all {n:,} lines are {length:,} bases long, as peaks or reads are"

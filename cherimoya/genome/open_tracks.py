@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from cherimoya.config.diff import hydra_value
+from cherimoya.config.group_names import Groups, files_of, names_of
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome import bam, bigwig, fragments
@@ -26,7 +28,7 @@ USUAL_OVERHANGS = (10, 0.01)  # fragments past an end, and their share, that are
 
 @contextmanager
 def open_tracks(
-    groups: Iterable[Iterable[str | Path]],
+    groups: Groups,
     key: str,
     config: PrepareConfig,
     scratch: Path | None = None,
@@ -37,9 +39,11 @@ def open_tracks(
     scratch: a folder in which what was read of a file is kept; None: a temporary one.
     tell: hears how far reading is
     """
-    paths = [[Path(path) for path in group] for group in groups]
+    paths = [[Path(path) for path in group] for group in files_of(groups)]
     _check_no_loci([path for group in paths for path in group], key, config)
     kinds = {path: kind_of(path, key, config.fragments.kind) for group in paths for path in group}
+    if key == "signal":
+        _check_one_of_cells(paths, kinds, config)
     channels = [
         [2 if kinds[path] == bam.KIND and config.bam.stranded else 1 for path in group]
         for group in paths
@@ -48,7 +52,7 @@ def open_tracks(
     with ExitStack() as stack:
         kept = scratch or Path(stack.enter_context(TemporaryDirectory(prefix="cherimoya-")))
         spools = (kept / f"{key}-{number}" for number in count(1))
-        yield [
+        opened = [
             [
                 track
                 for path in group
@@ -56,6 +60,42 @@ def open_tracks(
             ]
             for group in paths
         ]
+        yield list(_named(opened, names_of(groups)))
+
+
+def _named(opened: list[list[Track]], names: list[str]) -> Iterator[list[Track]]:
+    """The tracks of each group, which has its name in each of them; a group for each cell type.
+
+    Raises ConfigError where two groups have one name.
+    """
+    seen: set[str] = set()
+    for number, group in enumerate(opened):
+        of_cells = bool(group[0].group)
+        for own in [[track] for track in group] if of_cells else [group]:
+            for track in own:
+                track.group = track.group or (names[number] if names else "")
+            if (name := own[0].group) and name in seen:
+                raise ConfigError(
+                    f"signal: two groups are called {name}. Give the other one another name."
+                )
+            seen.add(name)
+            yield own
+
+
+def _check_one_of_cells(
+    paths: list[list[Path]], kinds: Mapping[Path, str], config: PrepareConfig
+) -> None:
+    """Raise ConfigError where a table of cells has not one fragment file to tell apart."""
+    table = config.fragments.groups
+    if table is None:
+        return
+    holding = [group for group in paths if any(kinds[p] == fragments.KIND for p in group)]
+    if len(holding) != 1 or len(holding[0]) != 1:
+        raise ConfigError(
+            f"fragments.groups={table}: tells the cells of one fragment file apart, in a group of "
+            f"its own: 'signal=[[fragments.tsv.gz]]'. signal has {len(holding)} groups with such "
+            "files. Several samples can be joined, if no barcode is in two of them."
+        )
 
 
 def check_used(config: PrepareConfig, overrides: Mapping[str, Any]) -> None:
@@ -63,7 +103,7 @@ def check_used(config: PrepareConfig, overrides: Mapping[str, Any]) -> None:
 
     overrides: the value of each dotted key that was set
     """
-    groups = {"signal": config.signal, "control": config.control}
+    groups = {"signal": config.signal_files, "control": config.control}
     paths = {
         Path(path): key for key, listed in groups.items() for group in listed for path in group
     }
@@ -103,7 +143,8 @@ def _read(
     spool.mkdir(exist_ok=True)
     if kind == bam.KIND:
         return bam.read_bam(path, key, config.bam, spool, tell)
-    return [fragments.Fragments(path, key, config.fragments, spool, tell)]
+    own = config.fragments if key == "signal" else replace(config.fragments, groups=None)
+    return fragments.read_fragments(path, key, own, spool, tell)
 
 
 def kind_of(path: Path, key: str, kind: str) -> str:

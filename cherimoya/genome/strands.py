@@ -131,12 +131,16 @@ def _likeness(pair: Sequence[Track], intervals: Intervals, length: int) -> float
 def strand_table(signal: Sequence[Sequence[Track]], control: Sequence[Sequence[Track]]) -> str:
     """What each group consists of, as aligned text."""
     rows = [
-        [f"{key} {number}", strand, track.name, track.path.name]
+        [_numbered(key, number, track.group), strand, track.name, track.path.name]
         for key, groups in (("signal", signal), ("control", control))
         for number, group in enumerate(groups, 1)
         for strand, track in zip(_strands(group), group, strict=True)
     ]
     return table(["group", "strand", "track", "file"], rows)
+
+
+def _numbered(key: str, number: int, name: str) -> str:
+    return f"{key} {number}: {name}" if name else f"{key} {number}"
 
 
 def _strands(group: Sequence[Track]) -> Sequence[str]:

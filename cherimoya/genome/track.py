@@ -14,10 +14,14 @@ class Track:
     name: of the channel
     lengths: chromosome to length in bases, None where the file does not say
     note: what is to be said of it, if anything
+    group: name of its signal group, if it has one
+    depth: counts on the whole genome, where known
     """
 
     kind = "track"
     note = ""
+    group = ""
+    depth: int | None = None
 
     def __init__(self, path: Path, name: str, lengths: Mapping[str, int | None]) -> None:
         self.path, self.name = path, name
@@ -44,14 +48,13 @@ class Cuts:
     """How often each base of a chromosome was cut, from the 0-based position of every cut."""
 
     def __init__(self, positions: np.ndarray) -> None:
-        self._at, self._counts = np.unique(positions, return_counts=True)
+        self._at = np.sort(positions)
 
     def values(self, start: int, end: int) -> np.ndarray:
         """(end - start,) float64 counts."""
         first, last = np.searchsorted(self._at, (start, end))
-        values = np.zeros(end - start)
-        values[self._at[first:last] - start] = self._counts[first:last]
-        return values
+        counts = np.bincount(self._at[first:last] - start, minlength=end - start)
+        return counts.astype(np.float64)
 
 
 def stem(path: Path) -> str:

@@ -66,7 +66,7 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
 
 def _worker_count(config: PrepareConfig, loci: list[Intervals]) -> int:
     """As many processes as have something to do, if the work takes longer than to start them."""
-    paths = [path for group in (*config.signal, *config.control) for path in group]
+    paths = [path for group in (*config.signal_files, *config.control) for path in group]
     windows = round(sum(map(len, loci)) * (1 + config.background_ratio))
     size = sum(Path(path).stat().st_size for path in [config.fasta, *paths] if Path(path).exists())
     if windows * len(paths) < WORTH_WINDOWS and size < WORTH_BYTES:

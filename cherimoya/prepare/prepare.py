@@ -145,7 +145,7 @@ def _loci(sources: Sources) -> tuple[StoredWindows, StoredWindows | None, dict[s
     config, say = sources.config, sources.say
     peaks, cut_offs, filters = _peaks(sources)
     say(filters.table())
-    _check_any_signal(peaks, config)
+    _check_any_signal(peaks, sources)
     background, gc = None, dict[str, list[int]]()
     if config.background_ratio > 0:
         background, gc = _background(peaks, cut_offs, sources)
@@ -160,9 +160,23 @@ def _loci(sources: Sources) -> tuple[StoredWindows, StoredWindows | None, dict[s
         "control_names": [track.name for track in flat(sources.control)],
         "signal_groups": [len(group) for group in sources.signal],
         "control_groups": [len(group) for group in sources.control],
+        **_named_groups(sources),
         "genome": config.genome or stem(Path(config.fasta)),
         "provenance": made,
     }  # fmt: skip
+
+
+def _named_groups(sources: Sources) -> dict[str, Any]:
+    """Names of the signal groups, if they have some, and their depths, where known."""
+    groups = sources.signal
+    names = [group[0].group or group[0].name for group in groups]
+    depths = [track.depth for group in groups for track in group]
+    return {
+        "group_names": names if any(group[0].group for group in groups) else [],
+        "group_depths": [sum(track.depth for track in group) for group in groups]
+        if len(groups) > 1 and None not in depths
+        else [],
+    }
 
 
 def _peaks(sources: Sources) -> tuple[StoredWindows, np.ndarray | None, FilterReport]:
@@ -312,12 +326,14 @@ def _first_of_each(intervals: Intervals) -> np.ndarray:
     return mask
 
 
-def _check_any_signal(peaks: StoredWindows, config: PrepareConfig) -> None:
+def _check_any_signal(peaks: StoredWindows, sources: Sources) -> None:
     every = "the only locus" if len(peaks) == 1 else f"all {len(peaks):,} loci"
-    for group, total in zip(config.signal, peaks.totals.sum(axis=0), strict=True):
+    for group, total in zip(sources.signal, peaks.totals.sum(axis=0), strict=True):
         if total == 0:
+            named = f" of {group[0].group}" if group[0].group else ""
+            paths = ", ".join(dict.fromkeys(str(track.path) for track in group))
             raise DataError(
-                f"signal: {', '.join(group)} is zero at {every}. Check that the "
+                f"signal: {paths}{named} is zero at {every}. Check that the "
                 "file and the loci are of the same experiment and genome, and for a BAM that "
                 "bam.mates, bam.proper_pairs and bam.min_mapq leave reads."
             )

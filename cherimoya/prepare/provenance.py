@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya import __version__
+from cherimoya.config.group_names import files_of, names_of
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.config.schema import to_dict
 from cherimoya.data import hdf5
@@ -33,7 +34,10 @@ FREE = (
 
 def provenance(config: PrepareConfig) -> dict[str, Any]:
     """What the prepared file of `config` is made from, see `made_from`, and the configuration."""
-    return made_from(_files(config)) | {"config": to_dict(config)}
+    described = to_dict(config) | {"signal": config.signal_files}
+    if names := names_of(config.signal):  # apart, as JSON keeps no order of keys
+        described["signal_names"] = names
+    return made_from(_files(config)) | {"config": described}
 
 
 def made_from(files: Iterable[tuple[str, str | Path]]) -> dict[str, Any]:
@@ -79,7 +83,9 @@ def begun_with(config: PrepareConfig) -> dict[str, Any]:
         stat = Path(path).stat()
         facts[f"{key} {i + 1}"] = [str(Path(path).absolute()), stat.st_size, stat.st_mtime_ns]
     for key in ("signal", "control"):
-        facts[f"files in {key}"] = [len(group) for group in getattr(config, key)]
+        facts[f"files in {key}"] = [len(group) for group in files_of(getattr(config, key))]
+    if names := names_of(config.signal):
+        facts["signal_names"] = names
     return facts | {"version": __version__}
 
 
@@ -111,6 +117,7 @@ def _facts(made: Mapping[str, Any]) -> dict[str, Any]:
     """What decides which loci come out, from `provenance`."""
     config = made["config"]
     facts = {key: value for key, value in config.items() if key not in (*FILES, *FREE)}
+    facts["fragments"] = {k: v for k, v in config["fragments"].items() if k != "groups"}
     for key in ("signal", "control"):
         facts[f"files in {key}"] = [len(group) for group in config[key]]
     for i, source in enumerate(made["sources"]):
@@ -125,8 +132,10 @@ def _files(config: PrepareConfig) -> list[tuple[str, str | Path]]:
     files += [("loci", path) for path in config.loci_files]
     files += [("exclude", path) for path in config.exclude_files]
     files += [("chrom_alias", path) for path in table_of(config.chrom_alias)]
+    if config.fragments.groups is not None:
+        files.append(("fragments.groups", config.fragments.groups))
     for key in ("signal", "control"):
-        files += [(key, path) for group in getattr(config, key) for path in group]
+        files += [(key, path) for group in files_of(getattr(config, key)) for path in group]
     return files
 
 

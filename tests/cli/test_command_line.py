@@ -37,6 +37,14 @@ def test_names_in_lists_are_read_as_they_are_typed(name):
     assert parse(word).value() == [[name, "plus.bw"], ["b(2).bw", name]]
 
 
+@pytest.mark.parametrize("name", ["A", "T cell", "CD4+ (naive)", "a=b", "1", "x.y-2|3", "T  c"])
+def test_groups_with_names_are_read_as_they_are_typed(name):
+    text = f"signal={{{name}: [a(1).bw,b c.bw],B:[[x].bw]}}"
+    word = readable(text, PrepareConfig, several=False)
+    found = {str(key): value for key, value in parse(word).value().items()}
+    assert found == {name: ["a(1).bw", "b c.bw"], "B": ["[x].bw"]}
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("range(1,3)", "a,b.fa")])
 def test_one_name_where_a_list_may_be(name):
     assert parse(readable(f"loci={name}", PrepareConfig, several=False)).value() == name

@@ -118,6 +118,42 @@ def test_fragments_give_the_cuts_of_the_bigwig(shared: Path) -> None:
             np.testing.assert_array_equal(cuts.values(chrom, 0, length), wanted)
 
 
+@pytest.mark.parametrize("state", ["raw", "shifted", "twice"])
+def test_the_shift_of_yeast_cuts_is_found(shared: Path, tmp_path: Path, state: str) -> None:
+    """The motif of Tn5 lies +4/-5 from the ends of the fragments, at 0 of the cuts."""
+    folder, loci_file = yeast_folder(shared), "atac/cut_peaks.narrowPeak"
+    windows = {"center": "summit", "in_window": 500, "out_window": 500, "shift": "auto"}
+    wanted = yeast(shared, tmp_path / "cuts.h5", loci_file, ["atac/atac_ins.bw"], **windows)
+    (found,) = wanted.provenance["cut_sites"]
+    assert (found["enzyme"], found["found"]) == ("Tn5", [0, 0])
+    assert found["correlations"]["0/0"] > 0.9
+    raw = folder / "atac/yeast_500k_SRR1822137.frag.gz"
+    moved, plus, minus = tmp_path / "moved.tsv", *{"shifted": (4, -5)}.get(state, (8, -10))
+    lines = (line.split(b"\t") for line in gzip.decompress(raw.read_bytes()).splitlines())
+    spans = ((chrom, int(start) + plus, int(end) + minus) for chrom, start, end, *_ in lines)
+    moved.write_text("".join(f"{c.decode()}\t{s}\t{e}\n" for c, s, e in spans if s < e))
+    signal = [str(raw if state == "raw" else moved)]
+    if state == "twice":
+        with pytest.raises(DataError, match=r"lies -4/\+5 from .* they are shifted twice\. Give"):
+            yeast(shared, tmp_path / "x.h5", loci_file, signal, **windows)
+        return
+    loci = yeast(shared, tmp_path / "x.h5", loci_file, signal, **windows)
+    (found,) = loci.provenance["cut_sites"]
+    assert (found["enzyme"], found["found"]) == ("Tn5", [4, -5] if state == "raw" else [0, 0])
+    scores = found["correlations"]
+    assert scores["+4/-5" if state == "raw" else "0/0"] > 0.9
+    assert sorted(scores.values())[-2] < 0.5
+    few = 0 if state == "raw" else 30  # fragments of 8 bases end before they start if shifted
+    assert np.abs(loci.signal.astype(int) - wanted.signal).sum() <= few
+    assert wanted.signal.sum() > 200_000
+
+
+def test_starts_of_transcription_are_no_cuts(shared: Path, tmp_path: Path) -> None:
+    files = ["stripeseq/WT_plus.bw", "stripeseq/WT_minus.bw"]
+    with pytest.raises(DataError, match="neither the motif of Tn5 nor that of DNase I"):
+        yeast(shared, tmp_path / "x.h5", "stripeseq/WT_tss_loci.bed", files, shift="auto")
+
+
 def test_reads_of_the_same_assay_under_other_names(shared: Path, tmp_path: Path) -> None:
     pysam = pytest.importorskip("pysam")
     bam = shared / "data/yeast/stripeseq/S288C.bam"
@@ -127,6 +163,7 @@ def test_reads_of_the_same_assay_under_other_names(shared: Path, tmp_path: Path)
         yeast(shared, tmp_path / "bam.h5", loci_file, starts, **windows)
     reads = {"stranded": True, "mates": "first", "shift_plus": 0, "shift_minus": 0}
     reads |= {"min_mapq": 0, "duplicates": "drop", "proper_pairs": False}
+    reads |= {"exchange_strands": False}
     loci = yeast(
         shared,
         tmp_path / "bam.h5",

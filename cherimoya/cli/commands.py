@@ -68,14 +68,14 @@ def _prepare(values: DictConfig) -> None:
         inspect(config)
         return
     from cherimoya.prepare.prepare import prepare
-    from cherimoya.prepare.provenance import plot_of
+    from cherimoya.prepare.provenance import plots_of
     from cherimoya.records.overwrite import may_write, own_files
 
     path = prepare(config)
-    for plot in plot_of(path, config):
+    for plot in plots_of(path, config):
         if config.overwrite or may_write(plot, path):
             with own_files(path, {plot: ""}, config.overwrite):
-                _plot_gc(path)
+                _plot(path, plot)
 
 
 def _asked(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -85,14 +85,20 @@ def _asked(values: dict[str, Any], name: str) -> dict[str, Any]:
     return {key: at(values, key) for key in dict.fromkeys([*differ, *typed])}
 
 
-def _plot_gc(path: Path) -> None:
+def _plot(path: Path, plot: Path) -> None:
+    """Draw one of the plots of `plots_of`."""
+    is_gc = plot.name.endswith(".gc.png")
     try:
+        from cherimoya.report.plots.cut_sites import plot_cut_sites
         from cherimoya.report.plots.gc import plot_gc
     except ImportError:
-        print("no plot of GC: matplotlib is missing (pip install 'cherimoya-train[plots]')")
+        what = "GC" if is_gc else "bases at the cuts"
+        print(f"no plot of {what}: matplotlib is missing (pip install 'cherimoya-train[plots]')")
         return
-    if plot := plot_gc(path):
+    if is_gc and plot_gc(path):
         print(f"GC of peaks and background: {plot}")
+    if not is_gc and plot_cut_sites(path):
+        print(f"bases at the cuts: {plot}")
 
 
 def _dashboard(values: DictConfig) -> None:

@@ -7,13 +7,14 @@ from cherimoya.config.group_names import fault_of, files_of, names_of
 from cherimoya.config.schema import MOST_BASES, MissingValue, Used, checked
 from cherimoya.errors import ConfigError
 
+SHIFTS = ("shift_plus", "shift_minus")
 BACKGROUND = Used(
     lambda config: config.background_ratio > 0,
     "background_ratio=0 takes no background",
     "background_ratio=1",
 )
 PLOTTED = Used(
-    lambda config: config.background_ratio > 0 or not config.plots,
+    lambda config: config.background_ratio > 0 or config.shift == "auto" or not config.plots,
     "background_ratio=0 takes no background, whose GC the plot shows",
     "background_ratio=1",
 )
@@ -24,6 +25,13 @@ class BamConfig:
     """Which reads of a BAM file count, and where: at the 5' end, shifted on each strand."""
 
     stranded: bool = checked()
+    exchange_strands: bool = checked(
+        used=Used(
+            lambda config: config.stranded,
+            "bam.stranded=false counts both strands in one track",
+            "bam.stranded=true",
+        )
+    )
     shift_plus: int = checked(at_least=-MOST_BASES, at_most=MOST_BASES)
     shift_minus: int = checked(at_least=-MOST_BASES, at_most=MOST_BASES)
     min_mapq: int = checked(at_least=0, at_most=255)
@@ -72,6 +80,7 @@ class PrepareConfig:
     overwrite: bool
     check: bool
     genome: str | None
+    shift: str = checked(choices=("given", "auto"))
     center: str = checked(choices=("midpoint", "summit"))
     overlap: str = checked(choices=("keep", "once"))
     in_window: int = checked(at_least=1, at_most=MOST_BASES)
@@ -111,6 +120,7 @@ class PrepareConfig:
         for name in names_of(self.signal):
             if fault := fault_of(name):
                 raise ConfigError(f"signal={{{name}: ...}}: {fault}. Choose another name.")
+        self._check_shift()
         for key, groups in (("signal", self.signal_files), ("control", self.control)):
             if [] in groups or (key == "signal" and not groups):
                 raise ConfigError(
@@ -121,3 +131,17 @@ class PrepareConfig:
             twice = sorted({path for path in paths if paths.count(path) > 1})
             if twice:
                 raise ConfigError(f"{key} names {twice[0]} twice. Name each file once.")
+
+    def _check_shift(self) -> None:
+        for name, group in (("bam", self.bam), ("fragments", self.fragments)):
+            for key in SHIFTS:
+                if self.shift == "auto" and (value := getattr(group, key)):
+                    raise shifted_twice(f"{name}.{key}", value)
+
+
+def shifted_twice(key: str, value: int) -> ConfigError:
+    """The error of a shift that is given while another is to be found out."""
+    return ConfigError(
+        f"shift=auto with {key}={value}: one finds out by how much ends are shifted, the other "
+        f"says it. Leave shift=auto out, or {key}."
+    )

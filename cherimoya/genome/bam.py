@@ -1,7 +1,9 @@
 """BAM files as tracks: the 5' ends of aligned reads."""
 
 from array import array
+from collections.abc import Callable
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from cherimoya.config.prepare import BamConfig
 from cherimoya.errors import DataError
 from cherimoya.genome.fasta import ends_whole
-from cherimoya.genome.track import Cuts, Track, stem
+from cherimoya.genome.track import Cuts, Shift, Track, stem
 from cherimoya.util import console
 from cherimoya.util.console import Say
 from cherimoya.util.files import atomic_path
@@ -23,17 +25,19 @@ MAGIC = b"BAM\1"
 PROPER, REVERSE, SECOND, DUPLICATE = 0x2, 0x10, 0x80, 0x400
 NEVER = 0x4 | 0x100 | 0x200 | 0x800  # unmapped, secondary, failed, supplementary
 LINK = "reads.bam"  # to the file, from where there is no index that htslib would load by itself
+MOST_READS = 5000
 INDEX, MARK = "index.csi", "index.json"
 
 
 class Reads:
     """A BAM file, and the 5' ends of the chromosome that was last asked for.
 
-    spool: the folder of LINK and INDEX; lengths: of its chromosomes
+    spool: the folder of LINK and INDEX; lengths: of its chromosomes; shift: of ends by strand
     """
 
     def __init__(self, path: Path, spool: Path, lengths: dict[str, int], config: BamConfig) -> None:
         self.path, self.spool, self.lengths, self.config = path, spool, lengths, config
+        self.shift = (config.shift_plus, config.shift_minus)
         self._chrom = ""
         self._cuts: list[Cuts] = []
 
@@ -44,17 +48,27 @@ class Reads:
     def cuts(self, chrom: str) -> list[Cuts]:
         """Where reads start on `chrom`: of the plus and the minus strand, or of both together."""
         if chrom != self._chrom:
-            try:
-                ends = call(_five_prime, self.path, self.spool, chrom, self.config)
-            except LibraryError as error:
-                raise DataError(
-                    f"{self.path}: cannot be read on {chrom} ({error}). It is damaged: copy it "
-                    "again."
-                ) from None
+            ends = self.ends(_five_prime, chrom)
+            if self.config.exchange_strands:
+                ends.reverse()
             if not self.config.stranded:
                 ends = [np.concatenate(ends)]
             self._chrom, self._cuts = chrom, [Cuts(positions) for positions in ends]
         return self._cuts
+
+    def shift_by(self, shift: Shift) -> None:
+        """Add this to the ends from now on."""
+        self.shift, self._chrom = shift, ""
+
+    def ends(self, function: Callable[..., Any], chrom: str, *arguments: Any) -> list[np.ndarray]:
+        """The ends on the plus and the minus strand that `function` finds, shifted."""
+        try:
+            ends = call(function, self.path, self.spool, chrom, self.config, *arguments)
+        except LibraryError as error:
+            raise DataError(
+                f"{self.path}: cannot be read on {chrom} ({error}). It is damaged: copy it again."
+            ) from None
+        return [own + bases for own, bases in zip(ends, self.shift, strict=True)]
 
 
 class Strand(Track):
@@ -66,8 +80,21 @@ class Strand(Track):
         super().__init__(reads.path, name, reads.lengths)
         self._reads, self._which = reads, which
 
+    @property
+    def shift(self) -> Shift:
+        """As of every track."""
+        return self._reads.shift
+
+    def shift_by(self, shift: Shift) -> None:
+        """As of every track."""
+        self._reads.shift_by(shift)
+
     def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
         return self._reads.cuts(chrom)[self._which].values(start, end)
+
+    def _ends(self, chrom: str, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        plus, minus = self._reads.ends(_near, chrom, starts, length)
+        return plus, minus
 
 
 def read_bam(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) -> list[Track]:
@@ -176,34 +203,56 @@ def _alignments(spool: Path, _size: int, _time: int) -> Any:
 
 
 def _five_prime(path: Path, spool: Path, chrom: str, config: BamConfig) -> list[np.ndarray]:
-    """0-based shifted 5' ends of the reads on each strand, int64."""
-    never = NEVER | (DUPLICATE if config.duplicates == "drop" else 0)
-    plus, minus, seen = array("q"), array("q"), 0
-    stat = path.stat()
-    alignments = _alignments(spool, stat.st_size, stat.st_mtime_ns)
+    """0-based 5' ends of the reads on each strand, int64."""
+    alignments = _opened(path, spool)
+    found, seen = (array("q"), array("q")), 0
     for read in alignments.fetch(chrom):
         seen += 1
-        flag = read.flag
-        if flag & never or read.mapping_quality < config.min_mapq:
-            continue
-        if config.proper_pairs and not flag & PROPER:
-            continue
-        if config.mates != "both" and (config.mates == "second") != bool(flag & SECOND):
-            continue
-        if not read.cigartuples:
-            raise DataError(
-                f"{path}: read {read.query_name} at {chrom}:{read.reference_start:,} (0-based) is "
-                "mapped but has no CIGAR (*), so where it ends is unknown. Leave such reads out: "
-                f"samtools view -b -e 'ncigar > 0' -o whole.bam {path}"
-            )
-        if flag & REVERSE:
-            minus.append(read.reference_end - 1 + config.shift_minus)
-        else:
-            plus.append(read.reference_start + config.shift_plus)
+        if _counts(read, config):
+            found[bool(read.flag & REVERSE)].append(_end(read, path))
     held = next(one.total for one in alignments.get_index_statistics() if one.contig == chrom)
     if seen != held:
         raise DataError(
             f"{path}: {seen:,} reads were read on {chrom}, which has {held:,}. It has changed "
             "meanwhile: start again."
         )
-    return [np.frombuffer(ends, np.int64) for ends in (plus, minus)]
+    return [np.frombuffer(ends, np.int64) for ends in found]
+
+
+def _near(
+    path: Path, spool: Path, chrom: str, config: BamConfig, starts: np.ndarray, length: int
+) -> list[np.ndarray]:
+    """The same in windows of `length` bases at `starts`, of MOST_READS at most in each."""
+    found = (array("q"), array("q"))
+    for start in starts.tolist():
+        for read in islice(_opened(path, spool).fetch(chrom, start, start + length), MOST_READS):
+            if _counts(read, config) and start <= (end := _end(read, path)) < start + length:
+                found[bool(read.flag & REVERSE)].append(end)
+    return [np.frombuffer(ends, np.int64) for ends in found]
+
+
+def _opened(path: Path, spool: Path) -> Any:
+    stat = path.stat()
+    return _alignments(spool, stat.st_size, stat.st_mtime_ns)
+
+
+def _counts(read: Any, config: BamConfig) -> bool:
+    """Whether a read is one of those that count."""
+    flag = read.flag
+    if flag & (NEVER | (DUPLICATE if config.duplicates == "drop" else 0)):
+        return False
+    if read.mapping_quality < config.min_mapq or (config.proper_pairs and not flag & PROPER):
+        return False
+    return config.mates == "both" or (config.mates == "second") == bool(flag & SECOND)
+
+
+def _end(read: Any, path: Path) -> int:
+    """The base of a read's 5' end."""
+    if not read.cigartuples:
+        raise DataError(
+            f"{path}: read {read.query_name} at {read.reference_name}:{read.reference_start:,} "
+            "(0-based) is mapped but has no CIGAR (*), so where it ends is unknown. Leave such "
+            f"reads out: samtools view -b -e 'ncigar > 0' -o whole.bam {path}"
+        )
+    end: int = read.reference_end - 1 if read.flag & REVERSE else read.reference_start
+    return end

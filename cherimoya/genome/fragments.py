@@ -12,7 +12,7 @@ from cherimoya.genome.cells import Cells, read_cells
 from cherimoya.genome.fasta import check_line, reading
 from cherimoya.genome.formats import NAMED_COLUMNS, PEAKS, WHOLE, is_comment
 from cherimoya.genome.spooled_ends import ABSENT, LAST, Spooled
-from cherimoya.genome.track import Track, stem
+from cherimoya.genome.track import Shift, Track, stem
 from cherimoya.util import console
 from cherimoya.util.console import Say, counted
 from cherimoya.util.marks import not_as_written, read_mark, write_mark
@@ -45,12 +45,12 @@ class Fragments(Track):
         self.depth = spooled.depths[which]
 
     @property
-    def shift(self) -> tuple[int, int]:
+    def shift(self) -> Shift:
         """What is added to starts and ends; the groups of a file have it in common."""
         return self.spooled.shift
 
-    @shift.setter
-    def shift(self, shift: tuple[int, int]) -> None:
+    def shift_by(self, shift: Shift) -> None:
+        """As of every track."""
         self.spooled.shift = shift
         self.spooled.forget()
 
@@ -60,6 +60,9 @@ class Fragments(Track):
 
     def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
         return self.spooled.cuts(chrom)[self._which].values(start, end)
+
+    def _ends(self, chrom: str, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.spooled.ends_in(chrom, starts, length)
 
 
 def read_fragments(

@@ -10,7 +10,7 @@ from typing import Any
 
 from cherimoya.config.diff import hydra_value
 from cherimoya.config.group_names import Groups, files_of, names_of
-from cherimoya.config.prepare import PrepareConfig
+from cherimoya.config.prepare import SHIFTS, PrepareConfig, shifted_twice
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome import bam, bigwig, fragments
 from cherimoya.genome.chrom_names import Aliases, check_names, format_aliases, format_names
@@ -120,6 +120,9 @@ def check_used(config: PrepareConfig, overrides: Mapping[str, Any]) -> None:
                 f"{'a BAM' if kind == bam.KIND else 'a fragment file'} (they are "
                 f"{', '.join(sorted(kinds))}). Leave it out."
             )
+    for key, value in overrides.items():
+        if config.shift == "auto" and key.rpartition(".")[2] in SHIFTS:
+            raise shifted_twice(key, value)
     if config.are_strands and all(len(group) < 2 for listed in groups.values() for group in listed):
         raise ConfigError(
             "are_strands=true: does nothing, as no group has two files. Leave it out."

@@ -85,6 +85,17 @@ class Spooled:
         """(n, 2) int32 of the ends of each line: plus and minus, one of them ABSENT for a read."""
         return np.fromfile(self.file(chrom), np.int32).reshape(-1, 2)
 
+    def ends_in(self, chrom: str, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Those of all groups in windows, shifted, see `Track.ends`."""
+        found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        with open(self.file(chrom), "rb") as file:
+            while len(ends := np.fromfile(file, np.int32, ENDS)):
+                for strand, at in enumerate(ends.reshape(-1, 2).astype(np.int64).T):
+                    window = np.searchsorted(starts, at, "right") - 1
+                    there = (window >= 0) & (at < starts[window] + length)
+                    found[strand].append(at[there] + self.shift[strand])
+        return np.concatenate(found[0]), np.concatenate(found[1])
+
     def _shifted(self, ends: np.ndarray) -> Cuts:
         written = ends != ABSENT
         ends += np.array(self.shift, np.int32)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+Shift = tuple[int, int]  # bases that are added to ends on the plus and on the minus strand
+
 
 class Track:
     """Counts of one signal channel.
@@ -39,8 +41,27 @@ class Track:
             return np.zeros(end - start)
         return self._values(self._own.get(chrom, chrom), start, end)
 
+    @property
+    def shift(self) -> Shift | None:
+        """What is added to the ends that are in the file, None where it does not tell strands."""
+        return None
+
+    def shift_by(self, shift: Shift) -> None:
+        """Add this from now on, in all tracks of the file."""
+        raise NotImplementedError
+
+    def ends(self, chrom: str, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where ends on the plus and the minus strand are counted that the file has in windows of
+        `length` bases at ascending `starts`, which do not overlap; of a file with a `shift`."""
+        if chrom not in self.lengths:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return self._ends(self._own.get(chrom, chrom), starts, length)
+
     def _values(self, chrom: str, start: int, end: int) -> np.ndarray:
         """The same for a chromosome that the file has, under the file's own name."""
+        raise NotImplementedError
+
+    def _ends(self, chrom: str, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
 
 

@@ -74,7 +74,7 @@ def _fate(output: Path, config: PrepareConfig) -> str:
     provenance.check_output(output)
     provenance.check_kept(output, config)
     if not output.exists():
-        for plot in provenance.plot_of(output, config):
+        for plot in provenance.plots_of(output, config):
             if not (config.overwrite or may_write(plot, output)):
                 return f"would be refused ({plot}: exists already)"
         left = partial_path(output)

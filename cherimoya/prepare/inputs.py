@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from cherimoya.genome.open_tracks import matched, open_tracks
 from cherimoya.genome.strands import check_unlike, strand_table
 from cherimoya.prepare.background import Windows
 from cherimoya.prepare.parts import PART, Sources, flat
+from cherimoya.prepare.shift import settle_shifts
 from cherimoya.prepare.workers import Workers, core_count
 from cherimoya.util.console import Say, counted
 from cherimoya.util.marks import not_as_written, read_mark, write_mark
@@ -38,8 +40,9 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
         Workers(_worker_count(config, files) if folder else 1, folder or Path()) as workers,
         open_tracks(config.signal, "signal", config, folder, say) as signal,
         open_tracks(config.control, "control", config, folder, say) as control,
+        TemporaryDirectory(prefix="cherimoya-") as scratch,
     ):
-        genome = spooled_genome(config.fasta, folder, say)
+        genome = spooled_genome(config.fasta, folder or Path(scratch), say)
         aliases = Aliases(config.chrom_alias, genome, say)
         intervals = joined(_renamed(files, "loci", config.loci_files, aliases, genome))
         none = intervals.take(np.zeros(len(intervals), bool))
@@ -53,15 +56,17 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
         ]
         for line in dict.fromkeys(lines):  # two strands of a file say the same
             say(line)
+        known = intervals.take(np.isin(intervals.chrom, list(genome.lengths)))
         if not config.are_strands:
-            known = intervals.take(np.isin(intervals.chrom, list(genome.lengths)))
             for key, groups in (("signal", signal), ("control", control)):
                 check_unlike(groups, known, config.out_window, key)
         say(strand_table(signal, control))
+        cut_sites = settle_shifts(config, genome, known, signal, control, say)
         windows = Windows(config.in_window, config.out_window, config.max_jitter)
         yield Sources(
-            config, genome, intervals, excluded, signal, control, windows, folder, workers, say
-        )
+            config, genome, intervals, excluded, signal, control, cut_sites, windows, folder,
+            workers, say,
+        )  # fmt: skip
 
 
 def _worker_count(config: PrepareConfig, loci: list[Intervals]) -> int:
@@ -93,10 +98,8 @@ def _renamed(
         yield intervals
 
 
-def spooled_genome(path: str | Path, folder: Path | None, say: Say) -> Genome:
-    """The FASTA file at `path`; its codes are kept in `folder`, if any, and not read twice."""
-    if folder is None:
-        return read_genome(path, None, say)
+def spooled_genome(path: str | Path, folder: Path, say: Say) -> Genome:
+    """The FASTA file at `path`; its codes are kept in `folder`, and not read twice."""
     spool, noted = folder / "genome", folder / GENOME
     mark = read_mark(noted)
     if mark is None or mark.damaged():

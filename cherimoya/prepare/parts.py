@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ AT_ONCE = 256  # parts that may be open for reading at a time
 class Sources:
     """The opened files, their tracks by group, and what to cut out of them.
 
-    intervals: the loci; excluded: the regions that none may touch
+    intervals: the loci; excluded: the regions that none may touch; cut_sites: see `settle_shifts`
     folder: where parts are kept; None: nothing is to be cut
     """
 
@@ -39,6 +40,7 @@ class Sources:
     excluded: Intervals
     signal: list[list[Track]]
     control: list[list[Track]]
+    cut_sites: list[dict[str, Any]]
     windows: Windows
     folder: Path | None
     workers: Workers

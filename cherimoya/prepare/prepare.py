@@ -87,7 +87,7 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
     begun_with = provenance.begun_with(config)
     try:
         with (
-            own_files(output, provenance.plot_of(output, config), config.overwrite),
+            own_files(output, provenance.plots_of(output, config), config.overwrite),
             resumable_output(output, begun_with, describe_parts, say) as parts,
             open_sources(config, parts, say) as sources,
         ):
@@ -149,7 +149,7 @@ def _loci(sources: Sources) -> tuple[StoredWindows, StoredWindows | None, dict[s
     background, gc = None, dict[str, list[int]]()
     if config.background_ratio > 0:
         background, gc = _background(peaks, cut_offs, sources)
-    made = provenance.provenance(config) | {"gc": gc}
+    made = provenance.provenance(config) | {"gc": gc, "cut_sites": sources.cut_sites}
     made["funnel"] = [list(row) for row in filters.rows]
     windows = sources.windows
     return peaks, background, {

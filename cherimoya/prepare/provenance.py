@@ -66,13 +66,17 @@ def check_output(output: Path) -> Path:
 
 def check_kept(output: Path, config: PrepareConfig) -> None:
     """Raise ConfigError where what is written would take the place of an input."""
-    check_inputs_kept(config, {output: "", **plot_of(output, config)})
+    check_inputs_kept(config, {output: "", **plots_of(output, config)})
 
 
-def plot_of(output: Path, config: PrepareConfig) -> dict[Path, str]:
-    """The plot that is drawn beside `output`, if it is, and how to do without."""
-    is_drawn = config.plots and config.background_ratio > 0
-    return {output.with_suffix(".gc.png"): ", or set plots=false"} if is_drawn else {}
+def plots_of(output: Path, config: PrepareConfig) -> dict[Path, str]:
+    """The plots that are drawn beside `output`, and how to do without."""
+    drawn = {".gc.png": config.background_ratio > 0, ".cuts.png": config.shift == "auto"}
+    return {
+        output.with_suffix(suffix): ", or set plots=false"
+        for suffix, is_drawn in drawn.items()
+        if is_drawn and config.plots
+    }
 
 
 def begun_with(config: PrepareConfig) -> dict[str, Any]:

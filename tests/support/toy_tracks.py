@@ -12,7 +12,7 @@ pysam = pytest.importorskip("pysam")
 
 READ = 10  # bases
 BAM = {"shift_plus": 0, "shift_minus": 0, "min_mapq": 0, "duplicates": "drop", "mates": "both"}
-BAM |= {"proper_pairs": False, "stranded": False}
+BAM |= {"proper_pairs": False, "stranded": False, "exchange_strands": False}
 ENDS = {"kind": "auto", "shift_plus": 0, "shift_minus": 0, "counts": False}
 
 

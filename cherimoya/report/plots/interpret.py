@@ -53,18 +53,41 @@ def busiest(values: np.ndarray, width: int) -> int:
 
 def logo(axis: Axes, codes: np.ndarray, values: np.ndarray) -> None:
     """Bases `codes` (W,) as letters of the heights `values` (W,), upside down below zero."""
+    at = np.arange(len(codes))
     for base in range(4):
-        outlines = []
-        for at in np.flatnonzero((codes == base) & (values != 0)):
-            letter = _letter(BASES[base])
-            scaled = np.asarray(letter.vertices) * (0.9, values[at]) + (at - 0.45, 0)
-            outlines.append(Outline(scaled, letter.codes))
-        axis.add_collection(PathCollection(outlines, facecolor=COLOURS[base], linewidth=0))
+        there = (codes == base) & (values != 0)
+        _letters(axis, base, at[there], np.zeros(there.sum()), values[there])
     axis.axhline(0, color=INK, linewidth=0.6)
     low, high = min(values.min(), 0), max(values.max(), 0)
     room = 0.05 * (high - low) or 1
     axis.set(xlim=(-0.5, len(codes) - 0.5), ylim=(low - room, high + room))
     axis.grid(False)
+
+
+def stacked_logo(axis: Axes, frequencies: np.ndarray, first: int) -> None:
+    """Frequencies (W, 4) of bases as letters one on the other, as tall together as their
+    information in bits beside that of their mean; the first lies at `first`."""
+    information = (frequencies * np.log2(frequencies / frequencies.mean(axis=0))).sum(axis=1)
+    heights = frequencies * information[:, None]
+    order = np.argsort(heights, axis=1)
+    tops = np.take_along_axis(heights, order, axis=1).cumsum(axis=1)
+    below = np.zeros_like(heights)
+    np.put_along_axis(below, order[:, 1:], tops[:, :-1], axis=1)
+    for base in range(4):
+        _letters(axis, base, first + np.arange(len(heights)), below[:, base], heights[:, base])
+    axis.axhline(0, color=INK, linewidth=0.6)
+    axis.set(xlim=(first - 0.5, first + len(heights) - 0.5), ylim=(0, 1.05 * tops.max()))
+    axis.grid(False)
+
+
+def _letters(axis: Axes, base: int, at: np.ndarray, below: np.ndarray, heights: np.ndarray) -> None:
+    """One base at positions `at` (n,), from `below` (n,) on."""
+    letter = _letter(BASES[base])
+    outlines = [
+        Outline(np.asarray(letter.vertices) * (0.9, height) + (x - 0.45, y), letter.codes)
+        for x, y, height in zip(at.tolist(), below.tolist(), heights.tolist(), strict=True)
+    ]
+    axis.add_collection(PathCollection(outlines, facecolor=COLOURS[base], linewidth=0))
 
 
 def label(axis: Axes, chrom: str, start: int, first: int, shown: int, otherwise: str) -> None:

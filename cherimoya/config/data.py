@@ -69,6 +69,7 @@ class DataConfig:
     fold: int | None = checked(at_least=0, at_most=FOLDS - 1, default=None)
     leave_out: str | None = checked(default=None)
     options: dict[str, Any] | None = checked(default=None, used=OWN)
+    groups: list[str] | None = checked(default=None)
 
     @property
     def own_source(self) -> Choice | None:
@@ -82,6 +83,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         self.own_source  # noqa: B018 - checked
         check_windows(self.in_window, self.out_window)
+        if self.groups == []:
+            raise ConfigError("data.groups=[] is empty. Name signal groups, or null for all.")
         self._check_one_way_to_split()
         splits = ("train_chroms", "validation_chroms", "test_chroms", "exclude_chroms")
         seen: dict[str, str] = {}

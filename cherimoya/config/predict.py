@@ -15,12 +15,13 @@ RESAMPLED = Used(
 
 @dataclass(frozen=True)
 class ScoredDataConfig:
-    """The prepared file, and the windows to cut from it. None: those of the checkpoint's run."""
+    """The prepared file, and what to take of it. None: what the checkpoint's run took."""
 
     path: str | None = checked()
     keys: KeysConfig | None = checked()
     in_window: int | None = checked(at_least=1, at_most=MOST_BASES)
     out_window: int | None = checked(at_least=1, at_most=MOST_BASES)
+    groups: list[str] | None = checked(default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class EvaluateConfig(ModelsConfig):
         super().__post_init__()
         if self.chroms == []:
             raise ConfigError("chroms=[] is empty. Name chromosomes, or leave it to take split.")
+        if self.data.groups == []:
+            raise ConfigError("data.groups=[] is empty. Name signal groups, or leave it out.")
         if self.data.keys is not None and self.data.path is None and self.replicate is None:
             raise ConfigError(
                 "data.keys does nothing: the run's own file is read with the names that the run "

@@ -10,6 +10,7 @@ from cherimoya.config.data import FILE, DataConfig
 from cherimoya.config.schema import Choice, to_dict
 from cherimoya.data import hdf5, synthetic
 from cherimoya.data.cache import made_once
+from cherimoya.data.groups import with_groups
 from cherimoya.data.loci import Loci, crop, crop_sizes
 from cherimoya.data.splits import split_rows
 from cherimoya.errors import ConfigError, DataError
@@ -50,6 +51,7 @@ def check_file(config: DataConfig) -> None:
     """Raise what `load_dataset` would, as far as a file's header tells; it holds no sequences."""
     if config.source == FILE:
         path, header, _ = _split(config)
+        with_groups(header, config.groups, str(path))
         crop_sizes(header, config.in_window, config.out_window, config.max_jitter, str(path))
 
 
@@ -60,6 +62,7 @@ def load_dataset(config: DataConfig) -> Dataset:
     """
     path, _, rows = _split(config)
     held = hdf5.read(path, keys=config.keys)
+    held = with_groups(held, config.groups, str(path))
     loci = crop(held, config.in_window, config.out_window, config.max_jitter, str(path))
     return Dataset(loci, rows, path, hdf5.fingerprint(path))
 

@@ -9,6 +9,7 @@ import torch
 from cherimoya.config.data import KeysConfig
 from cherimoya.data import hdf5
 from cherimoya.data.dataset import Dataset
+from cherimoya.data.groups import with_groups
 from cherimoya.data.loci import Loci
 from cherimoya.errors import DataError
 from cherimoya.evaluation.baselines import scored_as
@@ -31,6 +32,8 @@ def replicate_scores(dataset: Dataset, path: str, keys: KeysConfig | None) -> Sc
         other = hdf5.read(path, keys=keys)
     except DataError as error:  # which speaks of the key that such files are usually named by
         raise DataError(str(error).replace("data.path", "replicate")) from None
+    if loci.group_names and set(loci.group_names) <= set(other.group_names):
+        other = with_groups(other, loci.group_names, f"replicate={path}")
     if other.signal_groups != loci.signal_groups:
         raise DataError(
             f"replicate={path} has signal groups {other.signal_groups}, but {dataset.path} has "

@@ -10,6 +10,7 @@ from cherimoya.config.data import DataConfig
 from cherimoya.config.predict import EvaluateConfig
 from cherimoya.data import hdf5
 from cherimoya.data.dataset import Dataset, load_dataset
+from cherimoya.data.groups import with_groups
 from cherimoya.data.loci import Loci, crop
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.chrom_names import format_names, name_mismatch
@@ -33,6 +34,8 @@ def load_scored(
     chromosome that is not scored; none when all are.
     """
     own = first.data
+    if own is not None and config.data.groups is not None:
+        own = replace(own, groups=config.data.groups)
     if config.chroms is None and config.split != "all":
         if own is None:
             raise ConfigError(
@@ -49,6 +52,8 @@ def load_scored(
     else:
         path = Path(config.data.path)
         loci, digest = hdf5.read(path, keys=config.data.keys), hdf5.fingerprint(path)
+        groups = config.data.groups if own is None else own.groups
+        loci = with_groups(loci, groups, str(path))
     loci = fitted(loci, config, first, window, trimming, str(path))
     rows = np.arange(len(loci))
     if config.chroms is not None:

@@ -13,6 +13,7 @@ from cherimoya.config.data import DataConfig
 from cherimoya.config.schema import build
 from cherimoya.data import hdf5
 from cherimoya.data.dataset import data_file
+from cherimoya.data.groups import group_labels, with_groups
 from cherimoya.data.splits import split_rows
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.inference.ensemble import Ensemble
@@ -21,7 +22,7 @@ from cherimoya.records.run import BEST, RunFolder, is_run, read_run
 from cherimoya.util.console import say
 from cherimoya.util.torch_file import read_torch_file
 
-WINDOW = "window"  # where a model's file has it
+WINDOW, GROUPS = "window", "groups"  # where a model's file has them
 USUAL_OUTPUT = 1000  # bases predicted, where nothing tells what the model was trained on
 
 
@@ -54,27 +55,44 @@ class Checkpoint:
         return {name: name in trained for name in header.chromosomes()}
 
     @cached_property  # the file is read, and its checksums compared, once
+    def _told(self) -> dict[str, Any]:
+        """What the file tells of the training. Raises DataError for one that cannot be read."""
+        content = read_torch_file(self.path)
+        held = content if isinstance(content, dict) else {}
+        return {name: held[name] for name in (WINDOW, GROUPS) if name in held}
+
+    @property
+    def groups(self) -> list[str]:
+        """What the signal groups are called; none where neither file nor run say."""
+        told = self._told.get(GROUPS)
+        if isinstance(told, list):
+            return [str(name) for name in told]
+        stored = self.stored()
+        return [] if stored is None else group_labels(stored)
+
+    @property
     def window(self) -> tuple[int | None, int | None]:
         """Bases in and out that the model was trained with; None where neither file nor run say.
 
         Raises DataError for a file that cannot be read.
         """
-        content = read_torch_file(self.path)
-        saved = content.get(WINDOW) if isinstance(content, dict) else None
-        saved = saved or (None, None)
+        saved: tuple[int | None, int | None] = self._told.get(WINDOW) or (None, None)
         if saved[0] is not None or self.run is None:
             return saved
         noted, data = self.run.summary.get("window", {}), self.run.config.get("data", {})
         known = [noted.get(k, data.get(f"{k}_window")) for k in ("in", "out")]
-        if known[0] is None and (stored := self._stored()):  # what a run takes that sets none
+        if known[0] is None and (stored := self.stored()):  # what a run takes that sets none
             known = [stored.in_window, known[1] or stored.out_window]
         return known[0], known[1]
 
-    def _stored(self) -> hdf5.Header | None:
+    def stored(self) -> hdf5.Header | None:
         """What the file says that the run read, if it is there."""
         try:
             data = self.data
-            return None if data is None else hdf5.read_header(data_file(data), data.keys)
+            if data is None:
+                return None
+            path = data_file(data)
+            return with_groups(hdf5.read_header(path, data.keys), data.groups, str(path))
         except CherimoyaError:
             return None
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from cherimoya.config.predict import PredictConfig
-from cherimoya.data import hdf5
-from cherimoya.errors import ConfigError, DataError
+from cherimoya.errors import ConfigError
 from cherimoya.genome.chrom_names import Aliases, table_of
 from cherimoya.genome.fasta import check_exists, genome_on_disk
 from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint, input_window, load_ensemble
@@ -160,11 +159,8 @@ def _track_names(first: Checkpoint, n: int) -> list[str]:
     """As in the run's data, if it is still there and they can name files."""
     data = first.data
     if data is not None and data.path is not None:
-        try:
-            header = hdf5.read_header(data.path, data.keys)
-            names = [name.replace("/", "_") for name in header.track_names]
-        except DataError:
-            names = []
+        stored = first.stored()
+        names = [] if stored is None else [name.replace("/", "_") for name in stored.track_names]
         if len(names) == n == len(set(names)):
             return names
     return [f"track_{i}" for i in range(n)]

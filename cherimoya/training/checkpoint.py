@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from cherimoya.config.schema import to_dict
 from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig
 from cherimoya.data.dataset import Dataset
 from cherimoya.errors import CherimoyaError, DataError, OwnError
-from cherimoya.inference.checkpoints import WINDOW
+from cherimoya.inference.checkpoints import GROUPS, WINDOW
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import LAST, PREVIOUS
 from cherimoya.registry import own_classes
@@ -30,12 +30,16 @@ class Checkpoints:
         self._read_back = False  # whether a saved state has been, see save_last
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save_model(self, model: Cherimoya, name: str, window: tuple[int, int]) -> Path:
+    def save_model(
+        self, model: Cherimoya, name: str, window: tuple[int, int], groups: Sequence[str] = ()
+    ) -> Path:
         """Save the model's current parameters as `name`, readable by Cherimoya.load.
 
-        window: bases in and out that it is trained with, which the file tells wherever it is
+        window: bases in and out that it is trained with, which the file tells wherever it is, as
+        it does what its signal groups are called
         """
         content = {"config": model.config, "state_dict": model.state_dict(), WINDOW: window}
+        content |= {GROUPS: list(groups)} if len(groups) > 1 else {}
         return write_torch_file(self.folder / name, content)
 
     def save_last(self, state: dict[str, Any]) -> None:

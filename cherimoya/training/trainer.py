@@ -14,6 +14,7 @@ from cherimoya.config.train import TrainConfig
 from cherimoya.data.batches import EpochPlan, plan_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import Feed, Source
+from cherimoya.data.groups import group_labels
 from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.evaluation.own_metrics import own_metrics
 from cherimoya.evaluation.scores import evaluate
@@ -62,6 +63,8 @@ class Trainer:
         self.bar, self.on_epoch = bar, on_epoch
         self.state, self.in_epoch = TrainState(), False
         self.count_weight = count_weight(dataset)
+        self.window = dataset.loci.in_window, dataset.loci.out_window
+        self.groups = group_labels(dataset.loci)
         settings, processes, model = config.trainer, step.processes, step.model
         self.metrics = own_metrics(config.metrics, model.signal_groups, self.window[1], step.device)
         self.steps_per_epoch = len(self._plan(0)) // settings.batch_size
@@ -157,7 +160,7 @@ class Trainer:
             self.profile.close()
         if self.log:
             with self.step.ema.swapped_in():
-                self.checkpoints.save_model(self.step.model, FINAL, self.window)
+                self.checkpoints.save_model(self.step.model, FINAL, self.window, self.groups)
 
     def _progress(self) -> Iterator[int]:
         """The remaining batches of the epoch, by number, with progress shown by one process."""
@@ -262,11 +265,6 @@ class Trainer:
         if self.log:
             self.log.restore(saved, self.state.seconds)
 
-    @property
-    def window(self) -> tuple[int, int]:
-        """Bases in and out."""
-        return self.dataset.loci.in_window, self.dataset.loci.out_window
-
     def _plan(self, epoch: int) -> EpochPlan:
         data = self.config.data
         return plan_epoch(
@@ -291,7 +289,7 @@ class Trainer:
             valid["loss"] = valid["profile_mnll"] + self.count_weight * valid["count_mse"]
             is_best = state.note_validation(valid["loss"], self.config.trainer.min_improvement)
             if is_best and self.log:
-                self.checkpoints.save_model(self.step.model, BEST, self.window)
+                self.checkpoints.save_model(self.step.model, BEST, self.window, self.groups)
         return valid
 
     def _row(self, valid: dict[str, float], steps: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -153,14 +153,16 @@ def align(
     pysam.index(str(path))
 
 
-def measured(folder: Path, signal: str, processes: int) -> dict[str, float]:
+def measured(
+    folder: Path, signal: str, processes: int, more: Sequence[str] = ()
+) -> dict[str, float]:
     """Run cherimoya-prepare; its time by phase, and the largest memory of it and its processes."""
     output, partial = folder / "out.h5", folder / "out.h5.partial"
     output.unlink(missing_ok=True)
     command = [sys.executable, "-c", "from cherimoya.cli.commands import prepare; prepare()"]
     command += [f"fasta={folder}/genome.fa", f"loci={folder}/peaks.bed", f"output={output}"]
     command += [f"signal=[{signal}]", f"processes={processes}", "plots=false"]
-    command += ["bam.stranded=true"] * ("reads.bam" in signal)
+    command += [*["bam.stranded=true"] * ("reads.bam" in signal), *more]
     began, peak, own = time.monotonic(), 0.0, 0.0
     used: dict[int, float] = {}  # by process, and by -1 the first process's main thread
     reached, before = dict[str, float](), 0.0

@@ -15,6 +15,7 @@ from cherimoya.data.feed import place
 from cherimoya.errors import ConfigError
 from cherimoya.evaluation import baselines
 from cherimoya.evaluation.bootstrap import Interval, intervals
+from cherimoya.evaluation.fold_changes import fold_change_scores, group_table
 from cherimoya.evaluation.own_metrics import Metric, metrics_of_runs
 from cherimoya.evaluation.per_locus import example_loci, write_scored_loci
 from cherimoya.evaluation.replicates import replicate_scores
@@ -86,6 +87,8 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
         with marked_path(folder / SCORES, {"settings": settings}) as temporary:
             write_json(temporary, {"split": split, **values})
         console.say(score_table(values))
+        if "fold_changes" in values:
+            console.say(f"\n{group_table(values)}")
         console.say(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}")
         offer_report(folder, config.overwrite)
 
@@ -125,6 +128,7 @@ def _score(
         "window": {"in": dataset.loci.in_window, "out": dataset.loci.out_window},
         "bootstrap": {"n": config.bootstrap, "confidence": config.confidence, "seed": config.seed},
         **_tables({"model": scores, **columns}, dataset, config),
+        **_differences(scores, dataset),
         "provenance": provenance(dataset.fingerprint, device, precision),
     }
 
@@ -149,8 +153,9 @@ def _tables(
     groups = dataset.loci.signal_groups
     chrom = dataset.loci.chrom[dataset.rows[SCORED]]
     chroms = list(dict.fromkeys(chrom.tolist()))
-    names = iter(dataset.loci.track_names)
-    tracks = [[next(names) for _ in range(size)] for size in groups]
+    held = iter(dataset.loci.track_names)
+    tracks = [[next(held) for _ in range(size)] for size in groups]
+    names = [{"name": name} for name in dataset.loci.group_names] or [{}] * len(groups)
     parts = 1 + sum(len(some) for some in (groups, chroms) if len(some) > 1)
     total = parts * config.bootstrap
     ticks = iter(console.track(range(total), "intervals", total, "resample"))
@@ -161,7 +166,7 @@ def _tables(
     values: dict[str, Any] = scored(columns)
     if len(groups) > 1:
         values["groups"] = [
-            {"tracks": tracks[g], **scored({k: s.group(g) for k, s in columns.items()})}
+            names[g] | {"tracks": tracks[g], **scored({k: s.group(g) for k, s in columns.items()})}
             for g in range(len(groups))
         ]
     if len(chroms) > 1:
@@ -172,6 +177,13 @@ def _tables(
         }
     next(ticks, None)
     return values
+
+
+def _differences(scores: Scores, dataset: Dataset) -> dict[str, Any]:
+    """How well differences between signal groups are predicted, if there are several."""
+    if len(dataset.loci.signal_groups) < 2:
+        return {}
+    return {"fold_changes": fold_change_scores(scores, dataset.loci)}
 
 
 def _scored(

@@ -67,7 +67,7 @@ SUMMARY = Table(
         "window": Table({"in": int, "out": int, "receptive_field": int}),
         "speed": (SPEED, not_),
         "loci": Table(others=LOCI),
-        "groups": [Table(known={"tracks": [str]})],
+        "groups": [Table(known={"tracks": [str], "name": str})],
         "provenance": PROVENANCE,
     }
 )
@@ -75,6 +75,9 @@ SUMMARY = Table(
 COLUMNS = dict.fromkeys(("average_profile", "ceiling", "replicate"), SCORES)
 COLUMNS |= {"intervals": Table(others=([(float, None), (float, None)], None))}
 PART = Table({"model": SCORES, "loci": LOCI}, COLUMNS)
+NUMBER = (float, None)
+DIFFERENCE = Table({"name": str, "depth": NUMBER, "pearson": NUMBER, "rmse": NUMBER},
+                   {"observed_sd": NUMBER})  # fmt: skip
 EVALUATION = Table(
     {
         "model": SCORES,
@@ -89,7 +92,8 @@ EVALUATION = Table(
     {
         **COLUMNS,
         "seen_in_training": (int, None),
-        "groups": [Table({**PART.needed, "tracks": [str]}, COLUMNS)],
+        "groups": [Table({**PART.needed, "tracks": [str]}, {**COLUMNS, "name": str})],
+        "fold_changes": Table({"depth_of": str, "groups": [DIFFERENCE]}),
         "chromosomes": Table(others=PART),
         **dict.fromkeys(("data", "replicate_file"), (str, None)),
     },

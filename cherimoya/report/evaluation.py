@@ -26,7 +26,7 @@ def contents(folder: Path) -> dict[str, Any]:
     summary = evaluation.summary
     beside = {name: label for name, label in MARKS.items() if name in summary}
     chromosomes: Mapping[str, Any] = summary.get("chromosomes", {})
-    groups = {", ".join(g["tracks"]): g for g in summary.get("groups", [])}
+    groups = {g.get("name") or ", ".join(g["tracks"]): g for g in summary.get("groups", [])}
     return {
         **frame(f"evaluation {folder.resolve().name}"),
         "summary": summary,

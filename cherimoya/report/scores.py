@@ -113,8 +113,9 @@ def _of_group(run: Scored, g: int, n_groups: int) -> str:
     """The end of a caption: which of several signal groups a chart is of."""
     if n_groups == 1:
         return ""
-    tracks = _group(run, g).get("tracks")
-    return f", {', '.join(tracks)}" if tracks else f", signal group {g}"
+    group = _group(run, g)
+    name = group.get("name") or ", ".join(group.get("tracks", []))
+    return f", {name}" if name else f", signal group {g}"
 
 
 def _example_charts(run: Scored) -> Iterator[Chart]:

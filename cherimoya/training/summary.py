@@ -118,6 +118,7 @@ def _summary(
             name: {"peaks": len(peaks), "background": len(dataset.rows[name]) - len(peaks)}
             for name, peaks in ((name, dataset.peaks(name)) for name in dataset.rows)
         },
+        **({"groups": [{"name": n} for n in trainer.groups]} if len(trainer.groups) > 1 else {}),
         "provenance": {**origin, "kernel_options": autotune.chosen()},
         **{name.replace(" ", "_"): values for name, values in columns.items()},
     }

@@ -155,6 +155,7 @@ def test_the_wheel_works_in_another_environment_and_folder(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
     assert packed >= {str(p.relative_to(ROOT)) for p in PACKAGE.glob("report/templates/*")}
+    assert "cherimoya/genome/cut_motifs.tsv" in packed
     environment = tmp_path / "env"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"

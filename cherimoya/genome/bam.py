@@ -25,7 +25,7 @@ MAGIC = b"BAM\1"
 PROPER, REVERSE, SECOND, DUPLICATE = 0x2, 0x10, 0x80, 0x400
 NEVER = 0x4 | 0x100 | 0x200 | 0x800  # unmapped, secondary, failed, supplementary
 LINK = "reads.bam"  # to the file, from where there is no index that htslib would load by itself
-MOST_READS = 5000
+MOST_READS = 500
 INDEX, MARK = "index.csi", "index.json"
 
 

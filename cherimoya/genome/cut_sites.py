@@ -49,7 +49,7 @@ class Surroundings:
     def cuts(self) -> int:
         """As many cuts as say the same if each counts once, on the strand with fewer."""
         total, squares = self._sums
-        return int((total**2 / np.maximum(squares, 1e-300)).min())
+        return round(float((total**2 / np.maximum(squares, 1e-300)).min()))
 
     def frequencies(self) -> np.ndarray:
         """(strands, 2 * HALF + 1, 4)"""

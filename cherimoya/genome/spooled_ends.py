@@ -10,6 +10,7 @@ from cherimoya.config.prepare import FragmentsConfig
 from cherimoya.genome.track import Cuts
 
 ENDS = 1 << 20  # looked at a time
+MOST_ENDS = 1 << 20  # on each strand in which a motif is looked for
 LAST = 2**31 - 1  # base that is held
 ABSENT = -(2**31)  # in place of an end that a read does not have
 
@@ -86,7 +87,7 @@ class Spooled:
         return np.fromfile(self.file(chrom), np.int32).reshape(-1, 2)
 
     def ends_in(self, chrom: str, starts: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Those of all groups in windows, shifted, see `Track.ends`."""
+        """The first MOST_ENDS or so of all groups in windows, shifted, see `Track.ends`."""
         found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         with open(self.file(chrom), "rb") as file:
             while len(ends := np.fromfile(file, np.int32, ENDS)):
@@ -94,6 +95,8 @@ class Spooled:
                     window = np.searchsorted(starts, at, "right") - 1
                     there = (window >= 0) & (at < starts[window] + length)
                     found[strand].append(at[there] + self.shift[strand])
+                if sum(map(len, found[0])) > MOST_ENDS:
+                    break
         return np.concatenate(found[0]), np.concatenate(found[1])
 
     def _shifted(self, ends: np.ndarray) -> Cuts:

@@ -9,7 +9,7 @@ import numpy as np
 from cherimoya.config.prepare import SHIFTS, PrepareConfig
 from cherimoya.errors import DataError
 from cherimoya.genome import bam
-from cherimoya.genome.cut_sites import LIKE, Match, Surroundings, match
+from cherimoya.genome.cut_sites import HALF, LIKE, Match, Surroundings, match
 from cherimoya.genome.fasta import Genome
 from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.strands import strands_of
@@ -17,11 +17,12 @@ from cherimoya.genome.track import Shift, Track
 from cherimoya.util.console import Say
 
 LENGTH = 1000  # bases of the windows at loci in which cuts are looked at
-MOST_WINDOWS = 4000
+MOST_WINDOWS = 2000
 ENOUGH = 50_000  # cuts on each strand
 LEAST = 500
 SHARE = 100  # cuts that a window counts as at most, so that a few loci do not decide
-SHOWN = 14  # bases to either side that are recorded
+SHOWN = 14  # bases to either side that are drawn
+MOST_SHOWN = 8  # files of which they are: an attribute of HDF5 holds 64 KB
 CANDIDATES: tuple[Shift, ...] = ((4, -5), (4, -4), (0, 0))
 
 Groups = Sequence[Sequence[Track]]
@@ -96,6 +97,8 @@ def settle_shifts(
         said = _judged(unit, seen, config)
         say(said)
         found.append(_record(unit, around, seen))
+        if config.shift == "auto" and len(found) <= MOST_SHOWN:
+            found[-1]["frequencies"] = _shown(around, seen)
         if config.shift == "auto" and unit.tracks[0].shift is not None:
             unit.tracks[0].shift_by(seen.shift)
     return found
@@ -237,20 +240,23 @@ def _best(seen: Match) -> str:
 
 
 def _record(unit: Unit, around: Surroundings, seen: Match) -> dict[str, Any]:
-    """What is recorded of a file: the shift that was needed, and bases at the shifted ends."""
-    frequencies = around.frequencies()
-    middle = frequencies.shape[1] // 2
-    shifts = seen.shift if seen.is_stranded else (0,)
-    rows = [slice(middle + bases - SHOWN, middle + bases + SHOWN + 1) for bases in shifts]
-    shifts_said = [seen.shift, *CANDIDATES]
+    """What is recorded of a file: the shift that it needs, and by what that is seen."""
+    shifts = [seen.shift, *CANDIDATES]
     return {
         "file": unit.name,
         "enzyme": seen.enzyme,
         "found": list(seen.shift),
         "given": unit.tracks[0].shift,
         "cuts": around.cuts,
-        "correlations": {written(shift): round(seen.score(shift), 4) for shift in shifts_said},
-        "frequencies": [
-            one[part].round(4).tolist() for one, part in zip(frequencies, rows, strict=True)
-        ],
+        "correlations": {written(shift): round(seen.score(shift), 4) for shift in shifts},
     }
+
+
+def _shown(around: Surroundings, seen: Match) -> list[list[list[float]]]:
+    """By strand, the bases around where cuts are to be counted, to be drawn."""
+    shifts = seen.shift if seen.is_stranded else (0,)
+    firsts = [HALF + bases - SHOWN for bases in shifts]
+    return [
+        one[first : first + 2 * SHOWN + 1].round(3).tolist()
+        for one, first in zip(around.frequencies(), firsts, strict=True)
+    ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from cherimoya.config.prepare import PrepareConfig
@@ -24,6 +25,7 @@ from cherimoya.prepare.inputs import spooled_genome
 HERE = Path(__file__).resolve().parent
 CONF = HERE.parents[1] / "conf" / "prepare.yaml"
 RESULTS = HERE / "results.csv"
+SUBSETS, SHARE = 10, 0.0035  # of the fragments, some 600 of which lie at the peaks
 STATES = {  # how a file was shifted before
     "raw": (0, 0), "+4/-5": (4, -5), "+4/-4": (4, -4), "+5/-5": (5, -5), "+4/-5 twice": (8, -10),
 }  # fmt: skip
@@ -71,6 +73,13 @@ def main() -> None:
             moved = ((c, int(s) + plus, int(e) + minus) for c, s, e, *_ in lines)
             path.write_text("".join(f"{c}\t{s}\t{e}\n" for c, s, e in moved if s < e))
             rows.append(look(f"fragments, {state}", configured(data, [path], peaks), folder))
+        for i in range(SUBSETS):
+            path = folder / f"subset {i + 1}.tsv"
+            some = np.random.default_rng(i).random(len(lines)) < SHARE
+            path.write_text("".join("\t".join(lines[k][:3]) + "\n" for k in np.flatnonzero(some)))
+            rows.append(
+                look(f"fragments, raw, subset {i + 1}", configured(data, [path], peaks), folder)
+            )
         bigwig = [data / "atac/atac_ins.bw"]
         rows.append(look("atac_ins.bw", configured(data, bigwig, peaks), folder))
         starts = [data / f"stripeseq/WT_{strand}.bw" for strand in ("plus", "minus")]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_lines import command
 from toy import Toy
 from toy_cuts import CutGenome
 from toy_tracks import BAM
@@ -281,6 +282,36 @@ def test_reverse_strands_are_exchanged(toy: Toy) -> None:
     other = toy.run(signal=[[str(path)]], bam=keys | {"exchange_strands": True})
     np.testing.assert_array_equal(plain.signal[:, ::-1], other.signal)
     assert other.track_names == ["reads.plus", "reads.minus"]
+
+
+def test_many_files(tn5: CutGenome) -> None:
+    text = tn5.fragments().read_text()
+    files = [tn5.write(f"a_rather_long_name_of_a_sample_{i}.tsv", text) for i in range(60)]
+    loci = tn5.run(*files)
+    assert [one["found"] for one in loci.provenance["cut_sites"]] == [[4, -5]] * 60
+    for group in (0, 59):
+        np.testing.assert_array_equal(loci.signal[:, group], tn5.counted(loci))
+
+
+def test_the_command_says_it_and_draws_it(tn5: CutGenome) -> None:
+    tn5.fragments()
+    given = ["fasta=cut.fa", "loci=cut.bed", "signal=[[cuts.tsv]]", "output=o.h5", "in_window=400"]
+    given += ["out_window=300", "background_ratio=0"]
+    said = "cuts.tsv: the motif of Tn5 lies +4/-5 from where ends are counted (correlation 1.00 at"
+    checked = command("prepare", *given, "shift=auto", "check=true", folder=tn5.folder)
+    assert said in checked.stdout, checked.stdout + checked.stderr
+    assert not list(tn5.folder.glob("o.*"))
+    done = command("prepare", *given, "shift=auto", folder=tn5.folder)
+    assert said in done.stdout
+    assert "bases at the cuts: o.cuts.png" in done.stdout
+    assert sorted(p.name for p in tn5.folder.glob("o.*")) == [
+        "o.cuts.png",
+        "o.h5",
+        "o.h5.done.json",
+    ]
+    typed = command("prepare", *given, "shift=auto", "fragments.shift_plus=0", folder=tn5.folder)
+    assert typed.returncode == 1
+    assert "error: shift=auto with fragments.shift_plus=0: " in typed.stdout + typed.stderr
 
 
 def test_the_cuts_are_drawn(tn5: CutGenome) -> None:

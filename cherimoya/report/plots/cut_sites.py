@@ -10,18 +10,18 @@ from cherimoya.genome.cut_sites import FIRST, STRANDS, known_frequencies
 from cherimoya.report.plots.interpret import stacked_logo
 from cherimoya.report.plots.theme import figure, save_png
 
-MOST = 8  # files that are drawn
 WIDTH, HEIGHT = 4.3, 1.5  # inches of a logo
 
 
 def plot_cut_sites(path: Path) -> Path | None:
-    """Draw logos of the cuts of the prepared file at `path` beside it, as .cuts.png; None where no
-    motif was seen."""
-    found = hdf5.read_header(path).provenance.get("cut_sites")
+    """Draw logos of the cuts of the prepared file at `path` beside it, as .cuts.png; None where
+    shift=auto saw none."""
+    known = hdf5.read_header(path).provenance.get("cut_sites", [])
+    found = [one for one in known if "frequencies" in one]
     if not found:
         return None
-    enzymes = dict.fromkeys(one["enzyme"] for one in found[:MOST])
-    rows = [(_titles(one), np.array(one["frequencies"])) for one in found[:MOST]]
+    enzymes = dict.fromkeys(one["enzyme"] for one in found)
+    rows = [(_titles(one), np.array(one["frequencies"])) for one in found]
     shown = rows[0][1].shape[1] // 2
     for enzyme in enzymes:
         titles = [f"{enzyme} as it is known, {strand} ends" for strand in STRANDS]

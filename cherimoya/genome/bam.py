@@ -1,7 +1,7 @@
 """BAM files as tracks: the 5' ends of aligned reads."""
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,8 @@ NEVER = 0x4 | 0x100 | 0x200 | 0x800  # unmapped, secondary, failed, supplementar
 LINK = "reads.bam"  # to the file, from where there is no index that htslib would load by itself
 MOST_READS = 500
 INDEX, MARK = "index.csi", "index.json"
+
+Ends = tuple["array[int]", "array[int]"]
 
 
 class Reads:
@@ -204,12 +206,8 @@ def _alignments(spool: Path, _size: int, _time: int) -> Any:
 
 def _five_prime(path: Path, spool: Path, chrom: str, config: BamConfig) -> list[np.ndarray]:
     """0-based 5' ends of the reads on each strand, int64."""
-    alignments = _opened(path, spool)
-    found, seen = (array("q"), array("q")), 0
-    for read in alignments.fetch(chrom):
-        seen += 1
-        if _counts(read, config):
-            found[bool(read.flag & REVERSE)].append(_end(read, path))
+    alignments, found = _opened(path, spool), (array("q"), array("q"))
+    seen = _find_ends(alignments.fetch(chrom), path, config, found)
     held = next(one.total for one in alignments.get_index_statistics() if one.contig == chrom)
     if seen != held:
         raise DataError(
@@ -223,12 +221,14 @@ def _near(
     path: Path, spool: Path, chrom: str, config: BamConfig, starts: np.ndarray, length: int
 ) -> list[np.ndarray]:
     """The same in windows of `length` bases at `starts`, of MOST_READS at most in each."""
-    found = (array("q"), array("q"))
+    alignments, near = _opened(path, spool), (array("q"), array("q"))
     for start in starts.tolist():
-        for read in islice(_opened(path, spool).fetch(chrom, start, start + length), MOST_READS):
-            if _counts(read, config) and start <= (end := _end(read, path)) < start + length:
-                found[bool(read.flag & REVERSE)].append(end)
-    return [np.frombuffer(ends, np.int64) for ends in found]
+        found = (array("q"), array("q"))
+        reads = islice(alignments.fetch(chrom, start, start + length), MOST_READS)
+        _find_ends(reads, path, config, found)
+        for kept, ends in zip(near, found, strict=True):
+            kept.extend(end for end in ends if start <= end < start + length)
+    return [np.frombuffer(ends, np.int64) for ends in near]
 
 
 def _opened(path: Path, spool: Path) -> Any:
@@ -236,23 +236,28 @@ def _opened(path: Path, spool: Path) -> Any:
     return _alignments(spool, stat.st_size, stat.st_mtime_ns)
 
 
-def _counts(read: Any, config: BamConfig) -> bool:
-    """Whether a read is one of those that count."""
-    flag = read.flag
-    if flag & (NEVER | (DUPLICATE if config.duplicates == "drop" else 0)):
-        return False
-    if read.mapping_quality < config.min_mapq or (config.proper_pairs and not flag & PROPER):
-        return False
-    return config.mates == "both" or (config.mates == "second") == bool(flag & SECOND)
-
-
-def _end(read: Any, path: Path) -> int:
-    """The base of a read's 5' end."""
-    if not read.cigartuples:
-        raise DataError(
-            f"{path}: read {read.query_name} at {read.reference_name}:{read.reference_start:,} "
-            "(0-based) is mapped but has no CIGAR (*), so where it ends is unknown. Leave such "
-            f"reads out: samtools view -b -e 'ncigar > 0' -o whole.bam {path}"
-        )
-    end: int = read.reference_end - 1 if read.flag & REVERSE else read.reference_start
-    return end
+def _find_ends(reads: Iterable[Any], path: Path, config: BamConfig, found: Ends) -> int:
+    """Add the 5' ends of those that count to `found`, of plus and minus; how many there were."""
+    never = NEVER | (DUPLICATE if config.duplicates == "drop" else 0)
+    (plus, minus), seen = found, 0
+    for read in reads:
+        seen += 1
+        flag = read.flag
+        if flag & never or read.mapping_quality < config.min_mapq:
+            continue
+        if config.proper_pairs and not flag & PROPER:
+            continue
+        if config.mates != "both" and (config.mates == "second") != bool(flag & SECOND):
+            continue
+        if not read.cigartuples:
+            raise DataError(
+                f"{path}: read {read.query_name} at {read.reference_name}:"
+                f"{read.reference_start:,} (0-based) is mapped but has no CIGAR (*), so where it "
+                "ends is unknown. Leave such reads out: samtools view -b -e 'ncigar > 0' "
+                f"-o whole.bam {path}"
+            )
+        if flag & REVERSE:
+            minus.append(read.reference_end - 1)
+        else:
+            plus.append(read.reference_start)
+    return seen

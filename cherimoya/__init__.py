@@ -54,11 +54,15 @@ _HOMES = {
 }
 
 
-def load(path: "str | os.PathLike[str]", device: "str | torch.device" = "cpu") -> "Cherimoya":
+def load(
+    path: "str | os.PathLike[str]", device: "str | torch.device" = "cpu", bias: bool | None = False
+) -> "Cherimoya":
     """The model in a checkpoint of this package or of upstream, on `device`, ready to predict.
 
-    `path` is a file, or the folder of a run, of which the best checkpoint is taken. Raises
-    CherimoyaError if there is none, or it is damaged or no such checkpoint.
+    `path` is a file, or the folder of a run, of which the best checkpoint is taken. One that was
+    trained with a bias model answers corrected, and with bias=True with it; None: if it has one.
+    Raises CherimoyaError if there is no checkpoint, or it is damaged or no such checkpoint, or
+    with bias=True if it has no bias model.
     """
     from pathlib import Path
 
@@ -66,7 +70,7 @@ def load(path: "str | os.PathLike[str]", device: "str | torch.device" = "cpu") -
 
     path = Path(path)
     file = path / "checkpoints" / "best.pt" if path.is_dir() else path
-    return Cherimoya.load(file, device).eval()
+    return Cherimoya.load(file, device, bias).eval()
 
 
 def __getattr__(name: str) -> Any:

@@ -11,13 +11,20 @@ For DeepLIFT/SHAP each nonlinearity has to be a module of torch's, called once a
 activation, or a LayerNorm over the channels.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cherimoya.config import options
+from cherimoya.config.schema import Choice, choose, to_dict
+from cherimoya.errors import ConfigError
+from cherimoya.util.own_code import own_errors
 
 TAPS = 3
+FARTHEST_REACH = 1_000_000_000  # bases to each side that a block may say it reads: a chromosome
 
 
 class BPNetBlock(nn.Module):
@@ -97,3 +104,57 @@ class ConvNeXtBlock(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dilation={self.dilation}, residual_scale={self.residual_scale}"
+
+
+def chosen_block(block: Choice | Mapping[str, Any], n_filters: int) -> Choice:
+    """The block; one of the user's own is tried. Raises ConfigError."""
+    if not isinstance(block, Choice):
+        block = choose("model.blocks", block, "block")
+    if not block.is_ours:
+        _check_block(block, n_filters)
+    return block
+
+
+def _check_block(block: Choice, n_filters: int) -> None:
+    """Raise ConfigError for a block that does not map x as blocks do."""
+    length, trim = 40, 3
+    one = block.make(n_filters, 1)
+    given = f"x (2, {length}, {n_filters}) with trim={trim}"
+    with torch.no_grad(), own_errors(f"the block {block.name} on {given}"):
+        out = one(torch.zeros(2, length, n_filters), trim=trim)
+    expected = (2, length - 2 * trim, n_filters)
+    if not isinstance(out, Tensor) or out.shape != expected:
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ConfigError(
+            f"the block {block.name} makes {got} of {given}: "
+            f"expected {expected}, channels last, with trim positions less on each side."
+        )
+
+
+def other_length(config: Mapping[str, Any], length: int, kept: int) -> str:
+    """What to say of blocks that returned another length than they have to."""
+    name = config.get("block", {}).get("name", "cheri")
+    return (
+        f"model.blocks.name={name}: of {length:,} bases the blocks returned {kept:,}. With every "
+        "dilation a block has to keep the length of x, less trim on each side."
+    )
+
+
+def made_blocks(block: Choice, n_filters: int, dilations: Sequence[int]) -> nn.ModuleList:
+    """A block for each dilation. Raises ConfigError for a `reach` that no block has."""
+    blocks = nn.ModuleList(block.make(n_filters, d) for d in dilations)
+    for reach in (getattr(one, "reach", 0) for one in blocks):
+        if type(reach) is not int or not 0 <= reach <= FARTHEST_REACH:
+            raise ConfigError(
+                f"the block {block.name} has reach={reach!r}: expected the bases to each side that "
+                f"an output reads, a whole number from 0 to {FARTHEST_REACH:,}."
+            )
+    return blocks
+
+
+def described_block(block: Choice) -> dict[str, Any]:
+    """The block among a model's configuration; the Cheri Block as checkpoints always had it."""
+    content: dict[str, Any] = to_dict(block)
+    if block.name == "cheri":
+        return {key: content[key] for key in ("expansion", "residual_scale")}
+    return {"block": content}

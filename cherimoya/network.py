@@ -1,7 +1,7 @@
 """The Cherimoya network: DNA in, a base-resolution profile and log counts out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cherimoya.config.schema import Choice, choose, to_dict
+from cherimoya.blocks import chosen_block, described_block, made_blocks, other_length
+from cherimoya.config.schema import Choice
 from cherimoya.config.train import ModelConfig
 from cherimoya.errors import CherimoyaError, ConfigError, OwnError
 from cherimoya.ops.heads.op import heads
 from cherimoya.ops.reference import profile_head
 from cherimoya.ops.stem.op import stem
-from cherimoya.util.own_code import own_errors
-from cherimoya.util.torch_file import read_torch_file
+from cherimoya.util.torch_file import read_model_file
 
 STEM_KERNEL = 21
 SPARE_CONTEXT = 46  # bases that the default trimming keeps beyond the blocks' own reach
 UPSTREAM_PROFILE_KERNEL = 75
-FARTHEST_REACH = 1_000_000_000  # bases to each side that a block may say it reads: a chromosome
 
 
 class Cherimoya(nn.Module):
@@ -46,6 +45,11 @@ class Cherimoya(nn.Module):
         Bases cut from each side; by default 46 + the sum of the dilations (2114 to 1000 bp).
     block : Choice or mapping, optional
         Another block: its name, such as bpnet or module:Class, and its settings.
+    bias_model : Cherimoya, optional
+        A trained model of what the enzyme prefers, of the same signal groups, which is kept as it
+        is. Its logits are added, and its counts: log(exp(own) + exp(its)) of the log counts, as in
+        ChromBPNet (Pampari et al. 2024). Without it (`with_bias = False`) the model answers
+        corrected.
 
     Raises
     ------
@@ -66,28 +70,21 @@ class Cherimoya(nn.Module):
         profile_kernel_size: int = 1,
         trimming: int | None = None,
         block: Choice | Mapping[str, Any] | None = None,
+        bias_model: "Cherimoya | None" = None,
     ) -> None:
         super().__init__()
         usual = {"name": "cheri", "expansion": expansion, "residual_scale": residual_scale}
-        block = _chosen_block(usual if block is None else block, n_filters)
+        block = chosen_block(usual if block is None else block, n_filters)
         groups = [int(g) for g in signal_groups]
-        if n_layers < 1 or n_control_tracks < 0 or not groups or min(groups) < 1:
-            raise ValueError(
-                f"n_layers={n_layers}, n_control_tracks={n_control_tracks}, "
-                f"signal_groups={groups}: need at least one layer and one channel a group"
-            )
-        if profile_kernel_size < 1 or profile_kernel_size % 2 == 0:
-            raise ValueError(f"profile_kernel_size={profile_kernel_size}: must be odd")
+        _check_sizes(n_layers, n_control_tracks, groups, profile_kernel_size, trimming)
         self.signal_groups = groups
         self.n_control_tracks = n_control_tracks
         dilations = [2**i for i in range(n_layers)]
         self.trimming = SPARE_CONTEXT + sum(dilations) if trimming is None else trimming
-        if self.trimming < 0:
-            raise ValueError(f"trimming={trimming}: must not be negative")
         self.lw0 = nn.Parameter(torch.ones(len(groups)))
         self.lw1 = nn.Parameter(torch.ones(len(groups)))
         self.iconv = nn.Conv1d(4, n_filters, STEM_KERNEL, padding=STEM_KERNEL // 2)
-        self.blocks = _made(block, n_filters, dilations)
+        self.blocks = made_blocks(block, n_filters, dilations)
         self.fconv = nn.Conv1d(
             n_filters + n_control_tracks, sum(groups), profile_kernel_size,
             padding=profile_kernel_size // 2,
@@ -99,12 +96,18 @@ class Cherimoya(nn.Module):
         self.config: dict[str, Any] = {
             "n_filters": n_filters,
             "n_layers": n_layers,
-            **_described(block),
+            **described_block(block),
             "signal_groups": groups,
             "n_control_tracks": n_control_tracks,
             "profile_kernel_size": profile_kernel_size,
             "trimming": self.trimming,
         }
+        self.with_bias = bias_model is not None
+        self.bias_model = bias_model
+        if bias_model is not None:
+            self._check_bias_model(bias_model)
+            bias_model.requires_grad_(False).eval()
+            self.config["bias_model"] = bias_model.config
 
     @property
     def receptive_field(self) -> int:
@@ -137,6 +140,17 @@ class Cherimoya(nn.Module):
             If a block of the user's own changes the length.
         """
         self._check_inputs(X, X_ctl)
+        logits, log_counts = self._own(X, X_ctl)
+        if self.bias_model is None or not self.with_bias:
+            return logits, log_counts
+        cut = self.trimming - self.bias_model.trimming
+        inner = slice(cut, X.shape[2] - cut)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and X.requires_grad):
+            bias_logits, bias_counts = self.bias_model(X[:, :, inner].contiguous())
+        return logits + bias_logits, torch.logaddexp(log_counts, bias_counts)
+
+    def _own(self, X: Tensor, X_ctl: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As `forward`, without the bias model."""
         # Ends that no head reads are left out of the last block already.
         unread = max(self.trimming - self.config["profile_kernel_size"] // 2, 0)
         x = stem(X, self.iconv.weight, self.iconv.bias)  # type: ignore[arg-type]
@@ -144,7 +158,7 @@ class Cherimoya(nn.Module):
             x = block(x)  # (N, L, C)
         x = self.blocks[-1](x, trim=unread)  # (N, L - 2 unread, C)
         if x.shape[1] != X.shape[2] - 2 * unread:
-            raise OwnError(_other_length(self.config, X.shape[2], x.shape[1] + 2 * unread))
+            raise OwnError(other_length(self.config, X.shape[2], x.shape[1] + 2 * unread))
         return self.apply_heads(x, X_ctl, unread)
 
     def apply_heads(self, x: Tensor, X_ctl: Tensor | None, unread: int) -> tuple[Tensor, Tensor]:
@@ -166,6 +180,34 @@ class Cherimoya(nn.Module):
         logits = profile_head(X_ctl.transpose(1, 2), weight, None)
         return logits[:, :, cut : logits.shape[2] - cut]
 
+    def _check_bias_model(self, bias_model: "Cherimoya") -> None:
+        """Raise ValueError for a bias model that does not go with this one."""
+        theirs, own = bias_model.signal_groups, self.signal_groups
+        if theirs != own:
+            raise ValueError(f"its signal groups are {theirs}, and here they are {own}")
+        if bias_model.n_control_tracks:
+            raise ValueError(f"it reads {bias_model.n_control_tracks} control tracks")
+        if bias_model.bias_model is not None:
+            raise ValueError("it has a bias model itself")
+        if bias_model.trimming > self.trimming:
+            raise ValueError(
+                f"it trims {bias_model.trimming} bases from each side, and here there are "
+                f"{self.trimming}: it needs a longer window"
+            )
+
+    def train(self, mode: bool = True) -> "Cherimoya":
+        """As of any module, but for the bias model, which always evaluates."""
+        super().train(mode)
+        if self.bias_model is not None:
+            self.bias_model.eval()
+        return self
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The named parameters without those of the bias model."""
+        for name, parameter in self.named_parameters():
+            if not name.startswith("bias_model."):
+                yield name, parameter
+
     def _check_inputs(self, X: Tensor, X_ctl: Tensor | None) -> None:
         if X.ndim != 3 or X.shape[1] != 4 or X.shape[2] <= 2 * self.trimming:
             raise ValueError(
@@ -184,7 +226,7 @@ class Cherimoya(nn.Module):
         torch.save({"config": self.config, "state_dict": self.state_dict()}, path)
 
     def export_upstream(self, path: str | os.PathLike[str]) -> None:
-        """Write a file that upstream 0.3's `Cherimoya.load` reads.
+        """Write a file that upstream 0.3's `Cherimoya.load` reads, without a bias model.
 
         Raises
         ------
@@ -198,10 +240,12 @@ class Cherimoya(nn.Module):
                 f"profile_kernel_size={self.config['profile_kernel_size']}: upstream 0.3 reads "
                 f"only {UPSTREAM_PROFILE_KERNEL}. Train with experiment=upstream_0_3."
             )
-        config = {k: v for k, v in self.config.items() if k != "profile_kernel_size"}
+        ours = ("profile_kernel_size", "bias_model")
+        config = {k: v for k, v in self.config.items() if k not in ours}
         config["name"] = f"cherimoya.{config['n_filters']}.{config['n_layers']}"
         config["verbose"] = False
-        torch.save({"config": config, "state_dict": self.state_dict()}, path)
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith("bias_model.")}
+        torch.save({"config": config, "state_dict": state}, path)
 
     @classmethod
     def from_upstream(
@@ -211,16 +255,23 @@ class Cherimoya(nn.Module):
         return cls.load(path, device)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> "Cherimoya":
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device = "cpu",
+        bias: bool | None = False,
+    ) -> "Cherimoya":
         """Read a checkpoint of this package, of upstream 0.1.0 or of upstream 0.2 and 0.3.
+
+        `bias` says whether a model with a bias model answers with it; None: if it has one.
 
         Raises
         ------
         CherimoyaError
-            If the file is missing, damaged, or not such a checkpoint, or if the block that it
-            names cannot be found here.
+            If the file is missing, damaged, or not such a checkpoint, if the block that it
+            names cannot be found here, or with bias=True if it has no bias model.
         """
-        config, state = _read_checkpoint(Path(path))
+        config, state = read_model_file(Path(path))
         try:
             model = cls(**_own_config(config, state))
             model.load_state_dict(state)
@@ -228,11 +279,21 @@ class Cherimoya(nn.Module):
             raise CherimoyaError(f"{path} needs its block: {error}") from error
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CherimoyaError(f"{path} does not hold a Cherimoya model: {error}") from error
+        if bias and model.bias_model is None:
+            raise CherimoyaError(
+                f"bias=true, but {path} was trained without a bias model (model.bias). Leave bias "
+                "out."
+            )
+        model.with_bias = model.bias_model is not None and bias is not False
         return model.to(device)
 
 
 def build_model(
-    config: ModelConfig, signal_groups: Sequence[int], n_control_tracks: int, trimming: int
+    config: ModelConfig,
+    signal_groups: Sequence[int],
+    n_control_tracks: int,
+    trimming: int,
+    bias_model: Cherimoya | None = None,
 ) -> Cherimoya:
     """The network of a training run; groups, controls and trimming come from its data."""
     return Cherimoya(
@@ -243,76 +304,27 @@ def build_model(
         n_control_tracks=n_control_tracks,
         profile_kernel_size=config.profile_kernel_size,
         trimming=trimming,
+        bias_model=bias_model,
     )
 
 
-def _chosen_block(block: Choice | Mapping[str, Any], n_filters: int) -> Choice:
-    """The block; one of the user's own is tried. Raises ConfigError."""
-    if not isinstance(block, Choice):
-        block = choose("model.blocks", block, "block")
-    if not block.is_ours:
-        _check_block(block, n_filters)
-    return block
-
-
-def _check_block(block: Choice, n_filters: int) -> None:
-    """Raise ConfigError for a block that does not map x as blocks do."""
-    length, trim = 40, 3
-    one = block.make(n_filters, 1)
-    given = f"x (2, {length}, {n_filters}) with trim={trim}"
-    with torch.no_grad(), own_errors(f"the block {block.name} on {given}"):
-        out = one(torch.zeros(2, length, n_filters), trim=trim)
-    expected = (2, length - 2 * trim, n_filters)
-    if not isinstance(out, Tensor) or out.shape != expected:
-        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ConfigError(
-            f"the block {block.name} makes {got} of {given}: "
-            f"expected {expected}, channels last, with trim positions less on each side."
+def _check_sizes(
+    n_layers: int,
+    n_control_tracks: int,
+    groups: Sequence[int],
+    profile_kernel_size: int,
+    trimming: int | None,
+) -> None:
+    """Raise ValueError for a size that no network has."""
+    if n_layers < 1 or n_control_tracks < 0 or not groups or min(groups) < 1:
+        raise ValueError(
+            f"n_layers={n_layers}, n_control_tracks={n_control_tracks}, "
+            f"signal_groups={groups}: need at least one layer and one channel a group"
         )
-
-
-def _other_length(config: Mapping[str, Any], length: int, kept: int) -> str:
-    name = config.get("block", {}).get("name", "cheri")
-    return (
-        f"model.blocks.name={name}: of {length:,} bases the blocks returned {kept:,}. With every "
-        "dilation a block has to keep the length of x, less trim on each side."
-    )
-
-
-def _made(block: Choice, n_filters: int, dilations: Sequence[int]) -> nn.ModuleList:
-    """A block for each dilation. Raises ConfigError for a `reach` that no block has."""
-    blocks = nn.ModuleList(block.make(n_filters, d) for d in dilations)
-    for reach in (getattr(one, "reach", 0) for one in blocks):
-        if type(reach) is not int or not 0 <= reach <= FARTHEST_REACH:
-            raise ConfigError(
-                f"the block {block.name} has reach={reach!r}: expected the bases to each side that "
-                f"an output reads, a whole number from 0 to {FARTHEST_REACH:,}."
-            )
-    return blocks
-
-
-def _described(block: Choice) -> dict[str, Any]:
-    """The block among a model's configuration; the Cheri Block as checkpoints always had it."""
-    content: dict[str, Any] = to_dict(block)
-    if block.name == "cheri":
-        return {key: content[key] for key in ("expansion", "residual_scale")}
-    return {"block": content}
-
-
-def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise CherimoyaError(f"no checkpoint at {path}. A run keeps its own in checkpoints/best.pt")
-    content = read_torch_file(path)
-    held = content if isinstance(content, dict) else {}
-    config, state = held.get("config"), held.get("state_dict")
-    if isinstance(config, dict) and isinstance(state, dict):
-        return config, dict(state)
-    named = ", ".join(sorted(map(str, held))) or "neither"
-    what = "a run goes on from it" if {"step", "rng"} <= held.keys() else f"it holds {named}"
-    raise CherimoyaError(
-        f"{path} is not a model's checkpoint, which holds config and state_dict: {what}. Name one "
-        "such as best.pt."
-    )
+    if profile_kernel_size < 1 or profile_kernel_size % 2 == 0:
+        raise ValueError(f"profile_kernel_size={profile_kernel_size}: must be odd")
+    if trimming is not None and trimming < 0:
+        raise ValueError(f"trimming={trimming}: must not be negative")
 
 
 def _own_config(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
@@ -328,4 +340,6 @@ def _own_config(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, A
             raise ValueError("single_count_output=False has no equal here: counts share no group")
         own["signal_groups"] = [n_outputs]
     own["profile_kernel_size"] = state["fconv.weight"].shape[-1]
+    if "bias_model" in own:
+        own["bias_model"] = Cherimoya(**own["bias_model"])
     return own

@@ -199,7 +199,7 @@ def test_bf16_is_close_to_fp32(name):
 def test_the_moving_average_follows_the_blocks_weights(name):
     model, X = a_model(name), sequences()
     averaged = copy.deepcopy(model)
-    ema = EMA(model)
+    ema = EMA(model.named_parameters())
     for decay in (0.9, 0.5):
         with torch.no_grad():
             for p, average in zip(model.parameters(), averaged.parameters(), strict=True):

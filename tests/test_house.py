@@ -100,7 +100,7 @@ NEEDED = ["data.path=x.h5", "data.validation_chroms=[a]", "data.test_chroms=[b]"
 
 @pytest.mark.parametrize("option", options())
 def test_every_option_of_every_group_composes_and_resolves(option):
-    needed = NEEDED if "data=hdf5" in option or option.startswith("experiment=") else []
+    needed = NEEDED if option.startswith(("data=hdf5", "data=background", "experiment=")) else []
     build(TrainConfig, composed("train", [option, *needed]))
 
 

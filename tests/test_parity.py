@@ -94,7 +94,7 @@ def test_trajectory_of_twelve_training_steps(shared):
     config = build(OptimConfig, values, "optim")
     optimizers, _ = build_optimizers(dict(model.named_parameters()), config)
     schedules = build_schedules(config, optimizers, 1, golden["steps"])
-    loss, ema = KendallLoss(freeze_below=0.0), EMA(model)
+    loss, ema = KendallLoss(freeze_below=0.0), EMA(model.named_parameters())
     for step in range(golden["steps"]):
         for name, optimizer in optimizers.items():
             rate = schedules[name](step)

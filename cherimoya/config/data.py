@@ -30,6 +30,7 @@ class SyntheticConfig:
     n_peaks: int = checked(at_least=8, at_most=10_000_000)
     n_background: int = checked(at_least=0, at_most=10_000_000)
     mean_count: float = checked(above=0)
+    bias: bool = checked(default=False)
 
 
 FILE, SIMULATION = "hdf5", "synthetic"  # our sources; another one is the user's own
@@ -70,6 +71,7 @@ class DataConfig:
     leave_out: str | None = checked(default=None)
     options: dict[str, Any] | None = checked(default=None, used=OWN)
     groups: list[str] | None = checked(default=None)
+    background_below: float | None = checked(above=0, at_most=1_000_000, default=None)
 
     @property
     def own_source(self) -> Choice | None:

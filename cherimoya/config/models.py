@@ -17,6 +17,7 @@ class ModelsConfig:
     output: str
     overwrite: bool
     reverse_complement: bool
+    bias: bool | None = checked(default=False)
     device: str = checked(choices=("auto", "cpu", "cuda"))
     precision: str = checked(choices=PRECISIONS)
     autotune: bool

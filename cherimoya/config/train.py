@@ -22,6 +22,7 @@ class ModelConfig:
     n_control_tracks: int | None = checked(at_least=0)
     trimming: int | None = checked(at_least=0, at_most=MOST_BASES)
     count_bias: str = checked(choices=("zero", "mean"), default="zero")
+    bias: str | None = checked(default=None)
 
     def __post_init__(self) -> None:
         if self.profile_kernel_size % 2 == 0:

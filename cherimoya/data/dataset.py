@@ -1,6 +1,6 @@
 """The loci of a training run, with their splits, from whatever `data=...` chose."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,10 @@ from cherimoya.data.groups import with_groups
 from cherimoya.data.loci import Loci, crop, crop_sizes
 from cherimoya.data.splits import split_rows
 from cherimoya.errors import ConfigError, DataError
+from cherimoya.util.console import counted
 from cherimoya.util.own_code import code_digest, own_errors
+
+LEAST_PEAKS = 0.01  # share of the training peaks, of the fewest counts
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,7 @@ class Dataset:
 
         Background has no part in it, as the counts of peaks are what is scored.
         """
-        ends = np.cumsum(self.loci.signal_groups)[:-1]
-        groups = np.split(self.peak_signal(split), ends, axis=1)
-        totals = [group.sum(axis=(1, 2), dtype=np.float64) for group in groups]
-        return np.log1p(totals).mean(axis=1)
+        return np.log1p(self.loci.totals(self.peaks(split))).mean(axis=0)
 
 
 def check_file(config: DataConfig) -> None:
@@ -64,7 +64,35 @@ def load_dataset(config: DataConfig) -> Dataset:
     held = hdf5.read(path, keys=config.keys)
     held = with_groups(held, config.groups, str(path))
     loci = crop(held, config.in_window, config.out_window, config.max_jitter, str(path))
-    return Dataset(loci, rows, path, hdf5.fingerprint(path))
+    dataset = Dataset(loci, rows, path, hdf5.fingerprint(path))
+    factor = config.background_below
+    return dataset if factor is None else background_alone(dataset, factor)
+
+
+def background_alone(dataset: Dataset, factor: float) -> Dataset:
+    """The background loci of few counts, which take the place of the peaks.
+
+    Few are, in each signal group, at most `factor` times the counts that 1 % of the training peaks
+    have at most, as ChromBPNet's bias_threshold_factor (Pampari et al. 2024). Raises DataError
+    where a split has none.
+    """
+    loci = dataset.loci
+    totals = loci.totals()
+    least = np.quantile(totals[dataset.peaks("train")], LEAST_PEAKS, axis=0)
+    few = (loci.label == 0) & (totals <= factor * least).all(axis=1)
+    rows = {split: rows[few[rows]] for split, rows in dataset.rows.items()}
+    for split in rows:
+        if not len(rows[split]) and len(dataset.rows[split]):
+            most = ", ".join(f"{factor * value:,.0f}" for value in least)
+            n = len(dataset.rows[split]) - len(dataset.peaks(split))
+            held = counted(n, "background locus", "background loci")
+            raise DataError(
+                f"data.background_below={factor:g}: of {held} of the {split} split of "
+                f"{dataset.path} none has {most} counts or fewer, {factor:g} times what the "
+                f"weakest {LEAST_PEAKS:.0%} of the training peaks have. Raise it, or prepare more "
+                "background (background_ratio)."
+            )
+    return replace(dataset, loci=replace(loci, label=few.astype(np.uint8)), rows=rows)
 
 
 def _split(config: DataConfig) -> tuple[Path, hdf5.Header, dict[str, np.ndarray]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cherimoya.genome.sequence import COMPLEMENT, encode
+from cherimoya.genome.sequence import COMPLEMENT, encode, reverse_complement
 
 CONSERVED, VARIABLE = 0.97, 0.7  # chance of the consensus base
 
@@ -33,6 +33,13 @@ MOTIFS = (
 CORE, ACTIVATOR, ENHANCER, REPRESSOR, FOOTPRINT = range(len(MOTIFS))
 
 CUTOFF = 4.2  # nats below the consensus: two variable bases may differ, no conserved one
+ENZYME = np.array(  # log of its preference for A, C, G, T from 4 bases before the cut to 3 after it
+    [
+        [-0.2, 0.1, 0.6, -0.4], [0.3, -0.5, -0.1, 0.3], [-0.4, 0.2, -0.3, 0.5],
+        [0.6, -0.6, 0.3, -0.3], [-0.5, 0.7, -0.2, 0.1], [0.2, -0.3, 0.5, -0.4],
+        [0.4, -0.1, -0.5, 0.2], [-0.2, 0.4, -0.3, 0.1],
+    ]
+)  # fmt: skip
 REACH = 60  # bases on each side of a motif where it adds signal
 BACKGROUND = 2e-4  # signal per base and strand, in units of a lone core promoter
 MEAN_PEAK = 1.96  # mean signal of a simulated peak in the default windows, in that unit
@@ -97,16 +104,18 @@ def scan(codes: np.ndarray) -> Instances:
     return Instances(locus[order], kind[order], position[order], side[order], strength)
 
 
-def expected_signal(codes: np.ndarray, mean_count: float) -> np.ndarray:
+def expected_signal(
+    codes: np.ndarray, mean_count: float, background: float = BACKGROUND
+) -> np.ndarray:
     """Expected counts (n, 2, L) on the forward and reverse strand of sequences (n, L).
 
     Every motif instance adds its footprint; core promoters scale theirs by their activators and
     repressors; bound sites are protected. A simulated peak expects `mean_count` counts on average,
-    in the default windows.
+    in the default windows. background: signal per base and strand, in units of a lone core promoter
     """
     instances = scan(codes)
     n, length = codes.shape
-    signal = np.full((n, 2, length + 2 * REACH), BACKGROUND)
+    signal = np.full((n, 2, length + 2 * REACH), background)
     exposed = np.ones_like(signal)
     amount = amounts(instances)
     for index, motif in enumerate(MOTIFS):
@@ -119,6 +128,22 @@ def expected_signal(codes: np.ndarray, mean_count: float) -> np.ndarray:
             strength = instances.strength[chosen, None, None]
             np.multiply.at(exposed, where, 1 - strength * hidden[::strand, ::strand])
     return (signal * exposed)[:, :, REACH : REACH + length] * (mean_count / MEAN_PEAK)
+
+
+def preference(codes: np.ndarray) -> np.ndarray:
+    """How much more an enzyme cuts at each base and strand than on average: (n, 2, L) of (n, L).
+
+    A forward cut at base i depends on the bases i - 4 to i + 3, a reverse one on their complement.
+    """
+    table = np.zeros((len(ENZYME), 5))  # an N is like the average
+    table[:, :4] = ENZYME - np.log(np.exp(ENZYME).mean(axis=1, keepdims=True))
+    length = codes.shape[1]
+    before, after = len(ENZYME) // 2, len(ENZYME) - len(ENZYME) // 2 - 1
+    both = []
+    for own in (codes, reverse_complement(codes)):
+        padded = np.pad(own, ((0, 0), (before, after)), constant_values=4)
+        both.append(sum(row[padded[:, i : i + length]] for i, row in enumerate(table)))
+    return np.exp(np.stack([both[0], both[1][:, ::-1]], axis=1))
 
 
 def amounts(instances: Instances) -> np.ndarray:

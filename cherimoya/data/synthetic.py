@@ -21,6 +21,7 @@ from cherimoya.errors import ConfigError
 from cherimoya.genome.sequence import reverse_complement
 
 GENERATOR_VERSION = 1  # part of the cache key: raise it whenever the same seed gives other data
+OF_BIASED = 10  # times the background, from which a bias can be learned
 NOISE = 0.1  # standard deviation of log counts among loci of the same sequence
 SHORTEST = 128  # bases of input that hold a core promoter and its signal
 GAP = 2000  # bases between neighbouring loci, give or take half of them
@@ -41,10 +42,10 @@ def simulate(config: SyntheticConfig, in_window: int, out_window: int, max_jitte
     """The loci that `config` stands for, on chromosomes sim1, sim2, ..., in genomic order.
 
     `truth` holds, one row for each locus: expected (2, out_window + 2 max_jitter), the counts
-    that the sequence alone predicts; log_count (1,), log(1 + their sum over out_window); and,
-    padded with -1, the motifs (k,) between start and end: motif, an index in
-    provenance["motifs"], motif_start (genomic), motif_strand (1 forward, 0 reverse) and
-    motif_strength (0.5 to 1).
+    that the sequence alone predicts; with a bias also unbiased, of the same shape: what they would
+    be without; log_count (1,), log(1 + the sum of expected over out_window); and, padded with -1,
+    the motifs (k,) between start and end: motif, an index in provenance["motifs"], motif_start
+    (genomic), motif_strand (1 forward, 0 reverse) and motif_strength (0.5 to 1).
 
     Raises ConfigError when the input window is too short.
     """
@@ -55,17 +56,23 @@ def simulate(config: SyntheticConfig, in_window: int, out_window: int, max_jitte
         )
     length, margin = in_window + 2 * max_jitter, (in_window - out_window) // 2
     chrom, start, label, gc = _layout(_generator(config.seed, 0), config, length)
-    codes, expected, observed = [], [], []
+    background = motif_grammar.BACKGROUND * (OF_BIASED if config.bias else 1)
+    codes, expected, unbiased, observed = [], [], [], []
     for block, first in enumerate(range(0, len(label), BLOCK)):
         rng, rows = _generator(config.seed, 1 + block), slice(first, first + BLOCK)
         codes.append(_sequences(rng, label[rows], gc[rows], length, out_window))
-        rates = motif_grammar.expected_signal(codes[-1], config.mean_count)
+        rates = motif_grammar.expected_signal(codes[-1], config.mean_count, background)
+        if config.bias:
+            unbiased.append(rates[:, :, margin : length - margin].astype(np.float32))
+            rates = rates * motif_grammar.preference(codes[-1])
         rates = rates[:, :, margin : length - margin]
         expected.append(rates.astype(np.float32))
         observed.append(_observe(rng, rates))
     sequence, profile = np.concatenate(codes), np.concatenate(expected)
     inside = profile[:, :, max_jitter : max_jitter + out_window].sum((1, 2), dtype=np.float64)
     truth = {"expected": profile, "log_count": np.log1p(inside)[:, None]}
+    if config.bias:
+        truth["unbiased"] = np.concatenate(unbiased)
     return Loci(
         sequence=sequence,
         signal=smallest_integers(np.concatenate(observed)),
@@ -111,7 +118,7 @@ def _parameters(
     return {
         "generator": "cherimoya.data.synthetic",
         "generator_version": GENERATOR_VERSION,
-        **asdict(config),
+        **{k: v for k, v in asdict(config).items() if v or k != "bias"},  # as before there was one
         "in_window": in_window,
         "out_window": out_window,
         "max_jitter": max_jitter,

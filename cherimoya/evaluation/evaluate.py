@@ -69,7 +69,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     device = choose_device(config.device, "device")
     precision = config.precision
     check_precision(precision, device)
-    model = load_ensemble(checkpoints, device, config.reverse_complement)
+    model = load_ensemble(checkpoints, device, config.reverse_complement, config.bias)
     dataset, split = load_scored(config, checkpoints[0], window, model.trimming)
     check_fits(dataset, model, checkpoints[0])
     model.control_groups = dataset.loci.control_groups or model.control_groups
@@ -122,6 +122,7 @@ def _score(
         "seen_in_training": seen,
         "checkpoints": [one.described() for one in checkpoints],
         "reverse_complement": config.reverse_complement,
+        "bias": model.with_bias,
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": str(dataset.path),
         "replicate_file": config.replicate,

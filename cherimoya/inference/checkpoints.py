@@ -103,22 +103,22 @@ class Checkpoint:
         return {"path": str(self.path), "sha256": digest}
 
 
-def find_checkpoint(named: str) -> Checkpoint:
+def find_checkpoint(named: str, key: str = "checkpoint") -> Checkpoint:
     """The checkpoint at `named`: a file, or a run folder, of which the best one is taken.
 
-    Raises ConfigError if there is none.
+    Raises ConfigError, which names the `key`, if there is none.
     """
     path = Path(named)
     if path.is_dir():
         if not is_run(path):
             raise ConfigError(
-                f"checkpoint={named}: a folder without a run (config.yaml is missing). Name a "
+                f"{key}={named}: a folder without a run (config.yaml is missing). Name a "
                 "run folder or a checkpoint file."
             )
         path = path / "checkpoints" / BEST
     if not path.is_file():
         raise ConfigError(
-            f"checkpoint={named}: {path} does not exist. A run keeps its own in "
+            f"{key}={named}: {path} does not exist. A run keeps its own in "
             "checkpoints/best.pt once an epoch is over."
         )
     folder = path.absolute().parent.parent
@@ -126,24 +126,34 @@ def find_checkpoint(named: str) -> Checkpoint:
     run = read_run(folder) if own else None
     if run is not None and run.problems:
         raise ConfigError(
-            f"checkpoint={named}: a file of the run in {folder} is damaged: {run.problems[0]} Or "
+            f"{key}={named}: a file of the run in {folder} is damaged: {run.problems[0]} Or "
             f"copy {path.name} elsewhere to use it without the run."
         )
     return Checkpoint(path, run)
 
 
 def load_ensemble(
-    checkpoints: Sequence[Checkpoint], device: torch.device, reverse_complement: bool = False
+    checkpoints: Sequence[Checkpoint],
+    device: torch.device,
+    reverse_complement: bool = False,
+    bias: bool | None = False,
 ) -> Ensemble:
-    """The models on `device`, ready to predict. Raises CherimoyaError if they do not fit."""
-    models = [Cherimoya.load(one.path, device) for one in checkpoints]
+    """The models on `device`, ready to predict, with their bias models if `bias` says so.
+
+    Says which, where they have some. Raises CherimoyaError if they do not fit.
+    """
+    models = [Cherimoya.load(one.path, device, bias) for one in checkpoints]
     try:
-        return Ensemble(models, reverse_complement).eval()
+        ensemble = Ensemble(models, reverse_complement).eval()
     except ValueError as error:
         listed = ", ".join(str(one.path) for one in checkpoints)
         raise CherimoyaError(
             f"checkpoint: {listed} cannot predict together: {error}. Name models of one shape."
         ) from None
+    if ensemble.with_bias is not None:
+        used = "with" if ensemble.with_bias else "corrected, without"
+        say(f"{'bias':<12} {used} the bias model")
+    return ensemble
 
 
 def known_window(checkpoints: Sequence[Checkpoint], key: str, requested: int | None) -> int | None:

@@ -60,6 +60,12 @@ class Ensemble(nn.Module):
                 f"the models have {self.n_control_tracks} control tracks"
             )
 
+    @property
+    def with_bias(self) -> bool | None:
+        """Whether the models answer with their bias models; None where they have none."""
+        having = [model for model in self.models if model.bias_model is not None]
+        return any(model.with_bias for model in having) if having else None
+
     def forward(self, X: Tensor, X_ctl: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Profile logits (N, tracks, out) and log counts (N, groups), as Cherimoya's.
 

@@ -175,7 +175,7 @@ def _loaded(config: PredictConfig, checkpoints: list[Checkpoint], device: torch.
         check_exists(Path(config.loci), "loci")
     holds = "predictions.h5" if config.kind == "hdf5" else "a bigWig file for each track"
     check_output_folder(Path(config.output), holds)
-    model = load_ensemble(checkpoints, device, config.reverse_complement)
+    model = load_ensemble(checkpoints, device, config.reverse_complement, config.bias)
     groups, controls = [len(group) for group in config.control], model.n_control_tracks
     if controls != sum(groups):
         raise ConfigError(
@@ -208,6 +208,8 @@ def _plan(config: PredictConfig, checkpoints: list[Checkpoint], shape: Shape) ->
         "reverse_complement": config.reverse_complement,
         "precision": config.precision,
     }
+    if config.bias is not False:  # as before there was a choice
+        plan["bias"] = config.bias
     return json.loads(json.dumps(plan))
 
 

@@ -63,7 +63,8 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     device = choose_device(config.device, "device")
     if config.method == "mutagenesis":
         check_effects_precision(config.precision, device)
-    ensemble = load_ensemble([find_checkpoint(name) for name in config.checkpoint], device)
+    checkpoints = [find_checkpoint(name) for name in config.checkpoint]
+    ensemble = load_ensemble(checkpoints, device, bias=config.bias)
     models: list[Cherimoya] = list(ensemble.models)  # type: ignore[arg-type]
     targets = targets_of(config.targets, config.groups, models[0].signal_groups)
     beside = _beside(config, output, [target.name for target in targets])

@@ -42,7 +42,7 @@ class EnsemblePredictor:
         self.device = choose_device(config.device, "device")
         check_effects_precision(config.precision, self.device)
         checkpoints = [find_checkpoint(name) for name in config.checkpoint]
-        self.model = load_ensemble(checkpoints, self.device, config.reverse_complement)
+        self.model = load_ensemble(checkpoints, self.device, config.reverse_complement, config.bias)
         self._predict, self.signal_groups = CUDAGraphModel(self.model), self.model.signal_groups
         self.batch_size = config.batch_size or default_batch(self.device)
         self._precision = config.precision
@@ -75,4 +75,6 @@ def describe(
     files = {"checkpoint": [find_checkpoint(name).path for name in config.checkpoint], **files}
     provenance = made_from((key, path) for key, paths in files.items() for path in paths)
     settings = {k: v for k, v in to_dict(config).items() if k not in (*FREE, *free)}
+    if config.bias is False:  # as before there was a choice
+        del settings["bias"]
     return provenance, settings | {"sources": provenance["sources"], "input": length}

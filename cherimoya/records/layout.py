@@ -93,6 +93,7 @@ EVALUATION = Table(
         **COLUMNS,
         "seen_in_training": (int, None),
         "groups": [Table({**PART.needed, "tracks": [str]}, {**COLUMNS, "name": str})],
+        "bias": (bool, None),
         "fold_changes": Table({"depth_of": str, "groups": [DIFFERENCE]}),
         "chromosomes": Table(others=PART),
         **dict.fromkeys(("data", "replicate_file"), (str, None)),

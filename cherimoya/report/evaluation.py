@@ -54,6 +54,8 @@ def _subtitle(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"{n} models, probabilities and log counts averaged" if n > 1 else "one model"
     if summary["reverse_complement"]:
         yield "both strands averaged"
+    if (bias := summary.get("bias")) is not None:
+        yield "with the bias model" if bias else "corrected, without the bias model"
     background = counted(loci["background"], "background locus", "background loci")
     yield f"{counted(loci['peaks'], 'peak')}, {background}: {summary['split']}"
     if summary.get("seen_in_training"):

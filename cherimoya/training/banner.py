@@ -48,11 +48,14 @@ def banner(
         "model": f"{counted(config.model.n_filters, 'filter')} x "
         f"{counted(config.model.n_layers, 'block' if block == 'cheri' else f'{block} block')}, "
         f"{counted(size, 'parameter')}",
+        **{key: known[key] for key in ("bias",) if key in known},
         "window": f"{loci.in_window:,} bp in, {loci.out_window:,} bp out, "
         f"receptive field {model.receptive_field:,} bp"
         f"{', wider than the window' if model.receptive_field > loci.in_window else ''}",
         "data": f"{dataset.path} ({dataset.fingerprint})",
-        "loci": "; ".join([*_splits(dataset), known["loci"]]),
+        "loci": "; ".join(
+            [*_splits(dataset, config.data.background_below is not None), known["loci"]]
+        ),
         "held out": "; ".join(held_out),
         "steps": _length(config.trainer, examples, step.total_steps),
         "metrics": known["metrics"],
@@ -81,9 +84,11 @@ def _length(settings: TrainerConfig, examples: int, steps: int) -> str:
     )
 
 
-def _splits(dataset: Dataset) -> list[str]:
+def _splits(dataset: Dataset, of_background: bool) -> list[str]:
     """How many loci each split has, in words."""
     peaks = {split: len(dataset.peaks(split)) for split in dataset.rows}
+    if of_background:
+        return [f"{split} {n:,}" for split, n in peaks.items()] + ["all background of few counts"]
     return [
         f"{split} {counted(peaks[split], 'peak')} + {len(rows) - peaks[split]:,} background"
         for split, rows in dataset.rows.items()

@@ -1,6 +1,6 @@
 """The exponential moving average of the parameters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,11 +14,12 @@ def ema_decay(steps: np.ndarray, decay: float, warmup: bool) -> np.ndarray:
 
 
 class EMA:
-    """A running average of a model's parameters, updated after every step."""
+    """A running average of named parameters, updated after every step."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._names = [name for name, _ in model.named_parameters()]
-        self._source: list[Tensor] = list(model.parameters())
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        named = dict(parameters)
+        self._names = [*named]
+        self._source: list[Tensor] = [*named.values()]
         self.average = [p.detach().clone() for p in self._source]
 
     @torch.no_grad()

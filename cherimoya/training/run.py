@@ -28,6 +28,7 @@ from cherimoya.records.sweep import MEMBER
 from cherimoya.report.pages import offer_report
 from cherimoya.training.banner import banner
 from cherimoya.training.best import check_best
+from cherimoya.training.bias import bias_model, noted
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.failure import own_code_named
 from cherimoya.training.interrupt import StopRequest, stop_request
@@ -126,22 +127,23 @@ def ready(
             share = max(torch.get_num_threads() // processes.on_this_machine, 1)
             torch.set_num_threads(threads or share)
             dataset = context.load(config.data)
-            model = model_for(config, dataset).to(device)
+            bias = bias_model(config.model, dataset, device, saved)
+            model = model_for(config, dataset, bias.model.cpu() if bias else None).to(device)
             length = saved.get("total_steps") if saved else None
             step = training_step(config, model, dataset, precision, processes, length)
             source, where_loci_are = context.place(dataset, device, config.data)
             trainer = Trainer(
-                config, step, dataset, source, log, checkpoints, say, context.bar, context.on_epoch
-            )
+                config, step, dataset, source, log, checkpoints, say, context.bar,
+                context.on_epoch, bias,
+            )  # fmt: skip
             if saved:
                 trainer.restore(saved)
                 check_best(trainer)
             elif settings.resume and log:
                 log.rewind("")
             origin = provenance(dataset.fingerprint, device, precision)
-            origin |= {"runs_at_once": context.at_once}
-            if context.command:
-                origin["command"] = typed(context.command)
+            origin |= {"runs_at_once": context.at_once, **noted(bias)}
+            origin |= {"command": typed(context.command)} if context.command else {}
             if log:
                 _announce(trainer, log, saved, where_loci_are, origin)
             begun = trainer
@@ -191,6 +193,8 @@ def _announce(
         "metrics": log.where,
         "precision": f"{step.precision}{chosen}, {trainer.runner.in_words}",
     }
+    if trainer.bias:
+        facts["bias"] = trainer.bias.words
     trainer.say(banner(config, log.folder, facts, step, trainer.dataset))
     if saved:
         trainer.say(f"resumed after {counted(state.step, 'step')}, in epoch {state.epoch}")
@@ -239,7 +243,9 @@ def _left_behind(config: TrainConfig, log: RunLog, say: Callable[[str], None]) -
         offer_report(log.folder)
 
 
-def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:
+def model_for(
+    config: TrainConfig, dataset: Dataset, bias_model: Cherimoya | None = None
+) -> Cherimoya:
     """The network, with heads and trimming that fit the data, initialised from the seed."""
     loci = dataset.loci
     controls = 0 if loci.control is None else loci.control.shape[1]
@@ -256,7 +262,7 @@ def model_for(config: TrainConfig, dataset: Dataset) -> Cherimoya:
     check_trimming(config.model.trimming, loci.in_window, loci.out_window)
     torch.manual_seed(config.seed)
     trimming = (loci.in_window - loci.out_window) // 2
-    model = build_model(config.model, loci.signal_groups, controls, trimming)
+    model = build_model(config.model, loci.signal_groups, controls, trimming, bias_model)
     check_block(config.model.blocks, model, loci.in_window)
     if config.model.count_bias == "mean":
         with torch.no_grad():

@@ -79,7 +79,7 @@ class TrainingStep:
         self.capturable = all(map(_is_on_device, self.optimizers.values()))
         self.total_steps = min(steps_per_epoch * max_epochs, max_steps or sys.maxsize)
         self.schedules = build_schedules(optim, self.optimizers, steps_per_epoch, self.total_steps)
-        self.ema = EMA(model)
+        self.ema = EMA(model.trained_parameters())
         self.scale = LossScale(self.device) if precision == "fp16" else None
         self.processes = processes or Processes()
         self._network: nn.Module | None = None  # the model as several processes share it
@@ -118,8 +118,8 @@ class TrainingStep:
         return not self._found_inf
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Those of the model, and those of the loss."""
-        yield from self.model.named_parameters()
+        """Those of the model, without its bias model's, and those of the loss."""
+        yield from self.model.trained_parameters()
         yield from self.loss.named_parameters(prefix="loss")
 
     def rates(self, step: int) -> dict[str, float]:

@@ -40,7 +40,7 @@ def write_summary(
         return
     folder, dataset, state = log.folder, trainer.dataset, trainer.state
     split = "test" if len(dataset.rows["test"]) else "validation"
-    model = Cherimoya.load(folder / "checkpoints" / BEST, device=trainer.step.device)
+    model = Cherimoya.load(folder / "checkpoints" / BEST, trainer.step.device, bias=None)
     size = config.trainer.eval_batch_size
     rows, precision = dataset.rows[split], trainer.step.precision
     predict = CUDAGraphModel(model, config.trainer.cuda_graph)

@@ -23,6 +23,7 @@ from cherimoya.loggers.run_log import RunLog
 from cherimoya.losses import logged_values
 from cherimoya.records import metrics
 from cherimoya.records.run import BEST, FINAL
+from cherimoya.training.bias import BiasModel, noted
 from cherimoya.training.capture import Runner
 from cherimoya.training.checkpoint import STATE_FORMAT, Checkpoints, check_state
 from cherimoya.training.interrupt import StopRequest
@@ -57,10 +58,11 @@ class Trainer:
         say: Callable[[str], None],
         bar: bool = True,
         on_epoch: EpochCallback | None = None,
+        bias: BiasModel | None = None,
     ) -> None:
         self.config, self.step, self.dataset, self.source = config, step, dataset, source
         self.log, self.checkpoints, self.say = log, checkpoints, say
-        self.bar, self.on_epoch = bar, on_epoch
+        self.bar, self.on_epoch, self.bias = bar, on_epoch, bias
         self.state, self.in_epoch = TrainState(), False
         self.count_weight = count_weight(dataset)
         self.window = dataset.loci.in_window, dataset.loci.out_window
@@ -243,6 +245,7 @@ class Trainer:
                     "log": self.log.rows(),
                     "logger_ids": self.log.ids,
                     "fingerprint": self.dataset.fingerprint,
+                    **noted(self.bias),
                 }
             )
         except OSError as error:

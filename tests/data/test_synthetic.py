@@ -274,3 +274,35 @@ def test_two_processes_may_make_the_cache_at_once(tmp_path):
     assert len(paths) == 1
     assert len(hdf5.read(Path(paths.pop()))) == 42
     assert len(list(tmp_path.iterdir())) == 2  # the file and its mark: nothing temporary is left
+
+
+@pytest.fixture(scope="module")
+def biased() -> Loci:
+    config = SyntheticConfig(
+        seed=7, n_chromosomes=4, n_peaks=200, n_background=800, mean_count=150.0, bias=True
+    )
+    return synthetic.simulate(config, *WINDOWS)
+
+
+def test_an_enzyme_cuts_as_it_prefers_on_both_strands(biased):
+    codes = biased.sequence
+    liked = motif_grammar.preference(codes)
+    assert liked.mean() == pytest.approx(1, abs=0.01)
+    assert np.log(liked).std() > 0.8
+    turned = motif_grammar.preference(reverse_complement(codes))
+    assert np.array_equal(turned, liked[:, ::-1, ::-1])
+    margin = (codes.shape[1] - biased.signal.shape[2]) // 2
+    liked = liked[:, :, margin:-margin]
+    expected, unbiased = (biased.truth[name] for name in ("expected", "unbiased"))
+    assert np.allclose(expected, unbiased * liked, rtol=1e-5)
+    # what is observed in background follows the preference, four times and a quarter as often
+    background = biased.label == 0
+    often = biased.signal[background][liked[background] > 4].mean()
+    seldom = biased.signal[background][liked[background] < 0.25].mean()
+    assert often > 16 * seldom
+
+
+def test_without_a_bias_the_data_are_what_they_were():
+    parameters = synthetic._parameters(SMALL, *SMALL_WINDOWS)
+    assert "bias" not in parameters
+    assert "unbiased" not in synthetic.simulate(SMALL, *SMALL_WINDOWS).truth

@@ -135,7 +135,7 @@ def test_routing_refuses_idle_patterns_and_unclaimed_parameters(routes, message)
 def test_ema_follows_its_formula_and_swaps_back():
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0.0)
-    ema = EMA(model)
+    ema = EMA(model.named_parameters())
     expected = 0.0
     for step in range(20):
         model.weight.data.fill_(float(step))

@@ -1,0 +1,106 @@
+"""The bias model of a run: read, checked, and its counts brought to the level of this data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cherimoya.config.train import ModelConfig
+from cherimoya.data.dataset import Dataset
+from cherimoya.errors import ConfigError
+from cherimoya.genome.sequence import one_hot
+from cherimoya.inference.checkpoints import find_checkpoint
+from cherimoya.inference.predictor import predict
+from cherimoya.network import Cherimoya
+
+MOST_LOCI = 4096  # background loci that the level of the counts is taken from
+
+
+@dataclass(frozen=True)
+class BiasModel:
+    """A bias model, and where it came from: as JSON-ready values, and in words."""
+
+    model: Cherimoya
+    origin: Mapping[str, Any]
+    words: str
+
+
+def bias_model(
+    config: ModelConfig, dataset: Dataset, device: torch.device, saved: Mapping[str, Any] | None
+) -> BiasModel | None:
+    """The bias model that `model.bias` names, on `device`; None if it names none.
+
+    A run that goes on has saved its weights, so only its shape is made again. Raises ConfigError
+    for a checkpoint that does not go with the data.
+    """
+    if config.bias is None:
+        return None
+    if saved:
+        origin = saved["bias"]
+        return BiasModel(Cherimoya(**origin["network"]), origin, origin["words"])
+    checkpoint = find_checkpoint(config.bias, "model.bias")
+    model = Cherimoya.load(checkpoint.path, device)
+    _check(model, dataset, f"model.bias={config.bias}")
+    shift, n = _match_counts(model, dataset)
+    name = model.config.get("block", {}).get("name", "cheri")
+    moved = ", ".join(f"{value:+.2f}" for value in shift)
+    words = (
+        f"{checkpoint.path}, {model.config['n_filters']} filters x {model.config['n_layers']} "
+        f"{name} blocks, kept as it is; log counts moved by {moved}, to those of {n:,} background "
+        "loci"
+    )
+    origin = {**checkpoint.described(), "moved": shift, "network": model.config, "words": words}
+    return BiasModel(model, origin, words)
+
+
+def noted(bias: BiasModel | None) -> dict[str, Any]:
+    """What a run notes of its bias model, if it has one."""
+    return {"bias": dict(bias.origin)} if bias else {}
+
+
+def _check(model: Cherimoya, dataset: Dataset, named: str) -> None:
+    """Raise ConfigError for a bias model that does not go with the data."""
+    loci = dataset.loci
+    trimming = (loci.in_window - loci.out_window) // 2
+    if model.bias_model is not None:
+        raise ConfigError(f"{named}: it has a bias model itself. Name one trained on background.")
+    if model.signal_groups != loci.signal_groups:
+        raise ConfigError(
+            f"{named}: its signal groups have {model.signal_groups} tracks, but those of "
+            f"{dataset.path} {loci.signal_groups}. Train it on this data."
+        )
+    if model.n_control_tracks:
+        raise ConfigError(
+            f"{named}: it reads {model.n_control_tracks} control tracks, as a bias model may not."
+        )
+    if model.trimming > trimming:
+        raise ConfigError(
+            f"{named}: it needs {model.trimming} bases on each side of the {loci.out_window:,} "
+            f"that are predicted, and data.in_window={loci.in_window} leaves {trimming}. Train it "
+            f"with fewer blocks, on windows of data.in_window={loci.in_window} at most."
+        )
+
+
+def _match_counts(model: Cherimoya, dataset: Dataset) -> tuple[list[float], int]:
+    """Move the model's log counts so that their mean over background loci is the observed one.
+
+    Returns by how much, for each signal group, and the number of loci. Its profile is left.
+    """
+    loci, rows = dataset.loci, dataset.rows["train"]
+    rows = rows[loci.label[rows] == 0]
+    if not len(rows):
+        raise ConfigError(
+            f"model.bias needs background loci, to find the level of the enzyme's counts, and "
+            f"{dataset.path} has none to train on. Prepare it with background_ratio=1."
+        )
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_LOCI)).astype(int)]
+    width, j = loci.out_window + 2 * model.trimming, loci.max_jitter
+    left = j + (loci.in_window - width) // 2
+    codes = torch.from_numpy(np.ascontiguousarray(loci.sequence[rows, left : left + width]))
+    predicted = predict(model, one_hot(codes)).log_counts.double().mean(dim=0)
+    shift = torch.from_numpy(np.log1p(loci.totals(rows)).mean(axis=0)) - predicted
+    with torch.no_grad():
+        model.linear.bias.add_(shift.to(model.linear.bias))
+    return [round(float(value), 4) for value in shift], len(rows)

@@ -1,0 +1,223 @@
+"""A bias model beside the network: kept to the bit, added as in ChromBPNet, left out if asked."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from configs import composed
+from training_runs import assert_same_run, weights
+
+import cherimoya
+from cherimoya.config.interpret import AttributeConfig
+from cherimoya.config.predict import EvaluateConfig
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
+from cherimoya.data.dataset import LEAST_PEAKS, background_alone, load_dataset
+from cherimoya.errors import CherimoyaError, ConfigError, DataError, Interrupted
+from cherimoya.evaluation.evaluate import evaluate_checkpoints
+from cherimoya.genome.sequence import one_hot
+from cherimoya.network import Cherimoya
+from cherimoya.training.interrupt import StopRequest
+from cherimoya.training.run import RunContext, train
+
+BACKGROUND = ["data.background_below=1000", "data.negative_ratio=0"]
+
+
+def configured(arguments: list[str], **trainer) -> TrainConfig:
+    values = composed("train", arguments)
+    values["trainer"] |= trainer
+    return build(TrainConfig, values)
+
+
+@pytest.fixture(scope="module")
+def bias_run(train_arguments, tmp_path_factory) -> Path:
+    """A run on background alone, on windows that are narrower than the network's."""
+    folder = tmp_path_factory.mktemp("bias") / "run"
+    words = [*BACKGROUND, "data.in_window=180", "model.n_layers=2", "trainer.batch_size=2"]
+    train(configured([*train_arguments, *words]), folder)
+    return folder
+
+
+@pytest.fixture
+def arguments(train_arguments, bias_run) -> list[str]:
+    return [*train_arguments, f"model.bias={bias_run}"]
+
+
+@pytest.fixture(scope="module")
+def corrected(train_arguments, bias_run, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("corrected") / "run"
+    train(configured([*train_arguments, f"model.bias={bias_run}"]), folder)
+    return folder
+
+
+def pair(**other) -> Cherimoya:
+    """A network and a bias model whose heads say something, in float32."""
+    torch.manual_seed(0)
+    bias = Cherimoya(8, 2, trimming=30, signal_groups=[2, 1])
+    model = Cherimoya(8, 3, **{"trimming": 40} | other, signal_groups=[2, 1], bias_model=bias)
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+def test_logits_and_counts_add():
+    model = pair()
+    X = one_hot(torch.randint(0, 4, (3, 120)))
+    logits, counts = model(X)
+    model.with_bias = False
+    own, own_counts = model(X)
+    its, its_counts = model.bias_model(X[:, :, 10:-10])
+    assert torch.equal(logits, own + its)
+    summed = own_counts.double().exp() + its_counts.double().exp()
+    torch.testing.assert_close(counts.double().exp(), summed, rtol=1e-5, atol=0)
+    assert not torch.equal(own, logits)
+
+
+def test_gradients_are_those_of_float64():
+    model, X = pair(), one_hot(torch.randint(0, 4, (3, 120))).requires_grad_()
+    exact, Y = pair().double(), X.detach().double().requires_grad_()
+    for one, x in ((model, X), (exact, Y)):
+        logits, counts = one(x)
+        (logits.square().mean() + counts.sin().sum()).backward()
+    torch.testing.assert_close(X.grad.double(), Y.grad, rtol=1e-3, atol=1e-5)
+    for (name, p), q in zip(model.trained_parameters(), exact.parameters(), strict=False):
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad.double(), q.grad, rtol=1e-3, atol=1e-4, msg=name)
+    assert all(p.grad is None for p in model.bias_model.parameters())
+    # without the bias model the gradient is another: it reads the sequence too
+    alone = X.detach().clone().requires_grad_()
+    model.with_bias = False
+    logits, counts = model(alone)
+    (logits.square().mean() + counts.sin().sum()).backward()
+    assert not torch.allclose(alone.grad, X.grad)
+
+
+def test_a_file_answers_corrected_unless_asked(tmp_path):
+    model, X = pair(), one_hot(torch.randint(0, 4, (3, 120)))
+    model.save(tmp_path / "both.pt")
+    with_bias = cherimoya.load(tmp_path / "both.pt", bias=True)(X)
+    assert torch.equal(with_bias[0], model(X)[0])
+    assert torch.equal(cherimoya.load(tmp_path / "both.pt", bias=None)(X)[0], with_bias[0])
+    model.with_bias = False
+    assert torch.equal(cherimoya.load(tmp_path / "both.pt")(X)[0], model(X)[0])
+    model.bias_model.save(tmp_path / "bias.pt")
+    assert not cherimoya.load(tmp_path / "bias.pt", bias=None).with_bias
+    with pytest.raises(CherimoyaError, match=r"bias=true, but .* without a bias model"):
+        cherimoya.load(tmp_path / "bias.pt", bias=True)
+
+
+def test_upstream_gets_the_network_alone(tmp_path):
+    model = pair(profile_kernel_size=75, trimming=45)
+    model.export_upstream(tmp_path / "theirs.pt")
+    X = one_hot(torch.randint(0, 4, (3, 140)))
+    model.with_bias = False
+    assert torch.equal(Cherimoya.from_upstream(tmp_path / "theirs.pt")(X)[0], model(X)[0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ({"signal_groups": [1]}, "its signal groups are"),
+        ({"trimming": 60}, "it needs a longer window"),
+        ({"n_control_tracks": 2}, "it reads 2 control tracks"),
+    ],
+)
+def test_one_that_does_not_fit_is_no_bias_model(shape, said):
+    bias = Cherimoya(8, 2, **{"trimming": 30, "signal_groups": [2, 1]} | shape)
+    with pytest.raises(ValueError, match=said):
+        Cherimoya(8, 3, trimming=40, signal_groups=[2, 1], bias_model=bias)
+
+
+def test_the_bias_model_is_kept_to_the_bit_and_its_counts_moved_once(bias_run, corrected):
+    before = weights(bias_run, "best.pt")
+    for name in ("best.pt", "final.pt", "last.pt"):
+        after = weights(corrected, name)
+        own = {k.removeprefix("bias_model."): v for k, v in after.items() if "bias_model" in k}
+        assert own.keys() == before.keys(), name
+        for key, value in own.items():
+            if key != "linear.bias":
+                assert torch.equal(value, before[key]), (name, key)
+    moved = own["linear.bias"] - before["linear.bias"]
+    origin = json.loads((corrected / "summary.json").read_text())["provenance"]["bias"]
+    assert origin["moved"] == pytest.approx(moved.tolist(), abs=1e-4)
+    assert origin["path"].endswith("best.pt")
+
+
+def test_its_mean_counts_are_those_of_the_background(corrected, train_arguments):
+    dataset = load_dataset(configured(train_arguments).data)
+    rows = dataset.rows["train"]
+    rows = rows[dataset.loci.label[rows] == 0]
+    model, j = cherimoya.load(corrected).bias_model, dataset.loci.max_jitter
+    codes = dataset.loci.sequence[rows][:, j + 10 : j + 190]
+    said = cherimoya.predict(model, one_hot(codes)).log_counts
+    assert said.mean().item() == pytest.approx(np.log1p(dataset.loci.totals(rows)).mean(), abs=1e-4)
+
+
+def test_a_run_goes_on_to_the_bit_without_the_file(corrected, arguments, bias_run, tmp_path):
+    copy = tmp_path / "bias"
+    shutil.copytree(bias_run, copy)
+    words = [*arguments[:-1], f"model.bias={copy}"]
+    stop, run = StopRequest(), tmp_path / "run"
+
+    def after_an_epoch(row):
+        stop.signum = 15
+
+    with pytest.raises(Interrupted):
+        train(configured(words), run, RunContext(stop=stop, on_epoch=after_an_epoch))
+    shutil.rmtree(copy)
+    train(configured(words, resume=str(run)), run)
+    assert_same_run(corrected, run)
+
+
+def test_a_run_is_scored_with_it_and_asked_without(corrected, tmp_path, capsys):
+    scores = {}
+    for bias in (None, True, False):
+        words = [f"checkpoint=[{corrected}]", f"output={tmp_path / str(bias)}", "bootstrap=0"]
+        config = build(EvaluateConfig, {**composed("evaluate", words), "bias": bias})
+        evaluate_checkpoints(config)
+        scores[bias] = json.loads((tmp_path / str(bias) / "scores.json").read_text())
+        said = "corrected, without the bias model" if bias is False else "with the bias model"
+        assert f"bias         {said}" in capsys.readouterr().out
+    found = {bias: one["model"] for bias, one in scores.items()}
+    assert found[None] == found[True] != found[False]
+    assert [one["bias"] for one in scores.values()] == [True, True, False]
+    assert "corrected, without the bias model" in (tmp_path / "False/report.html").read_text()
+
+
+def test_deep_lift_explains_the_network_alone():
+    words = ["checkpoint=[a.pt]", "output=a.h5", "bias=true", "method=deep_lift_shap"]
+    with pytest.raises(ConfigError, match="bias=true: method=deep_lift_shap explains the network"):
+        build(AttributeConfig, composed("attribute", words))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.bias=absent.pt"], "model.bias=absent.pt: absent.pt does not exist"),
+        (["{bias}", "data.in_window=160"], "on each side of the 100 that are predicted, and data"),
+    ],
+)
+def test_what_cannot_be_is_said_before_training(words, said, train_arguments, bias_run, tmp_path):
+    words = [f"model.bias={bias_run}" if word == "{bias}" else word for word in words]
+    with pytest.raises(ConfigError, match=said):
+        train(configured([*train_arguments, *words]), tmp_path / "run")
+    assert not (tmp_path / "run/config.yaml").exists()
+
+
+def test_background_of_few_counts_takes_the_place_of_peaks(train_arguments):
+    dataset = load_dataset(configured(train_arguments).data)
+    totals = dataset.loci.totals()
+    least = np.quantile(totals[dataset.peaks("train")][:, 0], LEAST_PEAKS)
+    background = totals[dataset.loci.label == 0, 0]
+    factor = float(np.median(background) / least)
+    few = background_alone(dataset, factor)
+    kept = np.concatenate([*few.rows.values()])
+    assert set(kept) <= set(np.flatnonzero(dataset.loci.label == 0))
+    assert len(kept) == (background <= factor * least).sum()
+    assert (few.loci.label[kept] == 1).all()
+    assert totals[kept].max() <= factor * least
+    with pytest.raises(DataError, match=r"data.background_below=1e-09: of \d+ background loci of"):
+        background_alone(dataset, 1e-9)

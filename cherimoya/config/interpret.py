@@ -8,6 +8,9 @@ from cherimoya.errors import ConfigError
 
 LEAST_WINDOW = 100  # bases in which TF-MoDISco has room for a pattern of 50 and its flanks
 
+GROUPWISE = Used(
+    lambda config: config.target is None, "target says what is attributed", "target=null"
+)
 SHUFFLING = Used(
     lambda config: config.method == "deep_lift_shap",
     "only method=deep_lift_shap shuffles sequences",
@@ -28,6 +31,7 @@ class InferenceConfig(ModelsConfig):
     """Models that are asked about sequences."""
 
     batch_size: int | None = checked(at_least=1, at_most=10_000_000)
+    target: str | None = checked(default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +99,8 @@ class AttributeConfig(LociConfig):
         ),
     )
     method: str = checked(choices=("mutagenesis", "deep_lift_shap", "gradient"))
-    targets: list[str] = checked(choices=("counts", "profile"))
-    groups: list[int] | None = checked(at_least=0)
+    targets: list[str] = checked(choices=("counts", "profile"), used=GROUPWISE)
+    groups: list[int] | None = checked(at_least=0, used=GROUPWISE)
     window: int | None = checked(at_least=1, at_most=MOST_BASES)
     n_shuffles: int = checked(at_least=1, at_most=100_000, used=SHUFFLING)
     logos: int = checked(at_least=0)

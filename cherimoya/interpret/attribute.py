@@ -14,6 +14,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.genome.bigwig_writer import Piece, write_bigwig
 from cherimoya.genome.sequence import N_CODE, reverse_complement, reverse_complement_tracks
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
+from cherimoya.interpret.contrast import asked_contrast, interval
 from cherimoya.interpret.gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
 from cherimoya.interpret.loci import (
     Sequences,
@@ -27,7 +28,12 @@ from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
 from cherimoya.interpret.target import Target, targets_of
 from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import check_output
-from cherimoya.records.attributions import Attributions, read_attributions, write_attributions
+from cherimoya.records.attributions import (
+    Attributions,
+    at_sequence,
+    read_attributions,
+    write_attributions,
+)
 from cherimoya.records.overwrite import check_inputs_kept, own_files
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
@@ -66,7 +72,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     checkpoints = [find_checkpoint(name) for name in config.checkpoint]
     ensemble = load_ensemble(checkpoints, device, bias=config.bias)
     models: list[Cherimoya] = list(ensemble.models)  # type: ignore[arg-type]
-    targets = targets_of(config.targets, config.groups, models[0].signal_groups)
+    targets = _targets(config, models[0].signal_groups)
     beside = _beside(config, output, [target.name for target in targets])
     check_inputs_kept(config, {output: "", **beside})
     loci = read_sequences(config, models[0])
@@ -80,6 +86,8 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     method, at_once = _method(config, models, targets, width, deltas)
     files, settings = describe(config, FREE, loci.files, loci.codes.shape[1])
     settings["targets"] = [target.name for target in targets]
+    if config.target is not None:
+        settings["group_names"] = find_checkpoint(config.checkpoint[0]).groups
     if config.loci is None:
         del settings["fasta"]  # read for the lengths of chromosomes alone
     is_done = _is_done(output, config, settings)
@@ -102,6 +110,13 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
                 console.say(f"{path}: contributions")
     if config.modisco:
         find_motifs(output, config.max_seqlets, config.motif_file, config.overwrite)
+
+
+def _targets(config: AttributeConfig, signal_groups: list[int]) -> list[Target]:
+    contrast = asked_contrast(config, signal_groups)
+    if contrast is not None:
+        return [contrast]
+    return targets_of(config.targets, config.groups, signal_groups)
 
 
 def _beside(config: AttributeConfig, output: Path, targets: list[str]) -> dict[Path, str]:
@@ -140,26 +155,42 @@ def _attribute_all(
     """Go through the loci that are still to do, `at_once` at a time, and write the file."""
     output, names, length = Path(config.output), settings["targets"], loci.codes.shape[1]
     mirrored = slice(length - window.stop, length - window.start)
-    shape = (len(names), 4, window.stop - window.start)
+    ends = 2 if config.target is not None and len(models) > 1 else 0  # of intervals
+    shape = (len(names), 4 + ends, window.stop - window.start)
 
-    def scored(codes: torch.Tensor, part: slice, controls: torch.Tensor | None) -> np.ndarray:
-        return _mean([method(model, codes, part, controls) for model in models])
+    def scored(codes: torch.Tensor, part: slice, controls: torch.Tensor | None) -> list[np.ndarray]:
+        return [method(model, codes, part, controls) for model in models]
 
     with Journal(output, settings, shape, at_once, np.float32) as journal:
         for rows in journal.missing(len(loci), config.method, "loci"):
             codes = torch.from_numpy(loci.codes[rows])
             controls = None if loci.controls is None else loci.controls[rows]
-            scores = scored(codes, window, controls)
+            own = scored(codes, window, controls)
+            scores = _mean(own)
             if config.reverse_complement:
                 if controls is not None:
                     controls = reverse_complement_tracks(controls, loci.control_groups)
                 other = scored(reverse_complement(codes), mirrored, controls)
-                scores = _mean([scores, other[..., ::-1, ::-1]])  # on the forward strand
+                other = [one[..., ::-1, ::-1] for one in other]  # on the forward strand
+                scores = _mean([scores, _mean(other)])
+                own = [_mean(list(both)) for both in zip(own, other, strict=True)]
+            if ends:
+                scores = np.concatenate([scores, _intervals(own, loci.codes[rows, window])], axis=2)
             journal.append(scores.swapaxes(0, 1))
         start = np.where(loci.start < 0, -1, loci.start + window.start)
-        hypothetical = {name: journal.rows[:, t] for t, name in enumerate(names)}
+        hypothetical = {name: journal.rows[:, t, :4] for t, name in enumerate(names)}
+        intervals = {name: journal.rows[:, t, 4:] for t, name in enumerate(names)} if ends else {}
         shown = loci.codes[:, window]
-        write_attributions(output, shown, loci.chrom, start, hypothetical, settings, files)
+        write_attributions(
+            output, shown, loci.chrom, start, hypothetical, settings, files, intervals
+        )
+
+
+def _intervals(scores: list[np.ndarray], codes: np.ndarray) -> np.ndarray:
+    """Ends of the interval, over models, of the contributions of the bases that are there: (T, n,
+    2, W) of each model's hypothetical ones (T, n, 4, W) at `codes` (n, W)."""
+    found = [[at_sequence(target, codes) for target in one] for one in scores]
+    return np.stack(interval(np.array(found, np.float64)), axis=2).astype(np.float32)
 
 
 def _mean(parts: list[np.ndarray]) -> np.ndarray:

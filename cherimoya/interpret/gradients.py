@@ -164,7 +164,7 @@ class Explained(nn.Module):
             x = block(x)
         logits, log_counts = self.model.apply_heads(x, X_ctl, 0)
         if self.target.output == "counts":
-            return log_counts[:, self.target.group, None]
+            return self.target.of_counts(log_counts)[:, None]
         centred = self.target.centred_logits(logits, self.model.signal_groups)
         return self.product(centred, self.softmax(centred)).sum(dim=1, keepdim=True)
 

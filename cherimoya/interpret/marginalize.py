@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cherimoya.config.interpret import MarginalizeConfig
 from cherimoya.errors import ConfigError
 from cherimoya.genome.motif import Motif
 from cherimoya.genome.sequence import N_CODE, one_hot
+from cherimoya.interpret.contrast import asked_contrast, contrast_names, contrast_statistics
 from cherimoya.interpret.loci import read_sequences
 from cherimoya.interpret.models import EnsemblePredictor, describe
 from cherimoya.interpret.motifs import insert, read_motifs
@@ -26,7 +28,7 @@ from cherimoya.util.marks import marked_path
 from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import Journal, is_done
 
-Prediction = tuple[torch.Tensor, torch.Tensor]  # probabilities and log counts
+Prediction = Sequence[torch.Tensor]  # probabilities, log counts, and with a target of each model
 
 
 def marginalize(config: MarginalizeConfig) -> Path:
@@ -47,6 +49,8 @@ def _marginalize_all(config: MarginalizeConfig, output: Path, plot: dict[Path, s
     motifs = read_motifs(config.motifs, config.motif_file)
     rival = None if config.against is None else _motif_named(config.against, motifs)
     predict = EnsemblePredictor(config)
+    target = asked_contrast(config, predict.signal_groups)
+    predicted = predict.apart if target else predict
     loci = read_sequences(config, predict.model)
     length = loci.codes.shape[1]
     _check_fit(motifs, length - 2 * predict.model.trimming)
@@ -61,26 +65,30 @@ def _marginalize_all(config: MarginalizeConfig, output: Path, plot: dict[Path, s
 
     def with_motif(motif: Motif) -> Prediction:
         instances = motif.drawn(np.random.default_rng(config.seed), len(background))
-        return predict(torch.from_numpy(insert(background, instances)))
+        return predicted(torch.from_numpy(insert(background, instances)))
 
     names = STATISTICS if rival is None else STATISTICS + PAIRED
     width = len(names) * len(predict.signal_groups)
+    more = contrast_names(len(config.checkpoint)) if target else []
     checked = own_files(output, plot, config.overwrite)
-    with checked, Journal(output, settings, (width,)) as journal:
-        before = predict(torch.from_numpy(background))
+    with checked, Journal(output, settings, (width + len(more),)) as journal:
+        before = predicted(torch.from_numpy(background))
         compared = None if rival is None else fold_changes(before, with_motif(rival))
         for row in journal.missing(len(motifs), "motifs", "motifs", "motif"):
             after = with_motif(motifs[row.start])
             effects = statistics(before, after, predict.signal_groups, compared)
-            journal.append(effects.reshape(1, -1))
-        columns = journal.rows.reshape(len(motifs), len(names), -1).swapaxes(0, 1)
+            own = contrast_statistics(before, after, target) if target else ()
+            journal.append(np.concatenate([effects.ravel(), own])[None])
+        rows = journal.rows
+        columns = rows[:, :width].reshape(len(motifs), len(names), -1).swapaxes(0, 1)
         values = dict(zip(names, columns, strict=True))
-        marginals = Marginals(motifs, values, len(background))
+        contrast = dict(zip(more, rows[:, width:].T, strict=True))
+        marginals = Marginals(motifs, values, len(background), contrast)
         if config.profiles:
             strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
             shown = [motifs[i] for i in strongest[: config.profiles]]
-            profiles = {m.name: _counts(*with_motif(m), predict.signal_groups) for m in shown}
-            _offer_plot(output, marginals, _counts(*before, predict.signal_groups), profiles)
+            profiles = {m.name: _counts(with_motif(m), predict.signal_groups) for m in shown}
+            _offer_plot(output, marginals, _counts(before, predict.signal_groups), profiles)
         write_table(output, marginals, provenance, made)  # the last: what is there is whole
         many = f"{counted(len(motifs), 'motif')} in {counted(len(background), 'background')}"
         console.say(f"{output}: {many}")
@@ -132,13 +140,15 @@ def write_table(
     """A row for each motif, after a comment that says where the numbers come from."""
     groups = marginals.values["jsd"].shape[1]
     ends = [f"_{g}" if groups > 1 else "" for g in range(groups)]
-    header = [f"{name}{end}" for name in marginals.values for end in ends]
+    header = [f"{name}{end}" for name in marginals.values for end in ends] + [*marginals.contrast]
     marked = marked_path(path, {"settings": settings})
     with marked as temporary, open(temporary, "wb") as file:
         file.write(f"# {json.dumps(provenance, sort_keys=True)}\n".encode())
         file.write(("\t".join(["motif", "letters", "backgrounds", *header]) + "\n").encode())
         for i, motif in enumerate(marginals.motifs):
-            numbers = [f"{v:.6g}" for values in marginals.values.values() for v in values[i]]
+            own = [value for values in marginals.values.values() for value in values[i]]
+            own += [values[i] for values in marginals.contrast.values()]
+            numbers = [f"{value:.6g}" for value in own]
             cells = [motif.name, motif.letters, str(marginals.backgrounds), *numbers]
             file.write(("\t".join(cells) + "\n").encode())
     return path
@@ -165,8 +175,9 @@ def _offer_plot(
         console.say(f"no plot: {error}. pip install 'cherimoya-train[plots]'")
 
 
-def _counts(p: torch.Tensor, log_counts: torch.Tensor, groups: list[int]) -> np.ndarray:
+def _counts(prediction: Prediction, groups: list[int]) -> np.ndarray:
     """Expected counts a base, the mean over backgrounds: (tracks, out)."""
+    p, log_counts = prediction[:2]
     sizes = torch.tensor(groups)
     totals = torch.expm1(log_counts).clamp_min(0).repeat_interleave(sizes, dim=1)
     return (p * totals[:, :, None]).mean(0).numpy()

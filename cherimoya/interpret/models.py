@@ -1,6 +1,7 @@
 """Checkpoints as models to be asked about sequences, one or several, on one strand or both."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cherimoya.config.schema import to_dict
 from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
+from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.precision import check_precision
 from cherimoya.inference.predictor import predict_batch, to_cpu
 from cherimoya.interpret.mutagenesis import default_batch
@@ -47,16 +49,34 @@ class EnsemblePredictor:
         self.batch_size = config.batch_size or default_batch(self.device)
         self._precision = config.precision
 
-    @torch.no_grad()
     def __call__(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (N, tracks, out), which add up to 1 over a group, and log counts (N, G),
         of codes (N, L), both float32 on the CPU."""
+        return self._predicted(self._predict, codes)
+
+    def apart(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, and the log counts of each model (K, N, G)."""
+        if len(self.model.models) == 1:
+            p, log_counts = self(codes)
+            return p, log_counts, log_counts[None]
+        found = [self._predicted(one, codes) for one in self._members]
+        p, log_counts = (torch.stack(column) for column in zip(*found, strict=True))
+        return p.mean(dim=0), log_counts.mean(dim=0), log_counts
+
+    @cached_property
+    def _members(self) -> list[CUDAGraphModel]:
+        both = self.model.reverse_complement
+        models: list[Any] = list(self.model.models)
+        return [CUDAGraphModel(Ensemble([model], both).eval()) for model in models]
+
+    @torch.no_grad()
+    def _predicted(self, predict: CUDAGraphModel, codes: Tensor) -> tuple[Tensor, Tensor]:
         size, parts = self.batch_size, []
         for start in range(0, len(codes), size):
             X, X_ctl = one_hot(codes[start : start + size].to(self.device)), None
             if self.model.n_control_tracks:
                 X_ctl = X.new_zeros(len(X), self.model.n_control_tracks, X.shape[2])
-            logits, log_counts = predict_batch(self._predict, X, X_ctl, self._precision, size)
+            logits, log_counts = predict_batch(predict, X, X_ctl, self._precision, size)
             parts.append(to_cpu((group_softmax(logits.float(), self.signal_groups), log_counts)))
         p, log_counts = (torch.cat(column) for column in zip(*parts, strict=True))
         return p, log_counts
@@ -77,4 +97,6 @@ def describe(
     settings = {k: v for k, v in to_dict(config).items() if k not in (*FREE, *free)}
     if config.bias is False:  # as before there was a choice
         del settings["bias"]
+    if config.target is None:  # as before there were contrasts
+        del settings["target"]
     return provenance, settings | {"sources": provenance["sources"], "input": length}

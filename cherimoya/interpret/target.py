@@ -13,7 +13,8 @@ from cherimoya.errors import ConfigError
 class Target:
     """The number that a sequence is scored by.
 
-    counts: the predicted log(1 + counts) of signal group `group`.
+    counts: the predicted log(1 + counts) of signal group `group`, less those of group `against`, if
+    there is one.
     profile: the sum of p x logit over the channels and positions of the group, with the logits
     centred on their mean and p their softmax: how concentrated the profile is, in nats (after
     BPNet, Avsec et al. 2021, but p is no constant: gradients and DeepLIFT go through it too).
@@ -21,18 +22,25 @@ class Target:
 
     output: str
     group: int = 0
+    against: int | None = None
 
     @property
     def name(self) -> str:
-        """counts_0, profile_1, ..."""
-        return f"{self.output}_{self.group}"
+        """counts_0, profile_1, counts_1-0, ..."""
+        less = "" if self.against is None else f"-{self.against}"
+        return f"{self.output}_{self.group}{less}"
 
     def of(self, logits: Tensor, log_counts: Tensor, signal_groups: Sequence[int]) -> Tensor:
         """The number for each example (N,), from what the model returned."""
         if self.output == "counts":
-            return _at_least_float(log_counts[:, self.group])
+            return self.of_counts(_at_least_float(log_counts))
         centred = self.centred_logits(logits, signal_groups)
         return (centred.softmax(dim=1) * centred).sum(dim=1)
+
+    def of_counts(self, log_counts: Tensor) -> Tensor:
+        """The number for each example (N,) of log counts (N, groups)."""
+        own = log_counts[:, self.group]
+        return own if self.against is None else own - log_counts[:, self.against]
 
     def centred_logits(self, logits: Tensor, signal_groups: Sequence[int]) -> Tensor:
         """The group's logits less their mean (N, channels x positions)."""

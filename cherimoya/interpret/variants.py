@@ -15,7 +15,9 @@ from cherimoya.genome.fasta import Genome, genome_on_disk
 from cherimoya.genome.sequence import BASES, N_CODE
 from cherimoya.genome.vcf import Variants, left_out, read_variants
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
+from cherimoya.interpret.contrast import asked_contrast, contrast_columns
 from cherimoya.interpret.models import EnsemblePredictor, describe
+from cherimoya.interpret.target import Target
 from cherimoya.interpret.variants_windows import (
     OK,
     allele_window,
@@ -51,6 +53,7 @@ def variants(config: VariantsConfig) -> Path:
 
 def _score_all(config: VariantsConfig, output: Path) -> None:
     predict = EnsemblePredictor(config)
+    target = asked_contrast(config, predict.signal_groups)
     trimming = predict.model.trimming
     checkpoints = [find_checkpoint(name) for name in config.checkpoint]
     usual = 2 * trimming + USUAL_OUTPUT, f"for {USUAL_OUTPUT:,} predicted"
@@ -85,11 +88,12 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
             random = random_variants(variants, rows, genome, length, out, config)
             todo += [(random, row) for row in range(len(random))]
         codes, step = cache(genome.codes), BATCHES_AT_ONCE * predict.batch_size // 2
-        with Journal(output, settings, (3 * len(predict.signal_groups),), step) as journal:
+        width = 3 * len(predict.signal_groups) + (len(config.checkpoint) if target else 0)
+        with Journal(output, settings, (width,), step) as journal:
             for block in journal.missing(len(todo), "variants", "variants"):
                 pairs = [_windows(v, row, codes, length) for v, row in todo[block]]
                 ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
-                journal.append(effects_of(predict, ref, alt))
+                journal.append(effects_of(predict, ref, alt, target))
             columns = _columns(journal.rows, rows, variants, predict)
             effects = Effects(named, status, *columns, provenance, made)
             vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
@@ -99,15 +103,21 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         console.say(f"{vcf}: the same as INFO")
 
 
-def effects_of(predict: EnsemblePredictor, ref: np.ndarray, alt: np.ndarray) -> np.ndarray:
+def effects_of(
+    predict: EnsemblePredictor, ref: np.ndarray, alt: np.ndarray, target: Target | None = None
+) -> np.ndarray:
     """What changes from codes `ref` to `alt`, (n, L) each: (n, 3 G) float64.
 
-    Log counts of ref, of alt, and the Jensen-Shannon distance between their profiles, by group.
+    Log counts of ref, of alt, and the Jensen-Shannon distance between their profiles, by group;
+    then, with a target, its change by each of K models (n, 3 G + K).
     """
-    p, log_counts = predict(torch.from_numpy(np.concatenate([ref, alt])))
-    n = len(ref)
+    codes, n = torch.from_numpy(np.concatenate([ref, alt])), len(ref)
+    p, log_counts, *models = predict.apart(codes) if target else predict(codes)
     distance = profile_jsd(p[:n], p[n:], predict.signal_groups)
-    parts = log_counts[:n].double(), log_counts[n:].double(), distance
+    parts = [log_counts[:n].double(), log_counts[n:].double(), distance]
+    if target:
+        values = torch.stack([target.of_counts(one.double()) for one in models[0]], dim=1)
+        parts.append(values[n:] - values[:n])
     return torch.cat(parts, dim=1).numpy()
 
 
@@ -170,9 +180,16 @@ def _columns(
             ranks = percentile(distance, random[:, 2 * groups + g])
             values["jsd_percentile"] = np.where(is_indel, np.nan, ranks)
         for name, value in values.items():
-            column = np.full(len(variants), np.nan)
-            column[rows] = value
-            columns[f"{name}_{g}" if groups > 1 else name] = column
+            columns[f"{name}_{g}" if groups > 1 else name] = value
+    if scored.shape[1] > 3 * groups:
+        changes, others = (part[:, 3 * groups :].T / math.log(2) for part in (own, random))
+        columns |= contrast_columns(changes)
+        if len(random):
+            ranks = percentile(np.abs(columns["contrast"]), np.abs(others.mean(axis=0)))
+            columns["contrast_percentile"] = ranks
+    for name, value in columns.items():
+        columns[name] = np.full(len(variants), np.nan)
+        columns[name][rows] = value
     return columns, len(random)
 
 

@@ -22,11 +22,15 @@ IN_VCF = {  # column: INFO key, description
         "CM_JSD_PCT",
         "per cent of random variants with a smaller distance; none of an indel",
     ),
+    "contrast": ("CM_CON", "log2 fold change in the first group of target, less that in the other"),
+    "contrast_low": ("CM_CON_LOW", "lower end of the 95 % interval of CM_CON over models"),
+    "contrast_high": ("CM_CON_HIGH", "upper end of the 95 % interval of CM_CON over models"),
+    "contrast_percentile": ("CM_CON_PCT", "per cent of random variants with less contrast"),
 }
 HEADER = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 ALT, INFO = HEADER.index("ALT"), HEADER.index("INFO")
-OURS = re.compile(r"CM_(LFC|JSD)(_PCT)?(_\d+)?=")  # of an annotation before this one
-OURS_BEFORE = re.compile(r"##cherimoya=|##INFO=<ID=CM_(LFC|JSD)(_PCT)?(_\d+)?,")
+OURS = re.compile(r"CM_(LFC|JSD|CON)(_PCT|_LOW|_HIGH)?(_\d+)?=")  # of an annotation before this one
+OURS_BEFORE = re.compile(r"##cherimoya=|##INFO=<ID=CM_(LFC|JSD|CON)(_PCT|_LOW|_HIGH)?(_\d+)?,")
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Attributions:
     hypothetical: target name -> (n, 4, W) float32, what each base would contribute there
     contributions: target name -> (n, W) float32, what the base that is there contributes
     settings: method, targets, models and loci, as JSON-ready values
+    intervals: target name -> (n, 2, W) float32, ends of the 95 % interval of the contributions over
+        models, of a contrast by several
     """
 
     sequence: np.ndarray
@@ -40,6 +42,7 @@ class Attributions:
     hypothetical: dict[str, np.ndarray]
     contributions: dict[str, np.ndarray]
     settings: dict[str, Any]
+    intervals: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def at_sequence(hypothetical: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -56,6 +59,7 @@ def write_attributions(
     hypothetical: Mapping[str, np.ndarray],
     settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    intervals: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write attributions, see `Attributions`, to `path`, which appears whole, with its mark.
 
@@ -75,6 +79,8 @@ def write_attributions(
             file.create_dataset("end", data=np.where(start < 0, -1, start + width))
             for name, values in hypothetical.items():
                 _write_target(file, name, values, sequence)
+            for name, values in (intervals or {}).items():
+                file.create_dataset(f"intervals/{name}", data=values, compression="gzip")
     return path
 
 
@@ -140,6 +146,8 @@ def _read(file: h5py.File) -> Attributions:
     shapes = {"sequence": (n, width), "chrom": (n,), "start": (n,)}
     shapes |= {f"hypothetical/{name}": (n, 4, width) for name in groups["hypothetical"]}
     shapes |= {f"contributions/{name}": (n, width) for name in groups["contributions"]}
+    intervals = dict(file["intervals"]) if "intervals" in file else {}
+    shapes |= {f"intervals/{name}": (n, 2, width) for name in intervals}
     for name, shape in shapes.items():  # before they are read: damage can make them huge
         if file[name].shape != shape:
             raise ValueError(f"{name} has shape {file[name].shape}, not {shape}")
@@ -150,6 +158,7 @@ def _read(file: h5py.File) -> Attributions:
         hypothetical={name: d[:] for name, d in groups["hypothetical"].items()},
         contributions={name: d[:] for name, d in groups["contributions"].items()},
         settings=json.loads(file.attrs["settings"]),
+        intervals={name: d[:] for name, d in intervals.items()},
     )
     _check(attributions)
     return attributions
@@ -160,7 +169,8 @@ def _check(attributions: Attributions) -> None:
         raise ValueError("sequence holds other codes than 0 to 4")
     if attributions.start.dtype.kind not in "iu" or attributions.start.min() < -1:
         raise ValueError("start holds positions that cannot be")
-    for values in (*attributions.hypothetical.values(), *attributions.contributions.values()):
+    held = (attributions.hypothetical, attributions.contributions, attributions.intervals)
+    for values in (value for one in held for value in one.values()):
         if values.dtype.kind != "f" or not np.isfinite(values).all():
             raise ValueError("contributions are not finite numbers")
     if not isinstance(attributions.settings, dict):

@@ -1,6 +1,6 @@
 """What cherimoya-marginalize measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,8 +13,9 @@ PAIRED = ("difference", "difference_se")  # of log2 fold changes, from the motif
 @dataclass(frozen=True, eq=False)
 class Marginals:
     """Effects of motifs: (m, G) each of STATISTICS over the backgrounds, and of PAIRED where they
-    were set against one motif, by name."""
+    were set against one motif, by name; and (m,) each what a contrast of two groups has."""
 
     motifs: list[Motif]
     values: dict[str, np.ndarray]
     backgrounds: int
+    contrast: dict[str, np.ndarray] = field(default_factory=dict)

@@ -38,16 +38,15 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[2])
     parser.add_argument("--folder", type=Path, required=True, help="room for 65 bytes a fragment")
     asked = parser.parse_args()
-    found = prepared(
-        asked.folder, asked.fragments, asked.groups, asked.gigabases, asked.peaks, asked.processes
-    )
     command = ["git", "describe", "--always", "--dirty", "--abbrev=7"]
     known = {"date": date.today(), "fragments": asked.fragments, "groups": asked.groups}
     known |= {"commit": subprocess.check_output(command, cwd=HERE, text=True).strip()}
     known |= {"gigabases": asked.gigabases, "peaks": asked.peaks}
     known |= {"machine": f"{cpu_name()} x{os.cpu_count()}", "python": platform.python_version()}
     known |= {"numpy": version("numpy")}
-    for row in found:
+    for row in prepared(
+        asked.folder, asked.fragments, asked.groups, asked.gigabases, asked.peaks, asked.processes
+    ):
         kept = {name: value for name, value in (known | row).items() if name in COLUMNS}
         append_row(HERE / "cells.csv", kept, COLUMNS)
         print(kept, flush=True)

@@ -39,10 +39,19 @@ def logo_pages(attributions: Attributions, loci: int, output: Path) -> list[Path
                 label(axis, str(attributions.chrom[row]), int(start), first, shown, f"locus {row}")
             axes[-1, 0].set_xlabel("position (bp)")
             output_name, _, group = name.partition("_")
-            made.suptitle(f"contributions to {output_name} of signal group {group}", fontsize=9)
+            groups = _of_groups(group, attributions.settings.get("group_names"))
+            made.suptitle(f"contributions to {output_name} of {groups}", fontsize=9)
             made.supylabel(UNITS[output_name], fontsize=9)
             pages.append(save_png(made, output.with_name(f"{output.stem}.{name}.png")))
     return pages
+
+
+def _of_groups(text: str, names: list[str] | None) -> str:
+    """What a target is of, "1" or "1-0", by the names of the signal groups if there are some."""
+    numbers = text.split("-")
+    if names and all(number.isdecimal() and int(number) < len(names) for number in numbers):
+        return " less ".join(names[int(number)] for number in numbers)
+    return f"signal group {' less '.join(numbers)}"
 
 
 def busiest(values: np.ndarray, width: int) -> int:
@@ -115,26 +124,35 @@ def effects_page(
 ) -> Path:
     """An image: effects on counts by signal group, then profiles (tracks, out) of some motifs."""
     groups = marginals.values["jsd"].shape[1]
+    bars = [_of_group(marginals, g) for g in range(groups)]
+    if marginals.contrast:
+        spread = marginals.contrast["contrast_sd"]
+        bars.append((marginals.contrast["contrast"], spread, "difference of the two groups"))
     rows = min(len(marginals.motifs), MOST_BARS)
-    with figure(groups + len(after), 1, 7.5, max(1.6, 0.9 + 0.16 * rows)) as (made, axes):
-        for g in range(groups):
-            effects(axes[g, 0], marginals, g)
-        for axis, (name, profile) in zip(axes[groups:, 0], after.items(), strict=True):
+    with figure(len(bars) + len(after), 1, 7.5, max(1.6, 0.9 + 0.16 * rows)) as (made, axes):
+        for axis, (mean, spread, what) in zip(axes[:, 0], bars, strict=False):
+            effects(axis, marginals, mean, spread, what)
+        for axis, (name, profile) in zip(axes[len(bars) :, 0], after.items(), strict=True):
             profiles(axis, before, profile, name)
         return save_png(made, path)
 
 
-def effects(axis: Axes, marginals: Marginals, group: int) -> None:
-    """Mean log2 fold change of each motif, and the standard deviation over backgrounds."""
-    mean, spread = (
-        marginals.values[k][:, group] for k in ("log2_fold_change", "log2_fold_change_sd")
-    )
+def _of_group(marginals: Marginals, group: int) -> tuple[np.ndarray, np.ndarray, str]:
+    names = ("log2_fold_change", "log2_fold_change_sd")
+    mean, spread = (marginals.values[name][:, group] for name in names)
+    return mean, spread, f"signal group {group}"
+
+
+def effects(
+    axis: Axes, marginals: Marginals, mean: np.ndarray, spread: np.ndarray, what: str
+) -> None:
+    """Mean log2 fold change (m,) of each motif, and the standard deviation over backgrounds."""
     chosen = np.argsort(-np.abs(mean), kind="stable")[:MOST_BARS]
     chosen = chosen[np.argsort(mean[chosen], kind="stable")]
     at = np.arange(len(chosen))
     axis.barh(at, mean[chosen], xerr=spread[chosen], color=PREDICTED, ecolor=MUTED, height=0.7)
     axis.set_yticks(at, [marginals.motifs[i].name for i in chosen])
-    axis.set_xlabel(f"log2 fold change of counts, signal group {group} (mean, SD)")
+    axis.set_xlabel(f"log2 fold change of counts, {what} (mean, SD)")
 
 
 def profiles(axis: Axes, before: np.ndarray, after: np.ndarray, name: str) -> None:

@@ -65,9 +65,8 @@ class Spooled:
         if self.is_grouped:
             with open(self.groups_file(chrom), "ab") as file:
                 group.astype(np.uint16).tofile(file)
-        cuts = np.repeat(group, (ends != ABSENT).sum(axis=1))
-        for g, n in enumerate(np.bincount(cuts, minlength=len(self.names)).tolist()):
-            self.depths[g] += n
+        cuts = np.bincount(group, (ends != ABSENT).sum(axis=1), minlength=len(self.names))
+        self.depths = [depth + int(n) for depth, n in zip(self.depths, cuts, strict=True)]
 
     def cuts(self, chrom: str) -> list[Cuts]:
         """The cuts of a chromosome by group."""

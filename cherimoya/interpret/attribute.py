@@ -86,8 +86,6 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     method, at_once = _method(config, models, targets, width, deltas)
     files, settings = describe(config, FREE, loci.files, loci.codes.shape[1])
     settings["targets"] = [target.name for target in targets]
-    if config.target is not None:
-        settings["group_names"] = find_checkpoint(config.checkpoint[0]).groups
     if config.loci is None:
         del settings["fasta"]  # read for the lengths of chromosomes alone
     is_done = _is_done(output, config, settings)
@@ -104,7 +102,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
                 f"contributions add up to the change of the prediction within {max(deltas):.1g}"
             )
         if config.logos:
-            _offer_logos(output, config.logos)
+            _offer_logos(output, config.logos, find_checkpoint(config.checkpoint[0]).groups)
         if config.bigwig:
             for path in write_tracks(output, lengths):
                 console.say(f"{path}: contributions")
@@ -249,14 +247,14 @@ def _without_n(loci: Sequences) -> Sequences:
     return loci.take(whole)
 
 
-def _offer_logos(output: Path, loci: int) -> None:
+def _offer_logos(output: Path, loci: int, groups: list[str]) -> None:
     """Logos of the strongest loci beside `output`; a line where drawing is not installed."""
     try:
         from cherimoya.report.plots.interpret import logo_pages
 
         attributions = read_attributions(output)
         shown = min(loci, len(attributions.sequence))
-        for path in logo_pages(attributions, loci, output):
+        for path in logo_pages(attributions, loci, output, groups):
             console.say(f"{path}: loci with the strongest bases ({shown})")
     except ImportError as error:
         console.say(f"no logos: {error}. pip install 'cherimoya-train[plots]'")

@@ -88,7 +88,8 @@ def _marginalize_all(config: MarginalizeConfig, output: Path, plot: dict[Path, s
             strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
             shown = [motifs[i] for i in strongest[: config.profiles]]
             profiles = {m.name: _counts(with_motif(m), predict.signal_groups) for m in shown}
-            _offer_plot(output, marginals, _counts(before, predict.signal_groups), profiles)
+            counts = _counts(before, predict.signal_groups)
+            _offer_plot(output, marginals, counts, profiles, predict.groups)
         write_table(output, marginals, provenance, made)  # the last: what is there is whole
         many = f"{counted(len(motifs), 'motif')} in {counted(len(background), 'background')}"
         console.say(f"{output}: {many}")
@@ -164,12 +165,16 @@ def _check_fit(motifs: list[Motif], out: int) -> None:
 
 
 def _offer_plot(
-    output: Path, marginals: Marginals, before: np.ndarray, after: dict[str, np.ndarray]
+    output: Path,
+    marginals: Marginals,
+    before: np.ndarray,
+    after: dict[str, np.ndarray],
+    groups: list[str],
 ) -> None:
     try:
         from cherimoya.report.plots.interpret import effects_page
 
-        path = effects_page(marginals, before, after, output.with_suffix(".png"))
+        path = effects_page(marginals, before, after, output.with_suffix(".png"), groups)
         console.say(f"{path}: effects, and profiles of the strongest")
     except ImportError as error:
         console.say(f"no plot: {error}. pip install 'cherimoya-train[plots]'")

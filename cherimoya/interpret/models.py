@@ -46,6 +46,7 @@ class EnsemblePredictor:
         checkpoints = [find_checkpoint(name) for name in config.checkpoint]
         self.model = load_ensemble(checkpoints, self.device, config.reverse_complement, config.bias)
         self._predict, self.signal_groups = CUDAGraphModel(self.model), self.model.signal_groups
+        self.groups = checkpoints[0].groups  # what they are called, where known
         self.batch_size = config.batch_size or default_batch(self.device)
         self._precision = config.precision
 

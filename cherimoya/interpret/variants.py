@@ -95,7 +95,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
                 ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
                 journal.append(effects_of(predict, ref, alt, target))
             columns = _columns(journal.rows, rows, variants, predict)
-            effects = Effects(named, status, *columns, provenance, made)
+            effects = Effects(named, status, *columns, provenance, made, predict.groups)
             vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
             write_table(output, effects)  # the last: what is there is whole
     console.say(f"{output}: {len(rows):,} of {counted(len(variants), 'variant')} scored")

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Effects:
     n_random: int
     provenance: dict[str, Any]
     settings: dict[str, Any]
+    groups: list[str] = field(default_factory=list)  # what signal groups are called
 
 
 def write_table(path: Path, effects: Effects) -> Path:
@@ -109,7 +110,7 @@ def _new(effects: Effects) -> Iterator[str]:
 def _declared(effects: Effects) -> Iterator[str]:
     yield f"##cherimoya={json.dumps(effects.provenance, sort_keys=True)}"
     for column in effects.columns:
-        if described := _key(column):
+        if described := _key(column, effects.groups):
             key, text = described
             yield f'##INFO=<ID={key},Number=A,Type=Float,Description="{text}">'
 
@@ -124,7 +125,7 @@ def _info(alts: list[str], rows: list[int], effects: Effects) -> Iterator[str]:
             yield f"{described[0]}={','.join(_cell(n) or '.' for n in numbers)}"
 
 
-def _key(column: str) -> tuple[str, str] | None:
+def _key(column: str, groups: Sequence[str] = ()) -> tuple[str, str] | None:
     """The INFO key and description of a column; None for one that the VCF leaves out."""
     name, _, group = column.rpartition("_")
     if not group.isdigit():
@@ -132,7 +133,8 @@ def _key(column: str) -> tuple[str, str] | None:
     if name not in IN_VCF:
         return None
     key, text = IN_VCF[name]
-    return f"{key}_{group}", f"{text}, signal group {group}"
+    named = f" ({groups[int(group)]})" if int(group) < len(groups) else ""
+    return f"{key}_{group}", f"{text}, signal group {group}{named.replace(chr(34), chr(39))}"
 
 
 def _cell(number: float) -> str:

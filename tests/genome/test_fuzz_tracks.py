@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from toy import LENGTHS, Toy, configure
 from toy_tracks import bam
 
+from cherimoya.genome.cells import read_cells
 from cherimoya.genome.chrom_names import Aliases
 from cherimoya.genome.fasta import Genome, read_genome
 from cherimoya.genome.intervals import read_intervals
@@ -29,6 +30,9 @@ FRAGMENTS = (
 )
 READS = b"chrA\t100\t150\tr/1\t3\t+\nchrA\t120\t160\tr/2\t1\t-\nchrB\t0\t7\tr\t2\t+\n"
 TABLE = b"#genome\tother\nchrA\tA\tone\nB\tchrB\nchrC C\n"
+
+
+CELLS = b"barcode\tcell_type\nAC-1\tT cell\nGT-1\tB\nCC-1\tc10\tmore\n"
 
 
 def files(usual: st.SearchStrategy[bytes], *good: bytes) -> st.SearchStrategy[bytes]:
@@ -116,6 +120,22 @@ def test_tables_of_names(toy: Toy, genome: Genome) -> None:
         outcomes.of(read)
 
     fuzz(check, outcomes, good=[TABLE])
+
+
+def test_tables_of_cells(toy: Toy) -> None:
+    outcomes, path = Outcomes("table of cells"), toy.folder / "x.tsv"
+
+    def read() -> None:
+        cells = read_cells(path)
+        assert set(cells.group_of.values()) == set(range(len(cells.names)))
+        assert all(name.isprintable() and "/" not in name for name in cells.names)
+
+    @given(files(lines([b"AC-1", b"GT-1", b"", b"C"], [b"T cell", b"B", b"1"]), CELLS))
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        outcomes.of(read)
+
+    fuzz(check, outcomes, good=[CELLS])
 
 
 @pytest.mark.parametrize("kind", ["auto", "fragments", "reads"])

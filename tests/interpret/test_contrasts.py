@@ -18,7 +18,7 @@ from cherimoya.interpret.marginalize import marginalize
 from cherimoya.interpret.target import Target
 from cherimoya.interpret.variants import variants
 from cherimoya.records.attributions import read_attributions
-from cherimoya.report.plots.interpret import logo_pages
+from cherimoya.report.plots.interpret import group_title, logo_pages
 from cherimoya.util.torch_file import read_torch_file, write_torch_file
 
 NAMES = ["A", "T-cell", "B"]
@@ -134,6 +134,7 @@ def test_a_vcf_has_the_contrast_once(toy: Toy, models) -> None:
     first = variants(asked_variants(toy, models, target="counts:B-A")).with_suffix(".vcf")
     text = first.read_text()
     assert text.count("##INFO=<ID=CM_CON") == 4
+    assert 'predicted counts, ALT against REF, signal group 1 (T-cell)">' in text
     assert "CM_CON_LOW=" in text.splitlines()[-1]
     again = toy.write("v2.vcf", text)
     values = {"variants": str(again), "output": str(toy.folder / "b.tsv")}
@@ -202,9 +203,14 @@ def test_bases_are_attributed_their_part_of_the_contrast(
     assert "log counts of B (signal group 2) less those of A (signal group 0)" in (
         capsys.readouterr().out
     )
-    assert found.settings["group_names"] == NAMES
-    (page,) = logo_pages(found, 1, tmp_path / "all.h5")
+    assert found.settings["target"] == "counts:B-A"
+    (page,) = logo_pages(found, 1, tmp_path / "all.h5", NAMES)
     assert page.name == "all.counts_2-0.png"
+
+
+def test_plots_call_groups_by_their_names() -> None:
+    assert group_title(1, NAMES) == "T-cell"
+    assert group_title(1, []) == group_title(1, ["plus, minus"]) == "signal group 1"
 
 
 def test_a_target_takes_the_place_of_targets_and_groups(models, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from cherimoya.genome.cells import read_cells
 from cherimoya.prepare.prepare import prepare
 
 GROUPS = ["B", "T cell", "c2", "c10"]
+EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "prepare"
 NAMES = {f"CELL{i}-1": GROUPS[i % len(GROUPS)] for i in range(10)}
 
 
@@ -253,3 +254,23 @@ def test_eight_groups_of_yeast_are_as_eight_preparations(shared: Path, tmp_path:
         np.testing.assert_array_equal(together.signal[:, g], alone.signal[:, 0])
         assert together.group_depths[g] == 2 * len(own[g])
         assert alone.signal.sum() > 50_000
+    auto = {"kind": "auto", "shift_plus": 0, "shift_minus": 0, "counts": False}
+    cells = [[str(tmp_path / "whole.tsv.gz")]]
+    found = prepared("auto", signal=cells, fragments=auto | groups, shift="auto")
+    np.testing.assert_array_equal(together.signal, found.signal)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("pybigtools")
+    pytest.importorskip("pysam")
+    monkeypatch.syspath_prepend(EXPERIMENT)
+    monkeypatch.syspath_prepend(EXPERIMENT.parent)
+    import cells
+
+    few, many = (
+        cells.prepared(tmp_path, count, 8, 0.05, 2000, [2])[0]["peak_own_GB"]
+        for count in (1_000_000, 6_000_000)
+    )
+    assert many < few + 0.1
+    assert many < 0.8

@@ -1,5 +1,6 @@
 """Logos of contributions, letters as tall as what their bases contribute; effects of motifs."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -24,8 +25,13 @@ MOST_BARS = 40
 AROUND = 200  # bases of a profile on each side of the motif
 
 
-def logo_pages(attributions: Attributions, loci: int, output: Path) -> list[Path]:
-    """An image for each target, beside `output`: logos of the loci with the strongest bases."""
+def logo_pages(
+    attributions: Attributions, loci: int, output: Path, names: Sequence[str] = ()
+) -> list[Path]:
+    """An image for each target, beside `output`: logos of the loci with the strongest bases.
+
+    names: of the signal groups, where known
+    """
     pages = []
     for name, values in attributions.contributions.items():
         strongest = np.argsort(-np.abs(values).max(axis=1), kind="stable")[:loci]
@@ -39,19 +45,16 @@ def logo_pages(attributions: Attributions, loci: int, output: Path) -> list[Path
                 label(axis, str(attributions.chrom[row]), int(start), first, shown, f"locus {row}")
             axes[-1, 0].set_xlabel("position (bp)")
             output_name, _, group = name.partition("_")
-            groups = _of_groups(group, attributions.settings.get("group_names"))
+            groups = " less ".join(group_title(int(g), names) for g in group.split("-"))
             made.suptitle(f"contributions to {output_name} of {groups}", fontsize=9)
             made.supylabel(UNITS[output_name], fontsize=9)
             pages.append(save_png(made, output.with_name(f"{output.stem}.{name}.png")))
     return pages
 
 
-def _of_groups(text: str, names: list[str] | None) -> str:
-    """What a target is of, "1" or "1-0", by the names of the signal groups if there are some."""
-    numbers = text.split("-")
-    if names and all(number.isdecimal() and int(number) < len(names) for number in numbers):
-        return " less ".join(names[int(number)] for number in numbers)
-    return f"signal group {' less '.join(numbers)}"
+def group_title(number: int, names: Sequence[str]) -> str:
+    """What a signal group is called: by its name, where it is one of several that have names."""
+    return names[number] if 1 < len(names) > number else f"signal group {number}"
 
 
 def busiest(values: np.ndarray, width: int) -> int:
@@ -120,11 +123,15 @@ def _letter(letter: str) -> Outline:
 
 
 def effects_page(
-    marginals: Marginals, before: np.ndarray, after: dict[str, np.ndarray], path: Path
+    marginals: Marginals,
+    before: np.ndarray,
+    after: dict[str, np.ndarray],
+    path: Path,
+    names: Sequence[str] = (),
 ) -> Path:
     """An image: effects on counts by signal group, then profiles (tracks, out) of some motifs."""
     groups = marginals.values["jsd"].shape[1]
-    bars = [_of_group(marginals, g) for g in range(groups)]
+    bars = [_of_group(marginals, g, group_title(g, names)) for g in range(groups)]
     if marginals.contrast:
         spread = marginals.contrast["contrast_sd"]
         bars.append((marginals.contrast["contrast"], spread, "difference of the two groups"))
@@ -137,10 +144,10 @@ def effects_page(
         return save_png(made, path)
 
 
-def _of_group(marginals: Marginals, group: int) -> tuple[np.ndarray, np.ndarray, str]:
+def _of_group(marginals: Marginals, group: int, title: str) -> tuple[np.ndarray, np.ndarray, str]:
     names = ("log2_fold_change", "log2_fold_change_sd")
     mean, spread = (marginals.values[name][:, group] for name in names)
-    return mean, spread, f"signal group {group}"
+    return mean, spread, title
 
 
 def effects(

@@ -89,10 +89,11 @@ class TrainJob(Job):
             else:
                 process_wide_switches(config.trainer.precision, config.trainer.autotune)
                 with ends_at_once():
-                    from cherimoya.training.run import RunContext, train
+                    from cherimoya.training.bias_training import train_whole
+                    from cherimoya.training.run import RunContext
 
                 context = RunContext(on_epoch=study.watch(folder), command=self.typed)
-                train(config, folder, context, changes)
+                train_whole(config, folder, context, changes)
 
     def plan(self, arguments: list[str], member_of: Path | None, here: bool = True) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None.
@@ -175,9 +176,9 @@ class TrainJob(Job):
             trainer = chosen[0][0].trainer
             try:
                 process_wide_switches(trainer.precision, trainer.autotune)
-                from cherimoya.training.packed import train_packed
+                from cherimoya.training.bias_training import train_whole_packed
 
-                failed = train_packed(chosen)
+                failed = train_whole_packed(chosen)
             except Interrupted as error:
                 raise SystemExit(error.exit_code) from None
             problems += [(folder.name, str(error)) for folder, error in failed.items()]
@@ -226,10 +227,11 @@ def worker() -> None:
     try:
         config = build(TrainConfig, values)
         process_wide_switches(config.trainer.precision, config.trainer.autotune)
-        from cherimoya.training.run import RunContext, train
+        from cherimoya.training.bias_training import train_whole
+        from cherimoya.training.run import RunContext
 
         context = RunContext(on_epoch=study.watch(Path(folder)))
-        train(config, Path(folder), context, Changes(**changes))
+        train_whole(config, Path(folder), context, Changes(**changes))
     except CherimoyaError as error:
         print_error(error)
         if launch.rank():  # the first process is ended with this one: let it speak before

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from cherimoya.config.data import DataConfig
@@ -30,6 +30,27 @@ class ModelConfig:
                 f"model.profile_kernel_size={self.profile_kernel_size}: must be odd, "
                 f"such as {self.profile_kernel_size + 1}, so that the profile stays centred"
             )
+
+
+TRAIN_BIAS = "train"  # as model.bias: a bias model that the run trains first
+
+
+@dataclass(frozen=True)
+class BiasConfig:
+    """The bias models that model.bias=train makes, of which one is taken."""
+
+    blocks: Choice = chosen("model.blocks", "cheri")
+    n_filters: int = checked(at_least=1, at_most=100_000)
+    n_layers: int = checked(at_least=1, at_most=24, hint="Block i has dilation 2^i.")
+    background_below: list[float] = checked(above=0, at_most=1_000_000)
+    max_count_pearson: float = checked(at_least=0, at_most=1)
+    max_epochs: int = checked(at_least=1, at_most=1_000_000_000)
+    gpu_min_steps: int | None = checked(at_least=1, at_most=1_000_000_000)
+
+    def __post_init__(self) -> None:
+        below = self.background_below
+        if not below or len(set(below)) < len(below):
+            raise ConfigError(f"bias_model.background_below={below}: name one value or several.")
 
 
 MATRICES = "matrices"  # in place of a pattern: what the block says are matrices
@@ -214,6 +235,7 @@ class TrainConfig:
     trainer: TrainerConfig
     logger: dict[str, Choice] = several("logger", used=_asked_for)
     metrics: dict[str, Choice] = several("metrics", default=True)
+    bias_model: BiasConfig | None = checked(default=None)
     seed: int = checked(at_least=0)
 
     def __post_init__(self) -> None:
@@ -232,13 +254,22 @@ class TrainConfig:
             )
 
     def unused_across_groups(self) -> dict[str, Used]:
-        """The optimizers of loss weights alone, where the loss does not learn them."""
+        """The optimizers of loss weights alone, where the loss does not learn them.
+
+        And how bias models are trained, where none is.
+        """
+        found: dict[str, Used] = {}
+        if self.bias_model is not None and self.model.bias != TRAIN_BIAS:
+            why = "no bias model is trained"
+            used = Used(lambda config: False, why, "model.bias=train")
+            found = {f"bias_model.{f.name}": used for f in fields(BiasConfig)}
         if self.loss.name not in ("fixed", "poisson"):
-            return {}
+            return found
         others = {r.optimizer for r in self.optim.routing if not r.pattern.startswith("lw")}
         why = f"loss={self.loss.name} learns no weights for it to move"
         used = Used(lambda config: False, why, "loss=kendall")
-        return {f"optim.{name}": used for name in self.optim.targets if name not in others}
+        unmoved = {f"optim.{name}": used for name in self.optim.targets if name not in others}
+        return found | unmoved
 
 
 def check_trimming(trimming: int | None, in_window: int | None, out_window: int | None) -> None:

@@ -92,8 +92,14 @@ def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
-    """The processes that a launcher started, as RANK and WORLD_SIZE say; alone without them."""
+def joined(device: torch.device, known: Processes | None = None) -> Iterator[Processes]:
+    """The processes that a launcher started, as RANK and WORLD_SIZE say; alone without them.
+
+    Where they are `known` already, it is those.
+    """
+    if known is not None:
+        yield known
+        return
     rank, world = launch.rank(), launch.world()
     if world == 1:
         yield Processes()

@@ -2,19 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cherimoya.config.train import ModelConfig
+from cherimoya.config.train import TRAIN_BIAS, ModelConfig
 from cherimoya.data.dataset import Dataset
 from cherimoya.errors import ConfigError
 from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint
 from cherimoya.inference.predictor import predict
 from cherimoya.network import Cherimoya
+from cherimoya.util.shapes import Table, read_json
 
+BIAS_MODELS = "bias"  # in a run's folder: where it trains them
+CHOICE = "choice.json"  # in that: which one it takes
 MOST_LOCI = 4096  # background loci that the level of the counts is taken from
 
 
@@ -28,9 +32,15 @@ class BiasModel:
 
 
 def bias_model(
-    config: ModelConfig, dataset: Dataset, device: torch.device, saved: Mapping[str, Any] | None
+    config: ModelConfig,
+    folder: Path,
+    dataset: Dataset,
+    device: torch.device,
+    saved: Mapping[str, Any] | None,
 ) -> BiasModel | None:
     """The bias model that `model.bias` names, on `device`; None if it names none.
+
+    Or with model.bias=train that of `folder` which was chosen.
 
     A run that goes on has saved its weights, so only its shape is made again. Raises ConfigError
     for a checkpoint that does not go with the data.
@@ -40,7 +50,11 @@ def bias_model(
     if saved:
         origin = saved["bias"]
         return BiasModel(Cherimoya(**origin["network"]), origin, origin["words"])
-    checkpoint = find_checkpoint(config.bias, "model.bias")
+    made = read_choice(folder) if config.bias == TRAIN_BIAS else {}
+    if config.bias == TRAIN_BIAS and not made:
+        raise ConfigError("model.bias=train is for cherimoya-train, which trains it before this.")
+    named = str(folder / BIAS_MODELS / made["chosen"]) if made else config.bias
+    checkpoint = find_checkpoint(named, "model.bias")
     model = Cherimoya.load(checkpoint.path, device)
     _check(model, dataset, f"model.bias={config.bias}")
     shift, n = _match_counts(model, dataset)
@@ -52,7 +66,13 @@ def bias_model(
         "loci"
     )
     origin = {**checkpoint.described(), "moved": shift, "network": model.config, "words": words}
+    origin |= {"choice": made} if made else {}
     return BiasModel(model, origin, words)
+
+
+def read_choice(folder: Path) -> dict[str, Any]:
+    """Which of the bias models that the run in `folder` trained it takes; empty before that."""
+    return read_json(folder / BIAS_MODELS / CHOICE, Table({"chosen": str}))
 
 
 def noted(bias: BiasModel | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Lane:
     """One of the runs, and the stream that its work is asked of."""
 
     def __init__(
-        self, config: TrainConfig, folder: Path, changes: Changes, common: RunContext
+        self, config: TrainConfig, folder: Path, changes: Changes | None, common: RunContext
     ) -> None:
         cuda = choose_device(config.trainer.device).type == "cuda"
         context = replace(common, say=partial(_say, folder.name), on_epoch=study.watch(folder))
@@ -69,7 +69,9 @@ def take_turn(trainer: Trainer) -> bool:
     return True
 
 
-def train_packed(members: Sequence[tuple[TrainConfig, Path, Changes]]) -> dict[Path, Exception]:
+def train_packed(
+    members: Sequence[tuple[TrainConfig, Path, Changes | None]], context: RunContext | None = None
+) -> dict[Path, Exception]:
     """Train all members, a stride of steps of each in turn; a member is as it would be alone.
 
     On a GPU each has a stream of its own, so that their steps overlap. Loci on the device are held
@@ -79,7 +81,9 @@ def train_packed(members: Sequence[tuple[TrainConfig, Path, Changes]]) -> dict[P
     failed: dict[Path, Exception] = {}
     interrupted: Interrupted | None = None
     with stop_request() as stop, ExitStack() as open_runs:
-        common = RunContext(bar=False, at_once=len(members), stop=stop)
+        common = replace(
+            context or RunContext(), bar=False, at_once=len(members), stop=stop,
+        )  # fmt: skip
         going = [Lane(*member, common) for member in members]
         for lane in going:
             open_runs.push(lane.open)

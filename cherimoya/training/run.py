@@ -57,6 +57,8 @@ class RunContext:
     at_once: int = 1  # runs that share the device, which times depend on
     on_epoch: EpochCallback | None = None  # may end the training early, see Trainer
     stop: StopRequest | None = None  # None: the run listens to signals itself
+    processes: Processes | None = None  # None: those that a launcher started
+    part_of: Path | None = None  # the run that goes on in place of this one
     datasets: dict[str, Dataset] = field(default_factory=dict)
     resident: dict[str, tuple[Source, str]] = field(default_factory=dict)
 
@@ -111,10 +113,10 @@ def ready(
     with ExitStack() as record:
         stop = context.stop or record.enter_context(stop_request(at_once=True))
         log = begun = None
-        with joined(device) as processes:
+        with joined(device, context.processes) as processes:
             folder = Path(processes.gathered(str(folder))[0])
             if processes.first:
-                log = record.enter_context(_recorded(config, folder, changes, context.say))
+                log = record.enter_context(_recorded(config, folder, changes, context))
             record.enter_context(own_code_named(config, lambda: begun))
             say = context.say if log else _nothing
             if log:
@@ -127,7 +129,7 @@ def ready(
             share = max(torch.get_num_threads() // processes.on_this_machine, 1)
             torch.set_num_threads(threads or share)
             dataset = context.load(config.data)
-            bias = bias_model(config.model, dataset, device, saved)
+            bias = bias_model(config.model, folder, dataset, device, saved)
             model = model_for(config, dataset, bias.model.cpu() if bias else None).to(device)
             length = saved.get("total_steps") if saved else None
             step = training_step(config, model, dataset, precision, processes, length)
@@ -157,7 +159,7 @@ def ready(
 
 @contextmanager
 def _recorded(
-    config: TrainConfig, folder: Path, changes: Changes | None, say: Callable[[str], None]
+    config: TrainConfig, folder: Path, changes: Changes | None, context: RunContext
 ) -> Iterator[RunLog]:
     """The run's folder, owned, and its record."""
     with lock_folder(folder):
@@ -168,7 +170,7 @@ def _recorded(
         elif config.trainer.plots:
             check_page(folder)
         log = RunLog(folder, config.logger)
-        with _left_behind(config, log, say), log:
+        with _left_behind(config, log, context), log:
             yield log
 
 
@@ -219,7 +221,7 @@ def _saved_at_signals(trainer: Trainer, folder: Path, stop: StopRequest) -> Iter
 
 
 @contextmanager
-def _left_behind(config: TrainConfig, log: RunLog, say: Callable[[str], None]) -> Iterator[None]:
+def _left_behind(config: TrainConfig, log: RunLog, context: RunContext) -> Iterator[None]:
     """Leave the page of a run that is done or has failed; one that was stopped goes on some day.
 
     Of a new run that could not begin, for a reason that the user can mend, nothing is left, unless
@@ -228,7 +230,8 @@ def _left_behind(config: TrainConfig, log: RunLog, say: Callable[[str], None]) -
     try:
         yield
     except Interrupted:
-        say(f"stopped. Continue with: {console.resume_command(log.folder)}")
+        whole = context.part_of or log.folder
+        context.say(f"stopped. Continue with: {console.resume_command(whole)}")
         raise
     except KeyboardInterrupt:
         raise

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from configs import composed
+from configs import composed, made_of
 from training_runs import assert_same_run, weights
 
 import cherimoya
@@ -20,6 +21,9 @@ from cherimoya.errors import CherimoyaError, ConfigError, DataError, Interrupted
 from cherimoya.evaluation.evaluate import evaluate_checkpoints
 from cherimoya.genome.sequence import one_hot
 from cherimoya.network import Cherimoya
+from cherimoya.training import packed
+from cherimoya.training import run as run_module
+from cherimoya.training.bias_training import choose, train_whole, train_whole_packed
 from cherimoya.training.interrupt import StopRequest
 from cherimoya.training.run import RunContext, train
 
@@ -221,3 +225,91 @@ def test_background_of_few_counts_takes_the_place_of_peaks(train_arguments):
     assert totals[kept].max() <= factor * least
     with pytest.raises(DataError, match=r"data.background_below=1e-09: of \d+ background loci of"):
         background_alone(dataset, 1e-9)
+
+
+TRAINED = [
+    "model.bias=train", "bias_model.n_filters=4", "bias_model.n_layers=2", "trainer.batch_size=2",
+    "bias_model.max_epochs=2", "bias_model.background_below=[0.15,1000]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(train_arguments, tmp_path_factory) -> Path:
+    """A run that trained two bias models first."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train_whole(configured([*train_arguments, *TRAINED]), folder)
+    return folder
+
+
+def test_one_command_trains_bias_models_takes_one_and_says_which(whole):
+    choice = json.loads((whole / "bias/choice.json").read_text())
+    names = ["background_below=0.15", "background_below=1000"]
+    assert [one["name"] for one in choice["candidates"]] == names
+    taken = whole / "bias" / choice["chosen"]
+    bias = weights(taken, "best.pt")
+    own = weights(whole, "best.pt")
+    for key, value in bias.items():
+        if key != "linear.bias":
+            assert torch.equal(own[f"bias_model.{key}"], value), key
+    origin = json.loads((whole / "summary.json").read_text())["provenance"]["bias"]
+    assert origin["choice"] == choice
+    assert origin["path"] == str(taken / "checkpoints/best.pt")
+    assert cherimoya.load(whole).bias_model.config["n_filters"] == 4
+    assert [one["background/loci"] for one in choice["candidates"]] == [6, 6]  # the same for all
+
+
+@pytest.mark.parametrize("when", ["in a bias model", "in the network"])
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
+    when, whole, train_arguments, tmp_path, monkeypatch, capsys
+):
+    stop, run = StopRequest(), tmp_path / "run"
+    words = [*train_arguments, *TRAINED]
+
+    def after_an_epoch(row):
+        stop.signum = 15
+
+    context = RunContext(stop=stop, on_epoch=after_an_epoch)
+    if when == "in a bias model":
+
+        def ready(config, folder, context, changes):
+            context = replace(context, on_epoch=after_an_epoch, stop=stop)
+            return run_module.ready(config, folder, context, changes)
+
+        monkeypatch.setattr(packed, "ready", ready)
+    with pytest.raises(Interrupted):
+        train_whole(configured(words), run, context)
+    monkeypatch.undo()
+    assert f"Continue with: cherimoya-train trainer.resume={run}\n" in capsys.readouterr().out
+    assert (run / "bias/choice.json").exists() == (when == "in the network")
+    train_whole(configured(words, resume=str(run)), run)
+    assert_same_run(whole, run)
+
+
+def test_members_that_train_at_once_have_bias_models_too(whole, train_arguments, tmp_path):
+    config = configured([*train_arguments, *TRAINED])
+    folders = [tmp_path / "a", tmp_path / "b"]
+    assert not train_whole_packed([(config, folder, None) for folder in folders])
+    for folder in folders:
+        assert_same_run(whole, folder)
+
+
+def test_the_best_of_those_that_know_no_peaks_is_taken():
+    def one(name, mnll, r):
+        return {"name": name, "background/profile_mnll": mnll, "peaks/count_pearson": r}
+
+    found = [one("a", 3.0, 0.1), one("b", 2.0, -0.2), one("c", 1.0, 0.4)]
+    assert (choose(found, 0.3)["chosen"], choose(found, 0.3)["fits"]) == ("b", True)
+    assert choose(found, 0.5)["chosen"] == "c"
+    assert (choose(found, 0.05)["chosen"], choose(found, 0.05)["fits"]) == ("a", False)
+
+
+def test_settings_of_bias_models_that_are_not_trained_are_refused(train_arguments):
+    found = made_of([*train_arguments, "bias_model.n_filters=8"]).without_effect()
+    assert found["bias_model.n_filters"].startswith("bias_model.n_filters=8 ")
+    assert "model.bias=train" in found["bias_model.n_filters"]
+    assert not made_of([*train_arguments, *TRAINED]).without_effect()
+
+
+def test_python_is_told_where_bias_models_are_trained(train_arguments, tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.bias=train is for cherimoya-train"):
+        train(configured([*train_arguments, *TRAINED]), tmp_path / "run")

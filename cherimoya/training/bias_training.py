@@ -1,0 +1,198 @@
+"""model.bias=train: bias models trained before the network, and the one that is taken."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cherimoya.config.diff import Changes
+from cherimoya.config.train import TRAIN_BIAS, BiasConfig, TrainConfig
+from cherimoya.data.dataset import Dataset, background_alone
+from cherimoya.data.feed import place
+from cherimoya.data.loci import crop
+from cherimoya.distributed.processes import Processes, joined
+from cherimoya.errors import CherimoyaError
+from cherimoya.evaluation.scores import evaluate
+from cherimoya.inference.cuda_graph import CUDAGraphModel
+from cherimoya.network import SPARE_CONTEXT, Cherimoya
+from cherimoya.records.own_folders import check_run_folder
+from cherimoya.records.provenance import choose_device
+from cherimoya.records.run import BEST, LAST, begin_run
+from cherimoya.records.sweep import SUMMARY
+from cherimoya.training.bias import BIAS_MODELS, CHOICE, read_choice
+from cherimoya.training.packed import train_packed
+from cherimoya.training.run import RunContext, model_for, train
+from cherimoya.util.files import lock_folder, write_json
+
+SCORED = ("profile_mnll", "profile_pearson", "count_pearson")
+
+
+def train_whole(
+    config: TrainConfig,
+    folder: Path,
+    context: RunContext | None = None,
+    changes: Changes | None = None,
+) -> None:
+    """As `train`; with model.bias=train its bias models first, in folder/bias, unless they are."""
+    context = context or RunContext()
+    if config.model.bias == TRAIN_BIAS:
+        device = choose_device(config.trainer.device)
+        with joined(device) as processes:
+            folder = Path(processes.gathered(str(folder))[0])
+            if processes.first and not read_choice(folder):
+                train_bias_models(config, folder, context, changes)
+            processes.gathered(None)  # the others wait for that
+    train(config, folder, context, changes)
+
+
+def train_whole_packed(
+    members: Sequence[tuple[TrainConfig, Path, Changes | None]],
+) -> dict[Path, Exception]:
+    """As `train_packed`, with the bias models of each member first; those of one after another."""
+    failed: dict[Path, Exception] = {}
+    for config, folder, changes in members:
+        if config.model.bias == TRAIN_BIAS and not read_choice(folder):
+            try:
+                train_bias_models(config, folder, RunContext(bar=False), changes)
+            except CherimoyaError as error:
+                failed[folder] = error
+    return failed | train_packed([one for one in members if one[1] not in failed])
+
+
+def train_bias_models(
+    config: TrainConfig, folder: Path, context: RunContext, changes: Changes | None
+) -> None:
+    """Train the bias models of a run side by side, choose one, and note that in `folder`/bias.
+
+    What an earlier call began is gone on with. Raises CherimoyaError where one fails.
+    """
+    settings = config.bias_model
+    assert settings is not None
+    if config.trainer.resume is None:
+        with lock_folder(folder):
+            check_run_folder(folder, config.trainer.plots)
+            begin_run(folder, config, changes)
+    dataset = context.load(config.data)
+    model_for(config, dataset)  # whose errors come before any training
+    narrow = _narrowed(dataset, settings)
+    configs = {
+        f"background_below={below:g}": of_bias(config, settings, below, narrow)
+        for below in settings.background_below
+    }
+    datasets = {
+        repr(one.data): background_alone(narrow, one.data.background_below or 0)
+        for one in configs.values()
+    }
+    of_candidates = replace(
+        context, command=None, on_epoch=None, datasets=datasets, resident={},
+        processes=Processes(), part_of=folder,
+    )  # fmt: skip
+    home, to_do = folder / BIAS_MODELS, []
+    for name, one in configs.items():
+        if not (home / name / SUMMARY).is_file():
+            begun = (home / name / "checkpoints" / LAST).is_file()
+            resumed = replace(one.trainer, resume=str(home / name) if begun else None)
+            to_do.append((replace(one, trainer=resumed), home / name, None))
+    for error in train_packed(to_do, of_candidates).values():
+        raise error
+    device = choose_device(config.trainer.device)
+    found: list[dict[str, Any]] = [
+        {"name": name, "background_below": one.data.background_below}
+        | scored(home / name / "checkpoints" / BEST, narrow, max(settings.background_below), device)
+        for name, one in configs.items()
+    ]
+    choice = choose(found, settings.max_count_pearson)
+    write_json(home / CHOICE, choice)
+    for line in table(choice):
+        context.say(line)
+
+
+def _narrowed(dataset: Dataset, settings: BiasConfig) -> Dataset:
+    """The data in input windows no wider than the bias models read."""
+    loci = dataset.loci
+    reach = SPARE_CONTEXT + 2**settings.n_layers - 1
+    width = min(loci.out_window + 2 * reach, loci.in_window)
+    return replace(
+        dataset, loci=crop(loci, width, loci.out_window, loci.max_jitter, str(dataset.path))
+    )
+
+
+def of_bias(
+    config: TrainConfig, settings: BiasConfig, below: float, narrow: Dataset
+) -> TrainConfig:
+    """The configuration of a bias model of a run, on the background below a threshold."""
+    width = narrow.loci.in_window if config.data.path else config.data.in_window
+    model = replace(
+        config.model, blocks=settings.blocks, n_filters=settings.n_filters,
+        n_layers=settings.n_layers, profile_kernel_size=1, trimming=None, count_bias="mean",
+        bias=None,
+    )  # fmt: skip
+    data = replace(config.data, background_below=below, negative_ratio=0.0, in_window=width)
+    trainer = replace(
+        config.trainer, max_epochs=settings.max_epochs, gpu_min_steps=settings.gpu_min_steps,
+        min_steps=None, max_steps=None, early_stopping=None, resume=None, devices=1,
+        profile=False, plots=False,
+    )  # fmt: skip
+    return replace(config, model=model, data=data, trainer=trainer, logger={}, metrics={})
+
+
+def scored(path: Path, narrow: Dataset, below: float, device: torch.device) -> dict[str, Any]:
+    """What a bias model predicts of validation loci, in fp32.
+
+    background: of those with counts under the threshold `below`, profile MNLL and Pearson;
+    peaks: the Pearson correlation of log counts
+    """
+    predict = CUDAGraphModel(Cherimoya.load(path, device).eval())
+    few = background_alone(narrow, below)
+    values: dict[str, Any] = {}
+    for kind, dataset in (("background", few), ("peaks", narrow)):
+        source, _ = place(dataset.loci, device, "auto")
+        rows, label = dataset.peaks("validation"), dataset.loci.label
+        found = evaluate(predict, source, rows, label, 64, "fp32").metrics()
+        source.close()
+        values |= {f"{kind}/{name}": found[name] for name in SCORED}
+        values[f"{kind}/loci"] = len(rows)
+    return {k: None if v is not None and not np.isfinite(v) else v for k, v in values.items()}
+
+
+def choose(found: list[dict[str, Any]], limit: float) -> dict[str, Any]:
+    """Of the bias models with a count Pearson in peaks within `limit`, either way, the one with
+    the lowest MNLL of background profiles; if there is none, the one nearest to it."""
+
+    def known(one: Mapping[str, Any]) -> float:
+        return abs(one["peaks/count_pearson"] or 0.0)
+
+    fitting = [one for one in found if known(one) <= limit]
+    best = min(fitting, key=lambda one: one["background/profile_mnll"], default=None)
+    taken = best or min(found, key=known)
+    rule = (
+        f"the lowest MNLL of background profiles where the counts of peaks are predicted with a "
+        f"Pearson correlation within {limit:g} either way"
+    )
+    return {"chosen": taken["name"], "fits": bool(fitting), "rule": rule, "candidates": found}
+
+
+def table(choice: Mapping[str, Any]) -> list[str]:
+    """The bias models and which is taken, a line each."""
+    lines = ["", f"{'bias model':<24}  background MNLL  profile r  peaks count r"]
+    for one in choice["candidates"]:
+        mark = "  taken" if one["name"] == choice["chosen"] else ""
+        numbers = [
+            one[key] for key in
+            ("background/profile_mnll", "background/profile_pearson", "peaks/count_pearson")
+        ]  # fmt: skip
+        cells = [
+            "-" if value is None else f"{value:.{digits}f}"
+            for value, digits in zip(numbers, (1, 3, 3), strict=True)
+        ]
+        lines.append(f"{one['name']:<24}  {cells[0]:>15}  {cells[1]:>9}  {cells[2]:>13}{mark}")
+    lines.append(f"taken: {choice['rule']}")
+    if not choice["fits"]:
+        lines.append(
+            "warning: none is within that. Add a smaller value to bias_model.background_below, so "
+            "that the background has no weak peaks in it."
+        )
+    return [*lines, ""]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+INT32 = (-(2**31), 2**31 - 1)
 Shift = tuple[int, int]  # bases that are added to ends on the plus and on the minus strand
 
 
@@ -69,11 +70,14 @@ class Cuts:
     """How often each base of a chromosome was cut, from the 0-based position of every cut."""
 
     def __init__(self, positions: np.ndarray) -> None:
+        if positions.dtype != np.int32:  # half the memory; no chromosome is longer
+            positions = np.clip(positions, *INT32).astype(np.int32)
         self._at = np.sort(positions)
 
     def values(self, start: int, end: int) -> np.ndarray:
         """(end - start,) float64 counts."""
-        first, last = np.searchsorted(self._at, (start, end))
+        ends = np.array((start, end), np.int32)  # of another type, all would be converted
+        first, last = np.searchsorted(self._at, ends)
         counts = np.bincount(self._at[first:last] - start, minlength=end - start)
         return counts.astype(np.float64)
 

@@ -26,6 +26,7 @@ from cherimoya.util.resume import forget_parts, resumable_output
 
 OUTLIER_PERCENTILE = 99
 GC_BINS = 50  # of the histogram that is recorded
+FEW = 8  # signal groups whose cut-offs are said
 
 
 class FilterReport:
@@ -194,7 +195,8 @@ def _peaks(sources: Sources) -> tuple[StoredWindows, np.ndarray | None, FilterRe
     if config.outlier_factor is not None:
         high = np.percentile(peaks.totals, OUTLIER_PERCENTILE, axis=0)  # (groups,)
         cut_offs = np.where(high > 0, config.outlier_factor * high, np.inf)
-        said = ", ".join(f"{value:,.0f}" for value in cut_offs)
+        said = ", ".join(f"{value:,.0f}" for value in cut_offs[:FEW])
+        said += ", ..." if len(cut_offs) > FEW else ""
         usual = np.all(peaks.totals <= cut_offs, axis=1)
         peaks = peaks.take(filters.keep(f"over the outlier cut-off ({said} counts)", usual))
     return peaks, cut_offs, filters

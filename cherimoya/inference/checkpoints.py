@@ -143,6 +143,7 @@ def load_ensemble(
     Says which, where they have some. Raises CherimoyaError if they do not fit.
     """
     models = [Cherimoya.load(one.path, device, bias) for one in checkpoints]
+    _check_same_order(checkpoints)
     try:
         ensemble = Ensemble(models, reverse_complement).eval()
     except ValueError as error:
@@ -154,6 +155,20 @@ def load_ensemble(
         used = "with" if ensemble.with_bias else "corrected, without"
         say(f"{'bias':<12} {used} the bias model")
     return ensemble
+
+
+def _check_same_order(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise CherimoyaError for models of the same signal groups in another order."""
+    if len(checkpoints) < 2:
+        return
+    first, *others = checkpoints
+    for one in others:
+        if first.groups != one.groups and sorted(first.groups) == sorted(one.groups):
+            raise CherimoyaError(
+                f"checkpoint: {first.path} has signal groups {', '.join(first.groups)}, and "
+                f"{one.path} has them as {', '.join(one.groups)}: they cannot predict together. "
+                "Train them with data.groups in one order."
+            )
 
 
 def known_window(checkpoints: Sequence[Checkpoint], key: str, requested: int | None) -> int | None:

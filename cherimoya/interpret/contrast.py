@@ -35,7 +35,8 @@ def contrast_of(text: str, named: Sequence[str], signal_groups: Sequence[int]) -
     Raises ConfigError for what is none, for groups that are not there, and where two of the
     models call groups differently.
     """
-    names = _names([find_checkpoint(one) for one in named])
+    names, n = _names([find_checkpoint(one) for one in named]), len(signal_groups)
+    names = names if len(names) == n else []
     output, _, groups = text.partition(":")
     parts = groups.split("-")
     pairs = [("-".join(parts[:i]), "-".join(parts[i:])) for i in range(1, len(parts))]
@@ -44,7 +45,7 @@ def contrast_of(text: str, named: Sequence[str], signal_groups: Sequence[int]) -
             f"target={text}: write counts:B-A, the log counts of signal group B less those of A; "
             "B and A are names or numbers, from 0."
         )
-    n, key, found = len(signal_groups), f"target={text}", []
+    key, found = f"target={text}", []
     for pair in pairs:  # names may have a - in them
         try:
             found.append([group_number(one.strip(), names, n, key) for one in pair])

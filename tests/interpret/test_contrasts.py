@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_lines import command, fails
 from interpreted import configured, save_model
 from toy import Toy
 from toy_variants import LENGTH, snvs, table, vcf
 
 from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
-from cherimoya.errors import ConfigError
+from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.interpret.attribute import attribute
 from cherimoya.interpret.contrast import T, contrast_of, interval
 from cherimoya.interpret.marginalize import marginalize
@@ -73,6 +75,8 @@ def test_models_must_call_groups_alike(models, tmp_path: Path) -> None:
     other = named(tmp_path / "other.pt", 4, ["B", "T-cell", "A"])
     with pytest.raises(ConfigError, match=r"has signal groups A, T-cell, B, and .*other.pt has B"):
         contrast_of("counts:1-0", [*models, str(other)], [1, 2, 1])
+    with pytest.raises(CherimoyaError, match=r"has them as B, T-cell, A: they cannot predict"):
+        load_ensemble([find_checkpoint(p) for p in (models[0], str(other))], torch.device("cpu"))
     unnamed = named(tmp_path / "unnamed.pt", 5, None)
     assert contrast_of("counts:B-A", [str(unnamed), models[0]], [1, 2, 1]) == Target("counts", 2, 0)
     with pytest.raises(ConfigError, match=r"no signal group B. There are 3 signal groups, 0 to 2"):

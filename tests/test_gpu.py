@@ -7,17 +7,20 @@ import subprocess
 import time
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from command_lines import TRAIN, clean_environment, wait_until
 from configs import composed
 from training_runs import assert_same_run
 
+import cherimoya
 from cherimoya import Cherimoya
 from cherimoya.config.schema import build
 from cherimoya.config.train import TrainConfig
 from cherimoya.data.batches import Batch
 from cherimoya.distributed.processes import Processes
+from cherimoya.genome.sequence import one_hot
 from cherimoya.training.capture import Runner
 from cherimoya.training.step import TrainingStep
 
@@ -255,3 +258,36 @@ def test_predictions_agree_with_the_cpu():
         found = model.cuda()(X.cuda())
     for a, b in zip(found, expected, strict=True):
         assert (a.cpu() - b).norm() < 1e-4 * b.norm()
+
+
+BIAS = [
+    "model.bias=train", "bias_model.n_filters=64", "bias_model.max_epochs=2",
+    "bias_model.background_below=[1000]", "bias_model.gpu_min_steps=null",
+]  # fmt: skip
+
+
+def test_a_bias_model_is_captured_with_the_step_and_kept_to_the_bit(runs):
+    first, again, eager = runs(captured=BIAS, again=BIAS, eager=[*BIAS, "trainer.cuda_graph=false"])
+    assert "one CUDA graph a step" in (first / "printed").read_text()
+    assert_same_run(first, again)
+    assert_same_run(first, eager)
+    bias = torch.load(first / "bias/background_below=1000/checkpoints/best.pt", weights_only=True)
+    for name in ("best.pt", "final.pt"):
+        own = torch.load(first / "checkpoints" / name, weights_only=True)["state_dict"]
+        for key, value in bias["state_dict"].items():
+            if key != "linear.bias":
+                assert torch.equal(own[f"bias_model.{key}"], value), key
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_with_a_bias_model_a_gpu_answers_as_the_cpu_does(bias):
+    torch.manual_seed(0)
+    model = Cherimoya(96, 9, bias_model=Cherimoya(64, 4))
+    for p in model.parameters():
+        p.data += 0.02 * torch.randn_like(p)
+    model.with_bias = bias
+    codes = np.random.default_rng(0).integers(0, 4, (8, 2114)).astype(np.uint8)
+    here = cherimoya.predict(model, one_hot(codes))
+    there = cherimoya.predict(model, one_hot(codes), device="cuda")
+    assert (here.logits - there.logits).abs().max() < 1e-4
+    assert (here.log_counts - there.log_counts).abs().max() < 1e-4

@@ -14,7 +14,7 @@ from cherimoya.data.dataset import Dataset, background_alone
 from cherimoya.data.feed import place
 from cherimoya.data.loci import crop
 from cherimoya.distributed.processes import Processes, joined
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.evaluation.scores import evaluate
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.network import SPARE_CONTEXT, Cherimoya
@@ -78,14 +78,7 @@ def train_bias_models(
     dataset = context.load(config.data)
     model_for(config, dataset)  # whose errors come before any training
     narrow = _narrowed(dataset, settings)
-    configs = {
-        f"background_below={below:g}": of_bias(config, settings, below, narrow)
-        for below in settings.background_below
-    }
-    datasets = {
-        repr(one.data): background_alone(narrow, one.data.background_below or 0)
-        for one in configs.values()
-    }
+    configs, datasets = _possible(config, settings, narrow, context)
     of_candidates = replace(
         context, command=None, on_epoch=None, datasets=datasets, resident={},
         processes=Processes(), part_of=folder,
@@ -99,15 +92,45 @@ def train_bias_models(
     for error in train_packed(to_do, of_candidates).values():
         raise error
     device = choose_device(config.trainer.device)
+    widest = max(one.data.background_below or 0 for one in configs.values())
     found: list[dict[str, Any]] = [
         {"name": name, "background_below": one.data.background_below}
-        | scored(home / name / "checkpoints" / BEST, narrow, max(settings.background_below), device)
+        | scored(home / name / "checkpoints" / BEST, narrow, widest, device)
         for name, one in configs.items()
     ]
     choice = choose(found, settings.max_count_pearson)
     write_json(home / CHOICE, choice)
     for line in table(choice):
         context.say(line)
+
+
+def _possible(
+    config: TrainConfig, settings: BiasConfig, narrow: Dataset, context: RunContext
+) -> tuple[dict[str, TrainConfig], dict[str, Dataset]]:
+    """The bias models that there is enough background for, by name, and their data.
+
+    Says which are left out. Raises CherimoyaError if all are.
+    """
+    configs, datasets = dict[str, TrainConfig](), dict[str, Dataset]()
+    reasons: list[CherimoyaError] = []
+    for below in settings.background_below:
+        one = of_bias(config, settings, below, narrow)
+        try:
+            data = background_alone(narrow, below)
+            if len(data.rows["train"]) < one.trainer.batch_size:
+                raise DataError(
+                    f"data.background_below={below:g}: {len(data.rows['train'])} background loci "
+                    f"to train on, fewer than trainer.batch_size={one.trainer.batch_size}."
+                )
+        except DataError as error:
+            reasons.append(error)
+            continue
+        configs[f"background_below={below:g}"], datasets[repr(one.data)] = one, data
+    if not configs:
+        raise ConfigError(f"bias_model.background_below={settings.background_below}: {reasons[-1]}")
+    for reason in reasons:
+        context.say(f"no bias model of it: {reason}")
+    return configs, datasets
 
 
 def _narrowed(dataset: Dataset, settings: BiasConfig) -> Dataset:

@@ -285,6 +285,17 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     assert_same_run(whole, run)
 
 
+def test_a_threshold_without_background_is_left_out(train_arguments, tmp_path, capsys):
+    words = [*TRAINED[:-1], "bias_model.background_below=[1e-6,1000]", "trainer.max_epochs=1"]
+    train_whole(configured([*train_arguments, *words]), tmp_path / "run")
+    assert "no bias model of it: data.background_below=1e-06: of" in capsys.readouterr().out
+    choice = json.loads((tmp_path / "run/bias/choice.json").read_text())
+    assert [one["name"] for one in choice["candidates"]] == ["background_below=1000"]
+    words[-2] = "bias_model.background_below=[1e-6]"
+    with pytest.raises(ConfigError, match=r"bias_model.background_below=\[1e-06\]: data.back"):
+        train_whole(configured([*train_arguments, *words]), tmp_path / "none")
+
+
 def test_members_that_train_at_once_have_bias_models_too(whole, train_arguments, tmp_path):
     config = configured([*train_arguments, *TRAINED])
     folders = [tmp_path / "a", tmp_path / "b"]

@@ -38,14 +38,15 @@ def train_whole(
 ) -> None:
     """As `train`; with model.bias=train its bias models first, in folder/bias, unless they are."""
     context = context or RunContext()
-    if config.model.bias == TRAIN_BIAS:
-        device = choose_device(config.trainer.device)
-        with joined(device) as processes:
-            folder = Path(processes.gathered(str(folder))[0])
-            if processes.first and not read_choice(folder):
-                train_bias_models(config, folder, context, changes)
-            processes.gathered(None)  # the others wait for that
-    train(config, folder, context, changes)
+    if config.model.bias != TRAIN_BIAS:
+        train(config, folder, context, changes)
+        return
+    with joined(choose_device(config.trainer.device)) as processes:  # once: they can not meet again
+        folder = Path(processes.gathered(str(folder))[0])
+        if processes.first and not read_choice(folder):
+            train_bias_models(config, folder, context, changes)
+        processes.gathered(None)  # the others wait for that
+        train(config, folder, replace(context, processes=processes), changes)
 
 
 def train_whole_packed(

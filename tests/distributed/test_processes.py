@@ -263,3 +263,19 @@ def test_more_gpus_than_there_are(cherimoya_train, train_arguments):
     done = cherimoya_train(*train_arguments, "trainer.devices=2")
     assert done.returncode == 1
     assert "torch sees no GPU" in done.stderr
+
+
+def test_two_processes_train_one_bias_model_and_share_it(
+    cherimoya_train, train_arguments, tmp_path
+):
+    words = [
+        "model.bias=train", "bias_model.n_filters=4", "bias_model.n_layers=2",
+        "bias_model.background_below=[1000]", "bias_model.max_epochs=1",
+    ]  # fmt: skip
+    for name, more in {"one": [], "two": TWO}.items():
+        done = cherimoya_train(*train_arguments, *words, *more, f"hydra.run.dir={name}")
+        assert (done.returncode, done.stderr) == (0, ""), name
+    assert_alike(tmp_path / "one", tmp_path / "two")
+    assert done.stdout.count("[background_below=1000] epoch 0 ") == 1
+    saved = [tmp_path / name / "bias/background_below=1000" for name in ("one", "two")]
+    assert_same_run(*saved)

@@ -10,6 +10,7 @@ from cherimoya.util.shapes import Table, read_yaml
 CONFIG = "config.yaml"  # of a run
 SCORED_LOCI = f"{metrics.LOCI}.tsv"
 EXAMPLES = "examples.npz"
+BIAS_QUALITY = "bias_quality.json"
 PAGE = "report.html"  # of a run, sweep or evaluation
 SIZES = dict.fromkeys(("n_layers", "n_filters"), (int, str, None))
 DATA = dict.fromkeys(("in_window", "out_window"), (int, None)) | {"path": (str, None)}
@@ -69,6 +70,34 @@ SUMMARY = Table(
         "loci": Table(others=LOCI),
         "groups": [Table(known={"tracks": [str], "name": str})],
         "provenance": PROVENANCE,
+    }
+)
+
+KINDS = ("with_bias", "bias_model", "corrected")  # of predictions
+NUMBERS = Table({key: [float] for key in KINDS})
+QUALITY = Table(
+    {
+        "enzyme": (str, None),
+        "groups": [str],
+        "signal_groups": [int],
+        "backgrounds": int,
+        "limits": [float],
+        "footprints": [
+            Table(
+                {
+                    "motif": str,
+                    "enzyme": (str, None),
+                    "largest": NUMBERS,
+                    "profiles": Table({key: [[float]] for key in KINDS}),
+                }
+            )
+        ],
+        "residuals": Table(others=NUMBERS),
+        "scores": Table(known={key: [SCORES] for key in ("peaks", "background", "flat")}),
+        "motifs": [
+            Table({"enzyme": str, "correlation": (float, None), "frequencies": [[[float]]]})
+        ],
+        "checks": [Table({"name": str, "good": bool, "why": str})],
     }
 )
 

@@ -10,7 +10,7 @@ from cherimoya.config.diff import CHANGED, SHAPE
 from cherimoya.errors import ConfigError, DataError, OtherRun, disk_words
 from cherimoya.records import layout, status
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.layout import CONFIG, EXAMPLES, PAGE, SCORED_LOCI, read_config
+from cherimoya.records.layout import BIAS_QUALITY, CONFIG, EXAMPLES, PAGE, SCORED_LOCI, read_config
 from cherimoya.records.study import NOTE
 from cherimoya.records.sweep import MEMBER, SUMMARY
 from cherimoya.util import console
@@ -20,7 +20,7 @@ from cherimoya.util.shapes import read_json, tried
 MADE_BY = b"by cherimoya-train"  # what says that a page is ours
 OF_RUNS = {"seed", "model", "loss", "optim", "data", "trainer", "logger"}  # keys of config.yaml
 WRITTEN_BY_RUNS = (
-    CONFIG, status.ROWS, SUMMARY, SCORED_LOCI, EXAMPLES, "metrics.csv",
+    CONFIG, status.ROWS, SUMMARY, SCORED_LOCI, EXAMPLES, BIAS_QUALITY, "metrics.csv",
     *(f"plots/{name}.png" for name in ("learning_curves", "counts", "profiles")),
     *(f"checkpoints/{name}.pt" for name in ("last", "previous", "best", "final")),
     "profile/trace.json", "profile/table.txt",

@@ -14,7 +14,14 @@ from cherimoya.config.schema import to_dict
 from cherimoya.config.train import TrainConfig
 from cherimoya.errors import ConfigError
 from cherimoya.records import status
-from cherimoya.records.layout import CONFIG, EXAMPLES, SCORED_LOCI, read_config
+from cherimoya.records.layout import (
+    BIAS_QUALITY,
+    CONFIG,
+    EXAMPLES,
+    QUALITY,
+    SCORED_LOCI,
+    read_config,
+)
 from cherimoya.records.per_locus import (
     Examples,
     ScoredLoci,
@@ -25,7 +32,7 @@ from cherimoya.records.status import DAMAGED, ROWS, read_rows, total_seconds
 from cherimoya.records.sweep import SUMMARY, Member, read_member
 from cherimoya.util import console
 from cherimoya.util.files import LOCK, atomic_write
-from cherimoya.util.shapes import tried
+from cherimoya.util.shapes import read_json, tried
 
 T = TypeVar("T")
 
@@ -55,6 +62,12 @@ class RunFolder(Member):
     def examples(self) -> Examples | None:
         """A few loci with their profiles."""
         return self._of_loci(read_examples, EXAMPLES)
+
+    @cached_property
+    def bias_quality(self) -> dict[str, Any]:
+        """The quality control of its bias model; empty without one."""
+        found = self._of_loci(lambda path: read_json(path, QUALITY), BIAS_QUALITY)
+        return found or {}
 
     def _of_loci(self, read: Callable[[Path], T | None], name: str) -> T | None:
         if self.state not in ("done", DAMAGED):

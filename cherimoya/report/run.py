@@ -12,6 +12,7 @@ from cherimoya.config.diff import at
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.metrics import METRICS, metric_info, share_of_ceiling
 from cherimoya.records.run import RunFolder, read_run
+from cherimoya.report.bias_quality import shown_quality
 from cherimoya.report.format import Chart, frame
 from cherimoya.report.plots import runs as plots
 from cherimoya.report.plots.theme import chart
@@ -50,6 +51,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "curves": list(_curves(run)),
         "metrics": list(_metrics(run)),
         **scored_charts(run),
+        "quality": shown_quality(run.bias_quality),
         "speed": _speed(run),
         "origin": _origin(run),
         "problems": run.problems,

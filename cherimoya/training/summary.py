@@ -10,11 +10,12 @@ from cherimoya.evaluation import baselines
 from cherimoya.evaluation.per_locus import example_loci, write_scored_loci
 from cherimoya.evaluation.scores import Scores, evaluate
 from cherimoya.inference.cuda_graph import CUDAGraphModel
+from cherimoya.interpret.bias_quality import bias_quality
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.network import Cherimoya
 from cherimoya.ops import autotune
 from cherimoya.records import metrics
-from cherimoya.records.layout import EXAMPLES, SCORED_LOCI
+from cherimoya.records.layout import BIAS_QUALITY, EXAMPLES, SCORED_LOCI
 from cherimoya.records.metrics import METRICS, share_of_ceiling
 from cherimoya.records.per_locus import Examples, write_examples
 from cherimoya.records.run import BEST
@@ -23,6 +24,7 @@ from cherimoya.report.format import score
 from cherimoya.training.trainer import Trainer
 from cherimoya.util import console
 from cherimoya.util.console import counted
+from cherimoya.util.files import write_json
 
 
 def write_summary(
@@ -54,11 +56,14 @@ def write_summary(
     peaks = dataset.peaks(split)
     examples = example_loci(predict, trainer.source, dataset.loci, peaks, precision)
     write_examples(folder / EXAMPLES, examples)
+    checks = _tried_quality(trainer, model, folder)
     plots = _tried_plots(trainer, scores, examples, log, say) if config.trainer.plots else []
     say("")
     scored = counted(len(dataset.peaks(split)), f"{split} peak")
     say(f"best epoch {state.best_epoch}, on the {scored}:")
     say(score_table(columns))
+    for line in checks:
+        say(line)
     took = f"{counted(state.step, 'step')} in {console.duration(state.seconds)}"
     say(f"\n{took}{_speed_in_words(speed)}")
     say(f"run          {folder}")
@@ -167,6 +172,24 @@ def score_table(columns: dict[str, dict[str, float]]) -> str:
             row.append("" if share is None else f"{share:.0f} %")
         rows.append(row)
     return console.table(header, rows)
+
+
+def _tried_quality(trainer: Trainer, model: Cherimoya, folder: Path) -> list[str]:
+    """What the quality control of the bias model says, if there is one; its numbers are written.
+
+    Where it fails, that is no reason to call the run failed.
+    """
+    if model.bias_model is None:
+        return []
+    size = trainer.config.trainer.eval_batch_size
+    try:
+        quality = bias_quality(model, trainer.dataset, trainer.source, size)
+        write_json(folder / BIAS_QUALITY, quality)
+    except Exception as error:
+        return [f"\nno quality control of the bias model: {error!r}. The run is done without it."]
+    marks = {True: "green", False: "RED  "}
+    lines = [f"  {marks[check['good']]}  {check['why']}" for check in quality["checks"]]
+    return ["\nquality of the bias model:", *lines]
 
 
 def _tried_plots(

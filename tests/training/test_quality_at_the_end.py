@@ -1,0 +1,66 @@
+"""The quality control of a bias model at the end of its run, on disk and on the page."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from configs import composed
+
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
+from cherimoya.network import Cherimoya
+from cherimoya.records.run import read_run
+from cherimoya.report.pages import write_report
+from cherimoya.training.run import train
+
+
+@pytest.fixture
+def config(train_arguments, tmp_path) -> TrainConfig:
+    torch.manual_seed(0)
+    Cherimoya(8, 2, trimming=40, signal_groups=[2]).save(tmp_path / "bias.pt")
+    words = [*train_arguments, f"model.bias={tmp_path / 'bias.pt'}", "trainer.max_epochs=1"]
+    return build(TrainConfig, composed("train", words))
+
+
+def test_a_run_leaves_its_quality_control_and_shows_it(config, tmp_path, capsys):
+    folder = tmp_path / "run"
+    train(config, folder)
+    said = capsys.readouterr().out
+    assert "quality of the bias model:" in said
+    assert "RED    Its profiles of background" in said or "green  Its profiles of" in said
+    values = read_run(folder).bias_quality
+    assert [check["name"] for check in values["checks"]] == [
+        "footprints", "profiles", "counts", "motif",
+    ]  # fmt: skip
+    assert values["limits"] == [3 / 200]
+    pytest.importorskip("matplotlib")
+    page = write_report(folder).read_text()
+    assert 'href="#bias"' in page
+    assert "Quality control of the bias model" in page
+    captions = re.findall(r"<figcaption>(.*): corrected 0\.\d+, limit 0.01500<", page)
+    assert len(captions) == 7  # of each motif, and without one
+    assert captions[-2:] == ["DNase I, TTTACAAGTCCA", "no motif"]
+    for check in values["checks"]:
+        assert check["why"].replace("'", "&#39;") in page
+
+
+def test_one_that_fails_leaves_the_run_done(config, tmp_path, capsys, monkeypatch):
+    def broken(*arguments):
+        raise ValueError("no luck")
+
+    monkeypatch.setattr("cherimoya.training.summary.bias_quality", broken)
+    train(config, tmp_path / "run")
+    assert "no quality control of the bias model: ValueError('no luck')" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run/status.json").read_text())["state"] == "done"
+    assert read_run(tmp_path / "run").bias_quality == {}
+
+
+def test_a_damaged_one_is_said_on_the_page(config, tmp_path):
+    pytest.importorskip("matplotlib")
+    train(config, tmp_path / "run")
+    Path(tmp_path / "run/bias_quality.json").write_text('{"enzyme": 7}')
+    page = write_report(tmp_path / "run").read_text()
+    assert "bias_quality.json is damaged" in page
+    assert 'href="#bias"' not in page

@@ -25,7 +25,7 @@ from cherimoya.interpret.footprints import (
     middle,
 )
 from cherimoya.network import Cherimoya
-from cherimoya.records.layout import KINDS
+from cherimoya.records.bias_quality import KINDS
 from cherimoya.util.console import counted
 
 BACKGROUNDS = 100  # that motifs are put into
@@ -281,5 +281,5 @@ def _described(one: Footprint, enzyme: str | None) -> dict[str, Any]:
 
 
 def _as_values(seen: Seen) -> dict[str, Any]:
-    values = vars(replace(seen, frequencies=seen.frequencies.round(4).tolist()))
+    values = vars(replace(seen, frequencies=seen.frequencies.round(6).clip(1e-6).tolist()))
     return values | {"shift": list(seen.shift), "correlation": round(seen.correlation, 4)}

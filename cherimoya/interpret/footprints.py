@@ -16,7 +16,7 @@ from cherimoya.inference.predictor import check_finite, evaluating, predict_batc
 from cherimoya.inference.wrappers import expected_counts
 from cherimoya.interpret.motifs import insert
 from cherimoya.network import Cherimoya
-from cherimoya.records.layout import KINDS
+from cherimoya.records.bias_quality import KINDS
 
 # The motifs that ChromBPNet's quality control inserts (kundajelab/chrombpnet, MIT, bias_motifs in
 # chrombpnet/pipelines.py; Pampari et al. 2024, doi:10.1101/2024.12.25.630221). That of DNase I is

@@ -46,8 +46,11 @@ PLAN = Table(
 )
 SCORES = Table(others=(float, None))  # by metric
 LOCI = Table({"peaks": int, "background": int})
+CANDIDATE = Table({"name": str}, others=(float, str, None))
+CHOICE = Table({"chosen": str, "rule": str, "candidates": [CANDIDATE]})  # of bias models
 PROVENANCE = Table(
     known={
+        "bias": Table(known={"choice": CHOICE}),
         **dict.fromkeys(("gpu", "cpu", "git_commit", "data_fingerprint", "precision"), (str, None)),
         "command": str,
         "versions": Table(others=str),
@@ -70,34 +73,6 @@ SUMMARY = Table(
         "loci": Table(others=LOCI),
         "groups": [Table(known={"tracks": [str], "name": str})],
         "provenance": PROVENANCE,
-    }
-)
-
-KINDS = ("with_bias", "bias_model", "corrected")  # of predictions
-NUMBERS = Table({key: [float] for key in KINDS})
-QUALITY = Table(
-    {
-        "enzyme": (str, None),
-        "groups": [str],
-        "signal_groups": [int],
-        "backgrounds": int,
-        "limits": [float],
-        "footprints": [
-            Table(
-                {
-                    "motif": str,
-                    "enzyme": (str, None),
-                    "largest": NUMBERS,
-                    "profiles": Table({key: [[float]] for key in KINDS}),
-                }
-            )
-        ],
-        "residuals": Table(others=NUMBERS),
-        "scores": Table(known={key: [SCORES] for key in ("peaks", "background", "flat")}),
-        "motifs": [
-            Table({"enzyme": str, "correlation": (float, None), "frequencies": [[[float]]]})
-        ],
-        "checks": [Table({"name": str, "good": bool, "why": str})],
     }
 )
 

@@ -14,14 +14,8 @@ from cherimoya.config.schema import to_dict
 from cherimoya.config.train import TrainConfig
 from cherimoya.errors import ConfigError
 from cherimoya.records import status
-from cherimoya.records.layout import (
-    BIAS_QUALITY,
-    CONFIG,
-    EXAMPLES,
-    QUALITY,
-    SCORED_LOCI,
-    read_config,
-)
+from cherimoya.records.bias_quality import read_quality
+from cherimoya.records.layout import BIAS_QUALITY, CONFIG, EXAMPLES, SCORED_LOCI, read_config
 from cherimoya.records.per_locus import (
     Examples,
     ScoredLoci,
@@ -32,7 +26,7 @@ from cherimoya.records.status import DAMAGED, ROWS, read_rows, total_seconds
 from cherimoya.records.sweep import SUMMARY, Member, read_member
 from cherimoya.util import console
 from cherimoya.util.files import LOCK, atomic_write
-from cherimoya.util.shapes import read_json, tried
+from cherimoya.util.shapes import tried
 
 T = TypeVar("T")
 
@@ -66,7 +60,7 @@ class RunFolder(Member):
     @cached_property
     def bias_quality(self) -> dict[str, Any]:
         """The quality control of its bias model; empty without one."""
-        found = self._of_loci(lambda path: read_json(path, QUALITY), BIAS_QUALITY)
+        found = self._of_loci(read_quality, BIAS_QUALITY)
         return found or {}
 
     def _of_loci(self, read: Callable[[Path], T | None], name: str) -> T | None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cherimoya.genome.cut_sites import STRANDS
-from cherimoya.records.layout import KINDS
+from cherimoya.records.bias_quality import KINDS
 from cherimoya.report.format import Chart
 from cherimoya.report.plots import bias_quality as plots
 from cherimoya.report.plots.theme import chart
@@ -17,15 +17,20 @@ CHECKS = {
     "counts": "counts of peaks",
     "motif": "motif of the enzyme",
 }
+CANDIDATE = ("background/profile_mnll", "background/profile_pearson", "peaks/count_pearson")
 SCORES = ("profile_pearson", "profile_mnll", "flat", "count_pearson")
 HEIGHT = 1.9  # inches of a logo
 
 
-def shown_quality(quality: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template shows of `RunFolder.bias_quality`; empty where there is none."""
+def shown_quality(
+    quality: Mapping[str, Any], choice: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What the template shows of `RunFolder.bias_quality`, and of how the bias model was chosen
+    among several; empty where there is neither."""
+    chosen = {"choice": choice, "candidates": list(_candidates(choice))} if choice else {}
     if not quality:
-        return {}
-    return {
+        return chosen
+    return chosen | {
         "checks": [
             one | {"label": CHECKS.get(one["name"], one["name"])} for one in _sorted(quality)
         ],
@@ -36,6 +41,13 @@ def shown_quality(quality: Mapping[str, Any]) -> dict[str, Any]:
         "scores": list(_scores(quality)),
         "motif_charts": list(_motif_charts(quality)),
     }
+
+
+def _candidates(choice: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for one in choice["candidates"]:
+        cells = [one.get(name) for name in CANDIDATE]
+        cells = [None if isinstance(value, str) else value for value in cells]
+        yield {"name": one["name"], "chosen": one["name"] == choice["chosen"], "cells": cells}
 
 
 def _sorted(quality: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "curves": list(_curves(run)),
         "metrics": list(_metrics(run)),
         **scored_charts(run),
-        "quality": shown_quality(run.bias_quality),
+        "quality": shown_quality(run.bias_quality, at(run.summary, "provenance.bias.choice")),
         "speed": _speed(run),
         "origin": _origin(run),
         "problems": run.problems,

@@ -1,6 +1,7 @@
 """The quality control of a bias model, by models that know the simulated enzyme, or nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -196,3 +197,32 @@ def test_of_an_unknown_enzyme_all_known_motifs_are_tried(data):
     assert len(values["footprints"]) == 5 + 1 + 1
     assert checks(values)["footprints"]
     assert not checks(values)["motif"]
+
+
+def test_each_signal_group_is_judged_and_the_worst_is_named(data):
+    """Two unstranded groups, of which the model corrects the first alone."""
+
+    class Two(Planted):
+        def _own(self, X, X_ctl):
+            logits, counts = super()._own(X, X_ctl)
+            logits[:, 1 - self.which] = 0
+            return logits, counts.expand(-1, 2)
+
+        def __init__(self, which: int, **other) -> None:
+            super().__init__(1, **other)
+            self.which, self.signal_groups = which, [1, 1]
+
+    bias = Two(0)
+    model = Two(1, bias_model=None)
+    model.bias_model = bias
+    loci = replace(data.loci, signal_groups=[1, 1], group_names=["A", "B"])
+    values = quality(model, replace(data, loci=loci))
+    assert values["limits"] == [0.03, 0.03]
+    residual = values["residuals"]["simulated"]["corrected"]
+    assert residual[0] == pytest.approx(0.01)
+    assert residual[1] > 0.03
+    why = {check["name"]: check["why"] for check in values["checks"]}
+    assert "in signal group B, the worst of 2 groups" in why["footprints"]
+    assert "in signal group B" in why["profiles"]
+    assert len(values["footprints"][0]["profiles"]["corrected"]) == 2
+    assert not checks(values)["footprints"]

@@ -33,7 +33,7 @@ from cherimoya.records.evaluation import read_evaluation
 from cherimoya.records.run import read_run
 from cherimoya.records.space import Choices, Numbers
 from cherimoya.records.status import DAMAGED
-from cherimoya.report import evaluation, run, scores, sweep
+from cherimoya.report import bias_quality, evaluation, run, scores, sweep
 from cherimoya.report.pages import write_report
 from cherimoya.sweeps import members, plan, status
 from cherimoya.util.marks import checked_digest, mark_of, write_mark
@@ -46,6 +46,21 @@ SEARCH = SearchConfig(
     storage=None,
 )  # fmt: skip
 SPACE = {"optim.adamw.lr": Numbers(0.001, 0.01), "model.n_layers": Choices(("3", "5"))}
+THREE = {kind: [0.01, 0.02] for kind in ("with_bias", "bias_model", "corrected")}
+CHOICE = {"chosen": "b", "rule": "the best", "candidates": [
+    {"name": name, "background/profile_mnll": 9.0, "peaks/count_pearson": None} for name in "ab"
+]}  # fmt: skip
+QUALITY = {
+    "enzyme": "Tn5", "groups": ["a", "b"], "signal_groups": [1, 2], "backgrounds": 9,
+    "limits": [0.003, 0.0015], "residuals": {"Tn5": THREE},
+    "footprints": [{"motif": "ACGT", "enzyme": "Tn5", "largest": THREE,
+                    "profiles": {kind: [[1.0, 2.0]] * 3 for kind in THREE}}],
+    "scores": {k: [{"profile_mnll": 9.0, "count_pearson": None}] * 2
+               for k in ("peaks", "background", "flat")},
+    "motifs": [{"enzyme": "Tn5", "correlation": 0.9,
+                "frequencies": [[[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]]]}] * 2,
+    "checks": [{"name": "counts", "good": False, "why": "So."}],
+}  # fmt: skip
 PREDICTED = {"n": 3, "plan": {"values": "profile"}}
 
 
@@ -63,7 +78,7 @@ def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return once
 
-    for module in (evaluation, run, scores, sweep):
+    for module in (bias_quality, evaluation, run, scores, sweep):
         monkeypatch.setattr(module, "chart", remembered(module.chart))
 
 
@@ -71,9 +86,11 @@ def make_whole_run(folder: Path) -> None:
     config = CONFIG | {"data": {"path": None, "source": "synthetic", "in_window": 320}}
     changed = {"groups": {"model": ["tiny", "cherimoya"]}, "keys": {"seed": 1}, "folders": ["lab"]}
     add_loci(make_run(folder, config=config, changed=changed, window=WINDOW,
-                      loci={"test": {"peaks": 3, "background": 1}}))  # fmt: skip
+                      loci={"test": {"peaks": 3, "background": 1}},
+                      provenance={"bias": {"choice": CHOICE}}))  # fmt: skip
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "best.pt").touch()
+    (folder / "bias_quality.json").write_text(json.dumps(QUALITY))
 
 
 def use_run(folder: Path) -> bool:

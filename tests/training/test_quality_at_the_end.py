@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from configs import composed
+from run_files import make_run
 
 from cherimoya.config.schema import build
 from cherimoya.config.train import TrainConfig
@@ -55,6 +56,21 @@ def test_one_that_fails_leaves_the_run_done(config, tmp_path, capsys, monkeypatc
     assert "no quality control of the bias model: ValueError('no luck')" in capsys.readouterr().out
     assert json.loads((tmp_path / "run/status.json").read_text())["state"] == "done"
     assert read_run(tmp_path / "run").bias_quality == {}
+
+
+def test_the_page_has_all_bias_models_that_were_tried(tmp_path):
+    pytest.importorskip("matplotlib")
+    names = ("background/profile_mnll", "background/profile_pearson", "peaks/count_pearson")
+    found = {"few": (70.5, 0.21, 0.11), "many": (69.25, 0.23, None)}
+    candidates = [{"name": k, **dict(zip(names, v, strict=True))} for k, v in found.items()]
+    choice = {"chosen": "few", "rule": "the <best>", "candidates": candidates}
+    make_run(tmp_path / "run", provenance={"bias": {"choice": choice}})
+    page = write_report(tmp_path / "run").read_text()
+    table = page[page.index('id="bias-models"') :]
+    rows = re.findall(r"<tr(.*?)><td>(.*?)</td><td data-sort=.*?>(.*?)</td>", table)
+    assert rows[:2] == [(' class="chosen"', "few", "70.5000"), ("", "many", "69.2500")]
+    assert "was taken: the &lt;best&gt;." in page
+    assert "Footprints" not in page
 
 
 def test_a_damaged_one_is_said_on_the_page(config, tmp_path):

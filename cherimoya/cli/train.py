@@ -89,11 +89,12 @@ class TrainJob(Job):
             else:
                 process_wide_switches(config.trainer.precision, config.trainer.autotune)
                 with ends_at_once():
-                    from cherimoya.training.bias_training import train_whole
-                    from cherimoya.training.run import RunContext
+                    from cherimoya.training.bias_training import bias_models_trained
+                    from cherimoya.training.run import RunContext, train
 
                 context = RunContext(on_epoch=study.watch(folder), command=self.typed)
-                train_whole(config, folder, context, changes)
+                with bias_models_trained(config, folder, context, changes) as context:
+                    train(config, folder, context, changes)
 
     def plan(self, arguments: list[str], member_of: Path | None, here: bool = True) -> Sweep | None:
         """The sweep that the command line asks for, each member of it checked; or None.
@@ -227,11 +228,12 @@ def worker() -> None:
     try:
         config = build(TrainConfig, values)
         process_wide_switches(config.trainer.precision, config.trainer.autotune)
-        from cherimoya.training.bias_training import train_whole
-        from cherimoya.training.run import RunContext
+        from cherimoya.training.bias_training import bias_models_trained
+        from cherimoya.training.run import RunContext, train
 
-        context = RunContext(on_epoch=study.watch(Path(folder)))
-        train_whole(config, Path(folder), context, Changes(**changes))
+        context, made = RunContext(on_epoch=study.watch(Path(folder))), Changes(**changes)
+        with bias_models_trained(config, Path(folder), context, made) as context:
+            train(config, Path(folder), context, made)
     except CherimoyaError as error:
         print_error(error)
         if launch.rank():  # the first process is ended with this one: let it speak before

@@ -1,6 +1,7 @@
 """model.bias=train: bias models trained before the network, and the one that is taken."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,29 +25,29 @@ from cherimoya.records.run import BEST, LAST, begin_run
 from cherimoya.records.sweep import SUMMARY
 from cherimoya.training.bias import BIAS_MODELS, CHOICE, read_choice
 from cherimoya.training.packed import train_packed
-from cherimoya.training.run import RunContext, model_for, train
+from cherimoya.training.run import RunContext, model_for
 from cherimoya.util.files import lock_folder, write_json
 
 SCORED = ("profile_mnll", "profile_pearson", "count_pearson")
 
 
-def train_whole(
-    config: TrainConfig,
-    folder: Path,
-    context: RunContext | None = None,
-    changes: Changes | None = None,
-) -> None:
-    """As `train`; with model.bias=train its bias models first, in folder/bias, unless they are."""
-    context = context or RunContext()
+@contextmanager
+def bias_models_trained(
+    config: TrainConfig, folder: Path, context: RunContext, changes: Changes | None = None
+) -> Iterator[RunContext]:
+    """Where the run in `folder` has its bias models: model.bias=train trains them first.
+
+    What is yielded is the context to train it in.
+    """
     if config.model.bias != TRAIN_BIAS:
-        train(config, folder, context, changes)
+        yield context
         return
     with joined(choose_device(config.trainer.device)) as processes:  # once: they can not meet again
         folder = Path(processes.gathered(str(folder))[0])
         if processes.first and not read_choice(folder):
             train_bias_models(config, folder, context, changes)
         processes.gathered(None)  # the others wait for that
-        train(config, folder, replace(context, processes=processes), changes)
+        yield replace(context, processes=processes)
 
 
 def train_whole_packed(

@@ -23,7 +23,11 @@ from cherimoya.genome.sequence import one_hot
 from cherimoya.network import Cherimoya
 from cherimoya.training import packed
 from cherimoya.training import run as run_module
-from cherimoya.training.bias_training import choose, train_whole, train_whole_packed
+from cherimoya.training.bias_training import (
+    bias_models_trained,
+    choose,
+    train_whole_packed,
+)
 from cherimoya.training.interrupt import StopRequest
 from cherimoya.training.run import RunContext, train
 
@@ -231,6 +235,12 @@ TRAINED = [
     "model.bias=train", "bias_model.n_filters=4", "bias_model.n_layers=2", "trainer.batch_size=2",
     "bias_model.max_epochs=2", "bias_model.background_below=[0.15,1000]",
 ]  # fmt: skip
+
+
+def train_whole(config: TrainConfig, folder: Path, context: RunContext | None = None) -> None:
+    """As cherimoya-train does."""
+    with bias_models_trained(config, folder, context or RunContext()) as known:
+        train(config, folder, known)
 
 
 @pytest.fixture(scope="module")

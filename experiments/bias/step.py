@@ -26,7 +26,7 @@ from cherimoya.training.capture import Runner  # noqa: E402
 from cherimoya.training.step import TrainingStep  # noqa: E402
 
 N, L, OUT = 64, 2114, 1000
-STEPS, ROUNDS = 200, 5
+STEPS, ROUNDS = 100, 5
 
 
 def runner(filters: int, layers: int, with_bias: bool, precision: str) -> Runner:

@@ -181,9 +181,9 @@ def _tried_quality(trainer: Trainer, model: Cherimoya, folder: Path) -> list[str
     """
     if model.bias_model is None:
         return []
-    size = trainer.config.trainer.eval_batch_size
+    size, precision = trainer.config.trainer.eval_batch_size, trainer.step.precision
     try:
-        quality = bias_quality(model, trainer.dataset, trainer.source, size)
+        quality = bias_quality(model, trainer.dataset, trainer.source, size, precision)
         write_json(folder / BIAS_QUALITY, quality)
     except Exception as error:
         return [f"\nno quality control of the bias model: {error!r}. The run is done without it."]

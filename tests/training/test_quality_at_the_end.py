@@ -11,6 +11,9 @@ from run_files import make_run
 
 from cherimoya.config.schema import build
 from cherimoya.config.train import TrainConfig
+from cherimoya.data.dataset import load_dataset
+from cherimoya.data.feed import place
+from cherimoya.interpret.bias_quality import bias_quality
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import read_run
 from cherimoya.report.pages import write_report
@@ -80,3 +83,16 @@ def test_a_damaged_one_is_said_on_the_page(config, tmp_path):
     page = write_report(tmp_path / "run").read_text()
     assert "bias_quality.json is damaged" in page
     assert 'href="#bias"' not in page
+
+
+@pytest.mark.gpu
+def test_a_gpu_says_the_same(config, tmp_path):
+    train(config, tmp_path / "run")
+    here = read_run(tmp_path / "run").bias_quality
+    dataset = load_dataset(config.data)
+    source, _ = place(dataset.loci, torch.device("cpu"), "auto")
+    model = Cherimoya.load(tmp_path / "run/checkpoints/best.pt", bias=None)
+    there = bias_quality(model, dataset, source)
+    for one, other in zip(here["footprints"], there["footprints"], strict=True):
+        for kind, values in one["largest"].items():
+            assert values == pytest.approx(other["largest"][kind], rel=0.05), one["motif"]

@@ -35,7 +35,7 @@ METRICS = ("profile_pearson", "profile_mnll", "count_pearson")
 # Of counts in peaks: below, ChromBPNet's report warns of a bias model that has learned AT content
 # (make_html_bias.py); above, where it says nothing, of one that has learned what opens chromatin.
 LEAST_COUNTS, MOST_COUNTS = -0.3, 0.3
-BETTER = "Train the bias model on background of fewer counts (a lower data.background_below)"
+BETTER = "Train the bias model on background of fewer counts (a lower background_below)"
 MORE = "Give the bias model more background (background_ratio of cherimoya-prepare)"
 
 
@@ -221,7 +221,7 @@ def _check_counts(scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
     said = f"its counts and those of peaks have Pearson {values[g]:.2f}{_in_group(g, names)}"
     if values[g] < LEAST_COUNTS:
         why = f"below {LEAST_COUNTS}: it takes AT content for the enzyme's preference"
-        fix = "Train it on background of more counts (a higher data.background_below)"
+        fix = "Train it on background of more counts (a higher background_below)"
     elif values[g] > MOST_COUNTS:
         why = f"above {MOST_COUNTS}: it has learned what opens chromatin"
         fix = BETTER

@@ -12,10 +12,10 @@ from cherimoya.report.plots import bias_quality as plots
 from cherimoya.report.plots.theme import chart
 
 CHECKS = {
-    "footprints": "residual effect of the enzyme",
-    "profiles": "profiles of background",
-    "counts": "counts of peaks",
-    "motif": "motif of the enzyme",
+    "footprints": "Residual effect of the enzyme",
+    "profiles": "Profiles of background",
+    "counts": "Counts of peaks",
+    "motif": "Motif of the enzyme",
 }
 CANDIDATE = ("background/profile_mnll", "background/profile_pearson", "peaks/count_pearson")
 SCORES = ("profile_pearson", "profile_mnll", "flat", "count_pearson")

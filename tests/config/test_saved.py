@@ -3,6 +3,7 @@
 import copy
 import signal
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -133,7 +134,8 @@ def before(**changed: dict) -> dict:
 def test_what_an_earlier_release_saved_is_what_the_same_words_mean_today(saved, words):
     today = build(TrainConfig, composed("train", words))
     untouched = copy.deepcopy(saved)
-    assert build(TrainConfig, current(saved)) == today
+    then = replace(today, bias_model=None)  # which no earlier release trained
+    assert build(TrainConfig, current(saved)) == then
     assert saved == untouched
     assert differences(current(saved), to_dict(today)) == []
     other = build(TrainConfig, composed("train", [*words, "optim.adamw.lr=0.02"]))

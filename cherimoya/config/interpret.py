@@ -121,10 +121,11 @@ class AttributeConfig(LociConfig):
                 f"output={self.output}: the HDF5 file of attributions, such as attributions.h5. "
                 "Logos, and tracks with bigwig=true, go beside it."
             )
-        if self.bias and self.method == "deep_lift_shap":
+        if self.bias is not False and self.method == "deep_lift_shap":
             raise ConfigError(
-                "bias=true: method=deep_lift_shap explains the network without its bias model. Set "
-                "method=mutagenesis or method=gradient, or leave bias out."
+                f"bias={'true' if self.bias else 'null'}: method=deep_lift_shap explains the "
+                "network without its bias model. Set method=mutagenesis or method=gradient, or "
+                "leave bias out."
             )
         if not self.targets or self.groups == []:
             raise ConfigError("targets and groups must not be empty. targets=[counts] is usual.")

@@ -239,6 +239,8 @@ class TrainConfig:
     seed: int = checked(at_least=0)
 
     def __post_init__(self) -> None:
+        if self.model.bias == TRAIN_BIAS and self.bias_model is None:
+            raise ConfigError("model.bias=train needs bias_model, which is null: bias_model=small")
         longer = self.trainer.min_steps or self.trainer.gpu_min_steps  # by how much, data tell
         if self.optim.warmup_epochs > self.trainer.max_epochs and not longer:
             raise ConfigError(

@@ -10,8 +10,8 @@ from cherimoya.config.data import FILE, DataConfig
 from cherimoya.config.schema import Choice, to_dict
 from cherimoya.data import hdf5, synthetic
 from cherimoya.data.cache import made_once
-from cherimoya.data.groups import with_groups
-from cherimoya.data.loci import Loci, crop, crop_sizes
+from cherimoya.data.groups import group_labels, with_groups
+from cherimoya.data.loci import Loci, crop, crop_sizes, without_controls
 from cherimoya.data.splits import split_rows
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.util.console import counted
@@ -73,8 +73,8 @@ def background_alone(dataset: Dataset, factor: float) -> Dataset:
     """The background loci of few counts, which take the place of the peaks.
 
     Few are, in each signal group, at most `factor` times the counts that 1 % of the training peaks
-    have at most, as ChromBPNet's bias_threshold_factor (Pampari et al. 2024). Raises DataError
-    where a split has none.
+    have at most, as ChromBPNet's bias_threshold_factor (Pampari et al. 2024). Controls are left
+    out. Raises DataError where a split has none, or a group no counts.
     """
     loci = dataset.loci
     totals = loci.totals()
@@ -92,7 +92,19 @@ def background_alone(dataset: Dataset, factor: float) -> Dataset:
                 f"weakest {LEAST_PEAKS:.0%} of the training peaks have. Raise it, or prepare more "
                 "background (background_ratio)."
             )
-    return replace(dataset, loci=replace(loci, label=few.astype(np.uint8)), rows=rows)
+    kept = np.concatenate([*rows.values()])
+    for name, most, held in zip(
+        group_labels(loci), factor * least, totals[kept].sum(axis=0), strict=True
+    ):
+        if not held:
+            raise DataError(
+                f"data.background_below={factor:g}: the background of at most {most:,.1f} counts, "
+                f"{factor:g} times what the weakest {LEAST_PEAKS:.0%} of the training peaks of "
+                f"{dataset.path} have, has no counts at all in {name}. Raise it, or leave that "
+                "group out (data.groups)."
+            )
+    loci = replace(without_controls(loci), label=few.astype(np.uint8))
+    return replace(dataset, loci=loci, rows=rows)
 
 
 def _split(config: DataConfig) -> tuple[Path, hdf5.Header, dict[str, np.ndarray]]:

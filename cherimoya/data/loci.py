@@ -104,6 +104,11 @@ class Loci(Described):
         return replace(self, **taken, truth=truth)
 
 
+def without_controls(loci: Loci) -> Loci:
+    """The loci without control tracks."""
+    return replace(loci, control=None, control_names=[], control_groups=[])
+
+
 def crop(
     loci: Loci,
     in_window: int | None = None,

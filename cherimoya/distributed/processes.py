@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from cherimoya.distributed import launch
 from cherimoya.errors import Interrupted
+
+WAITS = timedelta(days=30)  # for a process that trains bias models
 
 
 @dataclass
@@ -109,7 +112,9 @@ def joined(device: torch.device, known: Processes | None = None) -> Iterator[Pro
         "nccl" if on_gpu else "gloo", device_id=device if on_gpu else None
     )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    processes = Processes(rank, world, here, torch.distributed.new_group(backend="gloo"))
+    processes = Processes(
+        rank, world, here, torch.distributed.new_group(timeout=WAITS, backend="gloo")
+    )
     try:
         yield processes
     except Interrupted:

@@ -123,7 +123,7 @@ def _score(
         "checkpoints": [one.described() for one in checkpoints],
         "reverse_complement": config.reverse_complement,
         "bias": model.with_bias,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": model.n_parameters,
         "data": str(dataset.path),
         "replicate_file": config.replicate,
         "window": {"in": dataset.loci.in_window, "out": dataset.loci.out_window},

@@ -143,6 +143,13 @@ def load_ensemble(
     Says which, where they have some. Raises CherimoyaError if they do not fit.
     """
     models = [Cherimoya.load(one.path, device, bias) for one in checkpoints]
+    corrected = [one.path for one, m in zip(checkpoints, models, strict=True) if m.bias_model]
+    if corrected and len(corrected) < len(models):
+        plain = next(one.path for one in checkpoints if one.path not in corrected)
+        raise CherimoyaError(
+            f"checkpoint: {corrected[0]} has a bias model and {plain} has none, so that they do "
+            "not predict the same. Name models of one kind."
+        )
     _check_same_order(checkpoints)
     try:
         ensemble = Ensemble(models, reverse_complement).eval()

@@ -61,6 +61,12 @@ class Ensemble(nn.Module):
             )
 
     @property
+    def n_parameters(self) -> int:
+        """Numbers that were trained, without bias models."""
+        members: list[Cherimoya] = list(self.models)  # type: ignore[arg-type]
+        return sum(p.numel() for one in members for _, p in one.trained_parameters())
+
+    @property
     def with_bias(self) -> bool | None:
         """Whether the models answer with their bias models; None where they have none."""
         having = [model for model in self.models if model.bias_model is not None]

@@ -36,7 +36,7 @@ def banner(
         f"{split} {format_names(dict.fromkeys(loci.chrom[dataset.rows[split]].tolist()))}"
         for split in ("validation", "test")
     ]
-    size = sum(p.numel() for p in model.parameters())
+    size = sum(p.numel() for _, p in model.trained_parameters())
     block = config.model.blocks.name
     kernels = route(step.device, HALF.get(step.precision, torch.float32))
     others = f"; PyTorch in the {block} blocks" if kernels.block and block != "cheri" else ""

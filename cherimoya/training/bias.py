@@ -1,6 +1,6 @@
 """The bias model of a run: read, checked, and its counts brought to the level of this data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 
 from cherimoya.config.train import TRAIN_BIAS, ModelConfig
 from cherimoya.data.dataset import Dataset
+from cherimoya.data.groups import group_labels
 from cherimoya.errors import ConfigError
 from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint
@@ -47,7 +48,7 @@ def bias_model(
     """
     if config.bias is None:
         return None
-    if saved:
+    if saved and "bias" in saved:
         origin = saved["bias"]
         return BiasModel(Cherimoya(**origin["network"]), origin, origin["words"])
     made = read_choice(folder) if config.bias == TRAIN_BIAS else {}
@@ -56,7 +57,7 @@ def bias_model(
     named = str(folder / BIAS_MODELS / made["chosen"]) if made else config.bias
     checkpoint = find_checkpoint(named, "model.bias")
     model = Cherimoya.load(checkpoint.path, device)
-    _check(model, dataset, f"model.bias={config.bias}")
+    check_bias_model(model, checkpoint.groups, dataset, f"model.bias={config.bias}")
     shift, n = _match_counts(model, dataset)
     name = model.config.get("block", {}).get("name", "cheri")
     moved = ", ".join(f"{value:+.2f}" for value in shift)
@@ -80,8 +81,11 @@ def noted(bias: BiasModel | None) -> dict[str, Any]:
     return {"bias": dict(bias.origin)} if bias else {}
 
 
-def _check(model: Cherimoya, dataset: Dataset, named: str) -> None:
-    """Raise ConfigError for a bias model that does not go with the data."""
+def check_bias_model(model: Cherimoya, groups: Sequence[str], dataset: Dataset, named: str) -> None:
+    """Raise ConfigError for a bias model that does not go with the data.
+
+    groups: what its signal groups are called, if that is known
+    """
     loci = dataset.loci
     trimming = (loci.in_window - loci.out_window) // 2
     if model.bias_model is not None:
@@ -90,6 +94,12 @@ def _check(model: Cherimoya, dataset: Dataset, named: str) -> None:
         raise ConfigError(
             f"{named}: its signal groups have {model.signal_groups} tracks, but those of "
             f"{dataset.path} {loci.signal_groups}. Train it on this data."
+        )
+    its, own = list(groups), group_labels(loci)
+    if its != own and sorted(its) == sorted(own):
+        raise ConfigError(
+            f"{named}: its signal groups are {', '.join(its)} in this order, but those of "
+            f"{dataset.path} {', '.join(own)}. Order them alike (data.groups)."
         )
     if model.n_control_tracks:
         raise ConfigError(

@@ -9,25 +9,37 @@ from typing import Any
 import numpy as np
 import torch
 
-from cherimoya.config.diff import Changes
-from cherimoya.config.train import TRAIN_BIAS, BiasConfig, TrainConfig
+from cherimoya.config.diff import Changes, differences
+from cherimoya.config.saved import current
+from cherimoya.config.schema import to_dict
+from cherimoya.config.train import (
+    FREE_ON_RESUME,
+    TRAIN_BIAS,
+    WHERE_DATA_IS,
+    BiasConfig,
+    TrainConfig,
+)
 from cherimoya.data.dataset import Dataset, background_alone
 from cherimoya.data.feed import place
-from cherimoya.data.loci import crop
+from cherimoya.data.loci import crop, without_controls
 from cherimoya.distributed.processes import Processes, joined
-from cherimoya.errors import CherimoyaError, ConfigError, DataError
+from cherimoya.errors import CherimoyaError, ConfigError, DataError, InUse, OtherRun
 from cherimoya.evaluation.scores import evaluate
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.network import SPARE_CONTEXT, Cherimoya
+from cherimoya.records.layout import CONFIG, read_config
 from cherimoya.records.own_folders import check_run_folder
 from cherimoya.records.provenance import choose_device
-from cherimoya.records.run import BEST, LAST, begin_run
+from cherimoya.records.run import BEST, LAST, PREVIOUS, begin_run
 from cherimoya.records.sweep import SUMMARY
 from cherimoya.training.bias import BIAS_MODELS, CHOICE, read_choice
 from cherimoya.training.packed import train_packed
 from cherimoya.training.run import RunContext, model_for
+from cherimoya.util import console
 from cherimoya.util.files import lock_folder, write_json
+from cherimoya.util.shapes import Table, read_json
 
+STATES = (LAST, f"{LAST}.new", PREVIOUS)  # of a run, with its bias model in them
 SCORED = ("profile_mnll", "profile_pearson", "count_pearson")
 
 
@@ -42,9 +54,9 @@ def bias_models_trained(
     if config.model.bias != TRAIN_BIAS:
         yield context
         return
-    with joined(choose_device(config.trainer.device)) as processes:  # once: they can not meet again
+    with joined(choose_device(config.trainer.device)) as processes:  # once: they cannot meet again
         folder = Path(processes.gathered(str(folder))[0])
-        if processes.first and not read_choice(folder):
+        if processes.first:
             train_bias_models(config, folder, context, changes)
         processes.gathered(None)  # the others wait for that
         yield replace(context, processes=processes)
@@ -55,13 +67,18 @@ def train_whole_packed(
 ) -> dict[Path, Exception]:
     """As `train_packed`, with the bias models of each member first; those of one after another."""
     failed: dict[Path, Exception] = {}
+    ready = []
     for config, folder, changes in members:
-        if config.model.bias == TRAIN_BIAS and not read_choice(folder):
-            try:
+        try:
+            if config.model.bias == TRAIN_BIAS:
                 train_bias_models(config, folder, RunContext(bar=False), changes)
-            except CherimoyaError as error:
-                failed[folder] = error
-    return failed | train_packed([one for one in members if one[1] not in failed])
+            ready.append((config, folder, changes))
+        except InUse as error:
+            console.say(f"[{folder.name}] left to the process that is at it: {error}")
+        except Exception as error:
+            failed[folder] = error
+            console.say(f"[{folder.name}] error: {error}")
+    return failed | (train_packed(ready) if ready else {})
 
 
 def train_bias_models(
@@ -69,41 +86,82 @@ def train_bias_models(
 ) -> None:
     """Train the bias models of a run side by side, choose one, and note that in `folder`/bias.
 
-    What an earlier call began is gone on with. Raises CherimoyaError where one fails.
+    What an earlier call began is gone on with; nothing is done for a run that has saved its state,
+    which the bias model is part of. Raises CherimoyaError where one fails, OtherRun where `folder`
+    has bias models of another configuration or other data, and InUse where a process is at it.
     """
-    settings = config.bias_model
+    settings, home = config.bias_model, folder / BIAS_MODELS
     assert settings is not None
-    if config.trainer.resume is None:
-        with lock_folder(folder):
-            check_run_folder(folder, config.trainer.plots)
-            begin_run(folder, config, changes)
+    if config.trainer.resume and any((folder / "checkpoints" / name).exists() for name in STATES):
+        return
     dataset = context.load(config.data)
     model_for(config, dataset)  # whose errors come before any training
     narrow = _narrowed(dataset, settings)
     configs, datasets = _possible(config, settings, narrow, context)
-    of_candidates = replace(
-        context, command=None, on_epoch=None, datasets=datasets, resident={},
-        processes=Processes(), part_of=folder,
-    )  # fmt: skip
-    home, to_do = folder / BIAS_MODELS, []
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder):
+        _check_same(home, configs, dataset)
+        if read_choice(folder):
+            return
+        if config.trainer.resume is None:
+            check_run_folder(folder, config.trainer.plots)
+            begin_run(folder, config, changes)
+        to_do = []
+        for name, one in configs.items():
+            if not (home / name / SUMMARY).is_file():
+                begun = (home / name / CONFIG).is_file()
+                resumed = replace(one.trainer, resume=str(home / name) if begun else None)
+                to_do.append((replace(one, trainer=resumed), home / name, None))
+        of_candidates = replace(
+            context, command=None, on_epoch=None, datasets=datasets, resident={},
+            processes=Processes(), part_of=folder,
+        )  # fmt: skip
+        for error in train_packed(to_do, of_candidates).values():
+            raise error
+        for name in configs:
+            if not (home / name / SUMMARY).is_file():
+                raise InUse(f"{home / name} is in use by another process. Wait until it ends.")
+        choice = choose(_scored_all(config, home, configs, narrow), settings.max_count_pearson)
+        write_json(home / CHOICE, choice)
+    for line in table(choice):
+        context.say(line)
+
+
+def _check_same(home: Path, configs: Mapping[str, TrainConfig], dataset: Dataset) -> None:
+    """Raise OtherRun where a bias model in `home` is of another configuration or other data."""
     for name, one in configs.items():
-        if not (home / name / SUMMARY).is_file():
-            begun = (home / name / "checkpoints" / LAST).is_file()
-            resumed = replace(one.trainer, resume=str(home / name) if begun else None)
-            to_do.append((replace(one, trainer=resumed), home / name, None))
-    for error in train_packed(to_do, of_candidates).values():
-        raise error
+        changed = differences(
+            current(read_config(home / name)), to_dict(one), (*FREE_ON_RESUME, *WHERE_DATA_IS)
+        )
+        summary = read_json(home / name / SUMMARY, Table())
+        found = summary.get("provenance", {}).get("data_fingerprint", dataset.fingerprint)
+        if found != dataset.fingerprint:
+            changed.append(f"{dataset.path} was {found}, now {dataset.fingerprint}")
+        if changed:
+            raise OtherRun(
+                f"{home / name} holds a bias model that was trained otherwise: "
+                f"{'; '.join(changed)}. Move {home} away, or name another hydra.run.dir."
+            )
+    made = read_choice(home.parent)
+    if made and {one.get("name") for one in made.get("candidates", [])} != set(configs):
+        raise OtherRun(
+            f"{home / CHOICE} chose among other bias models than bias_model.background_below and "
+            f"the data ask for ({', '.join(configs)}). Move {home} away, or name another "
+            "hydra.run.dir."
+        )
+
+
+def _scored_all(
+    config: TrainConfig, home: Path, configs: Mapping[str, TrainConfig], narrow: Dataset
+) -> list[dict[str, Any]]:
+    """The scores of all bias models, on the same loci."""
     device = choose_device(config.trainer.device)
     widest = max(one.data.background_below or 0 for one in configs.values())
-    found: list[dict[str, Any]] = [
+    return [
         {"name": name, "background_below": one.data.background_below}
         | scored(home / name / "checkpoints" / BEST, narrow, widest, device)
         for name, one in configs.items()
     ]
-    choice = choose(found, settings.max_count_pearson)
-    write_json(home / CHOICE, choice)
-    for line in table(choice):
-        context.say(line)
 
 
 def _possible(
@@ -140,9 +198,8 @@ def _narrowed(dataset: Dataset, settings: BiasConfig) -> Dataset:
     loci = dataset.loci
     reach = SPARE_CONTEXT + 2**settings.n_layers - 1
     width = min(loci.out_window + 2 * reach, loci.in_window)
-    return replace(
-        dataset, loci=crop(loci, width, loci.out_window, loci.max_jitter, str(dataset.path))
-    )
+    loci = crop(loci, width, loci.out_window, loci.max_jitter, str(dataset.path))
+    return replace(dataset, loci=without_controls(loci))
 
 
 def of_bias(
@@ -153,7 +210,7 @@ def of_bias(
     model = replace(
         config.model, blocks=settings.blocks, n_filters=settings.n_filters,
         n_layers=settings.n_layers, profile_kernel_size=1, trimming=None, count_bias="mean",
-        bias=None,
+        bias=None, n_control_tracks=None,
     )  # fmt: skip
     data = replace(config.data, background_below=below, negative_ratio=0.0, in_window=width)
     trainer = replace(
@@ -161,7 +218,9 @@ def of_bias(
         min_steps=None, max_steps=None, early_stopping=None, resume=None, devices=1,
         profile=False, plots=False,
     )  # fmt: skip
-    return replace(config, model=model, data=data, trainer=trainer, logger={}, metrics={})
+    return replace(
+        config, model=model, data=data, trainer=trainer, logger={}, metrics={}, bias_model=None
+    )
 
 
 def scored(path: Path, narrow: Dataset, below: float, device: torch.device) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def _numbers(
         metrics.TRAIN_SECONDS: round(state.seconds, 1),
         "speed": speed,
         "best_valid_loss": state.best_loss,
-        metrics.PARAMETERS: sum(p.numel() for p in model.parameters()),
+        metrics.PARAMETERS: sum(p.numel() for _, p in model.trained_parameters()),
         "loss": trainer.step.loss.logged(trainer.step.model),
     }
 

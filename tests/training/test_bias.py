@@ -2,12 +2,18 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from command_lines import clean_environment
 from configs import composed, made_of
 from training_runs import assert_same_run, weights
 
@@ -16,13 +22,23 @@ from cherimoya.config.interpret import AttributeConfig
 from cherimoya.config.predict import EvaluateConfig
 from cherimoya.config.schema import build
 from cherimoya.config.train import TrainConfig
+from cherimoya.data import hdf5
 from cherimoya.data.dataset import LEAST_PEAKS, background_alone, load_dataset
-from cherimoya.errors import CherimoyaError, ConfigError, DataError, Interrupted
+from cherimoya.errors import (
+    CherimoyaError,
+    ConfigError,
+    DataError,
+    Interrupted,
+    InUse,
+    OtherRun,
+)
 from cherimoya.evaluation.evaluate import evaluate_checkpoints
 from cherimoya.genome.sequence import one_hot
+from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.network import Cherimoya
 from cherimoya.training import packed
 from cherimoya.training import run as run_module
+from cherimoya.training.bias import check_bias_model
 from cherimoya.training.bias_training import (
     bias_models_trained,
     choose,
@@ -334,3 +350,125 @@ def test_settings_of_bias_models_that_are_not_trained_are_refused(train_argument
 def test_python_is_told_where_bias_models_are_trained(train_arguments, tmp_path):
     with pytest.raises(ConfigError, match=r"model\.bias=train is for cherimoya-train"):
         train(configured([*train_arguments, *TRAINED]), tmp_path / "run")
+
+
+def test_two_processes_do_not_train_the_bias_models_of_one_run(whole, train_arguments, tmp_path):
+    config = configured([*train_arguments, *TRAINED])
+    run = tmp_path / "run"
+    with other_process(run), pytest.raises(InUse):
+        train_whole(config, run)
+    shutil.copytree(whole / "bias", run / "bias")
+    (run / "bias/choice.json").unlink()
+    (run / "bias/background_below=1000/summary.json").unlink()
+    with other_process(run / "bias/background_below=1000"), pytest.raises(InUse):
+        train_whole(config, run)
+    assert not (run / "bias/choice.json").exists()
+
+
+@contextmanager
+def other_process(folder: Path):
+    """Another process owns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom cherimoya.util.files import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])):\n    print('owned', flush=True)\n    time.sleep(600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, env=clean_environment()
+    )
+    try:
+        assert process.stdout.readline() == b"owned\n"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("bias_model.n_filters=6", "model.n_filters was 4, now 6"),
+        ("seed=3", "seed was 0, now 3"),
+        ("bias_model.background_below=[1000]", "chose among other bias models"),
+        ("data.path={other}", "was [0-9a-f]+, now [0-9a-f]+"),
+    ],
+)
+def test_bias_models_of_another_configuration_are_not_taken(
+    word, said, whole, train_arguments, small_data, tmp_path
+):
+    run, other = tmp_path / "run", tmp_path / "other.h5"
+    shutil.copytree(whole / "bias", run / "bias")
+    shutil.copy(small_data, other)
+    with h5py.File(other, "r+") as file:
+        file["signal"][0, 0, 0] += 1
+    words = [*train_arguments, *TRAINED, word.format(other=other)]
+    with pytest.raises(OtherRun, match=f"{said}.*Move {run}/bias away"):
+        train_whole(configured(words), run)
+
+
+def test_a_run_with_a_state_needs_its_bias_models_no_more(whole, train_arguments, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "bias")
+    (run / "summary.json").unlink()
+    train_whole(configured([*train_arguments, *TRAINED], resume=str(run)), run)
+    assert not (run / "bias").exists()
+    assert_same_run(whole, run)
+
+
+def test_a_bias_model_that_saved_no_state_starts_over(whole, train_arguments, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole / "bias", run / "bias")
+    (run / "bias/choice.json").unlink()
+    for name in ("background_below=1000", "background_below=0.15"):
+        (run / "bias" / name / "summary.json").unlink()
+        (run / "bias" / name / "checkpoints/last.pt").unlink()
+        (run / "bias" / name / "checkpoints/previous.pt").unlink(missing_ok=True)
+    train_whole(configured([*train_arguments, *TRAINED]), run)
+    assert_same_run(whole, run)
+
+
+def test_controls_are_for_the_network_alone(small_data, train_arguments, tmp_path):
+    path = tmp_path / "controls.h5"
+    loci = hdf5.read(small_data)
+    control = np.random.default_rng(0).poisson(2.0, (len(loci), 1, loci.sequence.shape[1]))
+    named = {"control_names": ["input"], "control_groups": [1]}
+    hdf5.write(path, replace(loci, control=control.astype(np.uint8), **named))
+    words = [*train_arguments, *TRAINED, f"data.path={path}", "trainer.max_epochs=1"]
+    train_whole(configured(words), tmp_path / "run")
+    model = cherimoya.load(tmp_path / "run", bias=True)
+    assert (model.n_control_tracks, model.bias_model.n_control_tracks) == (1, 0)
+
+
+def test_models_of_two_kinds_are_no_ensemble(corrected, tmp_path):
+    plain = tmp_path / "plain.pt"
+    model = cherimoya.load(corrected)
+    Cherimoya(**{k: v for k, v in model.config.items() if k != "bias_model"}).save(plain)
+    found = [find_checkpoint(str(corrected)), find_checkpoint(str(plain))]
+    with pytest.raises(CherimoyaError, match=r"has a bias model and .*plain.pt has none"):
+        load_ensemble(found, torch.device("cpu"))
+
+
+def test_signal_groups_in_another_order_are_refused():
+    loci = SimpleNamespace(
+        in_window=120, out_window=40, signal_groups=[1, 1], group_names=["B", "A"]
+    )
+    dataset = SimpleNamespace(loci=loci, path="x.h5")
+    model = Cherimoya(8, 2, trimming=30, signal_groups=[1, 1])
+    with pytest.raises(ConfigError, match=r"are A, B in this order, but those of x\.h5 B, A"):
+        check_bias_model(model, ["A", "B"], dataset, "model.bias=a")
+    check_bias_model(model, ["C", "D"], dataset, "model.bias=a")
+
+
+def test_background_without_counts_is_refused(train_arguments):
+    dataset = load_dataset(configured(train_arguments).data)
+    signal = dataset.loci.signal.copy()
+    signal[dataset.loci.label == 0] = 0
+    empty = replace(dataset, loci=replace(dataset.loci, signal=signal))
+    with pytest.raises(DataError, match="has no counts at all in"):
+        background_alone(empty, 1000)
+
+
+def test_bias_models_need_their_settings(train_arguments):
+    with pytest.raises(ConfigError, match=r"model\.bias=train needs bias_model, which is null"):
+        configured([*train_arguments, "model.bias=train", "~bias_model"])

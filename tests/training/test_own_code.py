@@ -183,7 +183,10 @@ class Saves(TorchsOwn):
     def state_dict(self):
         raise LookupError("no state")
 
-class Keeps(TorchsOwn):
+class Keeps(torch.optim.NAdam):
+    Settings = OfSteps
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
     def state_dict(self):
         return super().state_dict() | {"calls": Own()}
 

@@ -41,8 +41,7 @@ def bias_model(
 ) -> BiasModel | None:
     """The bias model that `model.bias` names, on `device`; None if it names none.
 
-    Or with model.bias=train that of `folder` which was chosen.
-
+    With model.bias=train it is the one of `folder` that was chosen.
     A run that goes on has saved its weights, so only its shape is made again. Raises ConfigError
     for a checkpoint that does not go with the data.
     """

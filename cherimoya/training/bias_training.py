@@ -1,5 +1,6 @@
 """model.bias=train: bias models trained before the network, and the one that is taken."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,16 +24,18 @@ from cherimoya.data.dataset import Dataset, background_alone
 from cherimoya.data.feed import place
 from cherimoya.data.loci import crop, without_controls
 from cherimoya.distributed.processes import Processes, joined
-from cherimoya.errors import CherimoyaError, ConfigError, DataError, InUse, OtherRun
+from cherimoya.errors import CherimoyaError, ConfigError, DataError, Interrupted, InUse, OtherRun
 from cherimoya.evaluation.scores import evaluate
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.network import SPARE_CONTEXT, Cherimoya
+from cherimoya.records import status
 from cherimoya.records.layout import CONFIG, read_config
 from cherimoya.records.own_folders import check_run_folder
 from cherimoya.records.provenance import choose_device
 from cherimoya.records.run import BEST, LAST, PREVIOUS, begin_run
 from cherimoya.records.sweep import SUMMARY
 from cherimoya.training.bias import BIAS_MODELS, CHOICE, read_choice
+from cherimoya.training.interrupt import stop_request
 from cherimoya.training.packed import train_packed
 from cherimoya.training.run import RunContext, model_for
 from cherimoya.util import console
@@ -116,15 +119,33 @@ def train_bias_models(
             context, command=None, on_epoch=None, datasets=datasets, resident={},
             processes=Processes(), part_of=folder,
         )  # fmt: skip
-        for error in train_packed(to_do, of_candidates).values():
-            raise error
-        for name in configs:
-            if not (home / name / SUMMARY).is_file():
-                raise InUse(f"{home / name} is in use by another process. Wait until it ends.")
-        choice = choose(_scored_all(config, home, configs, narrow), settings.max_count_pearson)
+        with _in_status(folder):
+            for error in train_packed(to_do, of_candidates).values():
+                raise error
+            for name in configs:
+                if not (home / name / SUMMARY).is_file():
+                    raise InUse(f"{home / name} is in use by another process. Wait until it ends.")
+            found = _scored_all(config, home, configs, narrow, context)
+        choice = choose(found, settings.max_count_pearson)
         write_json(home / CHOICE, choice)
     for line in table(choice):
         context.say(line)
+
+
+@contextmanager
+def _in_status(folder: Path) -> Iterator[None]:
+    """While the block runs, and where it does not end well, status.json of the run says so."""
+    started = time.time()
+    status.write(folder, "running", started)
+    alive = status.Heartbeat(folder)
+    try:
+        yield
+    except BaseException as error:
+        stopped = not isinstance(error, Exception)  # a signal
+        status.write(folder, "interrupted" if stopped else "failed", started, error)
+        raise
+    finally:
+        alive.stop()
 
 
 def _check_same(home: Path, configs: Mapping[str, TrainConfig], dataset: Dataset) -> None:
@@ -152,16 +173,25 @@ def _check_same(home: Path, configs: Mapping[str, TrainConfig], dataset: Dataset
 
 
 def _scored_all(
-    config: TrainConfig, home: Path, configs: Mapping[str, TrainConfig], narrow: Dataset
+    config: TrainConfig,
+    home: Path,
+    configs: Mapping[str, TrainConfig],
+    narrow: Dataset,
+    context: RunContext,
 ) -> list[dict[str, Any]]:
-    """The scores of all bias models, on the same loci."""
+    """The scores of all bias models, on the same loci; a signal ends that at once."""
     device = choose_device(config.trainer.device)
     widest = max(one.data.background_below or 0 for one in configs.values())
-    return [
-        {"name": name, "background_below": one.data.background_below}
-        | scored(home / name / "checkpoints" / BEST, narrow, widest, device)
-        for name, one in configs.items()
-    ]
+    try:
+        with stop_request(at_once=True):
+            return [
+                {"name": name, "background_below": one.data.background_below}
+                | scored(home / name / "checkpoints" / BEST, narrow, widest, device)
+                for name, one in configs.items()
+            ]
+    except Interrupted:
+        context.say(f"stopped. Continue with: {console.resume_command(home.parent)}")
+        raise
 
 
 def _possible(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -36,7 +37,8 @@ from cherimoya.evaluation.evaluate import evaluate_checkpoints
 from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.network import Cherimoya
-from cherimoya.training import packed
+from cherimoya.records import status
+from cherimoya.training import bias_training, packed
 from cherimoya.training import run as run_module
 from cherimoya.training.bias import check_bias_model
 from cherimoya.training.bias_training import (
@@ -284,7 +286,7 @@ def test_one_command_trains_bias_models_takes_one_and_says_which(whole):
     assert [one["background/loci"] for one in choice["candidates"]] == [6, 6]  # the same for all
 
 
-@pytest.mark.parametrize("when", ["in a bias model", "in the network"])
+@pytest.mark.parametrize("when", ["in a bias model", "as they are scored", "in the network"])
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
     when, whole, train_arguments, tmp_path, monkeypatch, capsys
 ):
@@ -302,13 +304,32 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
             return run_module.ready(config, folder, context, changes)
 
         monkeypatch.setattr(packed, "ready", ready)
+    if when == "as they are scored":
+        monkeypatch.setattr(bias_training, "scored", lambda *_: signal.raise_signal(15))
     with pytest.raises(Interrupted):
         train_whole(configured(words), run, context)
+    assert status.read(run)["state"] == "interrupted"
     monkeypatch.undo()
     assert f"Continue with: cherimoya-train trainer.resume={run}\n" in capsys.readouterr().out
     assert (run / "bias/choice.json").exists() == (when == "in the network")
     train_whole(configured(words, resume=str(run)), run)
     assert_same_run(whole, run)
+
+
+def test_while_bias_models_train_the_status_of_the_run_says_running_and_then_failed(
+    train_arguments, tmp_path, monkeypatch
+):
+    run, seen = tmp_path / "run", []
+
+    def scored(*_):
+        seen.append(status.read(run)["state"])
+        raise CherimoyaError("no scores today")
+
+    monkeypatch.setattr(bias_training, "scored", scored)
+    with pytest.raises(CherimoyaError, match="today"):
+        train_whole(configured([*train_arguments, *TRAINED]), run)
+    found = status.read(run)
+    assert (seen, found["state"], found["error"]) == (["running"], "failed", "no scores today")
 
 
 def test_a_threshold_without_background_is_left_out(train_arguments, tmp_path, capsys):

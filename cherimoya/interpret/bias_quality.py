@@ -32,9 +32,9 @@ BACKGROUNDS = 100  # that motifs are put into
 SCORED = 1000  # peaks, and background loci, that the bias model is scored on
 MOST_DRAWN = 4  # signal groups
 METRICS = ("profile_pearson", "profile_mnll", "count_pearson")
-# Of counts in peaks: below, ChromBPNet's report warns of a bias model that has learned AT content
-# (make_html_bias.py); above, where it says nothing, of one that has learned what opens chromatin.
-LEAST_COUNTS, MOST_COUNTS = -0.3, 0.3
+# Pearson of counts in peaks below which ChromBPNet's report warns of a bias model that has learned
+# AT content (make_html_bias.py). It says nothing of one that has learned what opens chromatin.
+LEAST_COUNTS = -0.3
 BETTER = "Train the bias model on background of fewer counts (a lower background_below)"
 MORE = "Give the bias model more background (background_ratio of cherimoya-prepare)"
 
@@ -45,9 +45,13 @@ def bias_quality(
     source: Source,
     batch_size: int = 64,
     precision: str = "fp32",
+    most_counts: float = 0.3,
+    next_best: str | None = None,
 ) -> dict[str, Any]:
     """Quality control of `model`, which has a bias model, as JSON-ready values.
 
+    `most_counts` is the highest Pearson correlation of the bias model's counts with those of peaks
+    that is good, and `next_best` the bias model to try where this one is not.
     enzyme: that cut, where it is known; backgrounds: sequences that motifs were put into;
     limits: of `footprints`, by signal group; footprints: by motif, the largest of the mean profile
     near it, by kind and group, and the profile itself; scores: of the bias model alone in
@@ -66,9 +70,9 @@ def bias_quality(
     seen = _motifs(model, codes, enzyme == "simulated", batch_size, precision)
     residuals = _residuals(prints, motifs)
     checks = [
-        _check_footprints(residuals, prints[-1], most, names),
+        _check_footprints(residuals, prints[-1], most, names, next_best),
         _check_profiles(scores, names),
-        _check_counts(scores, names),
+        _check_counts(scores, names, most_counts),
         _check_motifs(seen, enzyme, names),
     ]
     return {
@@ -165,7 +169,11 @@ def _motifs(
 
 
 def _check_footprints(
-    residuals: Mapping[str, Any], without: Footprint, most: Sequence[float], names: Sequence[str]
+    residuals: Mapping[str, Any],
+    without: Footprint,
+    most: Sequence[float],
+    names: Sequence[str],
+    next_best: str | None,
 ) -> dict[str, Any]:
     if not residuals:
         return _check("footprints", False, "the predicted windows are shorter than every motif")
@@ -186,10 +194,10 @@ def _check_footprints(
     flat = without.largest("corrected")[g]
     if flat >= most[g]:
         said += f". Without a motif it is {flat:.2g}, so this is not the enzyme alone"
-    return _check(
-        "footprints", False,
-        f"{said}. The bias model has not learned all of it: {_lower(MORE)}, or train it longer",
-    )  # fmt: skip
+    fix = f"{_lower(MORE)}, or train it longer"
+    if next_best:
+        fix = f"take the next one by the rule, model.bias={next_best}. If that is no better, {fix}"
+    return _check("footprints", False, f"{said}. The bias model has not learned all of it: {fix}")
 
 
 def _check_profiles(scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -211,22 +219,22 @@ def _check_profiles(scores: Mapping[str, Any], names: Sequence[str]) -> dict[str
     return _check("profiles", False, f"{said}: it has not learned where the enzyme cuts. {MORE}")
 
 
-def _check_counts(scores: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _check_counts(scores: Mapping[str, Any], names: Sequence[str], most: float) -> dict[str, Any]:
     if "peaks" not in scores:
         return _check("counts", False, "validation has no peaks to score")
     values = np.array([one["count_pearson"] for one in scores["peaks"]])
     if np.isnan(values).all():
         return _check("counts", True, "its counts are the same in all peaks")
-    g = int(np.nanargmax(np.maximum(LEAST_COUNTS - values, values - MOST_COUNTS)))
+    g = int(np.nanargmax(np.maximum(LEAST_COUNTS - values, values - most)))
     said = f"its counts and those of peaks have Pearson {values[g]:.2f}{_in_group(g, names)}"
     if values[g] < LEAST_COUNTS:
         why = f"below {LEAST_COUNTS}: it takes AT content for the enzyme's preference"
         fix = "Train it on background of more counts (a higher background_below)"
-    elif values[g] > MOST_COUNTS:
-        why = f"above {MOST_COUNTS}: it has learned what opens chromatin"
+    elif values[g] > most:
+        why = f"above {most:g}: it has learned what opens chromatin"
         fix = BETTER
     else:
-        within = f"between {LEAST_COUNTS} and {MOST_COUNTS}"
+        within = f"between {LEAST_COUNTS} and {most:g}"
         return _check("counts", True, f"{said}, {within}: it knows little of what opens chromatin")
     return _check("counts", False, f"{said}, {why}. {fix}")
 

@@ -274,19 +274,31 @@ def scored(path: Path, narrow: Dataset, below: float, device: torch.device) -> d
 
 def choose(found: list[dict[str, Any]], limit: float) -> dict[str, Any]:
     """Of the bias models with a count Pearson in peaks within `limit`, either way, the one with
-    the lowest MNLL of background profiles; if there is none, the one nearest to it."""
+    the lowest MNLL of background profiles; if there is none, the one nearest to it.
+
+    The next one by the same rule is to be tried where the enzyme is left in the corrected model.
+    """
 
     def known(one: Mapping[str, Any]) -> float:
         return abs(one["peaks/count_pearson"] or 0.0)
 
-    fitting = [one for one in found if known(one) <= limit]
-    best = min(fitting, key=lambda one: one["background/profile_mnll"], default=None)
-    taken = best or min(found, key=known)
+    def rank(one: Mapping[str, Any]) -> tuple[bool, float]:
+        fits = known(one) <= limit
+        return (not fits, one["background/profile_mnll"] if fits else known(one))
+
+    names = [one["name"] for one in sorted(found, key=rank)]
     rule = (
         f"the lowest MNLL of background profiles where the counts of peaks are predicted with a "
-        f"Pearson correlation within {limit:g} either way"
+        f"Pearson correlation within {limit:g} either way; the next one where the quality control "
+        "finds more of the enzyme in the corrected model than its limit"
     )
-    return {"chosen": taken["name"], "fits": bool(fitting), "rule": rule, "candidates": found}
+    return {
+        "chosen": names[0],
+        "next": names[1] if len(names) > 1 else None,
+        "fits": any(known(one) <= limit for one in found),
+        "rule": rule,
+        "candidates": found,
+    }
 
 
 def table(choice: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from cherimoya.records.per_locus import Examples, write_examples
 from cherimoya.records.run import BEST
 from cherimoya.records.status import read_rows
 from cherimoya.report.format import score
+from cherimoya.training.bias import BIAS_MODELS
 from cherimoya.training.trainer import Trainer
 from cherimoya.util import console
 from cherimoya.util.console import counted
@@ -181,9 +182,17 @@ def _tried_quality(trainer: Trainer, model: Cherimoya, folder: Path) -> list[str
     """
     if model.bias_model is None:
         return []
-    size, precision = trainer.config.trainer.eval_batch_size, trainer.step.precision
+    config = trainer.config
+    options: dict[str, Any] = {}
+    if config.bias_model and trainer.bias:
+        options = {"most_counts": config.bias_model.max_count_pearson}
+        if following := trainer.bias.origin.get("choice", {}).get("next"):
+            options["next_best"] = str(folder / BIAS_MODELS / following)
     try:
-        quality = bias_quality(model, trainer.dataset, trainer.source, size, precision)
+        quality = bias_quality(
+            model, trainer.dataset, trainer.source, config.trainer.eval_batch_size,
+            trainer.step.precision, **options,
+        )  # fmt: skip
         write_json(folder / BIAS_QUALITY, quality)
     except Exception as error:
         return [f"\nno quality control of the bias model: {error!r}. The run is done without it."]

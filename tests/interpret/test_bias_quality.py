@@ -54,8 +54,8 @@ def data() -> Dataset:
     return Dataset(loci, rows, "simulated", "f00d")  # type: ignore[arg-type]
 
 
-def quality(model: Cherimoya, data: Dataset) -> dict:
-    return bias_quality(model, data, Resident(data.loci, torch.device("cpu")))
+def quality(model: Cherimoya, data: Dataset, **options) -> dict:
+    return bias_quality(model, data, Resident(data.loci, torch.device("cpu")), **options)
 
 
 def checks(values: dict) -> dict[str, bool]:
@@ -134,6 +134,8 @@ def test_one_that_knows_nothing_is_red_and_says_what_to_do(data):
     assert "more background (background_ratio of cherimoya-prepare)" in why["profiles"]
     assert "no motif of the simulated enzyme" in why["motif"]
     assert "shift=auto" in why["motif"]
+    values = quality(corrected(1, 0), data, next_best="run/bias/other")
+    assert "take the next one by the rule, model.bias=run/bias/other" in values["checks"][0]["why"]
 
 
 @pytest.mark.parametrize(

@@ -356,9 +356,15 @@ def test_the_best_of_those_that_know_no_peaks_is_taken():
         return {"name": name, "background/profile_mnll": mnll, "peaks/count_pearson": r}
 
     found = [one("a", 3.0, 0.1), one("b", 2.0, -0.2), one("c", 1.0, 0.4)]
-    assert (choose(found, 0.3)["chosen"], choose(found, 0.3)["fits"]) == ("b", True)
-    assert choose(found, 0.5)["chosen"] == "c"
-    assert (choose(found, 0.05)["chosen"], choose(found, 0.05)["fits"]) == ("a", False)
+    for limit, said in (
+        (0.3, ("b", "a", True)),
+        (0.5, ("c", "b", True)),
+        (0.15, ("a", "b", True)),
+        (0.05, ("a", "b", False)),
+    ):
+        choice = choose(found, limit)
+        assert (choice["chosen"], choice["next"], choice["fits"]) == said
+    assert choose(found[:1], 0.3)["next"] is None
 
 
 def test_settings_of_bias_models_that_are_not_trained_are_refused(train_arguments):

@@ -2,7 +2,9 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from cherimoya.interpret.bias_quality import bias_quality
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import read_run
 from cherimoya.report.pages import write_report
+from cherimoya.training import summary
 from cherimoya.training.run import train
 
 
@@ -50,8 +53,30 @@ def test_a_run_leaves_its_quality_control_and_shows_it(config, tmp_path, capsys)
         assert check["why"].replace("'", "&#39;") in page
 
 
+def test_it_is_told_the_limit_of_counts_and_which_bias_model_comes_next(
+    config, tmp_path, monkeypatch
+):
+    told, chosen = {}, {"next": "background_below=0.5"}
+
+    def noted(*arguments, **options):
+        told.update(options)
+        return {"checks": []}
+
+    monkeypatch.setattr(summary, "bias_quality", noted)
+    settings = replace(config.bias_model, max_count_pearson=0.6)
+    trainer = SimpleNamespace(
+        config=replace(config, bias_model=settings),
+        bias=SimpleNamespace(origin={"choice": chosen}),
+        step=SimpleNamespace(precision="fp32"), dataset=None, source=None,
+    )  # fmt: skip
+    model = SimpleNamespace(bias_model=True)
+    summary._tried_quality(trainer, model, tmp_path)
+    following = str(tmp_path / "bias/background_below=0.5")
+    assert told == {"most_counts": 0.6, "next_best": following}
+
+
 def test_one_that_fails_leaves_the_run_done(config, tmp_path, capsys, monkeypatch):
-    def broken(*arguments):
+    def broken(*arguments, **options):
         raise ValueError("no luck")
 
     monkeypatch.setattr("cherimoya.training.summary.bias_quality", broken)

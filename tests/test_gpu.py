@@ -279,6 +279,16 @@ def test_a_bias_model_is_captured_with_the_step_and_kept_to_the_bit(runs):
                 assert torch.equal(own[f"bias_model.{key}"], value), key
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees one GPU")
+def test_two_gpus_share_one_bias_model(runs):
+    same, two = [*BIAS, "trainer.precision=fp32"], "trainer.devices=2"
+    one, first, again = runs(one=same, first=[*same, two], again=[*same, two])
+    assert_same_run(first, again)
+    assert_same_run(one / "bias/background_below=1000", first / "bias/background_below=1000")
+    for a, b in zip(rows(one), rows(first), strict=True):
+        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-3)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_with_a_bias_model_a_gpu_answers_as_the_cpu_does(bias):
     torch.manual_seed(0)

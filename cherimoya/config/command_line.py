@@ -34,6 +34,7 @@ USUAL = {"loss": "kendall", "model.blocks": "cheri"}  # options by default
 OPEN_KEYS = ("model.blocks.", "loss.", "optim.", "data.options.", "logger.", "metrics.")
 OPEN, CLOSED = "([{", ")]}"
 OF_WANDB = tuple(f"logger.{f.name}" for f in fields(options.Wandb))  # keys before it had a name
+BIAS_BLOCKS = ("bias_model.blocks", "bias_model/blocks")  # that use the options of model/blocks
 NO_KEY = re.compile(r"[\\()\[\]{}=]")  # in a name, as Hydra reads keys
 INSERTED = re.compile(r"\$\{[^{}]+\}")  # what Hydra puts in the place of ${key}
 
@@ -212,7 +213,8 @@ def conf_dir() -> Path:
 def today(word: str) -> str:
     """The word with its key of today, where it had another one, or names a group by its key.
 
-    logger.project=a is logger.wandb.project=a, and model.blocks=bpnet is model/blocks=bpnet.
+    logger.project=a is logger.wandb.project=a, model.blocks=bpnet is model/blocks=bpnet, and
+    bias_model.blocks=bpnet is model/blocks@bias_model.blocks=bpnet.
     """
     key, equals, text = word.partition("=")
     plus, bare = re.fullmatch(r"(\+*)(.*)", key).groups()  # type: ignore[union-attr]
@@ -220,6 +222,8 @@ def today(word: str) -> str:
         return f"{plus}logger.wandb.{bare.removeprefix('logger.')}{equals}{text}"
     if bare == "model.blocks" and not text.startswith("{"):
         return f"{plus}model/blocks{equals}{text}"
+    if bare in BIAS_BLOCKS and not text.startswith("{"):
+        return f"{plus}model/blocks@{BIAS_BLOCKS[0]}{equals}{text}"
     return word
 
 

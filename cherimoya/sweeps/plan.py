@@ -98,7 +98,8 @@ def plan(arguments: Sequence[str]) -> Sweep | None:
     _check_slurm(composed.launcher, launcher)
     params = [f"{key}={value}" for key, value in (composed.sweeper.get("params") or {}).items()]
     overrides = [*parser.parse_overrides(params), *given]
-    swept = list(dict.fromkeys(o.key_or_group for o in overrides if o.is_sweep_override()))
+    keys = (o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override())
+    swept = list(dict.fromkeys(keys))
     name = sweeps.sweep_name([o.input_line or "" for o in given], swept, chosen)
     OmegaConf.register_new_resolver("sweep_name", lambda: name, replace=True)
     is_grid = composed.sweeper["_target_"].endswith(f".{BasicSweeper.__name__}")

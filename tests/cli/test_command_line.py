@@ -7,9 +7,16 @@ import time
 
 import pytest
 from command_lines import TRAIN, clean_environment, fails, unprivileged
-from configs import made_of
+from configs import composed, made_of
 
-from cherimoya.config.command_line import flag, one_word_each, parse, quotable, readable
+from cherimoya.config.command_line import (
+    checked_arguments,
+    flag,
+    one_word_each,
+    parse,
+    quotable,
+    readable,
+)
 from cherimoya.config.predict import PredictConfig
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.config.train import TrainConfig
@@ -99,6 +106,14 @@ def test_a_name_with_a_comma_that_is_there_is_one(tmp_path, monkeypatch):
             assert parse(readable(f"{key}={name}", schema, several=True)).value() == wanted
         word = readable(f"loci=[{name}]", PrepareConfig, several=False)
         assert parse(word).value() == ([name] if "(" in name else ["a", "b.h5"])
+
+
+@pytest.mark.parametrize("key", ["bias_model.blocks", "bias_model/blocks"])
+def test_bias_models_have_their_own_blocks(key):
+    (word,) = checked_arguments([f"{key}=bpnet"], TrainConfig, False)
+    values = composed("train", [word])
+    assert values["bias_model"]["blocks"] == {"name": "bpnet"}
+    assert values["model"]["blocks"]["name"] == "cheri"
 
 
 def test_flags_keep_their_values():

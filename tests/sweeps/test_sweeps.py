@@ -14,6 +14,7 @@ from command_lines import TRAIN, clean_environment, command, wait_until
 from omegaconf import OmegaConf
 from training_runs import last_table, states, weights, without_times
 
+from cherimoya.config.command_line import today
 from cherimoya.errors import ConfigError, InUse, OtherRun
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.sweep import Member
@@ -170,6 +171,15 @@ def test_data_are_looked_at_before_the_first_run_begins(
     assert "absent.h5: no such file" in searched.stderr
     script = command("sweep", "slurm", "-m", *others, paths, "seed=1,2", folder=tmp_path)
     assert script.returncode == 0, script.stderr
+
+
+def test_a_sweep_over_the_blocks_of_bias_models_has_a_member_for_each():
+    sweep = cli_sweep.plan(["-m", "model.bias=train", today("bias_model.blocks=bpnet,cheri")])
+    key = "model/blocks@bias_model.blocks"
+    assert sweep.swept == [key]
+    members = [sweep.overrides_of(member) for member in sweep.members]
+    assert members == [{key: "bpnet"}, {key: "cheri"}]
+    assert [sweep.folder_of(m).name for m in sweep.members] == ["blocks=bpnet", "blocks=cheri"]
 
 
 def test_what_is_done_needs_no_data(cherimoya_train, train_arguments, small_data, tmp_path):

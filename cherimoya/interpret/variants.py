@@ -11,13 +11,19 @@ import torch
 
 from cherimoya.config.interpret import VariantsConfig
 from cherimoya.genome.chrom_names import table_of
-from cherimoya.genome.fasta import Genome, genome_on_disk
-from cherimoya.genome.sequence import BASES, N_CODE
+from cherimoya.genome.fasta import genome_on_disk
 from cherimoya.genome.vcf import Variants, left_out, read_variants
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
 from cherimoya.interpret.contrast import asked_contrast, contrast_columns
 from cherimoya.interpret.models import EnsemblePredictor, describe
 from cherimoya.interpret.target import Target
+from cherimoya.interpret.variants_null import (
+    p_values,
+    percentile,
+    q_values,
+    random_variants,
+    shifts_bases,
+)
 from cherimoya.interpret.variants_windows import (
     OK,
     allele_window,
@@ -67,6 +73,7 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         "chrom_alias": table_of(config.chrom_alias),
     }
     provenance, settings = describe(config, ("vcf",), files, length)
+    settings["random"] = "of the same kinds"  # others have been drawn before
     made, vcf_path = settings | {"vcf": config.vcf}, output.with_suffix(".vcf")
     whole = vcf_path.exists() or not config.vcf
     if is_done(output, made, config.overwrite, console.say) and whole:
@@ -82,20 +89,19 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         for message in (*left_out(variants.skipped), *not_scored(variants, status, genome.lengths)):
             console.say(message)
         rows = np.flatnonzero(status == OK)
-        todo = [(variants, int(row)) for row in rows]
-        if config.random_variants:
-            out = length - 2 * trimming
-            random = random_variants(variants, rows, genome, length, out, config)
-            todo += [(random, row) for row in range(len(random))]
+        n, out = config.random_variants, length - 2 * trimming
+        random = random_variants(variants, rows, genome, length, out, n, config.seed)
+        todo = [(variants, int(row)) for row in rows] + [(random, i) for i in range(len(random))]
         codes, step = cache(genome.codes), BATCHES_AT_ONCE * predict.batch_size // 2
         width = 3 * len(predict.signal_groups) + (len(config.checkpoint) if target else 0)
         with Journal(output, settings, (width,), step) as journal:
             for block in journal.missing(len(todo), "variants", "variants"):
                 pairs = [_windows(v, row, codes, length) for v, row in todo[block]]
                 ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
-                journal.append(effects_of(predict, ref, alt, target))
-            columns = _columns(journal.rows, rows, variants, predict)
-            effects = Effects(named, status, *columns, provenance, made, predict.groups)
+                sizes = np.array([(len(v.ref[row]), len(v.alt[row])) for v, row in todo[block]])
+                journal.append(effects_of(predict, ref, alt, sizes, target))
+            columns = _columns(journal.rows, rows, variants, random, predict)
+            effects = Effects(named, status, columns, len(random), provenance, made, predict.groups)
             vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
             write_table(output, effects)  # the last: what is there is whole
     console.say(f"{output}: {len(rows):,} of {counted(len(variants), 'variant')} scored")
@@ -104,16 +110,22 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
 
 
 def effects_of(
-    predict: EnsemblePredictor, ref: np.ndarray, alt: np.ndarray, target: Target | None = None
+    predict: EnsemblePredictor,
+    ref: np.ndarray,
+    alt: np.ndarray,
+    sizes: np.ndarray,
+    target: Target | None = None,
 ) -> np.ndarray:
     """What changes from codes `ref` to `alt`, (n, L) each: (n, 3 G) float64.
 
+    sizes: bases of the alleles (n, 2), which lie in the middle.
     Log counts of ref, of alt, and the Jensen-Shannon distance between their profiles, by group;
     then, with a target, its change by each of K models (n, 3 G + K).
     """
     codes, n = torch.from_numpy(np.concatenate([ref, alt])), len(ref)
     p, log_counts, *models = predict.apart(codes) if target else predict(codes)
-    distance = profile_jsd(p[:n], p[n:], predict.signal_groups)
+    before, after = aligned(p[:n], p[n:], sizes)
+    distance = profile_jsd(before, after, predict.signal_groups)
     parts = [log_counts[:n].double(), log_counts[n:].double(), distance]
     if target:
         values = torch.stack([target.of_counts(one.double()) for one in models[0]], dim=1)
@@ -121,31 +133,34 @@ def effects_of(
     return torch.cat(parts, dim=1).numpy()
 
 
-def random_variants(
-    variants: Variants,
-    among: np.ndarray,
-    genome: Genome,
-    length: int,
-    out: int,
-    config: VariantsConfig,
-) -> Variants:
-    """Random single-base changes in the output windows of the variants in rows `among`."""
-    rng = np.random.default_rng(config.seed)
-    rows = among[rng.integers(0, len(among), config.random_variants)]
-    chrom, pos = (
-        variants.chrom[rows],
-        variants.pos[rows] + rng.integers(-out // 2, out // 2, len(rows)),
-    )
-    half = length // 2
-    last = np.array([genome.lengths[c] for c in chrom.tolist()]) - (length - half)
-    pos = np.clip(pos, half, np.maximum(last, half))
-    code = np.array([genome.codes(c)[p] for c, p in zip(chrom.tolist(), pos, strict=True)])
-    other = (code + rng.integers(1, 4, len(rows))) % 4
-    kept = code != N_CODE
-    letters = np.array(list(BASES))
-    ref, alt = letters[code[kept]], letters[other[kept]]
-    nothing = np.zeros(len(ref), np.int64)
-    return Variants(chrom[kept], pos[kept], nothing, ref, alt, nothing, {}, False)
+def aligned(
+    ref: torch.Tensor, alt: torch.Tensor, sizes: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Profiles (n, tracks, W) with the same base of the genome in the same column.
+
+    Where the alleles, of `sizes` (n, 2) bases, differ in length, the bases of each are summed up in
+    one column; on both sides of it lie the bases that both profiles have, zeros after them. Where
+    an allele fills the profile, nothing can be compared, and all are zeros.
+    """
+    ref, alt = ref.clone(), alt.clone()
+    for i in np.flatnonzero(sizes[:, 0] != sizes[:, 1]):
+        both = [
+            (side[i], *_inside(side.shape[2], int(bases)))
+            for side, bases in zip((ref, alt), sizes[i], strict=True)
+        ]
+        left = min(start for _, start, _ in both)
+        right = min(p.shape[1] - end for p, _, end in both)
+        for side, (p, start, end) in zip((ref, alt), both, strict=True):
+            allele = p[:, start:end].sum(dim=1, keepdim=True) * bool(left + right)
+            whole = torch.cat([p[:, start - left : start], allele, p[:, end : end + right]], dim=1)
+            side[i] = torch.nn.functional.pad(whole, (0, side.shape[2] - whole.shape[1]))
+    return ref, alt
+
+
+def _inside(width: int, bases: int) -> tuple[int, int]:
+    """Where in `width` predicted bases an allele in the middle starts and ends."""
+    start = width // 2 - bases // 2
+    return max(start, 0), min(start + bases, width)
 
 
 def _windows(
@@ -158,46 +173,47 @@ def _windows(
 
 
 def _columns(
-    scored: np.ndarray, rows: np.ndarray, variants: Variants, predict: EnsemblePredictor
-) -> tuple[dict[str, np.ndarray], int]:
-    """Columns (n,) by name, NaN for what was not scored; and the number of random variants.
+    scored: np.ndarray,
+    rows: np.ndarray,
+    variants: Variants,
+    random: Variants,
+    predict: EnsemblePredictor,
+) -> dict[str, np.ndarray]:
+    """Columns (n,) by name, NaN for what was not scored."""
+    groups, n = len(predict.signal_groups), len(rows)
+    shifted, of_random = shifts_bases(variants)[rows], shifts_bases(random)
 
-    An indel has no percentile of its distance: it shifts bases, and random variants do not.
-    """
-    columns: dict[str, np.ndarray] = {}
-    sizes = [np.array([len(a) for a in alleles[rows]]) for alleles in (variants.ref, variants.alt)]
-    is_indel = sizes[0] != sizes[1]
-    groups = len(predict.signal_groups)
-    own, random = scored[: len(rows)], scored[len(rows) :]
+    def ranked(name: str, size: np.ndarray) -> dict[str, np.ndarray]:
+        """How unusual a size is among random variants that change the length too, or do not."""
+        if not len(random):
+            return {}
+        rank, p = np.full(n, np.nan), np.full(n, np.nan)
+        for kind in (False, True):
+            mine = np.flatnonzero((shifted == kind) & ~np.isnan(size[:n]))
+            among = size[n:][of_random == kind]
+            among = among[~np.isnan(among)]
+            if len(among):
+                rank[mine], p[mine] = percentile(size[mine], among), p_values(size[mine], among)
+        return {f"{name}_percentile": rank, f"{name}_p": p, f"{name}_q": q_values(p)}
+
+    found: dict[str, np.ndarray] = {}
     for g in range(groups):
-        ref, alt, distance = own[:, g], own[:, groups + g], own[:, 2 * groups + g]
+        ref, alt, distance = (scored[:, i * groups + g] for i in range(3))
         fold = (alt - ref) / math.log(2)
-        values = {"ref_log_counts": ref, "alt_log_counts": alt, "log2_fold_change": fold,
-                  "jsd": distance}  # fmt: skip
-        if len(random):
-            others = np.abs(random[:, groups + g] - random[:, g]) / math.log(2)
-            values["log2_fold_change_percentile"] = percentile(np.abs(fold), others)
-            ranks = percentile(distance, random[:, 2 * groups + g])
-            values["jsd_percentile"] = np.where(is_indel, np.nan, ranks)
-        for name, value in values.items():
-            columns[f"{name}_{g}" if groups > 1 else name] = value
+        values = {
+            "ref_log_counts": ref[:n], "alt_log_counts": alt[:n],
+            "log2_fold_change": fold[:n], "jsd": distance[:n],
+            **ranked("log2_fold_change", np.abs(fold)), **ranked("jsd", distance),
+        }  # fmt: skip
+        found |= {f"{name}_{g}" if groups > 1 else name: value for name, value in values.items()}
     if scored.shape[1] > 3 * groups:
-        changes, others = (part[:, 3 * groups :].T / math.log(2) for part in (own, random))
-        columns |= contrast_columns(changes)
-        if len(random):
-            ranks = percentile(np.abs(columns["contrast"]), np.abs(others.mean(axis=0)))
-            columns["contrast_percentile"] = ranks
-    for name, value in columns.items():
-        columns[name] = np.full(len(variants), np.nan)
+        changes = scored[:, 3 * groups :].T / math.log(2)
+        found |= contrast_columns(changes[:, :n])
+        found |= ranked("contrast", np.abs(changes.mean(axis=0)))
+    columns = {name: np.full(len(variants), np.nan) for name in found}
+    for name, value in found.items():
         columns[name][rows] = value
-    return columns, len(random)
-
-
-def percentile(values: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Per cent of `among` (m,) that are smaller than each of `values` (n,), ties half."""
-    ordered = np.sort(among)
-    below, up_to = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
-    return 50 * (below + up_to) / len(among)
+    return columns
 
 
 def _beside(output: Path, config: VariantsConfig) -> dict[Path, str]:

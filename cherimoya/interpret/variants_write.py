@@ -18,19 +18,23 @@ IN_VCF = {  # column: INFO key, description
     "log2_fold_change": ("CM_LFC", "log2 fold change of predicted counts, ALT against REF"),
     "jsd": ("CM_JSD", "Jensen-Shannon distance of predicted profiles, 0 to 0.83"),
     "log2_fold_change_percentile": ("CM_LFC_PCT", "per cent of random variants with less change"),
-    "jsd_percentile": (
-        "CM_JSD_PCT",
-        "per cent of random variants with a smaller distance; none of an indel",
-    ),
+    "log2_fold_change_p": ("CM_LFC_P", "empirical p-value of CM_LFC among random variants"),
+    "log2_fold_change_q": ("CM_LFC_Q", "CM_LFC_P after Benjamini and Hochberg"),
+    "jsd_percentile": ("CM_JSD_PCT", "per cent of random variants with a smaller distance"),
+    "jsd_p": ("CM_JSD_P", "empirical p-value of CM_JSD among random variants"),
+    "jsd_q": ("CM_JSD_Q", "CM_JSD_P after Benjamini and Hochberg"),
     "contrast": ("CM_CON", "log2 fold change in the first group of target, less that in the other"),
     "contrast_low": ("CM_CON_LOW", "lower end of the 95 % interval of CM_CON over models"),
     "contrast_high": ("CM_CON_HIGH", "upper end of the 95 % interval of CM_CON over models"),
     "contrast_percentile": ("CM_CON_PCT", "per cent of random variants with less contrast"),
+    "contrast_p": ("CM_CON_P", "empirical p-value of CM_CON among random variants"),
+    "contrast_q": ("CM_CON_Q", "CM_CON_P after Benjamini and Hochberg"),
 }
 HEADER = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 ALT, INFO = HEADER.index("ALT"), HEADER.index("INFO")
-OURS = re.compile(r"CM_(LFC|JSD|CON)(_PCT|_LOW|_HIGH)?(_\d+)?=")  # of an annotation before this one
-OURS_BEFORE = re.compile(r"##cherimoya=|##INFO=<ID=CM_(LFC|JSD|CON)(_PCT|_LOW|_HIGH)?(_\d+)?,")
+KEYS = r"CM_(LFC|JSD|CON)(_PCT|_P|_Q|_LOW|_HIGH)?(_\d+)?"
+OURS = re.compile(f"{KEYS}=")  # of an annotation before this one
+OURS_BEFORE = re.compile(f"##cherimoya=|##INFO=<ID={KEYS},")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """target=counts:B-A: the effect on a difference between two signal groups, with its interval."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -113,14 +114,15 @@ def test_variants_have_the_contrast_beside_the_rest(toy: Toy, models) -> None:
         for m in models
     ]
     assert list(found[0])[len(plain[0]) :] == [
-        "contrast", "contrast_low", "contrast_high", "contrast_percentile"
+        "contrast", "contrast_low", "contrast_high", "contrast_percentile", "contrast_p",
+        "contrast_q",
     ]  # fmt: skip
     for i, (row, before) in enumerate(zip(found, plain, strict=True)):
         if row["status"] != "ok":
             assert row["contrast"] == row["contrast_low"] == ""
             continue
         for name, value in before.items():
-            if "log" in name and "percentile" not in name:
+            if "log" in name and not re.search("_(percentile|p|q)_", name):
                 assert float(row[name]) == pytest.approx(float(value), abs=2e-5)
         difference = float(row["log2_fold_change_2"]) - float(row["log2_fold_change_0"])
         assert float(row["contrast"]) == pytest.approx(difference, abs=2e-5)
@@ -137,13 +139,13 @@ def test_a_vcf_has_the_contrast_once(toy: Toy, models) -> None:
     vcf(toy, *snvs(toy, 1000, 1500))
     first = variants(asked_variants(toy, models, target="counts:B-A")).with_suffix(".vcf")
     text = first.read_text()
-    assert text.count("##INFO=<ID=CM_CON") == 4
+    assert text.count("##INFO=<ID=CM_CON") == 6
     assert 'predicted counts, ALT against REF, signal group 1 (T-cell)">' in text
     assert "CM_CON_LOW=" in text.splitlines()[-1]
     again = toy.write("v2.vcf", text)
     values = {"variants": str(again), "output": str(toy.folder / "b.tsv")}
     both = variants(asked_variants(toy, models, target="counts:A-B", **values)).with_suffix(".vcf")
-    assert both.read_text().count("##INFO=<ID=CM_CON") == 4
+    assert both.read_text().count("##INFO=<ID=CM_CON") == 6
     value = {path: path.read_text().split("CM_CON=")[1].split(";")[0] for path in (first, both)}
     assert float(value[first]) == pytest.approx(-float(value[both]), abs=1e-5)
     plain = variants(asked_variants(toy, models, **values)).with_suffix(".vcf")

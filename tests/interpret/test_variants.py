@@ -12,13 +12,17 @@ import pytest
 import torch
 from command_lines import clean_environment
 from interpreted import save_model
+from scipy.stats import false_discovery_control, kstest
 from toy import Toy
 from toy_variants import HEADER, LENGTH, changed, snvs, table, vcf
 
 from cherimoya import Cherimoya, metrics
 from cherimoya.errors import CherimoyaError, DataError, InUse
+from cherimoya.genome.fasta import genome_on_disk
 from cherimoya.genome.sequence import encode, one_hot, reverse_complement
+from cherimoya.genome.vcf import read_variants
 from cherimoya.interpret import variants as app
+from cherimoya.interpret.variants_null import p_values, percentile, q_values, random_variants
 from cherimoya.util.resume import journal_path
 
 
@@ -33,6 +37,14 @@ def by_hand(model: Path, letters: str) -> tuple[torch.Tensor, torch.Tensor]:
     p = metrics.group_softmax(logits, [1, 2])
     other = metrics.group_softmax(turned, [1, 2])[:, [0, 2, 1]].flip(2)
     return (p + other) / 2, (counts + others) / 2
+
+
+def one_base(p: torch.Tensor, bases: int, left: int, right: int) -> torch.Tensor:
+    """Of 100 predicted bases those beside the allele in the middle, and it as one."""
+    start = 50 - bases // 2
+    end = start + bases
+    allele = p[..., start:end].sum(-1, keepdim=True)
+    return torch.cat([p[..., start - left : start], allele, p[..., end : end + right]], dim=-1)
 
 
 def test_alleles_are_predicted_in_place(toy: Toy, asked, model):
@@ -54,8 +66,12 @@ def test_alleles_are_predicted_in_place(toy: Toy, asked, model):
         (bases[1401:1601], bases[1399:1499] + deleted[0] + bases[1503:1602]),
         (bases[1899:2099], bases[1903:1999] + bases[1999] + "GATTACA" + bases[2000:2096]),
     ]
-    for row, (before, after) in zip(rows, sequences, strict=True):
+    sides = [None, None, (48, 48), (46, 46)]  # predicted bases beside both alleles
+    sizes = [None, None, (4, 1), (1, 8)]
+    for row, (before, after), beside, bases in zip(rows, sequences, sides, sizes, strict=True):
         (p, counts), (q, others) = by_hand(model, before), by_hand(model, after)
+        if beside:
+            p, q = (one_base(x, n, *beside) for x, n in zip((p, q), bases, strict=True))
         distance = metrics.profile_jsd(p, q, [1, 2])[0]
         for g in (0, 1):
             fold = float(others[0, g] - counts[0, g]) / math.log(2)
@@ -282,37 +298,49 @@ def test_the_other_strand_has_the_same_effect(toy: Toy, asked, lengths):
     assert abs(float(alone["ref_log_counts_0"]) - float(one["ref_log_counts_0"])) > 1e-4
 
 
-def test_an_indel_has_no_percentile_of_its_distance(toy: Toy, asked):
-    """It shifts bases, and single-base changes do not."""
+def test_the_distance_of_an_indel_leaves_out_what_it_shifts():
+    """A profile that follows the bases is the same beside an indel, wherever the window lies."""
+    rng = np.random.default_rng(0)
+    genome = torch.from_numpy(rng.random((3, 120)))  # of each base
+
+    def window(allele: torch.Tensor, left: int, right: int) -> torch.Tensor:
+        profile = torch.cat([genome[:, 60 - left : 60], allele, genome[:, 61 : 61 + right]], dim=1)
+        return (profile / profile.sum())[None]
+
+    for bases in (2, 5, 8):
+        own = genome[:, 60:61]
+        ref = window(own, 50, 49)
+        start = 50 - bases // 2
+        alt = window(own.expand(3, bases) / bases, start, 100 - start - bases)
+        assert metrics.profile_jsd(ref, alt, [3])[0, 0] > 0.02
+        for sizes, one, other in (((1, bases), ref, alt), ((bases, 1), alt, ref)):
+            before, after = app.aligned(one, other, np.array([sizes]))
+            assert before.shape == after.shape == (1, 3, 100)
+            assert metrics.profile_jsd(before, after, [3])[0, 0] < 1e-6
+    same, _ = app.aligned(ref, alt, np.array([[1, 1]]))
+    assert torch.equal(same, ref)
+    nothing = metrics.profile_jsd(*app.aligned(ref, alt, np.array([[100, 1]])), [3])
+    assert torch.isnan(nothing).all()  # there is nothing beside it
+
+
+def mixed(toy: Toy) -> list[tuple]:
+    """Single bases, insertions, deletions, and two bases that become others."""
     bases = toy.bases["chrA"]
-    ref, pair = bases[999], bases[1999:2001]
-    vcf(
-        toy,
-        ("chrA", 1000, "both", ref, f"{ref}GATTACA,{changed(ref)}", ".", ".", "."),
-        ("chrA", 1500, "del", bases[1499:1502], bases[1499], ".", ".", "."),
-        ("chrA", 2000, "mnv", pair, "".join(map(changed, pair)), ".", ".", "."),
-    )
-    app.variants(asked(random_variants=40))
-    rows = table(asked().output)
-    assert [row["jsd_percentile_0"] == "" for row in rows] == [True, False, True, False]
-    for row in rows:
-        assert 0 <= float(row["log2_fold_change_percentile_0"]) <= 100
-        assert float(row["jsd_0"]) > 0
-    lines = Path(asked().output).with_suffix(".vcf").read_text().splitlines()
-    assert any("a smaller distance; none of an indel, signal group 0" in line for line in lines)
-    both, deletion, mnv = (line.split("\t")[7] for line in lines[-3:])
-    assert f"CM_JSD_PCT_0=.,{rows[1]['jsd_percentile_0']};" in both
-    assert "CM_JSD_PCT" not in deletion
-    assert f"CM_JSD_PCT_0={rows[3]['jsd_percentile_0']};" in mnv
+    rows = snvs(toy, *range(600, 3000, 400))
+    rows.append(("chrA", 1500, "del", bases[1499:1502], bases[1499], ".", ".", "."))
+    rows.append(("chrA", 1900, "ins", bases[1899], bases[1899] + "GATTACA", ".", ".", "."))
+    pair = bases[1999:2001]
+    rows.append(("chrA", 2000, "mnv", pair, "".join(map(changed, pair)), ".", ".", "."))
+    return rows
 
 
-def test_percentiles_are_among_the_random_variants_themselves(toy: Toy, asked, monkeypatch):
-    """Scored on their own as a VCF file, the random variants give the percentiles by hand."""
+def test_effects_are_ranked_among_random_variants_of_their_kind(toy: Toy, asked, monkeypatch):
+    """Scored on their own as a VCF file, the random variants give percentiles and p by hand."""
     kept, own = [], app.random_variants
     monkeypatch.setattr(app, "random_variants", lambda *a: kept.append(own(*a)) or kept[-1])
-    vcf(toy, *snvs(toy, *range(600, 3000, 200)))
+    vcf(toy, *mixed(toy))
     app.variants(asked(random_variants=60))
-    rows = table(asked().output)
+    rows, text = table(asked().output), Path(asked().output).with_suffix(".vcf").read_text()
     (random,) = kept
     vcf(toy, *[
         ("chrA", p + 1, ".", r, a)
@@ -320,15 +348,80 @@ def test_percentiles_are_among_the_random_variants_themselves(toy: Toy, asked, m
     ])  # fmt: skip
     app.variants(asked(output=str(toy.folder / "random.tsv")))
     others = table(toy.folder / "random.tsv")
-    assert len(others) == 60
+    assert len(others) == 120
     for name, key in (("log2_fold_change", abs), ("jsd", float)):
-        among = [key(float(row[f"{name}_1"])) for row in others]
-        for row in rows:
-            mine = key(float(row[f"{name}_1"]))
-            below = sum(value < mine * (1 - 1e-4) for value in among)
-            up_to = sum(value <= mine * (1 + 1e-4) for value in among)
-            percent = float(row[f"{name}_percentile_1"])
-            assert 100 * below / 60 - 0.01 <= percent <= 100 * up_to / 60 + 0.01
+        for is_indel in (False, True):
+            among = [
+                key(float(row[f"{name}_1"])) for row in others
+                if (len(row["ref"]) != len(row["alt"])) == is_indel
+            ]  # fmt: skip
+            assert len(among) == 60
+            for row in rows:
+                if (len(row["ref"]) != len(row["alt"])) != is_indel:
+                    continue
+                mine = key(float(row[f"{name}_1"]))
+                below = sum(value < mine * (1 - 1e-4) for value in among)
+                up_to = sum(value <= mine * (1 + 1e-4) for value in among)
+                percent, p = (float(row[f"{name}_{of}_1"]) for of in ("percentile", "p"))
+                assert 100 * below / 60 - 0.01 <= percent <= 100 * up_to / 60 + 0.01
+                assert (61 - up_to) / 61 - 1e-4 <= p <= (61 - below) / 61 + 1e-4
+        p, q = (np.array([float(row[f"{name}_{of}_1"]) for row in rows]) for of in "pq")
+        np.testing.assert_allclose(q, false_discovery_control(p), rtol=1e-4)
+    for key in ("CM_LFC_P_1", "CM_LFC_Q_1", "CM_JSD_P_1", "CM_JSD_Q_1"):
+        assert text.count(f";{key}=") == len(rows)
+        assert f"##INFO=<ID={key},Number=A" in text
+
+
+def test_random_variants_are_changes_of_the_same_kinds(toy: Toy):
+    rows = mixed(toy)
+    named = read_variants(vcf(toy, *rows))
+    every = np.arange(len(rows))
+    with genome_on_disk(toy.folder / "toy.fa") as genome:
+        found = random_variants(named, every, genome, LENGTH, 100, 200, seed=1)
+    kinds = {(r, a) for *_, r, a in (row[:5] for row in rows) if len(r) == len(a) == 1}
+    mnv = changed(rows[-1][3][0]) + changed(rows[-1][3][1])
+    seen = {"snv": 0, "mnv": 0, "ins": 0, "del": 0}
+    for pos, ref, alt in zip(found.pos, found.ref, found.alt, strict=True):
+        assert toy.bases["chrA"][pos : pos + len(ref)] == ref != alt
+        near = min(abs(pos + 1 - row[1]) for row in rows)
+        assert near <= 50
+        if len(ref) == len(alt) == 1:
+            seen["snv"] += (ref, alt) in kinds
+        elif len(ref) == len(alt):
+            seen["mnv"] += alt == mnv
+        elif len(alt) > len(ref):
+            seen["ins"] += alt == ref + "GATTACA"
+        else:
+            seen["del"] += (len(ref), alt) == (3, ref[0])
+    assert seen["snv"] + seen["mnv"] == seen["ins"] + seen["del"] == 200
+    assert min(seen.values()) > 10
+
+
+def test_p_values_of_random_variants_are_uniform(toy: Toy, asked):
+    vcf(toy, *mixed(toy))
+    named = read_variants(toy.folder / "v.vcf")
+    with genome_on_disk(toy.folder / "toy.fa") as genome:
+        drawn = random_variants(named, np.arange(len(named)), genome, LENGTH, 100, 150, seed=7)
+    vcf(toy, *[
+        ("chrA", p + 1, ".", r, a) for p, r, a in zip(drawn.pos, drawn.ref, drawn.alt, strict=True)
+    ])  # fmt: skip
+    app.variants(asked(random_variants=400))
+    for kind in (False, True):
+        own = [r for r in table(asked().output) if (len(r["ref"]) != len(r["alt"])) == kind]
+        for column in ("log2_fold_change_p_0", "jsd_p_1"):
+            p = np.array([float(row[column]) for row in own])
+            assert kstest(p, "uniform").pvalue > 0.01, (kind, column)
+            assert p.min() >= 1 / 401
+
+
+def test_p_and_q_values_are_those_of_their_sources():
+    p = p_values(np.array([0.5, 2.0, 9.0]), np.array([3.0, 1.0, 2.0, 2.0]))
+    np.testing.assert_allclose(p, [1, 4 / 5, 1 / 5])
+    p = np.random.default_rng(0).random(50) ** 3
+    np.testing.assert_allclose(q_values(p), false_discovery_control(p))
+    some = np.insert(p, 7, np.nan)
+    assert np.isnan(q_values(some)[7])
+    np.testing.assert_allclose(np.delete(q_values(some), 7), q_values(p))
 
 
 def test_models_and_strands_are_averaged_as_numpy_would(toy: Toy, asked, model):
@@ -354,8 +447,6 @@ def test_models_and_strands_are_averaged_as_numpy_would(toy: Toy, asked, model):
 
 
 def test_one_long_allele_does_not_widen_all(toy: Toy):
-    from cherimoya.genome.vcf import read_variants
-
     found = read_variants(vcf(toy, *snvs(toy, *range(1, 900)), ("chrA", 5, ".", "A" * 10**6, "A")))
     assert found.ref.dtype == object  # an array of text would be 3.6 GB
     assert len(found.ref[-1]) == 10**6
@@ -363,25 +454,22 @@ def test_one_long_allele_does_not_widen_all(toy: Toy):
 
 def test_percentiles_count_what_is_smaller():
     among = np.array([3.0, 1.0, 2.0, 2.0])
-    found = app.percentile(np.array([0.5, 2.0, 2.5, 9.0]), among)
+    found = percentile(np.array([0.5, 2.0, 2.5, 9.0]), among)
     np.testing.assert_allclose(found, [0, 50, 75, 100])
 
 
-def test_random_variants_are_in_the_genome_and_the_same_each_time(toy: Toy, asked):
-    from cherimoya.genome.fasta import genome_on_disk
-    from cherimoya.genome.vcf import read_variants
-
+def test_random_variants_are_the_same_each_time_and_their_windows_lie_in_the_genome(toy: Toy):
     base = toy.bases["chrA"][119]
-    vcf(toy, ("chrA", 120, ".", base, changed(base)))
-    config = asked(random_variants=50)
-    with genome_on_disk(config.fasta) as genome:
-        arguments = (read_variants(config.variants), np.array([0]), genome, LENGTH, 100, config)
-        one, same = (app.random_variants(*arguments) for _ in range(2))
+    named = read_variants(vcf(toy, ("chrA", 120, ".", base, changed(base))))
+    with genome_on_disk(toy.folder / "toy.fa") as genome:
+        arguments = (named, np.array([0]), genome, LENGTH, 100, 50, 0)
+        one, same = (random_variants(*arguments) for _ in range(2))
     assert np.array_equal(one.pos, same.pos)
     assert one.pos.min() >= 100
     assert one.pos.max() < 170
-    assert [toy.bases["chrA"][p] for p in one.pos] == one.ref.tolist()
-    assert (one.ref != one.alt).all()
+    assert 119 not in one.pos
+    assert {toy.bases["chrA"][p] for p in one.pos} == set(one.ref) == {base}
+    assert set(one.alt) == {changed(base)}
 
 
 def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):

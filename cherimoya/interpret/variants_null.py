@@ -8,6 +8,7 @@ import numpy as np
 from cherimoya.genome.fasta import Genome
 from cherimoya.genome.sequence import BASES, N_CODE, decode, encode
 from cherimoya.genome.vcf import Variants
+from cherimoya.util.console import say
 
 
 def shifts_bases(variants: Variants) -> np.ndarray:
@@ -23,7 +24,7 @@ def random_variants(
 
     Each is drawn for one of them: a single base that the genome has there too becomes the same
     other base, an insertion inserts the same bases, a deletion takes as many away. `n` for those
-    that change no length, and as many for those that do; fewer where there is no such place.
+    that change no length, and as many for those that do; fewer, said, where there is no such place.
     """
     rng, codes = np.random.default_rng(seed), cache(genome.codes)
     found: list[tuple[str, int, str, str]] = []
@@ -31,6 +32,9 @@ def random_variants(
     for rows in (among[~shifted], among[shifted]):
         for row in rng.choice(rows, n) if len(rows) else ():
             found += _elsewhere(variants, int(row), codes, length, out, rng)
+    asked = n * (int(shifted.any()) + int(not shifted.all()))
+    if len(found) < asked:
+        say(f"{len(found):,} of {asked:,} random variants: there is no place nearby for the others")
     chrom, pos, ref, alt = (
         np.array([one[i] for one in found], dtype=kind)
         for i, kind in enumerate((object, np.int64, object, object))

@@ -198,7 +198,8 @@ def refuse_without_effect(config: Any, words: Sequence[str]) -> None:
 
 def does_nothing(word: str, used: Used) -> str:
     """The message for `word` of a command line, whose key has no effect."""
-    key, shown = word.partition("=")[0], shlex.quote(word)
+    legible = word if set(word) & set('"\\') else word.replace("'", '"')  # in a shell's '...'
+    key, shown = word.partition("=")[0], shlex.quote(legible)
     return f"{shown} does nothing: {used.why}. Set {used.instead} {shown}, or leave {key} out."
 
 

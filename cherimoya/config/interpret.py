@@ -100,7 +100,7 @@ class AttributeConfig(LociConfig):
     )
     method: str = checked(choices=("mutagenesis", "deep_lift_shap", "gradient"))
     targets: list[str] = checked(choices=("counts", "profile"), used=GROUPWISE)
-    groups: list[int] | None = checked(at_least=0, used=GROUPWISE)
+    groups: list[str] | None = checked(used=GROUPWISE)
     window: int | None = checked(at_least=1, at_most=MOST_BASES)
     n_shuffles: int = checked(at_least=1, at_most=100_000, used=SHUFFLING)
     logos: int = checked(at_least=0)

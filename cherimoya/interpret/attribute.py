@@ -14,7 +14,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.genome.bigwig_writer import Piece, write_bigwig
 from cherimoya.genome.sequence import N_CODE, reverse_complement, reverse_complement_tracks
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
-from cherimoya.interpret.contrast import asked_contrast, interval
+from cherimoya.interpret.contrast import asked_contrast, asked_groups, interval
 from cherimoya.interpret.gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
 from cherimoya.interpret.loci import (
     Sequences,
@@ -25,7 +25,7 @@ from cherimoya.interpret.loci import (
 from cherimoya.interpret.models import check_effects_precision, describe
 from cherimoya.interpret.modisco import MOTIFS, check_modisco, find_motifs, folder_of
 from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
-from cherimoya.interpret.target import Target, targets_of
+from cherimoya.interpret.target import Target
 from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.attributions import (
@@ -86,6 +86,8 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
     method, at_once = _method(config, models, targets, width, deltas)
     files, settings = describe(config, FREE, loci.files, loci.codes.shape[1])
     settings["targets"] = [target.name for target in targets]
+    if config.groups is not None:
+        settings["groups"] = list(dict.fromkeys(target.group for target in targets))
     if config.loci is None:
         del settings["fasta"]  # read for the lengths of chromosomes alone
     is_done = _is_done(output, config, settings)
@@ -114,7 +116,8 @@ def _targets(config: AttributeConfig, signal_groups: list[int]) -> list[Target]:
     contrast = asked_contrast(config, signal_groups)
     if contrast is not None:
         return [contrast]
-    return targets_of(config.targets, config.groups, signal_groups)
+    groups = asked_groups(config.groups, config.checkpoint, signal_groups)
+    return [Target(output, group) for output in config.targets for group in groups]
 
 
 def _beside(config: AttributeConfig, output: Path, targets: list[str]) -> dict[Path, str]:

@@ -1,4 +1,4 @@
-"""The difference between two signal groups as a target, and its interval over models."""
+"""Signal groups as targets, the difference between two, and its interval over models."""
 
 import math
 from collections.abc import Sequence
@@ -27,6 +27,27 @@ def asked_contrast(config: InferenceConfig, signal_groups: Sequence[int]) -> Tar
     if config.target is None:
         return None
     return contrast_of(config.target, config.checkpoint, signal_groups)
+
+
+def asked_groups(
+    groups: Sequence[str] | None, named: Sequence[str], signal_groups: Sequence[int]
+) -> list[int]:
+    """The numbers of the `groups` of models named by the checkpoints `named`; None: all.
+
+    Raises ConfigError for one that is not there or is named twice, and where two of the models
+    call groups differently.
+    """
+    n = len(signal_groups)
+    if groups is None:
+        return list(range(n))
+    names = _names([find_checkpoint(one) for one in named])
+    found = [
+        group_number(one, names if len(names) == n else [], n, f"groups=[{','.join(groups)}]")
+        for one in groups
+    ]
+    if len(set(found)) < len(found):
+        raise ConfigError(f"groups=[{','.join(groups)}] names a signal group twice.")
+    return found
 
 
 def contrast_of(text: str, named: Sequence[str], signal_groups: Sequence[int]) -> Target:

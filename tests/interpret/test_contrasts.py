@@ -194,7 +194,7 @@ def test_bases_are_attributed_their_part_of_the_contrast(
         )
 
     found = scored("all.h5", models, target="counts:B-A")
-    groups = scored("groups.h5", models, targets=["counts"], groups=[0, 2])
+    groups = scored("groups.h5", models, targets=["counts"], groups=["A", "2"])
     (name,) = found.contributions
     assert name == "counts_2-0"
     expected = groups.hypothetical["counts_2"] - groups.hypothetical["counts_0"]
@@ -222,4 +222,4 @@ def test_plots_call_groups_by_their_names() -> None:
 def test_a_target_takes_the_place_of_targets_and_groups(models, tmp_path: Path) -> None:
     words = [f"checkpoint={models[0]}", "data.path=x.h5", f"output={tmp_path}/a.h5"]
     done = command("attribute", *words, "target=counts:B-A", "groups=[1]", folder=tmp_path)
-    fails(done, "groups=[1]", "target says what is attributed", "target=null")
+    fails(done, "'groups=[\"1\"]' does nothing", "target says what is attributed", "target=null")

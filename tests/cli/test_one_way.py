@@ -2,10 +2,8 @@
 
 import inspect
 import json
-import subprocess
-import sys
 
-from command_lines import clean_environment
+from command_lines import python
 
 from cherimoya.training.run import ready, train
 
@@ -46,10 +44,7 @@ print("ASKED", json.dumps(asked))
 
 def told(code, word, arguments, folder):
     """What a program that trains with `arguments` says behind `word`."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=folder, env=clean_environment(), capture_output=True, text=True,
-    )  # fmt: skip
+    done = python(code, *arguments, folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith(word)]
     return json.loads(line.removeprefix(word))

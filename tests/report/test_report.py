@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from command_lines import command
 from run_files import CONFIG, SCORES, add_loci, add_member, make_run
 
 from cherimoya.cli import report as report_command
@@ -324,18 +325,12 @@ def test_any_sweep_has_a_page(members, tmp_path):
 
 
 def test_a_folder_that_is_neither_is_refused(tmp_path):
-    def called(folder: Path) -> subprocess.CompletedProcess[str]:
-        code = "from cherimoya.cli.report import report; report()"
-        return subprocess.run(
-            [sys.executable, "-c", code, str(folder)], capture_output=True, text=True
-        )
-
-    done = called(tmp_path)
+    done = command("report", str(tmp_path))
     assert done.returncode == 1
     assert "is neither a run (config.yaml is missing) nor a sweep" in done.stderr
     assert "Traceback" not in done.stderr
-    assert called(tmp_path / "nowhere").returncode == 1
-    done = called(make_run(tmp_path / "run"))
+    assert command("report", str(tmp_path / "nowhere")).returncode == 1
+    done = command("report", str(make_run(tmp_path / "run")))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "run" / "report.html")
 

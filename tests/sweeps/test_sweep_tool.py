@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from command_lines import clean_environment
+from command_lines import clean_environment, command
 
 from cherimoya.records import status
 from cherimoya.records import sweep as sweeps
@@ -20,9 +20,7 @@ TOOL = [sys.executable, "-m", "cherimoya.cli.sweep"]
 
 
 def tool(*arguments, cwd) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*TOOL, *arguments], cwd=cwd, env=clean_environment(), capture_output=True, text=True
-    )
+    return command("sweep", *map(str, arguments), folder=cwd)
 
 
 @pytest.fixture

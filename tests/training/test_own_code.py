@@ -3,14 +3,13 @@
 import builtins
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import FunctionType
 
 import pytest
 import torch
-from command_lines import clean_environment, program
+from command_lines import command
 from configs import composed
 from training_runs import assert_same_run
 
@@ -376,17 +375,16 @@ def test_the_commands_on_models_say_it_in_one_message_too(mine, monkeypatch):
 
 def test_a_run_goes_on_when_its_loss_is_mended(mine, train_arguments):
     """And ends as one that nothing was wrong with; the command line says one line."""
-    arguments = [*program("train"), *train_arguments, "loss.name=mine:Mended"]
-    settings = {"cwd": mine, "env": clean_environment(), "capture_output": True, "text": True}
-    whole = subprocess.run([*arguments, "hydra.run.dir=whole"], **settings)
+    arguments = [*train_arguments, "loss.name=mine:Mended"]
+    whole = command("train", *arguments, "hydra.run.dir=whole", folder=mine)
     assert whole.returncode == 0, whole.stderr
     (mine / "broken").touch()
-    done = subprocess.run([*arguments, "hydra.run.dir=run"], **settings)
+    done = command("train", *arguments, "hydra.run.dir=run", folder=mine)
     assert done.returncode == 1
     assert done.stderr.startswith("error: loss.name=mine:Mended: Mended.forward fails: RuntimeErr")
     assert len(done.stderr.splitlines()) == 1
     (mine / "broken").unlink()
     again = done.stderr.rpartition("cherimoya-train ")[2].split()
-    resumed = subprocess.run([*program("train"), *again], **settings)
+    resumed = command("train", *again, folder=mine)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(mine / "whole", mine / "run")

@@ -118,7 +118,9 @@ def test_fragments_give_the_cuts_of_the_bigwig(shared: Path) -> None:
             np.testing.assert_array_equal(cuts.values(chrom, 0, length), wanted)
 
 
-@pytest.mark.parametrize("state", ["raw", "shifted", "twice"])
+@pytest.mark.parametrize(
+    "state", [*(pytest.param(s, marks=pytest.mark.slow) for s in ("raw", "twice")), "shifted"]
+)
 def test_the_shift_of_yeast_cuts_is_found(shared: Path, tmp_path: Path, state: str) -> None:
     """The motif of Tn5 lies +4/-5 from the ends of the fragments, at 0 of the cuts."""
     folder, loci_file = yeast_folder(shared), "atac/cut_peaks.narrowPeak"
@@ -154,6 +156,7 @@ def test_starts_of_transcription_are_no_cuts(shared: Path, tmp_path: Path) -> No
         yeast(shared, tmp_path / "x.h5", "stripeseq/WT_tss_loci.bed", files, shift="auto")
 
 
+@pytest.mark.slow
 def test_reads_of_the_same_assay_under_other_names(shared: Path, tmp_path: Path) -> None:
     pysam = pytest.importorskip("pysam")
     bam = shared / "data/yeast/stripeseq/S288C.bam"

@@ -397,6 +397,10 @@ class Unmade(Loss):
 """
 
 
+def slow(*case: str):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [
@@ -411,42 +415,48 @@ class Unmade(Loss):
             "loss.name=mine:Constant",
             "loss.name=mine:Constant: Constant.forward returned an objective",
         ),
-        (
+        slow(
             "loss.name=mine:LogitsAlone",
             "loss.name=mine:LogitsAlone: LogitsAlone.forward(model, log",
         ),
         ("loss.name=mine:Says", "loss.name=mine:Says: Says.logged(model) returned str"),
-        (
+        slow(
             "loss.name=mine:Leaves",
             "mine:Leaves: Leaves.forward(model, logits, log_counts, signal) f",
         ),
-        ("loss.name=mine:LeavesLater", "logged ended the program (SystemExit: 0), in line"),
-        ("loss.name=mine:Partial", "'NoneType' object has no attribute 'sum'"),
-        ("loss.name=mine:Unmade", "the __init__ of mine:Unmade fails: ZeroDivisionError"),
+        slow("loss.name=mine:LeavesLater", "logged ended the program (SystemExit: 0), in line"),
+        slow("loss.name=mine:Partial", "'NoneType' object has no attribute 'sum'"),
+        slow("loss.name=mine:Unmade", "the __init__ of mine:Unmade fails: ZeroDivisionError"),
         ("model.blocks.name=mine:Short", "its __init__ has to take n_filters, dilation"),
-        ("model.blocks.name=mine:Untrimmed", "expected (2, 34, 8), channels last"),
+        slow("model.blocks.name=mine:Untrimmed", "expected (2, 34, 8), channels last"),
         (
             "model.blocks.name=mine:Shortens",
             "mine:Shortens: of 200 bases the blocks returned 193. With every dilation",
         ),
-        (
+        slow(
             "model.blocks.name=mine:TooFar",
             "mine:TooFar: the network on 200 bases fails: ZeroDivisionError: integer division",
         ),
         ("data.source=hdf", "Did you mean hdf5?"),
         ("loss.name=.mine:Loss", "or write module:Class"),
-        ("loss.name=leaves:Loss", "the module leaves does not load (SystemExit"),
+        slow("loss.name=leaves:Loss", "the module leaves does not load (SystemExit"),
         ("+metrics.x.name=mine:Raises", "metrics.x fails: ZeroDivisionError"),
-        ("+metrics.x.name=mine:Exits", "metrics.x fails: SystemExit: 0"),
-        ("+metrics.x.name=mine:Flat", "metrics.x returned (2,): expected a tensor of shape (2, 1)"),
+        slow("+metrics.x.name=mine:Exits", "metrics.x fails: SystemExit: 0"),
+        slow(
+            "+metrics.x.name=mine:Flat",
+            "metrics.x returned (2,): expected a tensor of shape (2, 1)",
+        ),
         ("+metrics.profile_mnll.name=mine:Fine", "metrics.profile_mnll: cherimoya has something"),
-        ("+metrics.count_mse.name=mine:Fine", "metrics.count_mse: cherimoya has something of that"),
+        slow(
+            "+metrics.count_mse.name=mine:Fine",
+            "metrics.count_mse: cherimoya has something of that",
+        ),
         ("+metrics.loss.name=mine:Fine", "such as metrics.my_loss (in its file: # @package"),
         ("+logger.x.name=mine:Refuses", "logger x did not begin (ZeroDivisionError"),
         ("data.source=mine:Nothing", "a data source needs a method loci"),
-        ("+metrics.x.name=mine:Nothing", "a metric needs a method __call__"),
-        ("+logger.x.name=mine:Nothing", "a logger needs a method check"),
-        ("optim.adamw.name=mine:Nothing", "an optimizer needs a method step"),
+        slow("+metrics.x.name=mine:Nothing", "a metric needs a method __call__"),
+        slow("+logger.x.name=mine:Nothing", "a logger needs a method check"),
+        slow("optim.adamw.name=mine:Nothing", "an optimizer needs a method step"),
     ],
 )
 def test_a_bad_extension_ends_in_one_message(

@@ -99,7 +99,9 @@ BOMBS = {
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "lists")) for n in BOMBS]
+)
 def test_insertions_that_multiply_are_refused(name, tmp_path):
     words = (*SHARED, "logger.wandb.run_name=${data.options.b0}")
     said, _ = asked(tmp_path, BOMBS[name], *words, timeout=30)

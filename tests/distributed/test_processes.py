@@ -265,6 +265,7 @@ def test_more_gpus_than_there_are(cherimoya_train, train_arguments):
     assert "torch sees no GPU" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_bias_model_and_share_it(
     cherimoya_train, train_arguments, tmp_path
 ):

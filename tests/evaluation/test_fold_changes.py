@@ -60,6 +60,7 @@ def test_a_perfect_prediction_and_one_without_differences() -> None:
         assert bad["rmse"] >= bad["observed_sd"] > 0
 
 
+@pytest.mark.slow
 def test_an_evaluation_names_groups_and_tells_their_differences(tmp_path, capsys) -> None:
     path = hdf5.write(tmp_path / "all.h5", grouped_loci())
     run = run_on(path, tmp_path / "run")

@@ -27,7 +27,6 @@ def track(rng: np.random.Generator, length: int, kind: str) -> tuple[np.ndarray,
     return at, (rng.gamma(0.5, 1, len(at)) - rng.integers(0, 2, len(at))).astype(np.float32)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32 - 1),
     kinds=st.lists(st.sampled_from(["dense", "stretches", "bases"]), min_size=1, max_size=4),
@@ -35,7 +34,7 @@ def track(rng: np.random.Generator, length: int, kind: str) -> tuple[np.ndarray,
     far=st.sampled_from([1, 30, 1000]),
     longest=st.sampled_from([64, 1 << 20]),
 )
-def test_every_value_is_read_back(seed, kinds, piece, far, longest, tmp_path, monkeypatch) -> None:
+def read_back(seed, kinds, piece, far, longest, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(bigwig_writer, "FAR", far)
     monkeypatch.setattr(bigwig_writer, "LONGEST", longest)
     rng = np.random.default_rng(seed)
@@ -65,6 +64,12 @@ def test_every_value_is_read_back(seed, kinds, piece, far, longest, tmp_path, mo
         end = min(some + 20, lengths[chrom])
         np.testing.assert_array_equal(file.values(chrom, some, end, fillna=None), wanted[some:end])
     check_summaries(file, tracks)
+
+
+@pytest.mark.parametrize("files", [15, pytest.param(100, marks=pytest.mark.slow)])
+def test_every_value_is_read_back(files: int, tmp_path: Path, monkeypatch) -> None:
+    quiet = settings(max_examples=files, deadline=None, suppress_health_check=list(HealthCheck))
+    quiet(read_back)(tmp_path=tmp_path, monkeypatch=monkeypatch)
 
 
 def check_summaries(file, tracks: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:

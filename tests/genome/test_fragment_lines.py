@@ -40,17 +40,18 @@ def found(path: Path, spool: Path, **values) -> object:
     return held.chroms, held.depths, said, [file.read_bytes() for file in held.files()]
 
 
+@pytest.mark.parametrize("files", [40, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("counts", [False, True])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_both_ways_of_reading_agree(
-    tmp_path: Path, monkeypatch, counts: bool, grouped: bool
+    tmp_path: Path, monkeypatch, counts: bool, grouped: bool, files: int
 ) -> None:
     rng, path, table = np.random.default_rng(0), tmp_path / "cuts.tsv", tmp_path / "cells.tsv"
     table.write_text("AC-1\tone\nGT-1\ttwo\n")
     values = {"counts": counts, "groups": str(table) if grouped else None}
     monkeypatch.setattr(fragments, "BLOCK", 150)
     many, quick = [], fragments.usual_lines
-    for case in range(150):
+    for case in range(files):
         chosen = rng.choice(USUAL, 30).tolist()
         for kinds, often in ((ODD, 0.5), (WRONG, 0.3)):
             if rng.random() < often:

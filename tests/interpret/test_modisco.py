@@ -1,6 +1,6 @@
 """Motifs of attributions: their names, rows and matches, what is kept, and what is refused.
 
-TF-MoDISco itself runs in test_attribution_truth.
+TF-MoDISco itself runs in test_attribution_truth. Where TOMTOM runs, Numba first compiles it.
 """
 
 import csv
@@ -53,6 +53,7 @@ def pattern(codes: np.ndarray, name: str = "pos_patterns.pattern_0") -> modisco.
     return modisco.Pattern(name, 100, codes, codes)
 
 
+@pytest.mark.slow
 def test_patterns_are_matched_on_either_strand():
     known = motif_grammar.known_motifs()
     forward = [motif_grammar.probabilities(motif) for motif in motif_grammar.MOTIFS]
@@ -189,6 +190,7 @@ class Elements(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_names_of_motifs_are_text_on_the_page_and_no_paths(tmp_path):
     pytest.importorskip("logomaker")
     rng, folder = np.random.default_rng(0), tmp_path / "above" / "folder"

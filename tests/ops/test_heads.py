@@ -148,7 +148,11 @@ LAYOUTS = [
 ]
 OPCHECKED = [Case(1, 4, 8, 2, 1, 1), Case(1, 4, 8, 1, 3, 1)]
 COMPILED = [Case(2, 5, 8, 1, 3, 1)]
-INTERPRETED = [*SHAPES, *EMPTY, *LAYOUTS, *OPCHECKED, *COMPILED]
+QUICK = [SHAPES[3], SHAPES[5], SHAPES[9], SHAPES[11], EMPTY[1], LAYOUTS[1], *OPCHECKED]
+INTERPRETED = [
+    pytest.param(case, marks=[] if case in QUICK else pytest.mark.slow)
+    for case in (*SHAPES, *EMPTY, *LAYOUTS, *OPCHECKED, *COMPILED)
+]
 
 
 @pytest.mark.parametrize("case", INTERPRETED, ids=str)

@@ -42,6 +42,7 @@ for ours, own in ((KendallLoss(0.0), Tripled(0.0)), (FixedLoss(1.5, 0.25), Alone
 """
 
 
+@pytest.mark.slow
 def test_it_changes_total_and_gradients_in_the_interpreter():
     pytest.importorskip("triton")
     done = subprocess.run(

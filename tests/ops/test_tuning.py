@@ -298,6 +298,7 @@ for L in map(int, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(gpu, cache):
     writers = [
         subprocess.Popen(

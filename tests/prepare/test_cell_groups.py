@@ -215,6 +215,7 @@ def test_groups_of_files_have_names(cells: Toy) -> None:
         cells.config(signal={"A": "plus.bw"})
 
 
+@pytest.mark.slow
 def test_eight_groups_of_yeast_are_as_eight_preparations(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data/yeast"
     if not folder.is_dir():

@@ -56,7 +56,10 @@ def command(toy: Toy, code: str, folder: str, *arguments: str) -> subprocess.Com
     )
 
 
-@pytest.mark.parametrize(("how", "processes"), [("SIGKILL", 1), ("SIGKILL", 2), ("SIGINT", 2)])
+@pytest.mark.parametrize(("how", "processes"), [
+    pytest.param("SIGKILL", 1, marks=pytest.mark.slow), ("SIGKILL", 2),
+    pytest.param("SIGINT", 2, marks=pytest.mark.slow),
+])  # fmt: skip
 def test_a_killed_command_goes_on(many: Toy, how: str, processes: int) -> None:
     count = f"processes={processes}"
     code = KILLED.format(partial=PARTIAL, parts=1, signal=how)

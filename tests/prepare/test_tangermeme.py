@@ -38,6 +38,7 @@ def agrees(loci: hdf5.Loci, bed: str, fasta: str, signal: list[str], control: li
         np.testing.assert_array_equal(loci.control, found[2].numpy())
 
 
+@pytest.mark.slow
 def test_yeast_loci_agree(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "yeast"
     if not folder.is_dir():
@@ -51,11 +52,6 @@ def test_yeast_loci_agree(shared: Path, tmp_path: Path) -> None:
     agrees(loci, str(folder / "stripeseq/WT_tss_loci.bed"), str(fasta), files, [])
 
 
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 @given(
     seed=st.integers(0, 2**32 - 1),
     out=st.integers(1, 60),
@@ -64,8 +60,7 @@ def test_yeast_loci_agree(shared: Path, tmp_path: Path) -> None:
     centers=st.lists(st.integers(150, 1850), min_size=1, max_size=12, unique=True),
     width=st.integers(0, 70),
 )
-@pytest.mark.filterwarnings("ignore")
-def test_random_loci_agree(
+def random_loci_agree(
     seed: int, out: int, more: int, jitter: int, centers: list[int], width: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -97,3 +92,10 @@ def test_random_loci_agree(
             processes=1,
         )
         agrees(loci, bed, f"{folder}/toy.fa", files, files[1:])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("genomes", [8, pytest.param(40, marks=pytest.mark.slow)])
+def test_random_loci_agree(genomes: int) -> None:
+    quiet = settings(max_examples=genomes, deadline=None, suppress_health_check=list(HealthCheck))
+    quiet(random_loci_agree)()

@@ -210,13 +210,13 @@ def use_predictions(folder: Path) -> bool:
     return False
 
 
-KINDS = {
-    "run folder": (make_whole_run, use_run, 25),
-    "failed run folder": (make_failed_run, use_run, 15),
-    "sweep folder": (make_sweep, use_sweep, 20),
-    "evaluation folder": (make_evaluation, use_evaluation, 50),
-    "search folder": (make_search, use_search, 40),
-    "prediction folder": (make_predictions, use_predictions, 200),
+KINDS = {  # what makes and reads each, and how many inputs it gets, at first and among slow tests
+    "run folder": (make_whole_run, use_run, (8, 25)),
+    "failed run folder": (make_failed_run, use_run, (15, 30)),
+    "sweep folder": (make_sweep, use_sweep, (8, 20)),
+    "evaluation folder": (make_evaluation, use_evaluation, (15, 50)),
+    "search folder": (make_search, use_search, (40, 80)),
+    "prediction folder": (make_predictions, use_predictions, (60, 200)),
 }
 
 
@@ -234,8 +234,11 @@ def files(folder: Path) -> list[Path]:
 
 
 @pytest.mark.usefixtures("drawn_once")
+@pytest.mark.parametrize(
+    "most", [*[False] * (not GUIDED), pytest.param(True, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_folders_are_shown_or_refused(kind: str, tmp_path: Path) -> None:
+def test_folders_are_shown_or_refused(kind: str, most: bool, tmp_path: Path) -> None:
     (make, use, inputs), whole, work = KINDS[kind], tmp_path / "whole", tmp_path / "work"
     whole.mkdir()
     make(whole)
@@ -252,4 +255,4 @@ def test_folders_are_shown_or_refused(kind: str, tmp_path: Path) -> None:
         if outcomes.of(used, use, work):
             outcomes.read, outcomes.refused = outcomes.read - 1, outcomes.refused + 1
 
-    fuzz(one, outcomes, inputs, cost=10)
+    fuzz(one, outcomes, inputs[most], cost=10)

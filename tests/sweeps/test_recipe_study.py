@@ -17,15 +17,12 @@ study = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(study)
 
 
-@pytest.mark.parametrize("recipe", study.RECIPES)
-def test_every_change_is_the_recipe_but_for_what_it_says(tmp_path, recipe):
-    changes = dict(study.CHANGES)
-    if recipe == "embedded":  # whose optimizers have no SGD to change
-        changes = {k: v for k, v in changes.items() if not any("sgd." in key for key in v)}
+def composed(folder, recipe, changes):
+    """The configuration of each change, in which what the recipe and the change say was found."""
     for name, keys in changes.items():
-        study.write_option(tmp_path, name, recipe, keys)
+        study.write_option(folder, name, recipe, keys)
     made = {}
-    with groups.initialized(str(tmp_path)):
+    with groups.initialized(str(folder)):
         for name in changes:
             words = [f"experiment={name}", *(["data.path=x.h5"] if recipe != "embedded" else [])]
             values, choices = groups.compose("train", words)
@@ -37,6 +34,22 @@ def test_every_change_is_the_recipe_but_for_what_it_says(tmp_path, recipe):
         for key, value in (dict(study.RECIPES[recipe]) | dict(keys)).items():
             if "." in key:
                 assert at(made[name], key) == value, (name, key)
+    return made
+
+
+def test_changes_are_the_recipe_but_for_what_they_say(tmp_path):
+    few = {name: study.CHANGES[name] for name in ("base", "no_sgd", "chosen", "width_96")}
+    made = composed(tmp_path, "recommended", few)
+    assert [name for name in few if made[name] == made["base"]] == ["base", "width_96"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", study.RECIPES)
+def test_every_change_is_the_recipe_but_for_what_it_says(tmp_path, recipe):
+    changes = dict(study.CHANGES)
+    if recipe == "embedded":  # whose optimizers have no SGD to change
+        changes = {k: v for k, v in changes.items() if not any("sgd." in key for key in v)}
+    made = composed(tmp_path, recipe, changes)
     if recipe != "recommended":
         return
     same = {name for name in study.CHANGES if made[name] == made["base"]}

@@ -127,7 +127,7 @@ def test_numbers_are_short_and_the_trained_ones_are_the_told_ones(tmp_path):
         assert (tmp_path / f"lr={lr},n_layers={params['model.n_layers']}").is_dir()
 
 
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize("pruner", ["median", pytest.param("hyperband", marks=pytest.mark.slow)])
 def test_a_search_killed_anywhere_ends_like_an_undisturbed_one(tmp_path, pruner, monkeypatch):
     asked = {"n_trials": 18, "pruner": pruner, "startup_trials": 6}
     whole = sweep(tmp_path / "whole" / "search", **asked)

@@ -130,6 +130,7 @@ def test_the_recommended_recipe_goes_on_to_the_bit(words, recommended, tmp_path)
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_packed_runs_of_the_recommended_recipe_are_as_alone(recommended, cherimoya_train, tmp_path):
     grid = ["-m", *recommended, "trainer.max_epochs=2", "seed=0,1"]
     for folder, packed in (("alone", []), ("packed", ["hydra/launcher=packed"])):

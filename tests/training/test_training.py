@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_lines import TRAIN, clean_environment, wait_until
+from command_lines import TRAIN, clean_environment, command, wait_until
 from configs import composed, made_of
 from matplotlib import image
 from training_runs import assert_same_run, weights
@@ -30,11 +31,20 @@ def run_folder(folder: Path) -> Path:
     return found
 
 
-@pytest.fixture
-def whole_run(cherimoya_train, train_arguments, tmp_path):
-    done = cherimoya_train(*train_arguments)
+@pytest.fixture(scope="module")
+def undisturbed(train_arguments, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = command("train", *train_arguments, folder=folder)
     assert done.returncode == 0, done.stderr
-    return run_folder(tmp_path), done.stdout
+    return folder, done.stdout
+
+
+@pytest.fixture
+def whole_run(undisturbed, tmp_path):
+    """A copy of the run that this file's tests share, and what it printed."""
+    folder, printed = undisturbed
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return run_folder(tmp_path), printed
 
 
 def test_a_run_leaves_what_it_promises(whole_run):
@@ -98,9 +108,9 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
 ):
     whole, _ = whole_run
     run = tmp_path / "killed"
-    command = [*TRAIN, *train_arguments, f"hydra.run.dir={run}", "trainer.checkpoint_minutes=1e-4"]
+    words = [*TRAIN, *train_arguments, f"hydra.run.dir={run}", "trainer.checkpoint_minutes=1e-4"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
+        words, cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
     )
     rows = run / "metrics.jsonl"
     wait_until(lambda: rows.exists() and rows.stat().st_size > 0)
@@ -142,6 +152,7 @@ def test_resuming_with_changed_data_is_refused(
     copy = tmp_path / "copy.h5"
     copy.write_bytes(small_data.read_bytes())
     arguments = [a.replace(str(small_data), "copy.h5") for a in train_arguments]
+    arguments.append("trainer.max_epochs=1")
     assert cherimoya_train(*arguments, "hydra.run.dir=run").returncode == 0
     assert f"path: {copy}" in (tmp_path / "run" / "config.yaml").read_text()
     with open(copy, "ab") as file:
@@ -177,9 +188,9 @@ def test_a_run_goes_on_where_its_data_are_now(
 
 def interrupted(run: Path, arguments: list[str], folder: Path) -> Path:
     """A run that was killed in its second epoch."""
-    command = [*TRAIN, *arguments, f"hydra.run.dir={run}", "trainer.checkpoint_minutes=1e-4"]
+    words = [*TRAIN, *arguments, f"hydra.run.dir={run}", "trainer.checkpoint_minutes=1e-4"]
     process = subprocess.Popen(
-        command, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, text=True
+        words, cwd=folder, env=clean_environment(), stdout=subprocess.PIPE, text=True
     )
     rows = run / "metrics.jsonl"
     wait_until(lambda: rows.exists() and rows.stat().st_size > 0)

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 SUPPORT = Path(__file__).resolve().parent
 REPOSITORY = SUPPORT.parents[1]
@@ -40,12 +41,13 @@ def python(
 ) -> subprocess.CompletedProcess[str]:
     """`python -c code`, but its process has imported torch already, which takes 3 s.
 
-    A test that looks at imports, signals, kills or a terminal starts a process of its own.
+    A test that looks at imports, signals, kills or a terminal starts a process of its own, and so
+    does every one where there is a GPU, which processes cannot share with what they forked from.
     """
     given = clean_environment() | environment
     words = [sys.executable, "-c", code, *arguments]
-    server = _preloaded()
-    if _at_start(given) != _at_start(server.environment):
+    server = None if torch.cuda.is_available() else _preloaded()
+    if server is None or _at_start(given) != _at_start(server.environment):
         return subprocess.run(
             words, cwd=folder, env=given, capture_output=True, text=True, timeout=timeout
         )

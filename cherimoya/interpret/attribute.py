@@ -25,7 +25,7 @@ from cherimoya.interpret.loci import (
 from cherimoya.interpret.models import check_effects_precision, describe
 from cherimoya.interpret.modisco import MOTIFS, check_modisco, find_motifs, folder_of
 from cherimoya.interpret.mutagenesis import Mutagenesis, centred, default_batch
-from cherimoya.interpret.target import Target
+from cherimoya.interpret.target import Target, targets_of
 from cherimoya.network import Cherimoya
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.attributions import (
@@ -117,7 +117,7 @@ def _targets(config: AttributeConfig, signal_groups: list[int]) -> list[Target]:
     if contrast is not None:
         return [contrast]
     groups = asked_groups(config.groups, config.checkpoint, signal_groups)
-    return [Target(output, group) for output in config.targets for group in groups]
+    return targets_of(config.targets, groups, signal_groups)
 
 
 def _beside(config: AttributeConfig, output: Path, targets: list[str]) -> dict[Path, str]:

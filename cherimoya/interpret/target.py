@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cherimoya.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Target:
@@ -49,6 +51,23 @@ class Target:
 
 def _at_least_float(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def targets_of(
+    outputs: Sequence[str], groups: Sequence[int] | None, signal_groups: Sequence[int]
+) -> list[Target]:
+    """Every output of every group; `groups` None means all that the model has.
+
+    Raises ConfigError for a group that the model does not have.
+    """
+    chosen = range(len(signal_groups)) if groups is None else groups
+    for group in chosen:
+        if not 0 <= group < len(signal_groups):
+            raise ConfigError(
+                f"groups={list(chosen)}: the model has {len(signal_groups)} signal groups, "
+                f"0 to {len(signal_groups) - 1} (channels {list(signal_groups)})."
+            )
+    return [Target(output, group) for output in outputs for group in chosen]
 
 
 def all_of(

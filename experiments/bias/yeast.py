@@ -7,7 +7,7 @@ trained as it is and without a bias model, and once more with bias models of oth
 thresholds. The binding sites of four factors are put into the background loci of the test
 chromosomes. How many times as many cuts are predicted there is averaged over the site (`site`) and
 over the bases 20 to 60 away from it on both sides (`flanks`); the footprint is how much lower the
-site lies, 1 - site/flanks. The folder gets the runs, footprints.csv and bias_models.csv.
+site lies, 1 - site/flanks. The folder gets the runs, yeast_footprints.csv and yeast_bias_models.csv.
 """
 
 import argparse
@@ -138,14 +138,14 @@ def main() -> None:
                 model = "with its bias model" if bias else kind
                 found = footprints(folder / f"{kind}_{seed}", path, bias)
                 rows += [{"model": model, "seed": seed, **row} for row in found]
-    write(folder / "footprints.csv", rows, about)
+    write(folder / "yeast_footprints.csv", rows, about)
     rows = []
     for name in (f"corrected_{seeds[0]}", *(f"with_{name}" for name in OTHERS)):
         choice = json.loads((folder / name / "bias/choice.json").read_text())
         for one in choice["candidates"]:
             taken = one["name"] == choice["chosen"]
             rows.append({"run": name, "taken": taken, **one})
-    write(folder / "bias_models.csv", rows, about)
+    write(folder / "yeast_bias_models.csv", rows, about)
 
 
 if __name__ == "__main__":

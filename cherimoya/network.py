@@ -271,6 +271,8 @@ class Cherimoya(nn.Module):
             If the file is missing, damaged, or not such a checkpoint, if the block that it
             names cannot be found here, or with bias=True if it has no bias model.
         """
+        if bias is not None and not isinstance(bias, bool):
+            raise TypeError(f"bias is {bias!r}: expected True, False or None")
         config, state = read_model_file(Path(path))
         try:
             model = cls(**_own_config(config, state))

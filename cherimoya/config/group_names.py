@@ -43,19 +43,22 @@ def in_order(names: Sequence[str]) -> list[str]:
 def group_number(asked: str | int, names: Sequence[str], count: int, key: str) -> int:
     """The number, from 0, of the group that `asked` names, or is the number of.
 
-    names: of the `count` groups, or none; one that is a number stands for the group of that name
+    names: of the `count` groups, or none; where one is a number, such as of clusters, only names
+    count, or 1 would be the second group in one file and the first in another
 
     Raises ConfigError, which begins with `key`, for a group that is not there.
     """
     text = str(asked)
     if text in names:
         return list(names).index(text)
-    if text.isascii() and text.isdecimal() and int(text) < count:
+    named_by_numbers = any(name.isdecimal() for name in names)
+    is_number = text.isascii() and text.isdecimal() and not named_by_numbers
+    if is_number and int(text) < count:
         return int(text)
     there = f"{count} signal groups, 0 to {count - 1}" if count > 1 else "one signal group, 0"
     if names:
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        there = f"{shown} (or their numbers, from 0)"
+        there = shown if named_by_numbers else f"{shown} (or their numbers, from 0)"
     near = difflib.get_close_matches(text, names, n=1)
     guess = f" Did you mean {near[0]}?" if near else ""
     raise ConfigError(f"{key}: there is no signal group {text}.{guess} There are {there}.")

@@ -49,8 +49,10 @@ class BiasConfig:
 
     def __post_init__(self) -> None:
         below = self.background_below
-        if not below or len(set(below)) < len(below):
-            raise ConfigError(f"bias_model.background_below={below}: name one value or several.")
+        if not below:
+            raise ConfigError("bias_model.background_below=[] is empty. Name a value or several.")
+        if len(set(below)) < len(below):
+            raise ConfigError(f"bias_model.background_below={below} names a value twice.")
 
 
 MATRICES = "matrices"  # in place of a pattern: what the block says are matrices

@@ -12,6 +12,7 @@ from cherimoya.config.predict import EvaluateConfig
 from cherimoya.config.schema import to_dict
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import place
+from cherimoya.data.groups import group_labels
 from cherimoya.errors import ConfigError
 from cherimoya.evaluation import baselines
 from cherimoya.evaluation.bootstrap import Interval, intervals
@@ -72,6 +73,9 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     model = load_ensemble(checkpoints, device, config.reverse_complement, config.bias)
     dataset, split = load_scored(config, checkpoints[0], window, model.trimming)
     check_fits(dataset, model, checkpoints[0])
+    theirs, held = checkpoints[0].groups, group_labels(dataset.loci)
+    if theirs and theirs != held:
+        console.say(f"groups       trained on {', '.join(theirs)}; scored on {', '.join(held)}")
     model.control_groups = dataset.loci.control_groups or model.control_groups
     own, told = metrics_of_runs(checkpoints, model.signal_groups, dataset.loci.out_window, device)
     settings = _settings(config, checkpoints, dataset) | told

@@ -3,7 +3,10 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from cherimoya.config.group_names import fault_of, in_order
 from cherimoya.errors import DataError, printable
@@ -22,6 +25,16 @@ class Cells:
     path: Path
     names: list[str]
     group_of: dict[bytes, int]
+
+    @cached_property
+    def rows(self) -> dict[bytes, int]:
+        """The number of each barcode."""
+        return {barcode: row for row, barcode in enumerate(self.group_of)}
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """The group of each of `rows`, and behind them -1, of a barcode that is not one (-1)."""
+        return np.array([*self.group_of.values(), -1])
 
     def mismatch(self, example: bytes) -> str:
         """What is said where a fragment file has none of the barcodes, but such as `example`."""
@@ -46,20 +59,29 @@ class Cells:
                     "barcodes out of the table, or write them as the fragment file has them."
                 )
 
-    def described(self, path: Path, listed: list[int], depths: list[int]) -> Iterator[str]:
-        """What there is to say of the file at `path`: fragments that are of a group, of all, and
-        the cuts of each group."""
+    def described(
+        self, path: Path, listed: list[int], absent: list[int], depths: list[int]
+    ) -> Iterator[str]:
+        """What there is to say of the file at `path`: fragments that are of a group, of all, which
+        rows of the table it has no fragment of, and the cuts of each group."""
         left_out = "" if listed[0] == listed[1] else ", and the others are left out"
         yield (
             f"{path.name}: {listed[0]:,} of {counted(listed[1], 'fragment')} are of the "
             f"{counted(len(self.group_of), 'barcode')} in {self.path.name}{left_out}"
         )
-        barcodes = Counter(self.group_of.values())
+        barcodes, gone = Counter(self.group_of.values()), Counter(self.groups[absent].tolist())
         rows = [
-            [name, f"{barcodes[g]:,}", f"{depth:,}"]
+            [name, f"{barcodes[g]:,}", f"{barcodes[g] - gone[g]:,}", f"{depth:,}"]
             for g, (name, depth) in enumerate(zip(self.names, depths, strict=True))
         ]
-        yield table(["group", "barcodes", "cuts"], rows)
+        yield table(["group", "barcodes", "found", "cuts"], rows)
+        if absent:
+            first = printable([*self.group_of][absent[0]].decode("utf-8", "replace"))
+            yield (
+                f"warning: {counted(len(absent), 'barcode')} of {self.path.name} "
+                f"{'is' if len(absent) == 1 else 'are'} not in {path.name}, such as {first}. Write "
+                "barcodes as the fragment file has them, or leave these out."
+            )
 
 
 def read_cells(path: Path) -> Cells:

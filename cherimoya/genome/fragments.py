@@ -92,7 +92,8 @@ def read_fragments(
         )
     if cells is not None:
         cells.check_all_there(spooled.depths, path)
-        for line in cells.described(path, known["listed"], spooled.depths):
+        absent = known.get("absent", [])  # an earlier version did not note it
+        for line in cells.described(path, known["listed"], absent, spooled.depths):
             tell(line)
     tracks = [Fragments(path, name, spooled, which) for which, name in enumerate(names)]
     for track, name in zip(tracks, [] if cells is None else names, strict=False):
@@ -107,6 +108,7 @@ class _Reader:
         self._spooled, self._config, self._cells = spooled, spooled.config, cells
         self._empty = [0, 0]  # fragments without a base, the line of the first
         self._listed = [0, 0]  # fragments of the table's barcodes, and all
+        self._seen = np.zeros(0 if cells is None else len(cells.groups), bool)  # of `cells.rows`
         self._where, self._path = f"{key}={path}", path
         self._shape, self._barcode = _Shape(), b""  # one of them
 
@@ -132,7 +134,8 @@ class _Reader:
                 "fragments.kind=fragments."
             )
         self._check_listed(1)
-        return {"empty": self._empty, "listed": self._listed}
+        absent = np.flatnonzero(~self._seen[:-1]).tolist()
+        return {"empty": self._empty, "listed": self._listed, "absent": absent}
 
     def _add(self, lines: bytes, number: int) -> int:
         """Spool the cuts of whole lines, the first of which has this `number`; their number."""
@@ -179,7 +182,8 @@ class _Reader:
             return 0
         group = np.zeros(len(start), np.int64)
         if self._cells is not None:
-            group = lines.looked_up(BARCODE, self._cells.group_of)
+            row = lines.looked_up(BARCODE, self._cells.rows)
+            self._seen[row], group = True, self._cells.groups[row]
             self._barcode = lines.field(-1, BARCODE)
         empty = start == end
         if empty.any():
@@ -208,8 +212,11 @@ class _Reader:
             raise ValueError("more columns than a fragment has")
         if not 1 <= count <= MOST_COUNTS:
             raise ValueError("no count")
-        group = 0 if self._cells is None else self._cells.group_of.get(columns[BARCODE], -1)
-        return start, end, count, group
+        if self._cells is None:
+            return start, end, count, 0
+        row = self._cells.rows.get(columns[BARCODE], -1)
+        self._seen[row] = True
+        return start, end, count, int(self._cells.groups[row])
 
     def _append(self, chrom: str, rows: np.ndarray) -> None:
         """Spool the ends of (n, 4) `rows`, see `_line`."""

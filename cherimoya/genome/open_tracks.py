@@ -91,10 +91,11 @@ def _check_one_of_cells(
         return
     holding = [group for group in paths if any(kinds[p] == fragments.KIND for p in group)]
     if len(holding) != 1 or len(holding[0]) != 1:
+        named = sum(kinds[path] == fragments.KIND for group in holding for path in group)
         raise ConfigError(
             f"fragments.groups={table}: tells the cells of one fragment file apart, in a group of "
-            f"its own: 'signal=[[fragments.tsv.gz]]'. signal has {len(holding)} groups with such "
-            "files. Several samples can be joined, if no barcode is in two of them."
+            f"its own: 'signal=[[fragments.tsv.gz]]'. signal names {named} fragment files in "
+            f"{len(holding)} groups. Several samples can be joined, if they share no barcode."
         )
 
 

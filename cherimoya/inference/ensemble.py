@@ -32,7 +32,7 @@ class Ensemble(nn.Module):
     Raises
     ------
     ValueError
-        For no model, or models that differ in shape.
+        For no model, models that differ in shape, or in whether they answer with a bias model.
     """
 
     def __init__(
@@ -48,6 +48,8 @@ class Ensemble(nn.Module):
             values = [getattr(model, name) for model in models]
             if any(value != values[0] for value in values):
                 raise ValueError(f"the models differ in {name}: {values}")
+        if len({m.with_bias for m in models if m.bias_model is not None}) > 1:
+            raise ValueError("some of the models answer with their bias model, some without")
         self.models = nn.ModuleList(models)
         self.signal_groups = list(models[0].signal_groups)
         self.n_control_tracks = models[0].n_control_tracks

@@ -113,7 +113,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
 
 
 def _targets(config: AttributeConfig, signal_groups: list[int]) -> list[Target]:
-    contrast = asked_contrast(config, signal_groups)
+    contrast = asked_contrast(config, signal_groups, "in natural logarithms")
     if contrast is not None:
         return [contrast]
     groups = asked_groups(config.groups, config.checkpoint, signal_groups)

@@ -35,8 +35,12 @@ METRICS = ("profile_pearson", "profile_mnll", "count_pearson")
 # Pearson of counts in peaks below which ChromBPNet's report warns of a bias model that has learned
 # AT content (make_html_bias.py). It says nothing of one that has learned what opens chromatin.
 LEAST_COUNTS = -0.3
-BETTER = "Train the bias model on background of fewer counts (a lower background_below)"
-MORE = "Give the bias model more background (background_ratio of cherimoya-prepare)"
+KEY = "bias_model.background_below, or data.background_below of a bias run"
+BETTER = f"Train the bias model on background of fewer counts (a lower {KEY})"
+MORE = (
+    "Give the bias model more background (background_ratio of cherimoya-prepare, or "
+    "data.synthetic.n_background)"
+)
 
 
 def bias_quality(
@@ -229,7 +233,7 @@ def _check_counts(scores: Mapping[str, Any], names: Sequence[str], most: float) 
     said = f"its counts and those of peaks have Pearson {values[g]:.2f}{_in_group(g, names)}"
     if values[g] < LEAST_COUNTS:
         why = f"below {LEAST_COUNTS}: it takes AT content for the enzyme's preference"
-        fix = "Train it on background of more counts (a higher background_below)"
+        fix = f"Train it on background of more counts (a higher {KEY})"
     elif values[g] > most:
         why = f"above {most:g}: it has learned what opens chromatin"
         fix = BETTER

@@ -22,11 +22,13 @@ T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.20
 COLUMNS = ("contrast", "contrast_low", "contrast_high")
 
 
-def asked_contrast(config: InferenceConfig, signal_groups: Sequence[int]) -> Target | None:
+def asked_contrast(
+    config: InferenceConfig, signal_groups: Sequence[int], unit: str = "in log2"
+) -> Target | None:
     """The contrast that `config` asks for, if it does. Raises ConfigError as `contrast_of`."""
     if config.target is None:
         return None
-    return contrast_of(config.target, config.checkpoint, signal_groups)
+    return contrast_of(config.target, config.checkpoint, signal_groups, unit)
 
 
 def asked_groups(
@@ -50,8 +52,11 @@ def asked_groups(
     return found
 
 
-def contrast_of(text: str, named: Sequence[str], signal_groups: Sequence[int]) -> Target:
-    """The target that counts:B-A means, for models named by the checkpoints `named`.
+def contrast_of(
+    text: str, named: Sequence[str], signal_groups: Sequence[int], unit: str = "in log2"
+) -> Target:
+    """The target that counts:B-A means, for models named by the checkpoints `named`; it is said,
+    and the `unit` of what is written of it.
 
     Raises ConfigError for what is none, for groups that are not there, and where two of the
     models call groups differently.
@@ -79,7 +84,7 @@ def contrast_of(text: str, named: Sequence[str], signal_groups: Sequence[int]) -
     if group == against:
         raise ConfigError(f"{key}: a group less itself is nothing. Name two groups.")
     said = [f"{names[g]} (signal group {g})" if names else f"signal group {g}" for g in found[0]]
-    say(f"target       log counts of {said[0]} less those of {said[1]}")
+    say(f"target       log counts of {said[0]} less those of {said[1]}, {unit}")
     return Target(OUTPUT, group, against)
 
 

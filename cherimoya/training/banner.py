@@ -10,6 +10,7 @@ from cherimoya import __version__
 from cherimoya.config.train import TrainConfig, TrainerConfig
 from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset
+from cherimoya.data.groups import group_labels
 from cherimoya.evaluation import baselines
 from cherimoya.genome.chrom_names import format_names
 from cherimoya.inference.precision import HALF
@@ -53,6 +54,7 @@ def banner(
         f"receptive field {model.receptive_field:,} bp"
         f"{', wider than the window' if model.receptive_field > loci.in_window else ''}",
         "data": f"{dataset.path} ({dataset.fingerprint})",
+        **_groups(config, dataset),
         "loci": "; ".join(
             [*_splits(dataset, config.data.background_below is not None), known["loci"]]
         ),
@@ -71,6 +73,13 @@ def banner(
     per_epoch = examples // config.trainer.batch_size
     warnings += patience_warnings(config.trainer, per_epoch, step.total_steps)
     return "\n".join([*lines, *(f"  warning   {warning}" for warning in warnings)])
+
+
+def _groups(config: TrainConfig, dataset: Dataset) -> dict[str, str]:
+    """The signal groups that are trained on, where they were chosen or have names."""
+    if config.data.groups is None and not dataset.loci.group_names:
+        return {}
+    return {"groups": format_names(group_labels(dataset.loci))}
 
 
 def _length(settings: TrainerConfig, examples: int, steps: int) -> str:

@@ -11,7 +11,7 @@ import torch
 from cherimoya.config.train import TRAIN_BIAS, ModelConfig
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.groups import group_labels
-from cherimoya.errors import ConfigError
+from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import find_checkpoint
 from cherimoya.inference.predictor import predict
@@ -54,8 +54,16 @@ def bias_model(
     if config.bias == TRAIN_BIAS and not made:
         raise ConfigError("model.bias=train is for cherimoya-train, which trains it before this.")
     named = str(folder / BIAS_MODELS / made["chosen"]) if made else config.bias
+    if not Path(named).exists():
+        raise ConfigError(
+            f"model.bias={config.bias}: there is no {named}. Name a run of experiment=bias or its "
+            "checkpoint, train for bias models of this run, or null for none."
+        )
     checkpoint = find_checkpoint(named, "model.bias")
-    model = Cherimoya.load(checkpoint.path, device)
+    try:
+        model = Cherimoya.load(checkpoint.path, device)
+    except CherimoyaError as error:
+        raise ConfigError(f"model.bias={config.bias}: {error}") from None
     check_bias_model(model, checkpoint.groups, dataset, f"model.bias={config.bias}")
     shift, n = _match_counts(model, dataset)
     name = model.config.get("block", {}).get("name", "cheri")
@@ -65,6 +73,9 @@ def bias_model(
         f"{name} blocks, kept as it is; log counts moved by {moved}, to those of {n:,} background "
         "loci"
     )
+    theirs, own = list(checkpoint.groups), group_labels(dataset.loci)
+    if theirs and theirs != own:
+        words += f"; it learned {', '.join(theirs)} and is taken for {', '.join(own)}"
     origin = {**checkpoint.described(), "moved": shift, "network": model.config, "words": words}
     origin |= {"choice": made} if made else {}
     return BiasModel(model, origin, words)
@@ -95,7 +106,7 @@ def check_bias_model(model: Cherimoya, groups: Sequence[str], dataset: Dataset, 
             f"{dataset.path} {loci.signal_groups}. Train it on this data."
         )
     its, own = list(groups), group_labels(loci)
-    if its != own and sorted(its) == sorted(own):
+    if any(a != b and a in own for a, b in zip(its, own, strict=False)):  # none, if not known
         raise ConfigError(
             f"{named}: its signal groups are {', '.join(its)} in this order, but those of "
             f"{dataset.path} {', '.join(own)}. Order them alike (data.groups)."

@@ -287,15 +287,18 @@ def choose(found: list[dict[str, Any]], limit: float) -> dict[str, Any]:
         return (not fits, one["background/profile_mnll"] if fits else known(one))
 
     names = [one["name"] for one in sorted(found, key=rank)]
+    fits = any(known(one) <= limit for one in found)
     rule = (
         f"the lowest MNLL of background profiles where the counts of peaks are predicted with a "
         f"Pearson correlation within {limit:g} either way; the next one where the quality control "
         "finds more of the enzyme in the corrected model than its limit"
     )
+    if not fits:
+        rule = f"the correlation with the counts of peaks nearest to 0, as none is within {limit:g}"
     return {
         "chosen": names[0],
         "next": names[1] if len(names) > 1 else None,
-        "fits": any(known(one) <= limit for one in found),
+        "fits": fits,
         "rule": rule,
         "candidates": found,
     }
@@ -318,7 +321,7 @@ def table(choice: Mapping[str, Any]) -> list[str]:
     lines.append(f"taken: {choice['rule']}")
     if not choice["fits"]:
         lines.append(
-            "warning: none is within that. Add a smaller value to bias_model.background_below, so "
-            "that the background has no weak peaks in it."
+            "warning: all of them know the counts of peaks. Add a smaller value to "
+            "bias_model.background_below, so that the background has no weak peaks in it."
         )
     return [*lines, ""]

@@ -7,7 +7,8 @@ trained as it is and without a bias model, and once more with bias models of oth
 thresholds. The binding sites of four factors are put into the background loci of the test
 chromosomes. How many times as many cuts are predicted there is averaged over the site (`site`) and
 over the bases 20 to 60 away from it on both sides (`flanks`); the footprint is how much lower the
-site lies, 1 - site/flanks. The folder gets the runs, yeast_footprints.csv and yeast_bias_models.csv.
+site lies, 1 - site/flanks. The folder gets the runs, yeast_footprints.csv and
+yeast_bias_models.csv.
 """
 
 import argparse

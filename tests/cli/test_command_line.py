@@ -191,6 +191,7 @@ def train_here(cherimoya_train, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_file_that_sets_a_key_without_effect_is_refused(train_here, tmp_path):
     train_here.write("heavy", "loss:\n  count_weight: 1000\n")
     done = train_here("experiment=heavy")
@@ -204,6 +205,7 @@ def test_a_file_that_sets_a_key_without_effect_is_refused(train_here, tmp_path):
     fails(train_here("experiment=older"), "logger.project is logger.wandb.project now")
 
 
+@pytest.mark.slow
 def test_a_sweep_may_have_members_in_which_a_key_does_nothing(cherimoya_train):
     fails(cherimoya_train("-m", "seed=0,1", "data.path=x.h5"), "Set data=hdf5 data.path=x.h5")
     both = cherimoya_train("-m", "loss=kendall,fixed", "loss.count_weight=3", "seed=-1")
@@ -295,6 +297,7 @@ def test_a_dead_end_says_the_way_out(cherimoya_train, tmp_path, words, said):
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_the_ways_out_work(cherimoya_train, tmp_path):
     (tmp_path / "part.yaml").write_text("defaults: [train, _self_]\nmodel:\n  n_filters: 16\n")
     done = cherimoya_train("--config-dir", ".", "--config-name", "part", "--cfg", "job")

@@ -486,6 +486,7 @@ def test_a_sweep_refuses_the_names_of_our_metrics_before_its_first_member(
     assert {*TAKEN} == {*metrics.VALIDATED, "log_counts", "observed"}
 
 
+@pytest.mark.slow
 def test_the_examples_of_contributing_train_and_are_evaluated(
     cherimoya_train, train_arguments, tmp_path
 ):
@@ -508,6 +509,7 @@ def test_the_examples_of_contributing_train_and_are_evaluated(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_an_installed_package_adds_names_and_group_files(
     cherimoya_train, train_arguments, tmp_path
 ):

@@ -12,6 +12,7 @@ from grouped_data import DEPTHS, NAMES, grouped_loci, run_on
 from loci_files import make_loci
 from training_runs import assert_same_run
 
+from cherimoya.config.group_names import group_number
 from cherimoya.config.predict import EvaluateConfig
 from cherimoya.config.schema import build
 from cherimoya.data import hdf5
@@ -87,10 +88,20 @@ def test_groups_that_are_not_there(whole: Path, asked: list[str], message: str) 
         with_groups(hdf5.read_header(whole), asked, str(whole))
 
 
+def test_where_names_are_numbers_only_names_count() -> None:
+    clusters = ["1", "2", "3"]
+    assert [group_number(name, clusters, 3, "groups") for name in clusters] == [0, 1, 2]
+    with pytest.raises(ConfigError, match=r"no signal group 0\. There are 1, 2, 3\.$"):
+        group_number("0", clusters, 3, "groups")
+    assert group_number("1", ["A", "B"], 2, "groups") == 1
+
+
+@pytest.mark.slow
 def test_a_run_on_some_groups_is_one_on_a_file_of_them(
-    whole: Path, two: Path, tmp_path: Path, monkeypatch
+    whole: Path, two: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     some = run_on(whole, tmp_path / "some", "data.groups=[B,0]")
+    assert "  groups    B, A\n" in capsys.readouterr().out
     alone = run_on(two, tmp_path / "alone")
     assert_same_run(some, alone)
     found = find_checkpoint(str(some))
@@ -109,6 +120,10 @@ def test_a_run_on_some_groups_is_one_on_a_file_of_them(
         return json.loads((folder / "scores.json").read_text())
 
     known = scores("known", f"checkpoint={alone}", "split=all")
+    capsys.readouterr()
+    turned = scores("turned", f"checkpoint={some}", f"data.path={whole}", "data.groups=[A,B]")
+    assert "groups       trained on B, A; scored on A, B" in capsys.readouterr().out
+    assert turned["model"] != known["model"]
     for number, words in enumerate(
         (
             [f"checkpoint={some}", "split=all"],

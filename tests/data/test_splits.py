@@ -101,6 +101,7 @@ def test_ways_to_split_that_cannot_be(values: dict, message: str) -> None:
         config(**values)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_fold_says_what_it_holds_out(tmp_path, cherimoya_train) -> None:
     simulated = SyntheticConfig(
         seed=1, n_chromosomes=6, n_peaks=64, n_background=8, mean_count=200.0

@@ -263,6 +263,7 @@ def test_a_mistake_is_one_message(genome, predicted, arguments, words):
         predicted(*(a.format(tmp=genome.folder) for a in arguments))
 
 
+@pytest.mark.slow
 def test_the_command_names_the_tracks_of_the_run(genome, small_data, tmp_path):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)

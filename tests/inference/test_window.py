@@ -91,6 +91,7 @@ def test_attribute_takes_the_window_of_training(run_of, small_data, tmp_path, ca
     assert found.start[0] == loci.start[first] + 28
 
 
+@pytest.mark.slow
 def test_evaluate_takes_the_window_of_training(run_of, tmp_path, capsys):
     for split in ("test", "all"):
         given = {"checkpoint": [str(run_of(TRAINED, split))], "split": split, "bootstrap": 0}

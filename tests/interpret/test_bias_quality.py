@@ -131,7 +131,7 @@ def test_one_that_knows_nothing_is_red_and_says_what_to_do(data):
     residual = values["residuals"]["simulated"]["corrected"][0]
     assert f"reaches {residual:.2g} when corrected" in why["footprints"]
     assert "the limit is 0.015" in why["footprints"]
-    assert "more background (background_ratio of cherimoya-prepare)" in why["profiles"]
+    assert "more background (background_ratio of cherimoya-prepare, or data." in why["profiles"]
     assert "no motif of the simulated enzyme" in why["motif"]
     assert "shift=auto" in why["motif"]
     values = quality(corrected(1, 0), data, next_best="run/bias/other")

@@ -206,8 +206,9 @@ def test_bases_are_attributed_their_part_of_the_contrast(
     low, high = interval(own.astype(np.float64))
     np.testing.assert_allclose(found.intervals[name][:, 0], low, atol=1e-5 * scale)
     np.testing.assert_allclose(found.intervals[name][:, 1], high, atol=1e-5 * scale)
-    assert "log counts of B (signal group 2) less those of A (signal group 0)" in (
-        capsys.readouterr().out
+    assert (
+        "log counts of B (signal group 2) less those of A (signal group 0), in natural logarithms"
+        in capsys.readouterr().out
     )
     assert found.settings["target"] == "counts:B-A"
     (page,) = logo_pages(found, 1, tmp_path / "all.h5", NAMES)

@@ -292,6 +292,7 @@ def test_a_killed_run_has_its_rows_and_goes_on_as_the_same_run(tmp_path):
     assert records["exit_code"] == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_wandb_is_as_good_as_none_on_resuming(tmp_path):
     wandb_id = killed(tmp_path, seconds=FLUSH_SECONDS + 0.7)
     (written,) = tmp_path.glob(f"wandb/*run-*/run-{wandb_id}.wandb")
@@ -335,6 +336,7 @@ def test_rows_that_wandb_did_not_write_are_sent_on_resuming_and_no_row_twice(tmp
     assert last["summary"]["epoch"] == 3
 
 
+@pytest.mark.slow
 def test_what_was_killed_at_once_is_in_nobodys_way(tmp_path):
     wandb_id = killed(tmp_path, seconds=0, flush=3600)  # on a busy machine 0 s may be over 1 s
     assert [f.stat().st_size for f in tmp_path.glob("wandb/offline-run-*/*.wandb")] == [7]

@@ -72,8 +72,23 @@ def test_what_is_said_of_groups(cells: Toy) -> None:
         "the others are left out" in said
     )
     many = sum(NAMES[line.split("\t")[3]] == "c10" for line in listed)
-    assert re.search(rf"\nc10 +2 +{2 * many:,}\n", said + "\n")
+    assert re.search(rf"\nc10 +2 +2 +{2 * many:,}\n", said + "\n")
+    assert "warning" not in said
     assert re.search(r"\nsignal 2: T cell +both +T cell +cuts.tsv", said)
+
+
+@pytest.mark.parametrize("header", ["", "#\n"])  # read many lines at once, and one by one
+def test_barcodes_that_the_file_has_not_are_said(cells: Toy, header: str) -> None:
+    other = {"CELL0-1": "other_CELL0-1", "CELL7-1": "CELL77-1"}
+    table = "".join(f"{other.get(cell, cell)}\t{name}\n" for cell, name in NAMES.items())
+    cells.write("cells.tsv", table)
+    lines = (cells.folder / "cuts.tsv").read_text()
+    cells.write("cuts.tsv", lines.replace("\n", f"\n{header}"))
+    cells.run(**asked(cells))
+    said = "\n".join(cells.said)
+    for name, all_of, found in (("B", 3, 2), ("c10", 2, 1), ("c2", 2, 2)):
+        assert re.search(rf"\n{name} +{all_of} +{found} +[0-9,]+\n", said), name
+    assert "warning: 2 barcodes of cells.tsv are not in cuts.tsv, such as other_CELL0-1." in said
 
 
 def test_several_processes_and_blocks_give_the_same(cells: Toy, monkeypatch) -> None:

@@ -293,6 +293,7 @@ def test_many_files(tn5: CutGenome) -> None:
         np.testing.assert_array_equal(loci.signal[:, group], tn5.counted(loci))
 
 
+@pytest.mark.slow
 def test_the_command_says_it_and_draws_it(tn5: CutGenome) -> None:
     tn5.fragments()
     given = ["fasta=cut.fa", "loci=cut.bed", "signal=[[cuts.tsv]]", "output=o.h5", "in_window=400"]

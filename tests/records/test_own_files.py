@@ -259,6 +259,7 @@ def test_the_runs_of_a_sweep_do_too(tmp_path: Path) -> None:
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
 
 
+@pytest.mark.slow
 def test_a_member_whose_configuration_was_removed_goes_on(tmp_path: Path) -> None:
     """As the message on a damaged one says."""
     words = [*TRAINED, "trainer.plots=false", "-m", "seed=0,1", "hydra.sweep.dir=."]

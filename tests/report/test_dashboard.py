@@ -39,6 +39,7 @@ def test_without_a_key_it_is_printed_and_the_same_each_time(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_message(tmp_path):
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9"}
     for arguments, environment, words in [

@@ -300,6 +300,7 @@ def test_the_direction_follows_the_metric():
     assert direction("valid/profile_pearson", direction="minimize") == "minimize"
 
 
+@pytest.mark.slow
 def test_a_search_of_conf_is_planned_with_its_name_and_folder():
     found = cli_search.plan(["sweep=search", "model=tiny"])
     assert found.name.startswith("search_")

@@ -145,6 +145,7 @@ def test_every_member_is_checked_before_the_first_begins(
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_data_are_looked_at_before_the_first_run_begins(
     cherimoya_train, train_arguments, small_data, tmp_path
 ):
@@ -182,6 +183,7 @@ def test_a_sweep_over_the_blocks_of_bias_models_has_a_member_for_each():
     assert [sweep.folder_of(m).name for m in sweep.members] == ["blocks=bpnet", "blocks=cheri"]
 
 
+@pytest.mark.slow
 def test_what_is_done_needs_no_data(cherimoya_train, train_arguments, small_data, tmp_path):
     copy = tmp_path / "copy.h5"
     copy.write_bytes(small_data.read_bytes())
@@ -223,6 +225,7 @@ def test_two_runs_may_not_share_a_folder(cherimoya_train, train_arguments):
     assert "another run has the folder seed=0 too" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_error_before_the_run_begins_is_on_record_too(
     cherimoya_train, train_arguments, tmp_path
 ):
@@ -253,6 +256,7 @@ def test_a_folder_that_another_process_is_at_is_left_alone(tmp_path, monkeypatch
     assert members.begin(folder, {"seed": "0"}, {}) == "new"
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_configuration_is_refused(cherimoya_train, train_arguments, tmp_path):
     arguments = ["-m", *train_arguments, "trainer.max_epochs=1", "optim.warmup_epochs=0"]
     first = cherimoya_train(*arguments, "seed=0", "hydra.sweep.dir=sweep")

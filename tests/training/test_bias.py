@@ -198,6 +198,7 @@ def test_a_run_goes_on_to_the_bit_without_the_file(corrected, arguments, bias_ru
     assert_same_run(corrected, run)
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_with_it_and_asked_without(corrected, tmp_path, capsys):
     scores = {}
     for bias in (None, True, False):
@@ -222,7 +223,7 @@ def test_deep_lift_explains_the_network_alone():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["model.bias=absent.pt"], "model.bias=absent.pt: absent.pt does not exist"),
+        (["model.bias=absent.pt"], "model.bias=absent.pt: there is no absent.pt"),
         (["{bias}", "data.in_window=160"], "on each side of the 100 that are predicted, and data"),
     ],
 )
@@ -364,6 +365,7 @@ def test_the_best_of_those_that_know_no_peaks_is_taken():
     ):
         choice = choose(found, limit)
         assert (choice["chosen"], choice["next"], choice["fits"]) == said
+        assert ("lowest MNLL" in choice["rule"]) == choice["fits"]
     assert choose(found[:1], 0.3)["next"] is None
 
 
@@ -485,6 +487,32 @@ def test_signal_groups_in_another_order_are_refused():
     with pytest.raises(ConfigError, match=r"are A, B in this order, but those of x\.h5 B, A"):
         check_bias_model(model, ["A", "B"], dataset, "model.bias=a")
     check_bias_model(model, ["C", "D"], dataset, "model.bias=a")
+    check_bias_model(model, ["B", "C"], dataset, "model.bias=a")
+    for its in (["A", "C"], ["C", "B"]):  # one of them is another group here
+        with pytest.raises(ConfigError, match="Order them alike"):
+            check_bias_model(model, its, dataset, "model.bias=a")
+
+
+def test_a_bias_model_that_is_not_there_or_damaged_is_named_by_its_key(train_arguments, tmp_path):
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes(b"no model")
+    for named, said in (("tarin", "there is no tarin. Name a run of exp"), (damaged, "is damaged")):
+        with pytest.raises(ConfigError, match=f"model.bias={named}: .*{said}"):
+            train(configured([*train_arguments, f"model.bias={named}"]), tmp_path / "run")
+
+
+def test_models_that_answer_with_and_without_are_no_ensemble():
+    one, other = pair(), pair()
+    cherimoya.Ensemble([one, other])
+    other.with_bias = False
+    with pytest.raises(ValueError, match="some of the models answer with their bias model"):
+        cherimoya.Ensemble([one, other])
+
+
+def test_bias_is_true_false_or_none(corrected):
+    for wrong in ("false", 0, 1):
+        with pytest.raises(TypeError, match="expected True, False or None"):
+            cherimoya.load(corrected, bias=wrong)
 
 
 def test_background_without_counts_is_refused(train_arguments):
@@ -493,6 +521,9 @@ def test_background_without_counts_is_refused(train_arguments):
     signal[dataset.loci.label == 0] = 0
     empty = replace(dataset, loci=replace(dataset.loci, signal=signal))
     with pytest.raises(DataError, match="has no counts at all in"):
+        background_alone(empty, 1000)
+    empty = replace(dataset, loci=replace(dataset.loci, signal=0 * dataset.loci.signal))
+    with pytest.raises(DataError, match=r"peaks of .* have no counts in .* Leave that gr"):
         background_alone(empty, 1000)
 
 

@@ -373,6 +373,7 @@ def test_the_commands_on_models_say_it_in_one_message_too(mine, monkeypatch):
     assert in_words(raised.value, "evaluate", [], EvaluateConfig) is None
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_its_loss_is_mended(mine, train_arguments):
     """And ends as one that nothing was wrong with; the command line says one line."""
     arguments = [*train_arguments, "loss.name=mine:Mended"]

@@ -49,6 +49,7 @@ def test_a_sweep_says_that_its_runs_shared_a_device(cherimoya_train, grid, tmp_p
     assert "Up to 3 runs at once shared a device: training times are longer than alone" in page
 
 
+@pytest.mark.slow
 def test_a_packed_member_that_fails_leaves_the_others_alone(
     cherimoya_train, train_arguments, tmp_path
 ):

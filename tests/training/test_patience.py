@@ -48,6 +48,7 @@ def test_no_early_stopping_needs_no_warning() -> None:
     assert TrainerConfig.__dataclass_fields__["early_stopping"]
 
 
+@pytest.mark.slow
 def test_it_is_said_once(tmp_path) -> None:
     done = command(
         "train", "model=tiny", "logger=none", "trainer.device=cpu", "trainer.max_epochs=2",

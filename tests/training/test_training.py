@@ -70,6 +70,7 @@ def test_a_run_leaves_what_it_promises(whole_run):
     assert str(run.name) in printed
 
 
+@pytest.mark.slow
 def test_a_run_draws_its_plots(cherimoya_train, train_arguments, tmp_path):
     done = cherimoya_train(*train_arguments, "trainer.plots=true", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
@@ -146,6 +147,7 @@ def test_resuming_a_finished_run_changes_nothing(whole_run, cherimoya_train):
         assert torch.equal(value, before[1][key])
 
 
+@pytest.mark.slow
 def test_resuming_with_changed_data_is_refused(
     cherimoya_train, train_arguments, small_data, tmp_path
 ):
@@ -273,6 +275,7 @@ def test_what_a_killed_process_was_about_to_save_is_no_other_run(tmp_path):
         begin_run(tmp_path, made_of([]).config, None)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     cherimoya_train, train_arguments, tmp_path
 ):
@@ -302,6 +305,7 @@ def test_nothing_is_saved_between_the_last_step_of_an_epoch_and_its_end(
     assert set(batches) == set(range(steps))  # the loss weights would not be frozen after a resume
 
 
+@pytest.mark.slow
 def test_early_stopping(cherimoya_train, train_arguments):
     # Rates this large make the validation loss worse sooner or later.
     done = cherimoya_train(

@@ -44,6 +44,7 @@ def test_a_few_aliases_stay_what_they_are(tmp_path):
         read_yaml(tmp_path / "a.yaml")
 
 
+@pytest.mark.slow
 def test_commands_refuse_them_at_once(tmp_path):
     (tmp_path / "lab" / "experiment").mkdir(parents=True)
     (tmp_path / "lab" / "experiment" / "bomb.yaml").write_text(BOMB)

@@ -79,6 +79,13 @@ def background_alone(dataset: Dataset, factor: float) -> Dataset:
     loci = dataset.loci
     totals = loci.totals()
     least = np.quantile(totals[dataset.peaks("train")], LEAST_PEAKS, axis=0)
+    for name, weakest in zip(group_labels(loci), least, strict=True):
+        if not weakest:
+            raise DataError(
+                f"data.background_below={factor:g}: the weakest {LEAST_PEAKS:.0%} of the training "
+                f"peaks of {dataset.path} have no counts in {name}, and no background has fewer. "
+                "Leave that group out (data.groups), or prepare peaks that have some (min_counts)."
+            )
     few = (loci.label == 0) & (totals <= factor * least).all(axis=1)
     rows = {split: rows[few[rows]] for split, rows in dataset.rows.items()}
     for split in rows:
@@ -96,12 +103,6 @@ def background_alone(dataset: Dataset, factor: float) -> Dataset:
     for name, most, held in zip(
         group_labels(loci), factor * least, totals[kept].sum(axis=0), strict=True
     ):
-        if not most:
-            raise DataError(
-                f"data.background_below={factor:g}: the weakest {LEAST_PEAKS:.0%} of the training "
-                f"peaks of {dataset.path} have no counts in {name}, and no background has fewer. "
-                "Leave that group out (data.groups), or prepare peaks that have some (min_counts)."
-            )
         if not held:
             raise DataError(
                 f"data.background_below={factor:g}: the background of at most {most:,.1f} counts, "

@@ -1,12 +1,13 @@
 """Random variants beside those of a file, and how unusual the effects are among theirs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
+from os.path import commonprefix
 
 import numpy as np
 
 from cherimoya.genome.fasta import Genome
-from cherimoya.genome.sequence import BASES, N_CODE, decode, encode
+from cherimoya.genome.sequence import N_CODE, decode, encode
 from cherimoya.genome.vcf import Variants
 from cherimoya.util.console import say
 
@@ -31,7 +32,8 @@ def random_variants(
     shifted = shifts_bases(variants)[among]
     for rows in (among[~shifted], among[shifted]):
         for row in rng.choice(rows, n) if len(rows) else ():
-            found += _elsewhere(variants, int(row), codes, length, out, rng)
+            if one := _elsewhere(variants, int(row), codes, length, out, rng):
+                found.append(one)
     asked = n * (int(shifted.any()) + int(not shifted.all()))
     if len(found) < asked:
         say(f"{len(found):,} of {asked:,} random variants: there is no place nearby for the others")
@@ -50,17 +52,17 @@ def _elsewhere(
     length: int,
     out: int,
     rng: np.random.Generator,
-) -> Iterator[tuple[str, int, str, str]]:
-    """The change of a variant at another position, chosen at random; nothing where none can be."""
+) -> tuple[str, int, str, str] | None:
+    """The change of a variant at another position, chosen at random; None where none can be."""
     chrom, pos = str(variants.chrom[row]), int(variants.pos[row])
     ref, alt = str(variants.ref[row]), str(variants.alt[row])
-    held, kept = codes(chrom), _common(ref, alt)
+    held, kept = codes(chrom), len(commonprefix([ref, alt]))  # noqa: RUF071  letters are meant
     margin = length // 2 + len(ref) + len(alt)  # a window around it lies within the chromosome
     first = max(pos - out // 2, margin)
     last = min(pos + out // 2, len(held) - margin)
     places = np.arange(first, max(last, first))
     if len(ref) == len(alt) == 1:
-        places = places[held[places] == BASES.index(ref)]
+        places = places[held[places] == encode(ref)[0]]
     for at in rng.permutation(places[places != pos])[:10]:  # most are possible
         there = held[at : at + len(ref)]
         if (there == N_CODE).any():
@@ -68,14 +70,8 @@ def _elsewhere(
         now = decode(there)
         then = now[:kept] + alt[kept:]
         if then != now:
-            yield chrom, int(at), now, then
-            return
-
-
-def _common(ref: str, alt: str) -> int:
-    """How many letters the alleles begin with in common."""
-    same = encode(ref[: len(alt)]) == encode(alt[: len(ref)])
-    return int(np.argmin(same)) if not same.all() else len(same)
+            return chrom, int(at), now, then
+    return None
 
 
 def percentile(values: np.ndarray, among: np.ndarray) -> np.ndarray:

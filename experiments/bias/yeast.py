@@ -32,7 +32,7 @@ from cherimoya.config.schema import build  # noqa: E402
 from cherimoya.genome.sequence import encode, one_hot  # noqa: E402
 from cherimoya.records.layout import read_config  # noqa: E402
 
-SITES = {  # consensus sequences of JASPAR 2024: MA0363, MA0265, MA0359, MA0281
+SITES = {  # of TTACCCG, RTCRYNNNNNACG, ACACCCRYACA and RTCACRTG
     "Reb1": "ATTACCCGG",
     "Abf1": "ATCACTTTGTACGA",
     "Rap1": "ACACCCATACA",

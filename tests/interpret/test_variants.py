@@ -397,6 +397,16 @@ def test_random_variants_are_changes_of_the_same_kinds(toy: Toy):
     assert min(seen.values()) > 10
 
 
+def test_a_change_of_an_unknown_base_has_no_random_ones(toy: Toy, asked, capsys):
+    toy.bases["chrA"] = toy.bases["chrA"][:999] + "N" + toy.bases["chrA"][1000:]
+    toy.fasta()
+    vcf(toy, ("chrA", 1000, "n", "N", "A", ".", ".", "."))
+    app.variants(asked(random_variants=20))
+    (row,) = table(asked().output)
+    assert (row["status"], "jsd_p_0" in row) == ("ok", False)
+    assert "0 of 20 random variants: there is no place nearby" in capsys.readouterr().out
+
+
 def test_p_values_of_random_variants_are_uniform(toy: Toy, asked):
     vcf(toy, *mixed(toy))
     named = read_variants(toy.folder / "v.vcf")

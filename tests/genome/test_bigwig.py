@@ -27,13 +27,15 @@ def track(rng: np.random.Generator, length: int, kind: str) -> tuple[np.ndarray,
     return at, (rng.gamma(0.5, 1, len(at)) - rng.integers(0, 2, len(at))).astype(np.float32)
 
 
-@given(
+FILES = given(
     seed=st.integers(0, 2**32 - 1),
     kinds=st.lists(st.sampled_from(["dense", "stretches", "bases"]), min_size=1, max_size=4),
     piece=st.sampled_from([40, 700, 5000]),
     far=st.sampled_from([1, 30, 1000]),
     longest=st.sampled_from([64, 1 << 20]),
 )
+
+
 def read_back(seed, kinds, piece, far, longest, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(bigwig_writer, "FAR", far)
     monkeypatch.setattr(bigwig_writer, "LONGEST", longest)
@@ -69,7 +71,7 @@ def read_back(seed, kinds, piece, far, longest, tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize("files", [15, pytest.param(100, marks=pytest.mark.slow)])
 def test_every_value_is_read_back(files: int, tmp_path: Path, monkeypatch) -> None:
     quiet = settings(max_examples=files, deadline=None, suppress_health_check=list(HealthCheck))
-    quiet(read_back)(tmp_path=tmp_path, monkeypatch=monkeypatch)
+    quiet(FILES(read_back))(tmp_path=tmp_path, monkeypatch=monkeypatch)
 
 
 def check_summaries(file, tracks: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:

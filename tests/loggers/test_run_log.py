@@ -445,7 +445,7 @@ def test_an_online_run_goes_on_where_it_was(tmp_path):
     with wandb_server() as (address, runs):
         done = subprocess.run(
             [sys.executable, "-c", ONLINE, str(tmp_path)], cwd=Path(__file__).parent,
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=300,
             env=clean_environment() | {"WANDB_BASE_URL": address, "WANDB_API_KEY": "x" * 40},
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -478,7 +478,7 @@ def test_one_command_sends_a_sweep_and_a_resumed_run_as_one(tmp_path):
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         done = subprocess.run(
             command, shell=True, cwd=tmp_path, capture_output=True, text=True, env=environment,
-            timeout=60,
+            timeout=300,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     resumed = runs[wandb_id]

@@ -52,7 +52,7 @@ def test_yeast_loci_agree(shared: Path, tmp_path: Path) -> None:
     agrees(loci, str(folder / "stripeseq/WT_tss_loci.bed"), str(fasta), files, [])
 
 
-@given(
+GENOMES = given(
     seed=st.integers(0, 2**32 - 1),
     out=st.integers(1, 60),
     more=st.integers(0, 40),
@@ -60,6 +60,8 @@ def test_yeast_loci_agree(shared: Path, tmp_path: Path) -> None:
     centers=st.lists(st.integers(150, 1850), min_size=1, max_size=12, unique=True),
     width=st.integers(0, 70),
 )
+
+
 def random_loci_agree(
     seed: int, out: int, more: int, jitter: int, centers: list[int], width: int
 ) -> None:
@@ -98,4 +100,4 @@ def random_loci_agree(
 @pytest.mark.parametrize("genomes", [8, pytest.param(40, marks=pytest.mark.slow)])
 def test_random_loci_agree(genomes: int) -> None:
     quiet = settings(max_examples=genomes, deadline=None, suppress_health_check=list(HealthCheck))
-    quiet(random_loci_agree)()
+    quiet(GENOMES(random_loci_agree))()

@@ -72,6 +72,7 @@ class DataConfig:
     options: dict[str, Any] | None = checked(default=None, used=OWN)
     groups: list[str] | None = checked(default=None)
     background_below: float | None = checked(above=0, at_most=1_000_000, default=None)
+    seen: str = checked(choices=("refuse", "allow"), default="refuse")
 
     @property
     def own_source(self) -> Choice | None:

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from cherimoya import registry
-from cherimoya.config.train import MATRICES
+from cherimoya.config.train import MATRICES, OptimConfig
 
 CHERI_MATRICES = "blocks.*.linear[12].weight"  # the pattern that meant what MATRICES means
 
@@ -30,7 +30,8 @@ def current(values: Any) -> Any:
     if isinstance(optim := found.get("optim"), Mapping):
         ours = registry.GROUPS["optim"].ours  # null where they were not used
         used = {k: v for k, v in optim.items() if v is not None or k not in ours}
-        found["optim"] = {key: _named(key, value) for key, value in used.items()}
+        own = {f.name for f in fields(OptimConfig)}  # its other keys are optimizers
+        found["optim"] = {k: v if k in own else _named(k, v) for k, v in used.items()}
         routes = optim.get("routing") or []
         found["optim"]["routing"] = [
             {**route, "pattern": MATRICES} if route.get("pattern") == CHERI_MATRICES else route

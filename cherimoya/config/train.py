@@ -23,12 +23,19 @@ class ModelConfig:
     trimming: int | None = checked(at_least=0, at_most=MOST_BASES)
     count_bias: str = checked(choices=("zero", "mean"), default="zero")
     bias: str | None = checked(default=None)
+    init: str | None = checked(default=None)
+    freeze: list[str] | None = checked(default=None)
 
     def __post_init__(self) -> None:
         if self.profile_kernel_size % 2 == 0:
             raise ConfigError(
                 f"model.profile_kernel_size={self.profile_kernel_size}: must be odd, "
                 f"such as {self.profile_kernel_size + 1}, so that the profile stays centred"
+            )
+        if self.freeze and self.init is None:
+            raise ConfigError(
+                f"model.freeze={self.freeze} would keep random weights as they are. Name the "
+                "trained model to start from: model.init=<run or checkpoint>."
             )
 
 
@@ -107,8 +114,15 @@ class OptimConfig:
     min_lr: float = checked(at_least=0, used=FALLING)
     ema_decay: float = checked(at_least=0, below=1)
     ema_warmup: bool = checked(used=AVERAGED)
+    lr_scale: dict[str, float] | None = checked(default=None)
 
     def __post_init__(self) -> None:
+        for pattern, scale in (self.lr_scale or {}).items():
+            if not 0 < scale <= 1000:
+                raise ConfigError(
+                    f"optim.lr_scale.{pattern}={scale:g}: must be above 0 and at most 1000. For "
+                    "weights that stay as they are: model.freeze."
+                )
         for route in self.routing:
             if route.optimizer not in self.targets:
                 known = ", ".join(self.targets)
@@ -260,13 +274,16 @@ class TrainConfig:
     def unused_across_groups(self) -> dict[str, Used]:
         """The optimizers of loss weights alone, where the loss does not learn them.
 
-        And how bias models are trained, where none is.
+        And how bias models are trained, where none is, and what a model to start from has seen.
         """
         found: dict[str, Used] = {}
+        if self.model.init is None:
+            why = "the training starts from no other model"
+            found["data.seen"] = Used(lambda config: False, why, "model.init=<run>")
         if self.bias_model is not None and self.model.bias != TRAIN_BIAS:
             why = "no bias model is trained"
             used = Used(lambda config: False, why, "model.bias=train")
-            found = {f"bias_model.{f.name}": used for f in fields(BiasConfig)}
+            found |= {f"bias_model.{f.name}": used for f in fields(BiasConfig)}
         if self.loss.name not in ("fixed", "poisson"):
             return found
         others = {r.optimizer for r in self.optim.routing if not r.pattern.startswith("lw")}

@@ -22,7 +22,7 @@ from cherimoya.records.run import BEST, RunFolder, is_run, read_run
 from cherimoya.util.console import say
 from cherimoya.util.torch_file import read_torch_file
 
-WINDOW, GROUPS = "window", "groups"  # where a model's file has them
+WINDOW, GROUPS, TRAINED_ON = "window", "groups", "trained_on"  # where a model's file has them
 USUAL_OUTPUT = 1000  # bases predicted, where nothing tells what the model was trained on
 
 
@@ -41,7 +41,13 @@ class Checkpoint:
         return build(DataConfig, self.run.config["data"], "data")
 
     def trained_on(self) -> dict[str, bool] | None:
-        """Whether the run trained on each chromosome of its file; None where that is not known."""
+        """Whether it was trained on each chromosome of its data; None where that is not known.
+
+        Also by the model that its training started from. Older files leave that to the run.
+        """
+        told = self._told.get(TRAINED_ON)
+        if isinstance(told, dict):
+            return {str(name): bool(seen) for name, seen in told.items()}
         data = self.data
         if data is None:
             return None
@@ -59,7 +65,7 @@ class Checkpoint:
         """What the file tells of the training. Raises DataError for one that cannot be read."""
         content = read_torch_file(self.path)
         held = content if isinstance(content, dict) else {}
-        return {name: held[name] for name in (WINDOW, GROUPS) if name in held}
+        return {name: held[name] for name in (WINDOW, GROUPS, TRAINED_ON) if name in held}
 
     @property
     def groups(self) -> list[str]:

@@ -49,7 +49,7 @@ def banner(
         "model": f"{counted(config.model.n_filters, 'filter')} x "
         f"{counted(config.model.n_layers, 'block' if block == 'cheri' else f'{block} block')}, "
         f"{counted(size, 'parameter')}",
-        **{key: known[key] for key in ("bias",) if key in known},
+        **{key: known[key] for key in ("bias", "init") if key in known},
         "window": f"{loci.in_window:,} bp in, {loci.out_window:,} bp out, "
         f"receptive field {model.receptive_field:,} bp"
         f"{', wider than the window' if model.receptive_field > loci.in_window else ''}",

@@ -29,8 +29,7 @@ def check_best(trainer: Trainer) -> None:
         trainer.say(f"{what}: it is written again from the state after epoch {state.best_epoch}")
         if trainer.log:
             with step.ema.swapped_in():
-                own = trainer.window, trainer.groups
-                trainer.checkpoints.save_model(step.model, BEST, *own)
+                trainer.checkpoints.save_model(step.model, BEST, trainer.told)
     elif trainer.goes_on():
         trainer.say(
             f"{what}: the best model so far, of epoch {state.best_epoch}, is lost, and the best of "

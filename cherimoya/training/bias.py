@@ -65,7 +65,14 @@ def bias_model(
     except CherimoyaError as error:
         raise ConfigError(f"model.bias={config.bias}: {error}") from None
     check_bias_model(model, checkpoint.groups, dataset, f"model.bias={config.bias}")
-    shift, n = _match_counts(model, dataset)
+    rows = dataset.rows["train"]
+    rows = rows[dataset.loci.label[rows] == 0]
+    if not len(rows):
+        raise ConfigError(
+            f"model.bias needs background loci, to find the level of the enzyme's counts, and "
+            f"{dataset.path} has none to train on. Prepare it with background_ratio=1."
+        )
+    shift, n = move_counts(model, dataset, rows, MOST_LOCI)
     name = model.config.get("block", {}).get("name", "cheri")
     moved = ", ".join(f"{value:+.2f}" for value in shift)
     words = (
@@ -84,11 +91,6 @@ def bias_model(
 def read_choice(folder: Path) -> dict[str, Any]:
     """Which of the bias models that the run in `folder` trained it takes; empty before that."""
     return read_json(folder / BIAS_MODELS / CHOICE, Table({"chosen": str}))
-
-
-def noted(bias: BiasModel | None) -> dict[str, Any]:
-    """What a run notes of its bias model, if it has one."""
-    return {"bias": dict(bias.origin)} if bias else {}
 
 
 def check_bias_model(model: Cherimoya, groups: Sequence[str], dataset: Dataset, named: str) -> None:
@@ -123,24 +125,28 @@ def check_bias_model(model: Cherimoya, groups: Sequence[str], dataset: Dataset, 
         )
 
 
-def _match_counts(model: Cherimoya, dataset: Dataset) -> tuple[list[float], int]:
-    """Move the model's log counts so that their mean over background loci is the observed one.
+def move_counts(
+    model: Cherimoya,
+    dataset: Dataset,
+    rows: np.ndarray,
+    most: int,
+    groups: Sequence[int] | None = None,
+) -> tuple[list[float], int]:
+    """Move the model's log counts so that their mean over `most` loci at `rows` is as observed.
 
-    Returns by how much, for each signal group, and the number of loci. Its profile is left.
+    Returns by how much, for each signal group, and the number of loci. The profile is left, and
+    so are groups that are not among `groups`, if that is given.
     """
-    loci, rows = dataset.loci, dataset.rows["train"]
-    rows = rows[loci.label[rows] == 0]
-    if not len(rows):
-        raise ConfigError(
-            f"model.bias needs background loci, to find the level of the enzyme's counts, and "
-            f"{dataset.path} has none to train on. Prepare it with background_ratio=1."
-        )
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_LOCI)).astype(int)]
+    loci = dataset.loci
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
     width, j = loci.out_window + 2 * model.trimming, loci.max_jitter
     left = j + (loci.in_window - width) // 2
     codes = torch.from_numpy(np.ascontiguousarray(loci.sequence[rows, left : left + width]))
-    predicted = predict(model, one_hot(codes)).log_counts.double().mean(dim=0)
+    controls = loci.control[rows, :, left : left + width] if model.n_control_tracks else None  # type: ignore[index]
+    predicted = predict(model, one_hot(codes), controls).log_counts.double().mean(dim=0)
     shift = torch.from_numpy(np.log1p(loci.totals(rows)).mean(axis=0)) - predicted
+    if groups is not None:
+        shift[[number for number in range(len(shift)) if number not in groups]] = 0.0
     with torch.no_grad():
         model.linear.bias.add_(shift.to(model.linear.bias))
     return [round(float(value), 4) for value in shift], len(rows)

@@ -240,7 +240,7 @@ def of_bias(
     model = replace(
         config.model, blocks=settings.blocks, n_filters=settings.n_filters,
         n_layers=settings.n_layers, profile_kernel_size=1, trimming=None, count_bias="mean",
-        bias=None, n_control_tracks=None,
+        bias=None, init=None, freeze=None, n_control_tracks=None,
     )  # fmt: skip
     data = replace(config.data, background_below=below, negative_ratio=0.0, in_window=width)
     trainer = replace(

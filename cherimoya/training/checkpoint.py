@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from cherimoya.config.saved import current
 from cherimoya.config.schema import to_dict
 from cherimoya.config.train import FREE_ON_RESUME, WHERE_DATA_IS, TrainConfig
 from cherimoya.data.dataset import Dataset
+from cherimoya.data.groups import group_labels
 from cherimoya.errors import CherimoyaError, DataError, OwnError
-from cherimoya.inference.checkpoints import GROUPS, WINDOW
+from cherimoya.inference.checkpoints import GROUPS, TRAINED_ON, WINDOW
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import LAST, PREVIOUS
 from cherimoya.registry import own_classes
@@ -30,16 +31,12 @@ class Checkpoints:
         self._read_back = False  # whether a saved state has been, see save_last
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save_model(
-        self, model: Cherimoya, name: str, window: tuple[int, int], groups: Sequence[str] = ()
-    ) -> Path:
+    def save_model(self, model: Cherimoya, name: str, told: Mapping[str, Any]) -> Path:
         """Save the model's current parameters as `name`, readable by Cherimoya.load.
 
-        window: bases in and out that it is trained with, which the file tells wherever it is, as
-        it does what its signal groups are called
+        told: what the file tells of the training wherever it is, see `of_training`
         """
-        content = {"config": model.config, "state_dict": model.state_dict(), WINDOW: window}
-        content |= {GROUPS: list(groups)} if len(groups) > 1 else {}
+        content = {"config": model.config, "state_dict": model.state_dict(), **told}
         return write_torch_file(self.folder / name, content)
 
     def save_last(self, state: dict[str, Any]) -> None:
@@ -87,6 +84,21 @@ class Checkpoints:
             raise CherimoyaError(f"cannot resume: {' '.join(reasons)} Or start a new run.")
         say(f"{self.folder} holds no {LAST} yet, so the run starts over")
         return None
+
+
+def of_training(dataset: Dataset, began_with: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's file tells of its training.
+
+    Bases in and out, what its signal groups are called, if there are several, and of each
+    chromosome whether it was trained on, also by the model that this one started from.
+    """
+    loci, groups = dataset.loci, group_labels(dataset.loci)
+    trained = set(loci.chrom[dataset.rows["train"]].tolist())
+    seen = {name: name in trained for name in dict.fromkeys(loci.chrom.tolist())}
+    earlier = began_with.get("init", {}).get("trained_on") or {}
+    seen |= {name: True for name, before in earlier.items() if before}
+    told = {WINDOW: (loci.in_window, loci.out_window), TRAINED_ON: seen}
+    return told | ({GROUPS: groups} if len(groups) > 1 else {})
 
 
 def _check_read_back(path: Path) -> None:

@@ -28,7 +28,7 @@ from cherimoya.records.sweep import MEMBER
 from cherimoya.report.pages import offer_report
 from cherimoya.training.banner import banner
 from cherimoya.training.best import check_best
-from cherimoya.training.bias import bias_model, noted
+from cherimoya.training.bias import bias_model
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.failure import own_code_named
 from cherimoya.training.interrupt import StopRequest, stop_request
@@ -36,6 +36,7 @@ from cherimoya.training.own_loss import check_block, check_loss
 from cherimoya.training.step import TrainingStep
 from cherimoya.training.summary import write_summary
 from cherimoya.training.trainer import EpochCallback, Trainer
+from cherimoya.training.warm_start import begin_from, read_start
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_folder, remove_left
@@ -125,18 +126,19 @@ def ready(
             precision = choose_precision(settings.precision, device)
             checkpoints = Checkpoints(folder / "checkpoints")
             saved = checkpoints.load_last(say) if settings.resume else None
-            threads = saved["threads"] if saved else settings.threads
-            share = max(torch.get_num_threads() // processes.on_this_machine, 1)
-            torch.set_num_threads(threads or share)
+            _set_threads(saved["threads"] if saved else settings.threads, processes)
+            start = read_start(config.model, saved)
             dataset = context.load(config.data)
             bias = bias_model(config.model, folder, dataset, device, saved)
-            model = model_for(config, dataset, bias.model.cpu() if bias else None).to(device)
+            model = model_for(config, dataset, bias.model.cpu() if bias else None)
+            began_with = {"bias": dict(bias.origin)} if bias else {}
+            began_with |= begin_from(start, config, model, dataset)
             length = saved.get("total_steps") if saved else None
-            step = training_step(config, model, dataset, precision, processes, length)
+            step = training_step(config, model.to(device), dataset, precision, processes, length)
             source, where_loci_are = context.place(dataset, device, config.data)
             trainer = Trainer(
                 config, step, dataset, source, log, checkpoints, say, context.bar,
-                context.on_epoch, bias,
+                context.on_epoch, began_with,
             )  # fmt: skip
             if saved:
                 trainer.restore(saved)
@@ -144,17 +146,22 @@ def ready(
             elif settings.resume and log:
                 log.rewind("")
             origin = provenance(dataset.fingerprint, device, precision)
-            origin |= {"runs_at_once": context.at_once, **noted(bias)}
+            origin |= {"runs_at_once": context.at_once, **began_with}
             origin |= {"command": typed(context.command)} if context.command else {}
             if log:
                 _announce(trainer, log, saved, where_loci_are, origin)
             begun = trainer
-            # ------------------------------------------------- epochs, in the block
             with _saved_at_signals(trainer, folder, stop):
                 yield trainer
                 trainer.finish()
         if log:
             write_summary(trainer, log, say, origin)
+
+
+def _set_threads(threads: int | None, processes: Processes) -> None:
+    """Use so many threads; None: this process's share of the machine's."""
+    share = max(torch.get_num_threads() // processes.on_this_machine, 1)
+    torch.set_num_threads(threads or share)
 
 
 @contextmanager
@@ -195,8 +202,7 @@ def _announce(
         "metrics": log.where,
         "precision": f"{step.precision}{chosen}, {trainer.runner.in_words}",
     }
-    if trainer.bias:
-        facts["bias"] = trainer.bias.words
+    facts |= {name: origin["words"] for name, origin in trainer.began_with.items()}
     trainer.say(banner(config, log.folder, facts, step, trainer.dataset))
     if saved:
         trainer.say(f"resumed after {counted(state.step, 'step')}, in epoch {state.epoch}")

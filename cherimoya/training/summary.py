@@ -6,6 +6,7 @@ from typing import Any
 
 from cherimoya.config.schema import to_dict
 from cherimoya.data.dataset import Dataset
+from cherimoya.data.groups import group_labels
 from cherimoya.evaluation import baselines
 from cherimoya.evaluation.per_locus import example_loci, write_scored_loci
 from cherimoya.evaluation.scores import Scores, evaluate
@@ -112,6 +113,7 @@ def _summary(
 ) -> dict[str, Any]:
     """What summary.json says of a run that ended well."""
     dataset = trainer.dataset
+    groups = group_labels(trainer.dataset.loci)
     return {
         **_numbers(trainer, model, speed),
         "scored_split": split,
@@ -124,7 +126,7 @@ def _summary(
             name: {"peaks": len(peaks), "background": len(dataset.rows[name]) - len(peaks)}
             for name, peaks in ((name, dataset.peaks(name)) for name in dataset.rows)
         },
-        **({"groups": [{"name": n} for n in trainer.groups]} if len(trainer.groups) > 1 else {}),
+        **({"groups": [{"name": name} for name in groups]} if len(groups) > 1 else {}),
         "provenance": {**origin, "kernel_options": autotune.chosen()},
         **{name.replace(" ", "_"): values for name, values in columns.items()},
     }
@@ -184,9 +186,9 @@ def _tried_quality(trainer: Trainer, model: Cherimoya, folder: Path) -> list[str
         return []
     config = trainer.config
     options: dict[str, Any] = {}
-    if config.bias_model and trainer.bias:
+    if config.bias_model and "bias" in trainer.began_with:
         options = {"most_counts": config.bias_model.max_count_pearson}
-        if following := trainer.bias.origin.get("choice", {}).get("next"):
+        if following := trainer.began_with["bias"].get("choice", {}).get("next"):
             options["next_best"] = str(folder / BIAS_MODELS / following)
     try:
         quality = bias_quality(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,6 @@ from cherimoya.config.train import TrainConfig
 from cherimoya.data.batches import EpochPlan, plan_epoch
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.feed import Feed, Source
-from cherimoya.data.groups import group_labels
 from cherimoya.errors import CherimoyaError, Interrupted
 from cherimoya.evaluation.own_metrics import own_metrics
 from cherimoya.evaluation.scores import evaluate
@@ -23,9 +22,8 @@ from cherimoya.loggers.run_log import RunLog
 from cherimoya.losses import logged_values
 from cherimoya.records import metrics
 from cherimoya.records.run import BEST, FINAL
-from cherimoya.training.bias import BiasModel, noted
 from cherimoya.training.capture import Runner
-from cherimoya.training.checkpoint import STATE_FORMAT, Checkpoints, check_state
+from cherimoya.training.checkpoint import STATE_FORMAT, Checkpoints, check_state, of_training
 from cherimoya.training.interrupt import StopRequest
 from cherimoya.training.profiler import Profile
 from cherimoya.training.state import TrainState
@@ -58,17 +56,18 @@ class Trainer:
         say: Callable[[str], None],
         bar: bool = True,
         on_epoch: EpochCallback | None = None,
-        bias: BiasModel | None = None,
+        began_with: Mapping[str, Any] | None = None,
     ) -> None:
         self.config, self.step, self.dataset, self.source = config, step, dataset, source
         self.log, self.checkpoints, self.say = log, checkpoints, say
-        self.bar, self.on_epoch, self.bias = bar, on_epoch, bias
+        self.bar, self.on_epoch = bar, on_epoch
+        self.began_with = dict(began_with or {})  # bias: its bias model; init: what it started from
         self.state, self.in_epoch = TrainState(), False
         self.count_weight = count_weight(dataset)
-        self.window = dataset.loci.in_window, dataset.loci.out_window
-        self.groups = group_labels(dataset.loci)
-        settings, processes, model = config.trainer, step.processes, step.model
-        self.metrics = own_metrics(config.metrics, model.signal_groups, self.window[1], step.device)
+        self.told = of_training(dataset, self.began_with)
+        settings, processes, groups = config.trainer, step.processes, step.model.signal_groups
+        out_window = dataset.loci.out_window
+        self.metrics = own_metrics(config.metrics, groups, out_window, step.device)
         self.steps_per_epoch = len(self._plan(0)) // settings.batch_size
         self.epochs = -(-step.total_steps // self.steps_per_epoch)
         self.feed = Feed(
@@ -76,7 +75,7 @@ class Trainer:
             processes.rank, processes.world,
         )  # fmt: skip
         self.runner = Runner(step, lambda: self.feed.batch(step.count), settings.cuda_graph, say)
-        self.predict = CUDAGraphModel(model, settings.cuda_graph)
+        self.predict = CUDAGraphModel(step.model, settings.cuda_graph)
         self.profile: Profile | None = None
         if settings.profile and log:
             self.profile = Profile(checkpoints.folder.parent, step.device, say)
@@ -162,7 +161,7 @@ class Trainer:
             self.profile.close()
         if self.log:
             with self.step.ema.swapped_in():
-                self.checkpoints.save_model(self.step.model, FINAL, self.window, self.groups)
+                self.checkpoints.save_model(self.step.model, FINAL, self.told)
 
     def _progress(self) -> Iterator[int]:
         """The remaining batches of the epoch, by number, with progress shown by one process."""
@@ -220,7 +219,8 @@ class Trainer:
         raise CherimoyaError(
             f"{what} is not finite at step {step} (epoch {self.state.epoch}, loci {listed}{more} "
             f"of {self.dataset.path}). What {self.checkpoints.folder} holds is from before it. "
-            f"Lower {' and '.join(f'optim.{o}.lr' for o in self.step.optimizers)}, or look at them."
+            f"Lower {' and '.join(f'optim.{o}.lr' for o in self.config.optim.targets)}, or look at "
+            "them."
         )
 
     def save(self) -> None:
@@ -245,7 +245,7 @@ class Trainer:
                     "log": self.log.rows(),
                     "logger_ids": self.log.ids,
                     "fingerprint": self.dataset.fingerprint,
-                    **noted(self.bias),
+                    **self.began_with,
                 }
             )
         except OSError as error:
@@ -292,7 +292,7 @@ class Trainer:
             valid["loss"] = valid["profile_mnll"] + self.count_weight * valid["count_mse"]
             is_best = state.note_validation(valid["loss"], self.config.trainer.min_improvement)
             if is_best and self.log:
-                self.checkpoints.save_model(self.step.model, BEST, self.window, self.groups)
+                self.checkpoints.save_model(self.step.model, BEST, self.told)
         return valid
 
     def _row(self, valid: dict[str, float], steps: int) -> dict[str, Any]:

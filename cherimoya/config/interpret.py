@@ -165,6 +165,7 @@ class VariantsConfig(InferenceConfig):
     chrom_alias: str
     in_window: int | None = checked(at_least=1, at_most=MOST_BASES)
     random_variants: int = checked(at_least=0, at_most=10_000_000)
+    peaks: str | None
     vcf: bool
 
     def __post_init__(self) -> None:

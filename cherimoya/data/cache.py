@@ -11,7 +11,7 @@ from typing import Any
 from cherimoya.data import hdf5
 from cherimoya.data.loci import Loci
 from cherimoya.errors import DataError
-from cherimoya.util.files import lock_output, private_folder
+from cherimoya.util.files import lock_output, private_folder, user_cache
 from cherimoya.util.marks import mark_of, not_as_written, read_mark, write_mark
 
 PATIENCE = 600  # seconds that another process may take to write the same data
@@ -37,8 +37,8 @@ def made_once(
     Any number of processes may call this at once.
     """
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cherimoya"
-    path = (usual if cache_dir is None else Path(cache_dir).expanduser()) / f"{name}-{key}.h5"
+    folder = user_cache() if cache_dir is None else Path(cache_dir).expanduser()
+    path = folder / f"{name}-{key}.h5"
     if _is_whole(path, say):
         return path
     loci = make()

@@ -1,15 +1,25 @@
 """Random variants beside those of a file, and how unusual the effects are among theirs."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import cache
 from os.path import commonprefix
+from zlib import crc32
 
 import numpy as np
 
 from cherimoya.genome.fasta import Genome
-from cherimoya.genome.sequence import N_CODE, decode, encode
+from cherimoya.genome.sequence import N_CODE, decode
 from cherimoya.genome.vcf import Variants
 from cherimoya.util.console import say
+
+GC_STEP = 0.05  # of a window: variants of one kind have the same GC content to this
+AT_ONCE = 256  # places that are tried
+MOST_IN_VAIN = 20  # times so many
+
+# ref and alt of a single base, else "" twice; bases taken away and put in; GC in steps
+Kind = tuple[str, str, int, int, int]
+Codes = Callable[[str], np.ndarray]
 
 
 def shifts_bases(variants: Variants) -> np.ndarray:
@@ -19,24 +29,31 @@ def shifts_bases(variants: Variants) -> np.ndarray:
 
 
 def random_variants(
-    variants: Variants, among: np.ndarray, genome: Genome, length: int, out: int, n: int, seed: int
+    variants: Variants, among: np.ndarray, genome: Genome, length: int, n: int, seed: int
 ) -> Variants:
-    """Changes alike those of the variants in rows `among`, elsewhere in their output windows.
+    """Changes of the kinds of the variants in rows `among`, anywhere in the genome.
 
-    Each is drawn for one of them: a single base that the genome has there too becomes the same
-    other base, an insertion inserts the same bases, a deletion takes as many away. `n` for those
-    that change no length, and as many for those that do; fewer, said, where there is no such place.
+    A kind is the change of one base into another, or how many bases are taken away and how many
+    put in, and the GC content of the `length` bases around. `n` for those that change no length,
+    and as many for those that do, in the proportions of their kinds; fewer, said, where the genome
+    has no such place. Of each kind the first ones are the same whatever file they are for.
     """
     rng, codes = np.random.default_rng(seed), cache(genome.codes)
     found: list[tuple[str, int, str, str]] = []
     shifted = shifts_bases(variants)[among]
     for rows in (among[~shifted], among[shifted]):
-        for row in rng.choice(rows, n) if len(rows) else ():
-            if one := _elsewhere(variants, int(row), codes, length, out, rng):
-                found.append(one)
+        if not len(rows):
+            continue
+        drawn = Counter(rng.choice(rows, n).tolist())
+        kinds: Counter[Kind] = Counter()
+        for row, times in drawn.items():
+            kinds[_kind(variants, row, codes, length)] += times
+        for kind, times in sorted(kinds.items()):
+            places = _places(kind, genome, codes, length, seed)
+            found += [one for one, _ in zip(places, range(times), strict=False)]
     asked = n * (int(shifted.any()) + int(not shifted.all()))
     if len(found) < asked:
-        say(f"{len(found):,} of {asked:,} random variants: there is no place nearby for the others")
+        say(f"{len(found):,} of {asked:,} random variants: the genome has no place for the others")
     chrom, pos, ref, alt = (
         np.array([one[i] for one in found], dtype=kind)
         for i, kind in enumerate((object, np.int64, object, object))
@@ -45,33 +62,53 @@ def random_variants(
     return Variants(chrom, pos, nothing, ref, alt, nothing, {}, False)
 
 
-def _elsewhere(
-    variants: Variants,
-    row: int,
-    codes: Callable[[str], np.ndarray],
-    length: int,
-    out: int,
-    rng: np.random.Generator,
-) -> tuple[str, int, str, str] | None:
-    """The change of a variant at another position, chosen at random; None where none can be."""
-    chrom, pos = str(variants.chrom[row]), int(variants.pos[row])
+def _kind(variants: Variants, row: int, codes: Codes, length: int) -> Kind:
     ref, alt = str(variants.ref[row]), str(variants.alt[row])
-    held, kept = codes(chrom), len(commonprefix([ref, alt]))  # noqa: RUF071  letters are meant
-    margin = length // 2 + len(ref) + len(alt)  # a window around it lies within the chromosome
-    first = max(pos - out // 2, margin)
-    last = min(pos + out // 2, len(held) - margin)
-    places = np.arange(first, max(last, first))
-    if len(ref) == len(alt) == 1:
-        places = places[held[places] == encode(ref)[0]]
-    for at in rng.permutation(places[places != pos])[:10]:  # most are possible
-        there = held[at : at + len(ref)]
-        if (there == N_CODE).any():
-            continue
-        now = decode(there)
-        then = now[:kept] + alt[kept:]
-        if then != now:
-            return chrom, int(at), now, then
-    return None
+    pos, held = int(variants.pos[row]), codes(str(variants.chrom[row]))
+    gc = _gc(held[max(pos - length // 2, 0) : pos + length - length // 2])
+    kept = len(commonprefix([ref, alt]))  # noqa: RUF071  letters are meant
+    single = len(ref) == len(alt) == 1
+    letters = (ref, alt) if single else ("", "")
+    return (*letters, len(ref) - kept, len(alt) - kept, round(gc / GC_STEP))
+
+
+def _gc(codes: np.ndarray) -> float:
+    """GC content of the bases that are known; 0 where none is."""
+    known = int(np.count_nonzero(codes != N_CODE))
+    return int(np.count_nonzero((codes == 1) | (codes == 2))) / max(known, 1)
+
+
+def _places(
+    kind: Kind, genome: Genome, codes: Codes, length: int, seed: int
+) -> Iterator[tuple[str, int, str, str]]:
+    """Changes of one kind at random: chrom, 0-based pos, ref, alt, without end where there are any.
+
+    Where no place has a GC content as near, farther ones are taken.
+    """
+    ref, alt, taken, put, gc = kind
+    rng = np.random.default_rng([seed, crc32(repr(kind).encode())])
+    margin = length // 2 + taken + put + 1  # a window around it lies within the chromosome
+    names = [name for name, bases in genome.lengths.items() if bases > 2 * margin]
+    room = np.array([genome.lengths[name] - 2 * margin for name in names], np.int64)
+    ends, apart, in_vain = np.cumsum(room), 0.5 * GC_STEP, 0
+    while len(names) and in_vain < MOST_IN_VAIN:
+        in_vain += 1
+        at = rng.integers(ends[-1], size=AT_ONCE)
+        for place, inserted in zip(at, rng.integers(4, size=(AT_ONCE, put)), strict=True):
+            number = int(np.searchsorted(ends, place, "right"))
+            pos = int(place - ends[number] + room[number]) + margin
+            held = codes(names[number])
+            first = pos if ref else pos - 1  # a base before it, as VCF files write it
+            now = decode(held[first : pos + taken])
+            then = alt or now[:1] + decode(inserted.astype(np.uint8))
+            if "N" in now or then == now or (ref and now != ref):
+                continue
+            window = held[pos - length // 2 : pos + length - length // 2]
+            if abs(_gc(window) - gc * GC_STEP) <= apart:
+                in_vain = 0
+                yield names[number], first, now, then
+        if in_vain:
+            apart *= 2
 
 
 def percentile(values: np.ndarray, among: np.ndarray) -> np.ndarray:

@@ -138,6 +138,11 @@ def link_error(path: Path) -> DiskError:
     return DiskError(f"{path} is a link, through which nothing is written. Remove it.")
 
 
+def user_cache() -> Path:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/cherimoya, or ~/.cache/cherimoya."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cherimoya"
+
+
 def private_folder(path: Path) -> Path:
     """A folder that this user alone may write, made if there is none. Raises DiskError else."""
     with suppress(FileExistsError):

@@ -16,7 +16,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(toy: Toy, model: Path):
+def asked(toy: Toy, model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(
+        "XDG_CACHE_HOME", str(toy.folder / "cache")
+    )  # no effect is known from before
+
     def make(**values) -> VariantsConfig:
         given = {
             "checkpoint": [str(model)], "variants": str(toy.folder / "v.vcf"), "in_window": LENGTH,

@@ -22,6 +22,7 @@ from cherimoya.genome.fasta import genome_on_disk
 from cherimoya.genome.sequence import encode, one_hot, reverse_complement
 from cherimoya.genome.vcf import read_variants
 from cherimoya.interpret import variants as app
+from cherimoya.interpret import variants_effects as effects
 from cherimoya.interpret.variants_null import p_values, percentile, q_values, random_variants
 from cherimoya.util.resume import journal_path
 
@@ -314,12 +315,12 @@ def test_the_distance_of_an_indel_leaves_out_what_it_shifts():
         alt = window(own.expand(3, bases) / bases, start, 100 - start - bases)
         assert metrics.profile_jsd(ref, alt, [3])[0, 0] > 0.02
         for sizes, one, other in (((1, bases), ref, alt), ((bases, 1), alt, ref)):
-            before, after = app.aligned(one, other, np.array([sizes]))
+            before, after = effects.aligned(one, other, np.array([sizes]))
             assert before.shape == after.shape == (1, 3, 100)
             assert metrics.profile_jsd(before, after, [3])[0, 0] < 1e-6
-    same, _ = app.aligned(ref, alt, np.array([[1, 1]]))
+    same, _ = effects.aligned(ref, alt, np.array([[1, 1]]))
     assert torch.equal(same, ref)
-    nothing = metrics.profile_jsd(*app.aligned(ref, alt, np.array([[100, 1]])), [3])
+    nothing = metrics.profile_jsd(*effects.aligned(ref, alt, np.array([[100, 1]])), [3])
     assert torch.isnan(nothing).all()  # there is nothing beside it
 
 
@@ -342,10 +343,8 @@ def test_effects_are_ranked_among_random_variants_of_their_kind(toy: Toy, asked,
     app.variants(asked(random_variants=60))
     rows, text = table(asked().output), Path(asked().output).with_suffix(".vcf").read_text()
     (random,) = kept
-    vcf(toy, *[
-        ("chrA", p + 1, ".", r, a)
-        for p, r, a in zip(random.pos, random.ref, random.alt, strict=True)
-    ])  # fmt: skip
+    columns = (random.chrom, random.pos, random.ref, random.alt)
+    vcf(toy, *[(c, p + 1, ".", r, a) for c, p, r, a in zip(*columns, strict=True)])
     app.variants(asked(output=str(toy.folder / "random.tsv")))
     others = table(toy.folder / "random.tsv")
     assert len(others) == 120
@@ -372,29 +371,104 @@ def test_effects_are_ranked_among_random_variants_of_their_kind(toy: Toy, asked,
         assert f"##INFO=<ID={key},Number=A" in text
 
 
+def gc(letters: str) -> float:
+    return (letters.count("G") + letters.count("C")) / len(letters)
+
+
 def test_random_variants_are_changes_of_the_same_kinds(toy: Toy):
+    """Anywhere in the genome: the same letters, as many bases away and in, the same GC content."""
     rows = mixed(toy)
     named = read_variants(vcf(toy, *rows))
-    every = np.arange(len(rows))
     with genome_on_disk(toy.folder / "toy.fa") as genome:
-        found = random_variants(named, every, genome, LENGTH, 100, 200, seed=1)
-    kinds = {(r, a) for *_, r, a in (row[:5] for row in rows) if len(r) == len(a) == 1}
-    mnv = changed(rows[-1][3][0]) + changed(rows[-1][3][1])
+        found = random_variants(named, np.arange(len(rows)), genome, LENGTH, 200, seed=1)
+    own = {(r, a) for *_, r, a in (row[:5] for row in rows) if len(r) == len(a) == 1}
+    contents = [gc(toy.bases["chrA"][row[1] - 101 : row[1] + 99]) for row in rows]
     seen = {"snv": 0, "mnv": 0, "ins": 0, "del": 0}
-    for pos, ref, alt in zip(found.pos, found.ref, found.alt, strict=True):
-        assert toy.bases["chrA"][pos : pos + len(ref)] == ref != alt
-        near = min(abs(pos + 1 - row[1]) for row in rows)
-        assert near <= 50
+    for chrom, pos, ref, alt in zip(found.chrom, found.pos, found.ref, found.alt, strict=True):
+        bases = toy.bases[chrom]
+        assert bases[pos : pos + len(ref)] == ref != alt
+        around = gc(bases[pos - 100 : pos + 100])
+        assert min(abs(around - one) for one in contents) < 0.06
         if len(ref) == len(alt) == 1:
-            seen["snv"] += (ref, alt) in kinds
+            seen["snv"] += (ref, alt) in own
         elif len(ref) == len(alt):
-            seen["mnv"] += alt == mnv
+            seen["mnv"] += len(ref) == 3 and ref[0] == alt[0]  # beside a base that stays
         elif len(alt) > len(ref):
-            seen["ins"] += alt == ref + "GATTACA"
+            seen["ins"] += (len(ref), len(alt), alt[0]) == (1, 8, ref)
         else:
             seen["del"] += (len(ref), alt) == (3, ref[0])
     assert seen["snv"] + seen["mnv"] == seen["ins"] + seen["del"] == 200
     assert min(seen.values()) > 10
+    assert set(found.chrom) == set(toy.bases)
+    inserted = [a[1:] for r, a in zip(found.ref, found.alt, strict=True) if len(a) == 8]
+    assert len(set(inserted)) > 0.9 * len(inserted)
+
+
+def test_what_a_model_says_of_random_variants_is_kept_for_the_next_file(
+    toy: Toy, asked, monkeypatch, capsys
+):
+    """The same table as without the cache, for one file and for another that shares kinds."""
+    vcf(toy, *mixed(toy))
+    own, counted = effects.effects_of, []
+    monkeypatch.setattr(effects, "effects_of", lambda *a: counted.append(len(a[1])) or own(*a))
+    app.variants(asked(random_variants=60))
+    first = table(asked().output)
+    assert sum(counted) == 9 + 120
+    counted.clear()
+    app.variants(asked(random_variants=60, overwrite=True))
+    assert sum(counted) == 9
+    assert table(asked().output) == first
+    assert "120 of 120 random variants are known from before" in capsys.readouterr().out
+    counted.clear()
+    vcf(toy, *mixed(toy)[:8])
+    app.variants(asked(random_variants=60, overwrite=True))
+    shared, asked_now = table(asked().output), sum(counted)
+    assert 8 < asked_now < 8 + 60  # some of the same kinds are known
+    monkeypatch.setenv("XDG_CACHE_HOME", str(toy.folder / "another"))
+    app.variants(asked(random_variants=60, overwrite=True))
+    for row, again in zip(shared, table(asked().output), strict=True):
+        assert float(row["jsd_p_0"]) == pytest.approx(float(again["jsd_p_0"]), abs=1e-9)
+    (kept,) = (toy.folder / "another").rglob("variants-*.npz")
+    kept.write_bytes(kept.read_bytes()[:-9])  # damaged: made anew
+    counted.clear()
+    app.variants(asked(random_variants=60, overwrite=True))
+    assert sum(counted) == 8 + 120
+    counted.clear()
+    other = save_model(toy.folder / "b.pt", seed=1, signal_groups=[1, 2])
+    app.variants(asked(checkpoint=[str(other)], random_variants=60, overwrite=True))
+    assert sum(counted) == 8 + 120  # another model knows nothing of it
+
+
+def test_the_spread_over_models_and_the_quantile_among_peaks(toy: Toy, asked, model):
+    second = save_model(toy.folder / "b.pt", seed=1, signal_groups=[1, 2])
+    vcf(toy, *snvs(toy, 1000, 1500))
+    centers = [500, 800, 1200, 2500, 3000]
+    toy.write("peaks.bed", "".join(f"chrA\t{c - 10}\t{c + 10}\n" for c in [20, *centers]))
+    peaks = str(toy.folder / "peaks.bed")
+    app.variants(asked(checkpoint=[str(model), str(second)], peaks=peaks))
+    rows = table(asked().output)
+    changes = []
+    for path in (model, second):
+        app.variants(
+            asked(checkpoint=[str(path)], output=str(toy.folder / "one.tsv"), overwrite=True)
+        )
+        changes.append([float(r["log2_fold_change_1"]) for r in table(toy.folder / "one.tsv")])
+    spread = np.std(changes, axis=0, ddof=1)
+    bases = toy.bases["chrA"]
+    windows = [bases[c - 100 : c + 100] for c in centers]
+    counts = np.mean([[by_hand(p, w)[1][0, 1].item() for w in windows] for p in (model, second)], 0)
+    for row, sd in zip(rows, spread, strict=True):
+        assert float(row["log2_fold_change_sd_1"]) == pytest.approx(sd, abs=1e-5)
+        ref, alt = (float(row[f"{a}_log_counts_1"]) for a in ("ref", "alt"))
+        below = [(counts < one).mean() for one in (ref, alt)]
+        assert float(row["active_allele_quantile_1"]) == pytest.approx(max(below))
+        assert float(row["quantile_change_1"]) == pytest.approx(below[1] - below[0])
+    text = Path(asked().output).with_suffix(".vcf").read_text()
+    assert ";CM_LFC_SD_1=" in text
+    assert ";CM_AAQ_1=" in text
+    toy.write("peaks.bed", "chrA\t10\t30\n")
+    with pytest.raises(DataError, match=r"peaks=.*no peak whose 200 bases"):
+        app.variants(asked(peaks=peaks, overwrite=True))
 
 
 def test_a_change_of_an_unknown_base_has_no_random_ones(toy: Toy, asked, capsys):
@@ -404,17 +478,18 @@ def test_a_change_of_an_unknown_base_has_no_random_ones(toy: Toy, asked, capsys)
     app.variants(asked(random_variants=20))
     (row,) = table(asked().output)
     assert (row["status"], "jsd_p_0" in row) == ("ok", False)
-    assert "0 of 20 random variants: there is no place nearby" in capsys.readouterr().out
+    assert (
+        "0 of 20 random variants: the genome has no place for the others" in capsys.readouterr().out
+    )
 
 
 def test_p_values_of_random_variants_are_uniform(toy: Toy, asked):
     vcf(toy, *mixed(toy))
     named = read_variants(toy.folder / "v.vcf")
     with genome_on_disk(toy.folder / "toy.fa") as genome:
-        drawn = random_variants(named, np.arange(len(named)), genome, LENGTH, 100, 150, seed=7)
-    vcf(toy, *[
-        ("chrA", p + 1, ".", r, a) for p, r, a in zip(drawn.pos, drawn.ref, drawn.alt, strict=True)
-    ])  # fmt: skip
+        drawn = random_variants(named, np.arange(len(named)), genome, LENGTH, 150, seed=7)
+    columns = (drawn.chrom, drawn.pos, drawn.ref, drawn.alt)
+    vcf(toy, *[(c, p + 1, ".", r, a) for c, p, r, a in zip(*columns, strict=True)])
     app.variants(asked(random_variants=400))
     for kind in (False, True):
         own = [r for r in table(asked().output) if (len(r["ref"]) != len(r["alt"])) == kind]
@@ -472,13 +547,13 @@ def test_random_variants_are_the_same_each_time_and_their_windows_lie_in_the_gen
     base = toy.bases["chrA"][119]
     named = read_variants(vcf(toy, ("chrA", 120, ".", base, changed(base))))
     with genome_on_disk(toy.folder / "toy.fa") as genome:
-        arguments = (named, np.array([0]), genome, LENGTH, 100, 50, 0)
+        arguments = (named, np.array([0]), genome, LENGTH, 50, 0)
         one, same = (random_variants(*arguments) for _ in range(2))
     assert np.array_equal(one.pos, same.pos)
-    assert one.pos.min() >= 100
-    assert one.pos.max() < 170
-    assert 119 not in one.pos
-    assert {toy.bases["chrA"][p] for p in one.pos} == set(one.ref) == {base}
+    assert len(set(zip(one.chrom, one.pos, strict=True))) > 40
+    for chrom, pos, ref in zip(one.chrom, one.pos, one.ref, strict=True):
+        assert LENGTH // 2 < pos < len(toy.bases[chrom]) - LENGTH // 2
+        assert toy.bases[chrom][pos] == ref == base
     assert set(one.alt) == {changed(base)}
 
 
@@ -487,7 +562,7 @@ def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
     rows = [("chrA", i, ".", bases[i - 1], changed(bases[i - 1])) for i in range(500, 530)]
     vcf(toy, *rows)
     app.variants(asked(output=str(toy.folder / "whole.tsv"), batch_size=4))
-    real, calls = app.effects_of, []
+    real, calls = effects.effects_of, []
 
     def interrupted(*arguments):
         calls.append(len(arguments[1]))
@@ -495,7 +570,7 @@ def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(app, "effects_of", interrupted)
+    monkeypatch.setattr(effects, "effects_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         app.variants(asked(batch_size=4))
     with open(journal_path(Path(asked().output)), "a") as file:
@@ -511,7 +586,7 @@ def test_an_interrupted_command_goes_on(toy: Toy, asked, monkeypatch, capsys):
 
 def test_two_commands_do_not_make_one_output(toy: Toy, asked, monkeypatch):
     vcf(toy, *snvs(toy, 500, 600))
-    real, refused = app.effects_of, []
+    real, refused = effects.effects_of, []
 
     def meanwhile(*arguments):
         if not refused:
@@ -521,7 +596,7 @@ def test_two_commands_do_not_make_one_output(toy: Toy, asked, monkeypatch):
             refused.append("in use")
         return real(*arguments)
 
-    monkeypatch.setattr(app, "effects_of", meanwhile)
+    monkeypatch.setattr(effects, "effects_of", meanwhile)
     app.variants(asked())
     assert refused == ["tried", "in use"]
     assert len(table(asked().output)) == 2
@@ -536,11 +611,14 @@ def test_a_killed_command_goes_on_to_the_same_bytes(toy: Toy, model):
     environment = clean_environment() | {"TMPDIR": str(toy.folder)}
 
     def begun(output: str) -> subprocess.Popen:
+        own = {
+            "XDG_CACHE_HOME": str(toy.folder / "caches" / output)
+        }  # nothing is known from before
         return subprocess.Popen(
             [sys.executable, "-c", "from cherimoya.cli.commands import variants; variants()",
              f"checkpoint={model}", "variants=v.vcf", "fasta=toy.fa", f"in_window={LENGTH}",
              "random_variants=1000", f"output={output}", "batch_size=4", "device=cpu"],
-            cwd=toy.folder, env=environment, stdout=subprocess.PIPE, text=True,
+            cwd=toy.folder, env=environment | own, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     assert begun("whole.tsv").communicate(timeout=120)

@@ -170,7 +170,7 @@ class VariantsConfig(InferenceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.output.endswith((".vcf", ".vcf.gz")):
+        if self.output.endswith((".vcf", ".vcf.gz", ".bcf")):
             raise ConfigError(
                 f"output={self.output}: the table, such as effects.tsv. With vcf=true a VCF file "
                 "is written beside it."

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.errors import DataError, printable
-from cherimoya.genome.fasta import check_exists, reading, text_lines
 from cherimoya.genome.sequence import BASES
+from cherimoya.genome.vcf_files import vcf_lines
 from cherimoya.util.console import counted
 
 NEEDED = ("chrom", "pos", "ref", "alt")
-BCF = b"BCF"  # the first bytes, of which the whole may be BGZF
 VCF_COLUMNS = ("chrom", "pos", "id", "ref", "alt")  # the first ones
 LETTERS = frozenset(BASES + "N")
 SHOWN_LETTERS = 20  # of an allele in a message, or fewer
@@ -51,20 +50,18 @@ def shortened(allele: str) -> str:
 
 
 def read_variants(path: str | Path) -> Variants:
-    """The variants of a VCF or tab-separated file, plain or gzip. Positions there start at 1.
+    """The variants of a VCF, BCF or tab-separated file, plain or gzip. Positions start at 1.
 
     Alleles that are no sequence (<DEL>, *, breakends) or have other letters than A C G T N are
     left out, and noted. Raises DataError, naming the line, for one that cannot be understood, and
     for a file without variants.
     """
     path = Path(path)
-    check_exists(path, "variants")
-    _check_text(path)
     rows: list[tuple[str, int, str, str, str, int]] = []
     skipped: dict[str, list[int]] = {}
     columns: dict[str, int] = {}
     is_vcf = False
-    for number, line in text_lines(path, f"variants={path}"):
+    for number, line in vcf_lines(path, "variants"):
         if line.startswith("##") or not line.strip():
             is_vcf |= line.startswith("##fileformat=VCF")
             continue
@@ -102,17 +99,6 @@ def left_out(skipped: Mapping[str, Sequence[int]]) -> Iterator[str]:
         count = len(lines)
         where = f"line {lines[0]:,}" if count == 1 else f"the first in line {lines[0]:,}"
         yield f"{counted(count, 'allele')} left out, {reason}: {where}"
-
-
-def _check_text(path: Path) -> None:
-    """Raise DataError for a BCF file, or one that is damaged."""
-    with reading(path, f"variants={path}", "rb") as file:
-        if file.read(len(BCF)) == BCF:
-            made = path.with_suffix(".vcf.gz").name
-            raise DataError(
-                f"variants={path}: a BCF file, which is binary. Make a VCF file of it: bcftools "
-                f"view -Oz -o {made} {path}"
-            )
 
 
 def _columns(cells: list[str], is_vcf: bool, where: str) -> tuple[dict[str, int], bool]:

@@ -1,5 +1,6 @@
 """cherimoya-variants: what a model says that variants do to counts and profiles."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from cherimoya.config.interpret import VariantsConfig
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import genome_on_disk
 from cherimoya.genome.vcf import left_out, read_variants
+from cherimoya.genome.vcf_files import check_writable, ending_of
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
 from cherimoya.interpret.contrast import asked_contrast
 from cherimoya.interpret.models import EnsemblePredictor, describe
@@ -17,7 +19,7 @@ from cherimoya.interpret.variants_columns import columns_of
 from cherimoya.interpret.variants_effects import Questions
 from cherimoya.interpret.variants_null import random_variants
 from cherimoya.interpret.variants_windows import OK, check_variants, not_scored, renamed
-from cherimoya.interpret.variants_write import Effects, write_table, write_vcf
+from cherimoya.interpret.variants_write import Effects, vcf_beside, write_table, write_vcf
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
 from cherimoya.util import console
@@ -33,14 +35,15 @@ def variants(config: VariantsConfig) -> Path:
     """
     output = Path(config.output)
     check_output(output)
-    check_inputs_kept(config, {output: "", **_beside(output, config)})
-    vcf = lock_output(output.with_suffix(".vcf")) if config.vcf else nullcontext()
+    beside = _beside(output, config)
+    check_inputs_kept(config, {output: "", **beside})
+    vcf = lock_output(next(iter(beside))) if beside else nullcontext()
     with lock_output(output), vcf:
-        _score_all(config, output)
+        _score_all(config, output, beside)
     return output
 
 
-def _score_all(config: VariantsConfig, output: Path) -> None:
+def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str]) -> None:
     predict = EnsemblePredictor(config)
     target = asked_contrast(config, predict.signal_groups)
     trimming = predict.model.trimming
@@ -58,16 +61,13 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
     }
     provenance, settings = describe(config, ("vcf",), files, length)
     settings["random"] = "of the same kinds, anywhere"  # others have been drawn before
-    made, vcf_path = settings | {"vcf": config.vcf}, output.with_suffix(".vcf")
-    whole = vcf_path.exists() or not config.vcf
+    made, vcf = settings | {"vcf": config.vcf}, next(iter(beside), None)
+    whole = vcf is None or vcf.exists()
     if is_done(output, made, config.overwrite, console.say) and whole:
         settle(output)
         console.say(f"done already: {output}")
         return
-    with (
-        own_files(output, _beside(output, config), config.overwrite),
-        genome_on_disk(config.fasta) as genome,
-    ):
+    with own_files(output, beside, config.overwrite), genome_on_disk(config.fasta) as genome:
         variants = renamed(named, genome, config.chrom_alias, config.variants)
         status = check_variants(variants, genome, length, config.variants)
         for message in (*left_out(variants.skipped), *not_scored(variants, status, genome.lengths)):
@@ -83,13 +83,20 @@ def _score_all(config: VariantsConfig, output: Path) -> None:
         for name, value in found.items():
             columns[name][rows] = value
         effects = Effects(named, status, columns, len(random), provenance, made, predict.groups)
-        vcf = write_vcf(output, Path(config.variants), effects) if config.vcf else None
+        no_index = write_vcf(vcf, Path(config.variants), effects) if vcf else ""
         write_table(output, effects)  # the last: what is there is whole
     console.say(f"{output}: {len(rows):,} of {counted(len(variants), 'variant')} scored")
     if vcf:
-        console.say(f"{vcf}: the same as INFO")
+        console.say(f"{vcf}: the same as INFO{f'; {no_index}' if no_index else ''}")
 
 
 def _beside(output: Path, config: VariantsConfig) -> dict[Path, str]:
-    """What is written beside `output`, and how to do without."""
-    return {output.with_suffix(".vcf"): ", or set vcf=false"} if config.vcf else {}
+    """What is written beside `output`, the VCF file first, and how to do without.
+
+    Compressed or binary where the variants are so. Raises PackageError where that needs a package.
+    """
+    if not config.vcf:
+        return {}
+    ending = ending_of(Path(config.variants), "variants")
+    check_writable(ending)
+    return dict.fromkeys(vcf_beside(output, ending), ", or set vcf=false")

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.genome.fasta import text_lines
 from cherimoya.genome.vcf import Variants
-from cherimoya.util.files import atomic_write
+from cherimoya.genome.vcf_files import PLAIN, index_of, vcf_lines, write_vcf_lines
 from cherimoya.util.marks import marked_path
 
 IN_VCF = {  # column: INFO key, description
@@ -69,21 +68,26 @@ def write_table(path: Path, effects: Effects) -> Path:
     return path
 
 
-def write_vcf(table: Path, source: Path, effects: Effects) -> Path:
-    """The VCF file `source` with what was found as INFO, or a new one if it was a table."""
-    path = table.with_suffix(".vcf")
+def vcf_beside(table: Path, ending: str) -> list[Path]:
+    """The VCF file beside a table, and its index, if one that ends so has one."""
+    path = table.with_suffix(ending)
+    return [path] if ending == PLAIN else [path, index_of(path)]
+
+
+def write_vcf(path: Path, source: Path, effects: Effects) -> str:
+    """The VCF file `source` with what was found as INFO, or a new one if it was a table.
+
+    Returns why it has no index, if so.
+    """
     lines = _annotated(source, effects) if effects.variants.is_vcf else _new(effects)
-    with atomic_write(path) as file:
-        for line in lines:
-            file.write(line.encode() + b"\n")
-    return path
+    return write_vcf_lines(path, lines)
 
 
 def _annotated(source: Path, effects: Effects) -> Iterator[str]:
     rows_of: dict[int, list[int]] = {}
     for row, line in enumerate(effects.variants.line.tolist()):
         rows_of.setdefault(line, []).append(row)
-    for number, line in text_lines(source, f"variants={source}"):
+    for number, line in vcf_lines(source, "variants"):
         cells = line.split("\t")
         if line.startswith("#CHROM"):
             yield from _declared(effects)

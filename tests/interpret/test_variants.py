@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pysam
+import pysam.bcftools
 import pytest
 import torch
 from command_lines import clean_environment
@@ -698,3 +700,70 @@ def test_outputs_do_not_fall_on_inputs(toy: Toy, asked):
     assert (toy.folder / "out.tsv").read_text() == "mine"
     with pytest.raises(CherimoyaError, match=r"output=a\.vcf: the table, such as effects\.tsv"):
         asked(output="a.vcf")
+
+
+def info(path: Path) -> list[dict[str, str]]:
+    """INFO of each record, as pysam reads it."""
+    with pysam.VariantFile(str(path)) as file:
+        return [
+            {"pos": str(record.pos)} | {k: str(v) for k, v in dict(record.info).items()}
+            for record in file
+        ]
+
+
+def as_binary(source: Path) -> Path:
+    """The VCF file as BCF beside it."""
+    path = source.with_suffix(".bcf")
+    pysam.bcftools.view("-Ob", "-o", str(path), str(source), catch_stdout=False)
+    return path
+
+
+CONTIG = "##fileformat=VCFv4.2\n##contig=<ID=chrA>\n" + (
+    '##INFO=<ID=AF,Number=A,Type=Float,Description="frequency">\n'
+)
+
+
+def test_compressed_and_binary_files_come_out_as_they_came_in(toy: Toy, asked):
+    rows = [(*row[:7], "AF=0.5") for row in mixed(toy)[:8]]
+    rows.sort(key=lambda row: row[1])
+    star = (*rows[0][:4], f"{rows[0][4]},*", ".", ".", "AF=0.5,0.25")
+    plain = vcf(toy, star, *rows[1:], header=CONTIG + HEADER.splitlines()[1] + "\n")
+    app.variants(asked())
+    expected, wanted = table(asked().output), info(toy.folder / "out.vcf")
+    assert "nan" not in wanted[0]["CM_LFC_0"]
+    gz = toy.folder / "c.vcf.gz"
+    with pysam.BGZFile(str(gz), "wb") as file:
+        file.write(plain.read_bytes())
+    for source, name in ((gz, "gz"), (as_binary(plain), "bcf")):
+        config = asked(variants=str(source), output=str(toy.folder / f"{name}.tsv"))
+        app.variants(config)
+        assert table(config.output) == expected
+        ending = {"gz": ".vcf.gz", "bcf": ".bcf"}[name]
+        made = toy.folder / f"{name}{ending}"
+        assert info(made) == wanted
+        assert made.with_name(made.name + {"gz": ".tbi", "bcf": ".csi"}[name]).is_file()
+        with pysam.VariantFile(str(made)) as file:
+            (found,) = file.fetch("chrA", rows[2][1] - 1, rows[2][1])
+            assert found.pos == rows[2][1]
+        app.variants(config)  # done already
+        assert sorted(p.name for p in toy.folder.glob(f"{name}.*")) == sorted(
+            [f"{name}.tsv", f"{name}.tsv.done.json", made.name, f"{made.name}.tbi"]
+            if name == "gz"
+            else [f"{name}.tsv", f"{name}.tsv.done.json", made.name, f"{made.name}.csi"]
+        )
+
+
+def test_unsorted_variants_have_no_index_and_damaged_binary_ones_are_named(toy: Toy, asked, capsys):
+    rows = snvs(toy, 1000, 600)
+    plain = vcf(toy, *rows, header=CONTIG + HEADER.splitlines()[1] + "\n")
+    gz = toy.folder / "c.vcf.gz"
+    gz.write_bytes(gzip.compress(plain.read_bytes()))
+    app.variants(asked(variants=str(gz)))
+    said = capsys.readouterr().out
+    assert "out.vcf.gz: the same as INFO; no index: its variants are not sorted" in said
+    assert [row["pos"] for row in info(toy.folder / "out.vcf.gz")] == ["1000", "600"]
+    whole = as_binary(plain).read_bytes()
+    for content in (whole[:-40], whole[:60], b"BCF\x02\x02"):
+        plain.with_suffix(".bcf").write_bytes(content)
+        with pytest.raises(DataError, match=r"variants=.*v\.bcf: .*damaged"):
+            app.variants(asked(variants=str(plain.with_suffix(".bcf")), overwrite=True))

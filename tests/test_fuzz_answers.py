@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pysam.bcftools
 import pytest
-from fuzzing import TOKENS, Outcomes, fuzz, lines, mutated, text
+from fuzzing import INPUTS, TOKENS, Outcomes, fuzz, lines, mutated, text
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import Toy
@@ -85,6 +86,7 @@ def check(
     path: Path,
     contents: st.SearchStrategy[bytes],
     *good: bytes,
+    cost: int = 1,
 ) -> None:
     """Each content at `path` is read, or refused in one printable line of some length."""
     outcomes = Outcomes(what)
@@ -102,7 +104,7 @@ def check(
         path.write_bytes(content)
         outcomes.of(read_or_refuse)
 
-    fuzz(one, outcomes, good=good)
+    fuzz(one, outcomes, INPUTS // cost, cost, good)
 
 
 def test_fasta(folder: Path) -> None:
@@ -148,18 +150,29 @@ def test_variants(toy: Toy, folder: Path, rows: list[bytes], kind: str) -> None:
     ]
     contents = st.one_of(*kinds(vcf), lines(*values).map(lambda made: head + made), text())
     if kind == "BCF":
-        contents = st.one_of(mutated(b"BCF\2\2" + vcf), mutated(bgzf(b"BCF\2\2" + vcf), 2))
-        contents |= mutated(vcf)
+        told = b"##contig=<ID=chrA>\n##contig=<ID=chrB>\n"
+        told += b'##INFO=<ID=AF,Number=A,Type=Float,Description="x">\n'
+        named = vcf.replace(b"#CHROM", told + b"#CHROM")
+        (folder / "good.vcf").write_bytes(named)
+        unpacked, packed = folder / "good.ubcf", folder / "good.bcf"
+        for path, option in ((unpacked, "-Ou"), (packed, "-Ob")):
+            words = (option, "-o", str(path), str(folder / "good.vcf"))
+            pysam.bcftools.view(*words, catch_stdout=False)
+        contents = st.one_of(
+            mutated(unpacked.read_bytes()), mutated(unpacked.read_bytes()).map(bgzf),
+            mutated(packed.read_bytes(), 2), mutated(b"BCF\2\2" + vcf),
+        )  # fmt: skip
     with genome_on_disk(toy.folder / "toy.fa") as genome:
 
         def read(path: Path) -> None:
             found = read_variants(path)
             status = check_variants(renamed(found, genome, "none", str(path)), genome, 200, "x")
             column = {"jsd": np.zeros(len(found))}
-            written = write_vcf(folder / "o.tsv", path, Effects(found, status, column, 0, {}, {}))
-            assert written.read_bytes().endswith(b"\n")
+            write_vcf(folder / "o.vcf", path, Effects(found, status, column, 0, {}, {}))
+            assert (folder / "o.vcf").read_bytes().endswith(b"\n")
 
-        check(kind, read, folder / "x.vcf", contents, *([] if kind == "BCF" else [vcf]))
+        good, cost = ([], 5) if kind == "BCF" else ([vcf], 1)  # each in another process
+        check(kind, read, folder / "x.vcf", contents, *good, cost=cost)
 
 
 def test_attributions(folder: Path) -> None:

@@ -99,7 +99,7 @@ def through(path: Path, toy: Toy) -> dict[str, np.ndarray]:
         return {chrom: track.values(chrom, 0, n) for chrom, n in LENGTHS.items()}
 
 
-@pytest.mark.parametrize("flips", [40, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [40, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["pybigtools", *KINDS, "not packed"])
 def test_a_flipped_bit_gives_the_truth_or_an_error(toy: Toy, kind: str, flips: int) -> None:
     path = toy.folder / "plus.bw"

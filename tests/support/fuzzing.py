@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from cherimoya.errors import CherimoyaError
 
-INPUTS = 20_000  # of each format
+INPUTS = 5_000  # of each format; `make test-long` has more, guided by coverage
 GUIDED = int(os.environ.get("CHERIMOYA_FUZZ_GUIDED", "0"))  # of each format, guided by coverage
 SECONDS = 20  # that one input may take
 FEW = 100  # guided inputs, which may all end in one way

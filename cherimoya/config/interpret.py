@@ -167,6 +167,7 @@ class VariantsConfig(InferenceConfig):
     random_variants: int = checked(at_least=0, at_most=10_000_000)
     peaks: str | None
     vcf: bool
+    page: bool
 
     def __post_init__(self) -> None:
         super().__post_init__()

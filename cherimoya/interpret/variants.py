@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.config.interpret import VariantsConfig
+from cherimoya.errors import CherimoyaError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import genome_on_disk
-from cherimoya.genome.vcf import left_out, read_variants
+from cherimoya.genome.vcf import Variants, left_out, read_variants
 from cherimoya.genome.vcf_files import check_writable, ending_of
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
 from cherimoya.interpret.contrast import asked_contrast
@@ -27,6 +28,9 @@ from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
 from cherimoya.util.resume import is_done
 
+PAGE = ".html"
+TRACKS = 6  # of the strongest variants, on the page
+
 
 def variants(config: VariantsConfig) -> Path:
     """Write what `config` says; after an interruption the same command resumes.
@@ -36,8 +40,10 @@ def variants(config: VariantsConfig) -> Path:
     output = Path(config.output)
     check_output(output)
     beside = _beside(output, config)
+    if config.page:
+        beside[output.with_suffix(PAGE)] = ", or set page=false"
     check_inputs_kept(config, {output: "", **beside})
-    vcf = lock_output(next(iter(beside))) if beside else nullcontext()
+    vcf = lock_output(next(iter(beside))) if config.vcf else nullcontext()
     with lock_output(output), vcf:
         _score_all(config, output, beside)
     return output
@@ -59,9 +65,9 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
         "chrom_alias": table_of(config.chrom_alias),
         "peaks": [config.peaks] if config.peaks else [],
     }
-    provenance, settings = describe(config, ("vcf",), files, length)
+    provenance, settings = describe(config, ("vcf", "page"), files, length)
     settings["random"] = "of the same kinds, anywhere"  # others have been drawn before
-    made, vcf = settings | {"vcf": config.vcf}, next(iter(beside), None)
+    made, vcf = settings | {"vcf": config.vcf}, next(iter(beside)) if config.vcf else None
     whole = vcf is None or vcf.exists()
     if is_done(output, made, config.overwrite, console.say) and whole:
         settle(output)
@@ -83,11 +89,32 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
         for name, value in found.items():
             columns[name][rows] = value
         effects = Effects(named, status, columns, len(random), provenance, made, predict.groups)
+        if config.page:
+            _offer_page(output, effects, variants, ask)
         no_index = write_vcf(vcf, Path(config.variants), effects) if vcf else ""
         write_table(output, effects)  # the last: what is there is whole
     console.say(f"{output}: {len(rows):,} of {counted(len(variants), 'variant')} scored")
     if vcf:
         console.say(f"{vcf}: the same as INFO{f'; {no_index}' if no_index else ''}")
+
+
+def _offer_page(output: Path, effects: Effects, variants: Variants, ask: Questions) -> None:
+    """The page beside `output`; a line where it cannot be, which must not spoil the table."""
+    path = output.with_suffix(PAGE)
+    try:
+        from cherimoya.report.pages import write_page
+        from cherimoya.report.variants import Shown, contents, strongest
+
+        tracks = ask.tracks(variants, strongest(effects.columns, TRACKS))
+        shown = Shown(
+            output.name, effects.variants, effects.columns, ask.signal_groups, effects.groups,
+            tracks, effects.n_random, effects.provenance,
+        )  # fmt: skip
+        console.say(f"{write_page(path, 'variants.html', contents(shown))}: all effects")
+    except ImportError as error:
+        console.say(f"no page: {error}. pip install 'cherimoya-train[plots]'")
+    except CherimoyaError as error:
+        console.say(f"no page: {error}")
 
 
 def _beside(output: Path, config: VariantsConfig) -> dict[Path, str]:

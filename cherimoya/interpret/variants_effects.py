@@ -20,6 +20,7 @@ from cherimoya.interpret.variants_columns import Scored
 from cherimoya.interpret.variants_null import shifts_bases
 from cherimoya.interpret.variants_windows import allele_window
 from cherimoya.metrics import profile_jsd
+from cherimoya.records.variants import Track
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.resume import Journal
@@ -39,6 +40,7 @@ class Questions:
     ) -> None:
         self._predict, self._genome, self._length = predict, genome, length
         self._decisive, self._codes = decisive, cache(genome.codes)
+        self.signal_groups = predict.signal_groups
         self._groups = len(predict.signal_groups)
 
     def effects(
@@ -79,6 +81,22 @@ class Questions:
         ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
         sizes = np.array([(len(v.ref[row]), len(v.alt[row])) for v, row in some])
         return effects_of(self._predict, ref, alt, sizes)
+
+    def tracks(self, variants: Variants, rows: np.ndarray) -> list[Track]:
+        """Expected counts around the variants in `rows`, with either allele."""
+        found = []
+        for row in rows.tolist():
+            sides = _windows(variants, row, self._codes, self._length)
+            p, log_counts = self._predict(torch.from_numpy(np.stack(sides)))
+            sizes = np.array([(len(variants.ref[row]), len(variants.alt[row]))])
+            before, after = aligned(p[:1], p[1:], sizes)
+            counts = torch.expm1(log_counts.double()).repeat_interleave(
+                torch.tensor(self._predict.signal_groups), dim=1
+            )  # (2, tracks)
+            expected = torch.cat([before, after]) * counts[:, :, None]
+            at = min(_inside(p.shape[2], int(size))[0] for size in sizes[0])
+            found.append(Track(row, expected[0].numpy(), expected[1].numpy(), at))
+        return found
 
     def peaks(self, path: str, chrom_alias: str) -> np.ndarray:
         """Log counts (m, G) of the peaks of a BED file, at most MOST_PEAKS, in the middle of the

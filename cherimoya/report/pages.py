@@ -1,5 +1,6 @@
 """Pages of runs and sweeps: one HTML file each, made from a folder's files and nothing else."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,14 @@ def write_report(folder: Path, overwrite: bool = False) -> Path:
     with atomic_write(folder / PAGE) as file:
         file.write(page.render(**contents).encode())
     return folder / PAGE
+
+
+def write_page(path: Path, template: str, contents: Mapping[str, Any]) -> Path:
+    """Write the page of one file to `path`. Raises ImportError without the packages that draw."""
+    text = _template(template).render(**contents)
+    with atomic_write(path) as file:
+        file.write(text.encode())
+    return path
 
 
 def is_sweep(folder: Path) -> bool:

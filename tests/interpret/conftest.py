@@ -25,7 +25,7 @@ def asked(toy: Toy, model: Path, monkeypatch: pytest.MonkeyPatch):
         given = {
             "checkpoint": [str(model)], "variants": str(toy.folder / "v.vcf"), "in_window": LENGTH,
             "fasta": str(toy.folder / "toy.fa"), "output": str(toy.folder / "out.tsv"),
-            "random_variants": 0,
+            "random_variants": 0, "page": False,
         }  # fmt: skip
         return configured("variants", VariantsConfig, **(given | values))
 

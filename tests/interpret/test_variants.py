@@ -25,6 +25,7 @@ from cherimoya.genome.sequence import encode, one_hot, reverse_complement
 from cherimoya.genome.vcf import read_variants
 from cherimoya.interpret import variants as app
 from cherimoya.interpret import variants_effects as effects
+from cherimoya.interpret.models import EnsemblePredictor
 from cherimoya.interpret.variants_null import p_values, percentile, q_values, random_variants
 from cherimoya.util.resume import journal_path
 
@@ -767,3 +768,42 @@ def test_unsorted_variants_have_no_index_and_damaged_binary_ones_are_named(toy: 
         plain.with_suffix(".bcf").write_bytes(content)
         with pytest.raises(DataError, match=r"variants=.*v\.bcf: .*damaged"):
             app.variants(asked(variants=str(plain.with_suffix(".bcf")), overwrite=True))
+
+
+def test_the_page_shows_all_effects_and_the_tracks_of_the_strongest(toy: Toy, asked, model):
+    rows = mixed(toy)
+    vcf(toy, *rows)
+    app.variants(asked(random_variants=30, page=True))
+    text = (toy.folder / "out.html").read_text()
+    found = table(asked().output)
+    size = [max(abs(float(r[f"log2_fold_change_{g}"])) for g in (0, 1)) for r in found]
+    first = found[int(np.argmax(size))]
+    assert f"<figcaption>{first['chrom']}:{int(first['pos']):,} {first['ref']}" in text
+    assert text.count("<figcaption>") == 2 * 2 + 6  # two charts a group, six tracks
+    assert "9 of 9 variants scored" in text
+    assert "60 random variants beside them" in text
+    app.variants(asked(random_variants=30, page=True))  # done already
+    (toy.folder / "out.html").write_text("mine")
+    with pytest.raises(CherimoyaError, match=r"out\.html: exists already.*page=false"):
+        app.variants(asked(page=True, vcf=False, output=str(toy.folder / "out.txt")))
+
+
+def test_tracks_are_the_expected_counts_of_either_allele(toy: Toy, asked, model):
+    bases = toy.bases["chrA"]
+    rows = [mixed(toy)[0], ("chrA", 1500, "del", bases[1499:1503], bases[1499])]
+    named = read_variants(vcf(toy, *(row[:5] for row in rows), header=HEADER.replace(
+        "\tQUAL\tFILTER\tINFO", ""
+    )))  # fmt: skip
+    with genome_on_disk(toy.folder / "toy.fa") as genome:
+        ask = effects.Questions(EnsemblePredictor(asked()), genome, LENGTH, {})
+        snv, deletion = ask.tracks(named, np.array([0, 1]))
+    pos, alt = rows[0][1] - 1, rows[0][4]
+    window = bases[pos - 100 : pos + 100]
+    for letters, found in ((window, snv.ref), (window[:100] + alt + window[101:], snv.alt)):
+        p, counts = by_hand(model, letters)
+        expected = p[0] * torch.expm1(counts[0])[[0, 1, 1]][:, None]
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert snv.at == 50
+    p, counts = by_hand(model, bases[1401:1601])
+    allele = (p[0, 0, 48:52].sum() * torch.expm1(counts[0, 0])).item()
+    assert deletion.ref[0, deletion.at] == pytest.approx(allele, rel=1e-3)

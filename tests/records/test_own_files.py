@@ -69,6 +69,7 @@ def work(name: str, **values):
         ("marginalize", "x.png", "profiles=0"),
         ("marginalize", "x.tsv.done.json", "overwrite=true"),
         ("variants", "x.vcf", "vcf=false"),
+        ("variants", "x.html", "page=false"),
         ("predict", "out/predictions.h5", "overwrite=true"),
         ("predict", "out/parts/mine.txt", "overwrite=true"),
         ("predict", "out/predictions.json", "overwrite=true"),
@@ -307,10 +308,11 @@ def test_a_page_is_made_over_a_page_of_ours_alone(tmp_path: Path, capsys) -> Non
 def test_a_note_that_a_kill_left_goes(here: Path, name) -> None:
     """As if killed when the output was whole, and its mark did not say what is beside it."""
     work(name)
-    output, beside = Path("x.tsv"), Path({"variants": "x.vcf", "marginalize": "x.png"}[name])
+    output = Path("x.tsv")
+    beside = {"variants": ("x.vcf", "x.html"), "marginalize": ("x.png",)}[name]
     mark = read_mark(mark_of(output))
     write_sizes(mark_of(output), {"settings": mark.facts["settings"]}, mark.files)
-    write_sizes(Path(".x.tsv.written.json"), {}, {beside.name: None})
+    write_sizes(Path(".x.tsv.written.json"), {}, dict.fromkeys(beside))
     work(name)
     assert read_mark(mark_of(output)) == mark
     assert not list(here.glob(".*"))

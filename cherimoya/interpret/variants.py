@@ -17,7 +17,7 @@ from cherimoya.interpret.contrast import asked_contrast
 from cherimoya.interpret.models import EnsemblePredictor, describe
 from cherimoya.interpret.variants_cache import decided_by
 from cherimoya.interpret.variants_columns import columns_of
-from cherimoya.interpret.variants_effects import Questions
+from cherimoya.interpret.variants_effects import Questions, read_peaks
 from cherimoya.interpret.variants_null import random_variants
 from cherimoya.interpret.variants_windows import OK, check_variants, not_scored, renamed
 from cherimoya.interpret.variants_write import Effects, vcf_beside, write_table, write_vcf
@@ -79,12 +79,14 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
         for message in (*left_out(variants.skipped), *not_scored(variants, status, genome.lengths)):
             console.say(message)
         rows = np.flatnonzero(status == OK)
-        n = config.random_variants
-        random = random_variants(variants, rows, genome, length, n, config.seed)
+        n, peaks = config.random_variants, None
+        if config.peaks:
+            peaks = read_peaks(config.peaks, genome, config.chrom_alias)
+        random = random_variants(variants, rows, genome, length, n, config.seed, peaks)
         ask = Questions(predict, genome, length, decided_by(settings))
-        peaks = ask.peaks(config.peaks, config.chrom_alias) if config.peaks else None
+        counts = ask.counts(peaks, str(config.peaks)) if peaks else None
         scored, of_random = ask.effects(variants, rows, random, output, settings)
-        found = columns_of(scored, of_random, peaks, target)
+        found = columns_of(scored, of_random, counts, target)
         columns = {name: np.full(len(variants), np.nan) for name in found}
         for name, value in found.items():
             columns[name][rows] = value

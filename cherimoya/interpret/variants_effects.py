@@ -12,7 +12,7 @@ import torch
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import Aliases
 from cherimoya.genome.fasta import Genome
-from cherimoya.genome.intervals import read_intervals
+from cherimoya.genome.intervals import Intervals, read_intervals
 from cherimoya.genome.vcf import Variants
 from cherimoya.interpret.models import EnsemblePredictor
 from cherimoya.interpret.variants_cache import Known, names_of
@@ -98,12 +98,9 @@ class Questions:
             found.append(Track(row, expected[0].numpy(), expected[1].numpy(), at))
         return found
 
-    def peaks(self, path: str, chrom_alias: str) -> np.ndarray:
-        """Log counts (m, G) of the peaks of a BED file, at most MOST_PEAKS, in the middle of the
+    def counts(self, loci: Intervals, path: str) -> np.ndarray:
+        """Log counts (m, G) of the peaks of a file, at most MOST_PEAKS, in the middle of the
         windows. Raises DataError where none lies in the genome."""
-        loci = read_intervals(path, "midpoint", "peaks")
-        aliases = Aliases(chrom_alias, self._genome)
-        loci = loci.renamed(aliases.accepted(loci.chrom.tolist(), f"peaks={path}"))
         start = loci.center - self._length // 2
         ends = np.array([self._genome.lengths.get(c, -1) for c in loci.chrom.tolist()])
         inside = np.flatnonzero((start >= 0) & (start + self._length <= ends))
@@ -132,6 +129,13 @@ class Questions:
         if counts:
             known.keep([names[row] for row in new], np.concatenate(counts))
         return known.of(names)
+
+
+def read_peaks(path: str, genome: Genome, chrom_alias: str) -> Intervals:
+    """The peaks of a BED file, on the genome's chromosomes, as chrom_alias says."""
+    loci = read_intervals(path, "midpoint", "peaks")
+    aliases = Aliases(chrom_alias, genome)
+    return loci.renamed(aliases.accepted(loci.chrom.tolist(), f"peaks={path}"))
 
 
 def effects_of(

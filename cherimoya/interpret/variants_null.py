@@ -9,6 +9,7 @@ from zlib import crc32
 import numpy as np
 
 from cherimoya.genome.fasta import Genome
+from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.sequence import N_CODE, decode
 from cherimoya.genome.vcf import Variants
 from cherimoya.util.console import say
@@ -29,16 +30,23 @@ def shifts_bases(variants: Variants) -> np.ndarray:
 
 
 def random_variants(
-    variants: Variants, among: np.ndarray, genome: Genome, length: int, n: int, seed: int
+    variants: Variants,
+    among: np.ndarray,
+    genome: Genome,
+    length: int,
+    n: int,
+    seed: int,
+    peaks: Intervals | None = None,
 ) -> Variants:
-    """Changes of the kinds of the variants in rows `among`, anywhere in the genome.
+    """Changes of the kinds of the variants in rows `among`, anywhere in the genome, or anywhere
+    outside of `peaks`.
 
     A kind is the change of one base into another, or how many bases are taken away and how many
     put in, and the GC content of the `length` bases around. `n` for those that change no length,
     and as many for those that do, in the proportions of their kinds; fewer, said, where the genome
     has no such place. Of each kind the first ones are the same whatever file they are for.
     """
-    rng, codes = np.random.default_rng(seed), cache(genome.codes)
+    rng, codes, outside = np.random.default_rng(seed), cache(genome.codes), _outside(peaks)
     found: list[tuple[str, int, str, str]] = []
     shifted = shifts_bases(variants)[among]
     for rows in (among[~shifted], among[shifted]):
@@ -49,7 +57,7 @@ def random_variants(
         for row, times in drawn.items():
             kinds[_kind(variants, row, codes, length)] += times
         for kind, times in sorted(kinds.items()):
-            places = _places(kind, genome, codes, length, seed)
+            places = _places(kind, genome, codes, length, seed, outside)
             found += [one for one, _ in zip(places, range(times), strict=False)]
     asked = n * (int(shifted.any()) + int(not shifted.all()))
     if len(found) < asked:
@@ -60,6 +68,26 @@ def random_variants(
     )
     nothing = np.zeros(len(found), np.int64)
     return Variants(chrom, pos, nothing, ref, alt, nothing, {}, False)
+
+
+def _outside(peaks: Intervals | None) -> Callable[[str, int], bool]:
+    """Whether a position lies in none of the peaks."""
+    if peaks is None:
+        return lambda chrom, pos: True
+    starts, ends = {}, {}
+    for chrom in set(peaks.chrom.tolist()):
+        own = peaks.take(peaks.chrom == chrom)
+        order = np.argsort(own.start, kind="stable")
+        starts[chrom] = own.start[order]
+        ends[chrom] = np.maximum.accumulate(own.end[order])  # of all that start before
+
+    def outside(chrom: str, pos: int) -> bool:
+        if chrom not in starts:
+            return True
+        before = int(np.searchsorted(starts[chrom], pos, "right"))
+        return before == 0 or int(ends[chrom][before - 1]) <= pos
+
+    return outside
 
 
 def _kind(variants: Variants, row: int, codes: Codes, length: int) -> Kind:
@@ -79,7 +107,12 @@ def _gc(codes: np.ndarray) -> float:
 
 
 def _places(
-    kind: Kind, genome: Genome, codes: Codes, length: int, seed: int
+    kind: Kind,
+    genome: Genome,
+    codes: Codes,
+    length: int,
+    seed: int,
+    outside: Callable[[str, int], bool],
 ) -> Iterator[tuple[str, int, str, str]]:
     """Changes of one kind at random: chrom, 0-based pos, ref, alt, without end where there are any.
 
@@ -102,6 +135,8 @@ def _places(
             now = decode(held[first : pos + taken])
             then = alt or now[:1] + decode(inserted.astype(np.uint8))
             if "N" in now or then == now or (ref and now != ref):
+                continue
+            if not outside(names[number], pos):
                 continue
             window = held[pos - length // 2 : pos + length - length // 2]
             if abs(_gc(window) - gc * GC_STEP) <= apart:

@@ -21,6 +21,7 @@ from toy_variants import HEADER, LENGTH, changed, snvs, table, vcf
 from cherimoya import Cherimoya, metrics
 from cherimoya.errors import CherimoyaError, DataError, InUse
 from cherimoya.genome.fasta import genome_on_disk
+from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.sequence import encode, one_hot, reverse_complement
 from cherimoya.genome.vcf import read_variants
 from cherimoya.interpret import variants as app
@@ -405,6 +406,21 @@ def test_random_variants_are_changes_of_the_same_kinds(toy: Toy):
     assert set(found.chrom) == set(toy.bases)
     inserted = [a[1:] for r, a in zip(found.ref, found.alt, strict=True) if len(a) == 8]
     assert len(set(inserted)) > 0.9 * len(inserted)
+
+
+def test_random_variants_lie_outside_of_peaks(toy: Toy):
+    rows = mixed(toy)
+    named = read_variants(vcf(toy, *rows))
+    peaks = Intervals(*(np.array(one) for one in (
+        ["chrA", "chrA", "chrA"], [1750, 1050, 300], [1500, 900, 200], [2000, 1200, 2900]
+    )))  # fmt: skip
+    with genome_on_disk(toy.folder / "toy.fa") as genome:
+        found = random_variants(named, np.arange(len(rows)), genome, LENGTH, 100, 0, peaks)
+        every = random_variants(named, np.arange(len(rows)), genome, LENGTH, 100, 0)
+    inside = (found.chrom == "chrA") & (found.pos > 200) & (found.pos < 2899)
+    assert not inside.any()
+    assert len(found) == len(every) == 200
+    assert ((every.chrom == "chrA") & (every.pos > 200) & (every.pos < 2899)).sum() > 20
 
 
 def test_what_a_model_says_of_random_variants_is_kept_for_the_next_file(

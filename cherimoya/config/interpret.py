@@ -93,12 +93,14 @@ class AttributeConfig(LociConfig):
     precision: str = checked(
         choices=PRECISIONS,
         used=Used(
-            lambda config: config.method == "mutagenesis" or config.precision == "fp32",
+            lambda config: (
+                config.method in ("mutagenesis", "dependency") or config.precision == "fp32"
+            ),
             "gradients are always taken in fp32",
             "method=mutagenesis",
         ),
     )
-    method: str = checked(choices=("mutagenesis", "deep_lift_shap", "gradient"))
+    method: str = checked(choices=("mutagenesis", "dependency", "deep_lift_shap", "gradient"))
     targets: list[str] = checked(choices=("counts", "profile"), used=GROUPWISE)
     groups: list[str] | None = checked(used=GROUPWISE)
     window: int | None = checked(at_least=1, at_most=MOST_BASES)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cherimoya.genome.bigwig_writer import Piece, write_bigwig
 from cherimoya.genome.sequence import N_CODE, reverse_complement, reverse_complement_tracks
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
 from cherimoya.interpret.contrast import asked_contrast, asked_groups, interval
+from cherimoya.interpret.dependency import dependency_maps
 from cherimoya.interpret.gradients import PAIRS_AT_ONCE, deep_lift_shap, input_gradients
 from cherimoya.interpret.loci import (
     Sequences,
@@ -44,6 +46,7 @@ from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import Journal, is_done
 
 FREE = ("logos", "bigwig", "modisco", "max_seqlets", "motif_file")  # that change no attribution
+BY_CHANGES = ("mutagenesis", "dependency")  # methods
 GRADIENT_BATCHES = 4  # between two writes
 # Hypothetical contributions (T, n, 4, W) of codes (n, L) in a window, with controls or None.
 Method = Callable[[Cherimoya, torch.Tensor, slice, torch.Tensor | None], np.ndarray]
@@ -67,7 +70,7 @@ def attribute(config: AttributeConfig) -> Path:
 
 def _attribute(config: AttributeConfig, output: Path) -> None:
     device = choose_device(config.device, "device")
-    if config.method == "mutagenesis":
+    if config.method in BY_CHANGES:
         check_effects_precision(config.precision, device)
     checkpoints = [find_checkpoint(name) for name in config.checkpoint]
     ensemble = load_ensemble(checkpoints, device, bias=config.bias)
@@ -104,7 +107,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
                 f"contributions add up to the change of the prediction within {max(deltas):.1g}"
             )
         if config.logos:
-            _offer_logos(output, config.logos, find_checkpoint(config.checkpoint[0]).groups)
+            _offer_pictures(output, config.logos, find_checkpoint(config.checkpoint[0]).groups)
         if config.bigwig:
             for path in write_tracks(output, lengths):
                 console.say(f"{path}: contributions")
@@ -126,6 +129,9 @@ def _beside(config: AttributeConfig, output: Path, targets: list[str]) -> dict[P
     for name in targets:
         if config.logos:
             written[output.with_name(f"{output.stem}.{name}.png")] = ", or set logos=0"
+            if config.method == "dependency":
+                picture = output.with_name(f"{output.stem}.{name}.dependency.png")
+                written[picture] = ", or set logos=0"
         if config.bigwig:
             written[track_path(output, name)] = ", or set bigwig=false"
         if config.modisco:
@@ -157,7 +163,9 @@ def _attribute_all(
     output, names, length = Path(config.output), settings["targets"], loci.codes.shape[1]
     mirrored = slice(length - window.stop, length - window.start)
     ends = 2 if config.target is not None and len(models) > 1 else 0  # of intervals
-    shape = (len(names), 4 + ends, window.stop - window.start)
+    width = window.stop - window.start
+    pairs = width if config.method == "dependency" else 0
+    shape = (len(names), 4 + pairs + ends, width)
 
     def scored(codes: torch.Tensor, part: slice, controls: torch.Tensor | None) -> list[np.ndarray]:
         return [method(model, codes, part, controls) for model in models]
@@ -172,25 +180,35 @@ def _attribute_all(
                 if controls is not None:
                     controls = reverse_complement_tracks(controls, loci.control_groups)
                 other = scored(reverse_complement(codes), mirrored, controls)
-                other = [one[..., ::-1, ::-1] for one in other]  # on the forward strand
+                other = [_turned(one) for one in other]  # on the forward strand
                 scores = _mean([scores, _mean(other)])
                 own = [_mean(list(both)) for both in zip(own, other, strict=True)]
             if ends:
                 scores = np.concatenate([scores, _intervals(own, loci.codes[rows, window])], axis=2)
             journal.append(scores.swapaxes(0, 1))
         start = np.where(loci.start < 0, -1, loci.start + window.start)
-        hypothetical = {name: journal.rows[:, t, :4] for t, name in enumerate(names)}
-        intervals = {name: journal.rows[:, t, 4:] for t, name in enumerate(names)} if ends else {}
+        parts = np.cumsum([0, 4, pairs, ends])
+        found = [
+            {name: journal.rows[:, t, a:b] for t, name in enumerate(names) if b > a}
+            for a, b in pairwise(parts.tolist())
+        ]
+        hypothetical, dependency, intervals = found
         shown = loci.codes[:, window]
         write_attributions(
-            output, shown, loci.chrom, start, hypothetical, settings, files, intervals
+            output, shown, loci.chrom, start, hypothetical, settings, files, intervals, dependency
         )
+
+
+def _turned(scores: np.ndarray) -> np.ndarray:
+    """Scores (T, n, 4 + P, W) of the other strand on this one: bases, and P = W or 0 positions,
+    are turned each on their own."""
+    return np.concatenate([scores[:, :, 3::-1, ::-1], scores[:, :, :3:-1, ::-1]], axis=2)
 
 
 def _intervals(scores: list[np.ndarray], codes: np.ndarray) -> np.ndarray:
     """Ends of the interval, over models, of the contributions of the bases that are there: (T, n,
     2, W) of each model's hypothetical ones (T, n, 4, W) at `codes` (n, W)."""
-    found = [[at_sequence(target, codes) for target in one] for one in scores]
+    found = [[at_sequence(target[:, :4], codes) for target in one] for one in scores]
     return np.stack(interval(np.array(found, np.float64)), axis=2).astype(np.float32)
 
 
@@ -207,7 +225,7 @@ def _method(
 ) -> tuple[Method, int]:
     """The method, and how many loci to give it at once. DeepLIFT adds the largest convergence
     delta of each call to `deltas`."""
-    if config.method == "mutagenesis":
+    if config.method in BY_CHANGES:
         device = next(models[0].parameters()).device
         size = config.batch_size or default_batch(device)
         engines = {id(m): Mutagenesis(m, targets, size, config.precision) for m in models}
@@ -215,10 +233,13 @@ def _method(
         def mutagenesis(model, codes, window, controls):  # type: ignore[no-untyped-def]
             positions = range(window.start, window.stop)
             own = None if controls is None else controls.to(device)
+            if config.method == "dependency":
+                return dependency_maps(engines[id(model)], codes.to(device), positions, own)
             effects = engines[id(model)](codes.to(device), positions, own)
             return centred(effects.cpu().numpy())
 
-        return mutagenesis, next(iter(engines.values())).loci_at_once(width)
+        at_once = next(iter(engines.values())).loci_at_once(width)
+        return mutagenesis, 1 if config.method == "dependency" else at_once
     size = config.batch_size or PAIRS_AT_ONCE
 
     def gradients(model, codes, window, controls):  # type: ignore[no-untyped-def]
@@ -250,15 +271,17 @@ def _without_n(loci: Sequences) -> Sequences:
     return loci.take(whole)
 
 
-def _offer_logos(output: Path, loci: int, groups: list[str]) -> None:
-    """Logos of the strongest loci beside `output`; a line where drawing is not installed."""
+def _offer_pictures(output: Path, loci: int, groups: list[str]) -> None:
+    """Pictures of the strongest loci beside `output`; a line where drawing is not installed."""
     try:
-        from cherimoya.report.plots.interpret import logo_pages
+        from cherimoya.report.plots.interpret import dependency_pages, logo_pages
 
         attributions = read_attributions(output)
         shown = min(loci, len(attributions.sequence))
         for path in logo_pages(attributions, loci, output, groups):
             console.say(f"{path}: loci with the strongest bases ({shown})")
+        for path in dependency_pages(attributions, loci, output, groups):
+            console.say(f"{path}: which base's effect depends on which, of the same loci")
     except ImportError as error:
         console.say(f"no logos: {error}. pip install 'cherimoya-train[plots]'")
     except CherimoyaError as error:

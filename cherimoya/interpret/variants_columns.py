@@ -53,7 +53,10 @@ def columns_of(
         values |= _ranked("log2_fold_change", np.abs(fold), np.abs(among), own, random)
         values |= _ranked("jsd", own.jsd[:, g], random.jsd[:, g], own, random)
         if peaks is not None:
-            values |= _quantiles(own.ref[:, g], own.alt[:, g], np.sort(peaks[:, g]))
+            ordered = np.sort(peaks[:, g])
+            values |= _quantiles(own, g, ordered)
+            size, others = (_combined(one, g, ordered) for one in (own, random))
+            values |= {"combined": size, **_ranked("combined", size, others, own, random)}
         found |= {f"{name}_{g}" if groups > 1 else name: value for name, value in values.items()}
     if target is not None:
         changes, others = (_contrast(one, target) for one in (own, random))
@@ -87,8 +90,19 @@ def _ranked(
     return {f"{name}_percentile": rank, f"{name}_p": p, f"{name}_q": q_values(p)}
 
 
-def _quantiles(ref: np.ndarray, alt: np.ndarray, peaks: np.ndarray) -> dict[str, np.ndarray]:
+def _combined(scored: Scored, g: int, peaks: np.ndarray) -> np.ndarray:
+    """|log2 fold change| x JSD x active allele's quantile, after variant-scorer's
+    abs_logfc_x_jsd_x_active_allele_quantile; the quantile is 1 / (m + 1) of m peaks at least, so
+    that variants with fewer counts than all peaks can be told apart."""
+    fold = np.abs(scored.alt - scored.ref)[:, g] / math.log(2)
+    active = _quantiles(scored, g, peaks)["active_allele_quantile"]
+    found: np.ndarray = fold * scored.jsd[:, g] * np.maximum(active, 1 / (len(peaks) + 1))
+    return found
+
+
+def _quantiles(scored: Scored, g: int, peaks: np.ndarray) -> dict[str, np.ndarray]:
     """Which part of the peaks, sorted, have fewer predicted counts than the allele with more, and
     by how much that of ALT exceeds that of REF; as variant-scorer (Kundaje lab) defines them."""
-    before, after = (np.searchsorted(peaks, one, "left") / len(peaks) for one in (ref, alt))
+    sides = (scored.ref[:, g], scored.alt[:, g])
+    before, after = (np.searchsorted(peaks, one, "left") / len(peaks) for one in sides)
     return {"active_allele_quantile": np.maximum(before, after), "quantile_change": after - before}

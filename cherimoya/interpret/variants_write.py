@@ -18,6 +18,10 @@ IN_VCF = {  # column: INFO key, description
     "jsd": ("CM_JSD", "Jensen-Shannon distance of predicted profiles, 0 to 0.83"),
     "log2_fold_change_sd": ("CM_LFC_SD", "standard deviation of CM_LFC over models"),
     "active_allele_quantile": ("CM_AAQ", "part of the peaks with fewer counts than the allele"),
+    "combined": ("CM_CMB", "absolute CM_LFC x CM_JSD x CM_AAQ"),
+    "combined_percentile": ("CM_CMB_PCT", "per cent of random variants with a smaller CM_CMB"),
+    "combined_p": ("CM_CMB_P", "empirical p-value of CM_CMB among random variants"),
+    "combined_q": ("CM_CMB_Q", "CM_CMB_P after Benjamini and Hochberg"),
     "log2_fold_change_percentile": ("CM_LFC_PCT", "per cent of random variants with less change"),
     "log2_fold_change_p": ("CM_LFC_P", "empirical p-value of CM_LFC among random variants"),
     "log2_fold_change_q": ("CM_LFC_Q", "CM_LFC_P after Benjamini and Hochberg"),
@@ -33,7 +37,7 @@ IN_VCF = {  # column: INFO key, description
 }
 HEADER = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 ALT, INFO = HEADER.index("ALT"), HEADER.index("INFO")
-KEYS = r"CM_(LFC|JSD|CON|AAQ)(_PCT|_P|_Q|_SD|_LOW|_HIGH)?(_\d+)?"
+KEYS = r"CM_(LFC|JSD|CON|AAQ|CMB)(_PCT|_P|_Q|_SD|_LOW|_HIGH)?(_\d+)?"
 OURS = re.compile(f"{KEYS}=")  # of an annotation before this one
 OURS_BEFORE = re.compile(f"##cherimoya=|##INFO=<ID={KEYS},")
 

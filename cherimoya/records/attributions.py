@@ -34,6 +34,8 @@ class Attributions:
     settings: method, targets, models and loci, as JSON-ready values
     intervals: target name -> (n, 2, W) float32, ends of the 95 % interval of the contributions over
         models, of a contrast by several
+    dependency: target name -> (n, W, W) float32, at (i, j) how much the effect of base j depends on
+        base i, with method=dependency
     """
 
     sequence: np.ndarray
@@ -43,6 +45,7 @@ class Attributions:
     contributions: dict[str, np.ndarray]
     settings: dict[str, Any]
     intervals: dict[str, np.ndarray] = field(default_factory=dict)
+    dependency: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def at_sequence(hypothetical: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -60,6 +63,7 @@ def write_attributions(
     settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
     intervals: Mapping[str, np.ndarray] | None = None,
+    dependency: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write attributions, see `Attributions`, to `path`, which appears whole, with its mark.
 
@@ -79,8 +83,9 @@ def write_attributions(
             file.create_dataset("end", data=np.where(start < 0, -1, start + width))
             for name, values in hypothetical.items():
                 _write_target(file, name, values, sequence)
-            for name, values in (intervals or {}).items():
-                file.create_dataset(f"intervals/{name}", data=values, compression="gzip")
+            for group, tables in (("intervals", intervals), ("dependency", dependency)):
+                for name, values in (tables or {}).items():
+                    file.create_dataset(f"{group}/{name}", data=values, compression="gzip")
     return path
 
 
@@ -146,8 +151,11 @@ def _read(file: h5py.File) -> Attributions:
     shapes = {"sequence": (n, width), "chrom": (n,), "start": (n,)}
     shapes |= {f"hypothetical/{name}": (n, 4, width) for name in groups["hypothetical"]}
     shapes |= {f"contributions/{name}": (n, width) for name in groups["contributions"]}
-    intervals = dict(file["intervals"]) if "intervals" in file else {}
+    intervals, dependency = (
+        dict(file[name]) if name in file else {} for name in ("intervals", "dependency")
+    )
     shapes |= {f"intervals/{name}": (n, 2, width) for name in intervals}
+    shapes |= {f"dependency/{name}": (n, width, width) for name in dependency}
     for name, shape in shapes.items():  # before they are read: damage can make them huge
         if file[name].shape != shape:
             raise ValueError(f"{name} has shape {file[name].shape}, not {shape}")
@@ -159,6 +167,7 @@ def _read(file: h5py.File) -> Attributions:
         contributions={name: d[:] for name, d in groups["contributions"].items()},
         settings=json.loads(file.attrs["settings"]),
         intervals={name: d[:] for name, d in intervals.items()},
+        dependency={name: d[:] for name, d in dependency.items()},
     )
     _check(attributions)
     return attributions
@@ -169,7 +178,10 @@ def _check(attributions: Attributions) -> None:
         raise ValueError("sequence holds other codes than 0 to 4")
     if attributions.start.dtype.kind not in "iu" or attributions.start.min() < -1:
         raise ValueError("start holds positions that cannot be")
-    held = (attributions.hypothetical, attributions.contributions, attributions.intervals)
+    held = (
+        attributions.hypothetical, attributions.contributions, attributions.intervals,
+        attributions.dependency,
+    )  # fmt: skip
     for values in (value for one in held for value in one.values()):
         if values.dtype.kind != "f" or not np.isfinite(values).all():
             raise ValueError("contributions are not finite numbers")

@@ -19,7 +19,8 @@ MOST_GROUPS = 6  # whose effects are drawn
 SHOWN = {
     "log2_fold_change": "log2 fold change", "log2_fold_change_sd": "SD over models",
     "log2_fold_change_p": "p", "log2_fold_change_q": "q", "jsd": "JSD", "jsd_p": "p of JSD",
-    "active_allele_quantile": "active allele's quantile",
+    "active_allele_quantile": "active allele's quantile", "combined_p": "combined p",
+    "combined_q": "combined q",
 }  # fmt: skip
 
 

@@ -482,8 +482,11 @@ def test_the_spread_over_models_and_the_quantile_among_peaks(toy: Toy, asked, mo
         below = [(counts < one).mean() for one in (ref, alt)]
         assert float(row["active_allele_quantile_1"]) == pytest.approx(max(below))
         assert float(row["quantile_change_1"]) == pytest.approx(below[1] - below[0])
+        size = abs(float(row["log2_fold_change_1"])) * float(row["jsd_1"]) * max(*below, 1 / 6)
+        assert float(row["combined_1"]) == pytest.approx(size, rel=1e-4)
     text = Path(asked().output).with_suffix(".vcf").read_text()
     assert ";CM_LFC_SD_1=" in text
+    assert ";CM_CMB_1=" in text
     assert ";CM_AAQ_1=" in text
     toy.write("peaks.bed", "chrA\t10\t30\n")
     with pytest.raises(DataError, match=r"peaks=.*no peak whose 200 bases"):

@@ -15,7 +15,16 @@ from matplotlib.ticker import MaxNLocator
 from cherimoya.genome.sequence import BASES
 from cherimoya.records.attributions import Attributions
 from cherimoya.records.marginals import Marginals
-from cherimoya.report.plots.theme import INK, MUTED, PREDICTED, SERIES, figure, legend, save_png
+from cherimoya.report.plots.theme import (
+    HEAT,
+    INK,
+    MUTED,
+    PREDICTED,
+    SERIES,
+    figure,
+    legend,
+    save_png,
+)
 
 COLOURS = (SERIES[2], SERIES[0], SERIES[4], SERIES[1])  # A green, C blue, G yellow, T red
 UNITS = {"counts": "log(1 + counts)", "profile": "nats"}
@@ -49,6 +58,34 @@ def logo_pages(
             made.suptitle(f"contributions to {output_name} of {groups}", fontsize=9)
             made.supylabel(UNITS[output_name], fontsize=9)
             pages.append(save_png(made, output.with_name(f"{output.stem}.{name}.png")))
+    return pages
+
+
+def dependency_pages(
+    attributions: Attributions, loci: int, output: Path, names: Sequence[str] = ()
+) -> list[Path]:
+    """An image for each target that has maps, beside `output`: those of the loci of `logo_pages`,
+    below the contributions of their bases."""
+    pages = []
+    for name, maps in attributions.dependency.items():
+        values = attributions.contributions[name]
+        strongest = np.argsort(-np.abs(values).max(axis=1), kind="stable")[:loci]
+        side = max(4.0, PER_LETTER * values.shape[1])
+        with figure(2 * len(strongest), 1, side, side / 2) as (made, axes):
+            for k, row in enumerate(strongest):
+                above, below = axes[2 * k : 2 * k + 2, 0]
+                logo(above, attributions.sequence[row], values[row])
+                start, width = int(attributions.start[row]), values.shape[1]
+                label(above, str(attributions.chrom[row]), start, 0, width, f"locus {row}")
+                image = below.imshow(maps[row], cmap=HEAT, aspect="auto", interpolation="none")
+                below.set(xlabel="base whose effect changes", ylabel="base that is changed")
+                below.grid(False)
+                made.colorbar(image, ax=below, label=UNITS[name.partition("_")[0]])
+            output_name, _, group = name.partition("_")
+            groups = " less ".join(group_title(int(g), names) for g in group.split("-"))
+            made.suptitle(f"dependencies in {output_name} of {groups}", fontsize=9)
+            path = output.with_name(f"{output.stem}.{name}.dependency.png")
+            pages.append(save_png(made, path))
     return pages
 
 

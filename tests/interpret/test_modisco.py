@@ -216,3 +216,20 @@ def test_names_of_motifs_are_printed_without_control_characters(capsys):
     match = modisco.Match("\x1b]0;title\x07evil", 0.1, 0.2)
     modisco._tell("counts", [pattern(np.eye(4))], [match])
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_logos_stand_above_and_below_as_tall_as_their_weights(monkeypatch):
+    weights = pytest.importorskip("cherimoya.report.plots.weights")
+    drawn = {}
+    monkeypatch.setattr(
+        weights, "letters", lambda axis, base, at, below, tall: drawn.update({base: (below, tall)})
+    )
+    with weights.figure() as (_, axes):
+        weights.weights_logo(axes[0, 0], np.array([[2.0, 1.0, -3.0, -1.0]]), clamp=False)
+        assert axes[0, 0].get_ylim() == (-4, 3)
+        weights.weights_logo(axes[0, 0], np.array([[2.0, 1.0, -3.0, 1.0]]), clamp=True)
+        assert axes[0, 0].get_ylim() == (0, 1)
+    weights.weights_logo(axes[0, 0], np.array([[2.0, 1.0, -3.0, -1.0]]), clamp=False)
+    assert {base: (below[0], tall[0]) for base, (below, tall) in drawn.items()} == {
+        0: (1, 2), 1: (0, 1), 2: (-1, -3), 3: (0, -1)
+    }  # fmt: skip

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.errors import ConfigError, DataError, printable
+from cherimoya.errors import DataError, printable
 from cherimoya.genome.meme import read_meme
-from cherimoya.genome.sequence import BASES, one_hot
+from cherimoya.interpret.tfmodisco import TRIMMED_BELOW, Pattern, find_patterns
 from cherimoya.records.attributions import Attributions, read_attributions
 from cherimoya.util import console
 from cherimoya.util.console import counted
@@ -23,34 +23,9 @@ from cherimoya.util.marks import OF_FOLDER, checked_digest, marked_folder, read_
 from cherimoya.util.optional import import_optional
 
 MOTIFS = ".motifs"  # how a folder of motifs ends
-LEIDEN_RUNS = 2  # clusterings of which the best is kept, as modisco's own command does
-TRIMMED_BELOW = 0.3  # of the largest contribution: a pattern's ends; as in modisco's report
 MATCHES = 3  # best ones in the report
 EXAMPLES = 3  # seqlets that the report draws of each pattern
 FEW_MOTIFS = 25  # below which TOMTOM's p-values depend on the choice of motifs
-
-
-@dataclass(frozen=True, eq=False)
-class Pattern:
-    """A motif that contributions repeat.
-
-    name: as in modisco's file; seqlets: places where it was found; probabilities (w, 4) of the
-    bases and contributions (w, 4), both without the ends that contribute little
-    """
-
-    name: str
-    seqlets: int
-    probabilities: np.ndarray
-    contributions: np.ndarray
-
-    @property
-    def consensus(self) -> str:
-        """The most frequent base at each position, in lower case where it has less than half."""
-        most = self.probabilities.argmax(axis=1)
-        clear = self.probabilities.max(axis=1) >= 0.5
-        return "".join(
-            (BASES if c else BASES.lower())[base] for base, c in zip(most, clear, strict=True)
-        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +81,7 @@ def find_motifs(
             console.say(f"{folder_of(output, target)}: done already")
             continue
         with marked_folder(folder_of(output, target), facts) as folder:
-            patterns = _run(attributions, target, max_seqlets, folder / "modisco.h5")
+            patterns = _run(output, attributions, target, max_seqlets, folder / "modisco.h5")
             matches = matched(patterns, known) if known and patterns else []
             write_table(folder / "motifs.tsv", patterns, matches)
             _tell(target, patterns, matches)
@@ -157,71 +132,50 @@ def write_table(path: Path, patterns: list[Pattern], matches: list[Match]) -> Pa
     return path
 
 
-def _run(attributions: Attributions, target: str, max_seqlets: int, path: Path) -> list[Pattern]:
-    """TF-MoDISco's patterns of a target, as found and written to `path`."""
+def _run(
+    output: Path, attributions: Attributions, target: str, max_seqlets: int, path: Path
+) -> list[Pattern]:
+    """TF-MoDISco's patterns of a target of the file `output`, as found and written to `path`."""
     n, width = attributions.sequence.shape
     console.say(
         f"motifs of {target} in {counted(n, 'locus', 'loci')} of {width} bases, from at most "
-        f"{max_seqlets:,} seqlets (max_seqlets) of each sign: a minute or two for a thousand, on 2 "
-        "cores"
+        f"{max_seqlets:,} seqlets (max_seqlets) of each sign: half a minute for a thousand, on 2 "
+        "cores; the first time longer"
     )
-    # modisco takes the first seqlets that it meets, so the loci are mixed: no chromosome goes first
-    order = np.random.default_rng(0).permutation(n)
-    X = one_hot(attributions.sequence[order]).transpose(1, 2).contiguous().numpy()  # (n, W, 4)
-    hypothetical = attributions.hypothetical[target][order].transpose(0, 2, 1)
     with console.report_duration(f"motifs of {target}"):
-        try:
-            both = import_optional("modiscolite.tfmodisco").TFMoDISco(
-                X, np.ascontiguousarray(hypothetical), verbose=True,
-                max_seqlets_per_metacluster=max_seqlets, n_leiden_runs=LEIDEN_RUNS,
-            )  # fmt: skip
-        except (ValueError, IndexError) as error:
-            raise ConfigError(
-                f"TF-MoDISco found too little in {counted(n, 'locus', 'loci')} ({error}). Give it "
-                "more loci, hundreds at least, or a wider window. The attributions are kept."
-            ) from None
-    _number_loci(both, order)
-    import_optional("modiscolite.io").save_hdf5(str(path), *both, width)
-    return [
-        _trimmed(f"{sign}_patterns.pattern_{i}", pattern)
-        for sign, patterns in zip(("pos", "neg"), both, strict=True)
-        for i, pattern in enumerate(patterns or [])
-    ]
-
-
-def _number_loci(both: Any, order: np.ndarray) -> None:
-    """Give seqlets the rows of their loci in the file of attributions."""
-    sets = [pattern for patterns in both for pattern in patterns or []]
-    for pattern in list(sets):
-        sets += (pattern.subcluster_to_subpattern or {}).values()
-    seqlets = {id(seqlet): seqlet for each in sets for seqlet in each.seqlets}
-    for seqlet in seqlets.values():
-        seqlet.example_idx = int(order[seqlet.example_idx])
-
-
-def _trimmed(name: str, pattern: Any) -> Pattern:
-    total = np.abs(pattern.contrib_scores).sum(axis=1)
-    kept = np.flatnonzero(total >= TRIMMED_BELOW * total.max())
-    part = slice(kept[0], kept[-1] + 1)
-    return Pattern(name, len(pattern.seqlets), pattern.sequence[part], pattern.contrib_scores[part])
+        return find_patterns(output, target, max_seqlets, path, n)
 
 
 def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
     """modisco's own report: one page with the logos, examples and matches of each pattern."""
-    report = import_optional("modiscolite.descriptive_report").generate_descriptive_report
+    report = import_optional("modiscolite.descriptive_report")
     with tempfile.TemporaryDirectory() as scratch:
         file = None
         if known is not None:
             file = str(Path(scratch) / "known.meme")
             named = dict(zip(_unique_names(list(known)), known.values(), strict=True))
             import_optional("memelite.io").write_meme(file, named)
-        with _quiet():
-            report(
+        with _quiet(), _fast_logos(report):
+            report.generate_descriptive_report(
                 str(folder / "modisco.h5"), scratch, meme_motif_db=file, ttl=True,
                 top_n_matches=min(MATCHES, len(known or {})), n_examples=EXAMPLES,
                 trim_threshold=TRIMMED_BELOW,
             )  # fmt: skip
         shutil.copyfile(Path(scratch) / "report.html", folder / "report.html")
+
+
+@contextlib.contextmanager
+def _fast_logos(report: Any) -> Iterator[None]:
+    """Where modisco's report draws its logos as ours are drawn, and writes no second copy of each
+    to a file: logomaker takes a second or two a logo, the most of the time."""
+    from cherimoya.report.plots.weights import weights_image
+
+    before = report.plot_to_base64, report._plot_weights
+    report.plot_to_base64, report._plot_weights = weights_image, lambda *_, **__: None
+    try:
+        yield
+    finally:
+        report.plot_to_base64, report._plot_weights = before
 
 
 def _unique_names(names: list[str]) -> list[str]:

@@ -120,7 +120,7 @@ def true_effects(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:
     """The rows as a CSV file, with date, machine, versions and commit in front."""
-    used = versions() | {name: version(name) for name in ("tangermeme", "modisco", "memelite")}
+    used = versions() | {name: version(name) for name in ("tangermeme", "modisco-lite", "memelite")}
     origin = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{cpu_name()}, {os.cpu_count()} cores",

@@ -17,7 +17,7 @@ from cherimoya.config.interpret import AttributeConfig
 from cherimoya.data import motif_grammar
 from cherimoya.errors import CherimoyaError
 from cherimoya.interpret import attribute as app
-from cherimoya.interpret import modisco
+from cherimoya.interpret import modisco, tfmodisco
 
 pytest.importorskip("memelite")
 pytest.importorskip("modiscolite")
@@ -96,7 +96,7 @@ def test_ends_that_contribute_little_are_cut():
     scores = np.zeros((6, 4))
     scores[[0, 2, 3, 5], [0, 1, 2, 3]] = [0.2, 1.0, -0.4, 0.1]
     given = SimpleNamespace(seqlets=[None] * 7, contrib_scores=scores, sequence=np.eye(6, 4))
-    found = modisco._trimmed("x", given)
+    found = tfmodisco.trimmed("x", given)
     assert found.seqlets == 7
     np.testing.assert_array_equal(found.contributions, scores[2:4])
     np.testing.assert_array_equal(found.probabilities, np.eye(6, 4)[2:4])
@@ -107,7 +107,7 @@ def test_seqlets_name_the_rows_of_the_file():
     inner = SimpleNamespace(seqlets=seqlets[:2], subcluster_to_subpattern=None)
     outer = SimpleNamespace(seqlets=seqlets[:3], subcluster_to_subpattern={0: inner})
     alone = SimpleNamespace(seqlets=seqlets[3:], subcluster_to_subpattern=None)
-    modisco._number_loci(([outer], [alone]), np.array([5, 3, 4]))
+    tfmodisco.number_loci(([outer], [alone]), np.array([5, 3, 4]))
     assert [seqlet.example_idx for seqlet in seqlets] == [5, 3, 4, 3]
 
 
@@ -126,7 +126,7 @@ def test_motifs_of_attributions_that_are_there(asked, not_run, monkeypatch, caps
 def test_motifs_that_are_there_stay(asked, monkeypatch, capsys, tmp_path):
     ran, folder = [], modisco.folder_of(tmp_path / "out.h5", "counts_0")
 
-    def run(attributions, target, max_seqlets, path):
+    def run(output, attributions, target, max_seqlets, path):
         ran.append(max_seqlets)
         path.write_text("patterns")
         return []
@@ -216,3 +216,20 @@ def test_names_of_motifs_are_printed_without_control_characters(capsys):
     match = modisco.Match("\x1b]0;title\x07evil", 0.1, 0.2)
     modisco._tell("counts", [pattern(np.eye(4))], [match])
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_logos_stand_above_and_below_as_tall_as_their_weights(monkeypatch):
+    weights = pytest.importorskip("cherimoya.report.plots.weights")
+    drawn = {}
+    monkeypatch.setattr(
+        weights, "letters", lambda axis, base, at, below, tall: drawn.update({base: (below, tall)})
+    )
+    with weights.figure() as (_, axes):
+        weights.weights_logo(axes[0, 0], np.array([[2.0, 1.0, -3.0, -1.0]]), clamp=False)
+        assert axes[0, 0].get_ylim() == (-4, 3)
+        weights.weights_logo(axes[0, 0], np.array([[2.0, 1.0, -3.0, 1.0]]), clamp=True)
+        assert axes[0, 0].get_ylim() == (0, 1)
+    weights.weights_logo(axes[0, 0], np.array([[2.0, 1.0, -3.0, -1.0]]), clamp=False)
+    assert {base: (below[0], tall[0]) for base, (below, tall) in drawn.items()} == {
+        0: (1, 2), 1: (0, 1), 2: (-1, -3), 3: (0, -1)
+    }  # fmt: skip

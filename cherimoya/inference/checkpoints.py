@@ -43,11 +43,18 @@ class Checkpoint:
     def trained_on(self) -> dict[str, bool] | None:
         """Whether it was trained on each chromosome of its data; None where that is not known.
 
-        Also by the model that its training started from. Older files leave that to the run.
+        Also by the model that its training started from. Its file tells, and so does its run.
         """
-        told = self._told.get(TRAINED_ON)
-        if isinstance(told, dict):
-            return {str(name): bool(seen) for name, seen in told.items()}
+        told, of_run = self._told.get(TRAINED_ON), self._trained_on_by_run()
+        if not isinstance(told, dict):
+            return of_run
+        found = {str(name): bool(seen) for name, seen in told.items()}
+        for name, seen in (of_run or {}).items():
+            found[name] = seen or found.get(name, False)
+        return found
+
+    def _trained_on_by_run(self) -> dict[str, bool] | None:
+        """As `trained_on`, by the configuration of the run alone."""
         data = self.data
         if data is None:
             return None

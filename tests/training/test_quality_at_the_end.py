@@ -66,7 +66,7 @@ def test_it_is_told_the_limit_of_counts_and_which_bias_model_comes_next(
     settings = replace(config.bias_model, max_count_pearson=0.6)
     trainer = SimpleNamespace(
         config=replace(config, bias_model=settings),
-        bias=SimpleNamespace(origin={"choice": chosen}),
+        began_with={"bias": {"choice": chosen}},
         step=SimpleNamespace(precision="fp32"), dataset=None, source=None,
     )  # fmt: skip
     model = SimpleNamespace(bias_model=True)

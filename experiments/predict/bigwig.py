@@ -1,4 +1,4 @@
-"""How fast cherimoya-predict writes bigWig files, beside one Python tuple a value and pyBigWig.
+"""How fast cherimoya-predict writes bigWig files, beside figwig, pyBigWig and a tuple a value.
 
 python experiments/predict/bigwig.py --megabases 12 --repeats 3
 """
@@ -37,6 +37,7 @@ from rows import append_row  # noqa: E402
 GROUPS, OUT = [2], 1000
 COLUMNS = ["date", "commit", "writer", "values", "seconds", "values_per_s", "cpu_s", "MB"]
 COLUMNS += ["load", "machine", "python", "numpy", "torch", "pybigtools", "figwig"]
+LIBRARIES = ("numpy", "torch", "pybigtools", "figwig")
 
 
 def main() -> None:
@@ -52,7 +53,7 @@ def main() -> None:
         "python": platform.python_version(),
     }
     known |= {"commit": subprocess.check_output(command, cwd=HERE, text=True).strip()}
-    known |= {name: version(name) for name in ("numpy", "torch", "pybigtools", "figwig")}
+    known |= {name: version(name) if find_spec(name) else "" for name in LIBRARIES}
     with TemporaryDirectory() as folder:
         simulate(Path(folder), lengths)
         for _ in range(asked.repeats):  # in turn, since others use the machine
@@ -98,7 +99,19 @@ def arrays(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]) -> P
     return path
 
 
-WRITERS = {"tuples": one_tuple_a_value, "figwig": write_bigwig}
+def figwig_dense(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]) -> Path:
+    """By figwig, which takes values side by side too."""
+    import figwig
+
+    with figwig.BigWigWriter(path, dict(sorted(lengths.items())), level=1) as file:
+        for chrom, at, values in pieces:
+            file.write(chrom, [int(at[0])], values[None].astype(np.float32), missing=np.nan)
+    return path
+
+
+WRITERS = {"tuples": one_tuple_a_value, "blocks": write_bigwig}
+if find_spec("figwig"):
+    WRITERS["figwig"] = figwig_dense
 if find_spec("pyBigWig"):
     WRITERS["arrays"] = arrays
 

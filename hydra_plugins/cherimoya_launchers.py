@@ -59,7 +59,7 @@ class Slurm(BasicLauncher):
     def __init__(self, cluster: str, **settings: Any) -> None:
         super().__init__()
         self.cluster = cluster
-        self.settings = {  # pickled with the job, so no values of OmegaConf's
+        self.settings: dict[str, Any] = {  # pickled with the job, so no values of OmegaConf's
             k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v
             for k, v in settings.items()
         }

@@ -13,7 +13,8 @@ import torch
 from cherimoya.config.predict import PredictConfig
 from cherimoya.errors import ConfigError
 from cherimoya.genome.chrom_names import Aliases, table_of
-from cherimoya.genome.fasta import check_exists, genome_on_disk
+from cherimoya.genome.fasta import check_exists
+from cherimoya.genome.fasta_index import genome_on_disk
 from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint, input_window, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.ensemble import Ensemble

@@ -11,7 +11,7 @@ import torch
 
 from cherimoya.config.interpret import VariantsConfig
 from cherimoya.genome.chrom_names import table_of
-from cherimoya.genome.fasta import genome_on_disk
+from cherimoya.genome.fasta_index import genome_on_disk
 from cherimoya.genome.vcf import Variants, left_out, read_variants
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
 from cherimoya.interpret.contrast import asked_contrast, contrast_columns

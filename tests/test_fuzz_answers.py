@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from toy import Toy
 
 from cherimoya.errors import CherimoyaError
-from cherimoya.genome.fasta import genome_on_disk, read_genome
+from cherimoya.genome.fasta import read_genome
+from cherimoya.genome.fasta_index import genome_on_disk
 from cherimoya.genome.meme import read_meme
 from cherimoya.genome.vcf import read_variants
 from cherimoya.interpret.motifs import consensus

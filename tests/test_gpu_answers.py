@@ -150,7 +150,6 @@ def test_evaluate(checkpoint, small_data, tmp_path, monkeypatch):
 
 
 def test_predict_tracks_and_windows(checkpoint, toy: Toy, tmp_path):
-    pytest.importorskip("figwig")
     toy.fasta()
     tracks, windows = {}, {}
     loci = toy.write("loci.bed", "".join(f"chrA\t{s}\t{s + 50}\n" for s in range(300, 1200, 90)))

@@ -37,7 +37,6 @@ ONLY_IN = {  # third-party package: the only places that may import it
     "matplotlib": {"report.plots"},
     "jinja2": {"report"},
     "optuna": {"records.study"},
-    "figwig": {"genome.bigwig_writer"},
     "pysam": {"genome.bam"},
 }
 

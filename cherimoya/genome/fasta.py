@@ -92,7 +92,7 @@ def read_genome(path: str | Path, spool: Path | None, tell: Say = console.say) -
 
 
 @contextmanager
-def genome_on_disk(path: str | Path, tell: Say = console.say) -> Iterator[Genome]:
+def spooled_genome(path: str | Path, tell: Say = console.say) -> Iterator[Genome]:
     """As `read_genome`, in a temporary file: codes can be read inside the block."""
     with TemporaryDirectory(prefix="cherimoya-") as folder:
         yield read_genome(path, Path(folder) / "genome", tell)

@@ -13,7 +13,8 @@ import torch
 from cherimoya.config.predict import PredictConfig
 from cherimoya.errors import ConfigError
 from cherimoya.genome.chrom_names import Aliases, table_of
-from cherimoya.genome.fasta import check_exists, genome_on_disk
+from cherimoya.genome.fasta import check_exists
+from cherimoya.genome.fasta_index import genome_on_disk
 from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint, input_window, load_ensemble
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.ensemble import Ensemble
@@ -42,7 +43,6 @@ from cherimoya.records.run import check_output_folder
 from cherimoya.util.console import counted, say
 from cherimoya.util.files import TEMPORARY, atomic_path, lock_output, remove
 from cherimoya.util.marks import measured, not_as_written, read_mark, set_aside, write_mark
-from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import STOPPED
 from cherimoya.util.shapes import Table, read_json, tried
 
@@ -168,8 +168,6 @@ def _track_names(first: Checkpoint, n: int) -> list[str]:
 
 def _loaded(config: PredictConfig, checkpoints: list[Checkpoint], device: torch.device) -> Ensemble:
     """The models, if the other inputs are there and as they need them."""
-    if config.kind == "bigwig":
-        import_optional("figwig")
     check_exists(Path(config.fasta), "fasta")
     if config.loci is not None:
         check_exists(Path(config.loci), "loci")

@@ -42,7 +42,6 @@ from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
 from cherimoya.util.marks import mark_of, not_as_written, read_mark
-from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import Journal, is_done
 
 FREE = ("logos", "bigwig", "modisco", "max_seqlets", "motif_file")  # that change no attribution
@@ -58,8 +57,6 @@ def attribute(config: AttributeConfig) -> Path:
     Raises CherimoyaError for anything the user can mend, before any long work.
     """
     output = Path(config.output)
-    if config.bigwig:
-        import_optional("figwig")
     if config.modisco:
         check_modisco(config.motif_file)
     check_output(output)

@@ -10,7 +10,7 @@ from cherimoya.data import hdf5
 from cherimoya.data.dataset import data_file
 from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.chrom_names import Aliases, format_names, table_of
-from cherimoya.genome.fasta import genome_on_disk, read_genome
+from cherimoya.genome.fasta_index import genome_lengths, genome_on_disk
 from cherimoya.genome.intervals import read_intervals
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
 from cherimoya.inference.ensemble import Ensemble
@@ -172,7 +172,7 @@ def chromosome_lengths(config: LociConfig, sequences: Sequences) -> dict[str, in
         raise DataError(
             f"bigwig=true: {path} does not say where its loci are on the genome. Leave it out."
         )
-    lengths = read_genome(str(config.fasta), None).lengths
+    lengths = genome_lengths(str(config.fasta))
     check_chroms(dict.fromkeys(sequences.chrom.tolist()), lengths, path)
     ends = sequences.start + sequences.codes.shape[1]
     beyond = np.flatnonzero(ends > [lengths[chrom] for chrom in sequences.chrom.tolist()])

@@ -9,7 +9,7 @@ import numpy as np
 from cherimoya.config.interpret import VariantsConfig
 from cherimoya.errors import CherimoyaError
 from cherimoya.genome.chrom_names import table_of
-from cherimoya.genome.fasta import genome_on_disk
+from cherimoya.genome.fasta_index import genome_on_disk
 from cherimoya.genome.vcf import Variants, left_out, read_variants
 from cherimoya.genome.vcf_files import check_writable, ending_of
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window

@@ -120,10 +120,8 @@ class Questions:
         blocks = range(0, len(new), step)
         counts = []
         for first in console.track(blocks, "counts of peaks", len(blocks), "batch"):
-            windows = [
-                self._codes(places[row][0])[places[row][1] :][: self._length]
-                for row in new[first : first + step]
-            ]
+            some = (places[row] for row in new[first : first + step])
+            windows = [self._codes(chrom)[at : at + self._length] for chrom, at in some]
             _, log_counts = self._predict(torch.from_numpy(np.stack(windows)))
             counts.append(log_counts.double().numpy())
         if counts:

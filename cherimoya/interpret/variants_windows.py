@@ -120,9 +120,10 @@ def _another_assembly(
     else:
         there = f"where the genome has {held}"
     exchanged = sum(
-        decode(genome.codes(str(variants.chrom[i]))[variants.pos[i] :][: len(variants.alt[i])])
-        == variants.alt[i]
-        for i in differ
+        decode(genome.codes(str(chrom))[at : at + len(alt)]) == alt
+        for chrom, at, alt in zip(
+            variants.chrom[differ], variants.pos[differ], variants.alt[differ], strict=True
+        )
     )
     what = f"{Path(path).name} is of another assembly, or its positions start at 0"
     if exchanged > len(differ) / 2:

@@ -27,11 +27,11 @@ from cherimoya.sweeps.data import HERE
 GROUP = "sweep"
 MEMBER_OF = "--member-of"
 CHECKED = "hydra_plugins.cherimoya_search.CheckedSweeper"  # of a grid
-NEEDS = {  # launcher: the plug-in it comes with, and how to get that
-    "joblib": ("hydra_joblib_launcher", "hydra-joblib-launcher"),
-    "slurm": ("hydra_submitit_launcher", "'cherimoya-train[slurm]'"),
-    "submitit_local": ("hydra_submitit_launcher", "'cherimoya-train[slurm]'"),
-    "submitit_slurm": ("hydra_submitit_launcher", "'cherimoya-train[slurm]'"),
+NEEDS = {  # launcher: the module it needs, and how to get that
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher"),
+    "slurm": ("submitit", "'cherimoya-train[slurm]'"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
+    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
 }
 SLURM = ("sbatch", "srun")  # programs that submitit calls
 MOST_RUNS = 100_000
@@ -189,8 +189,10 @@ def _several(override: Override) -> str:
 
 def _check_plugin(word: str) -> None:
     module, package = NEEDS.get(word.rpartition("=")[2], ("", ""))
-    if module and not _is_there(f"hydra_plugins.{module}"):
-        raise ConfigError(f"{word} needs a plug-in. Install it with: pip install {package}")
+    if module and not _is_there(module):
+        raise ConfigError(
+            f"{word} needs {module.rpartition('.')[2]}. Install it with: pip install {package}"
+        )
 
 
 def _check_slurm(launcher: DictConfig, name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from cherimoya.errors import PackageError
 
 EXTRAS = {
-    "pysam": "prepare", "figwig": "prepare",
+    "pysam": "prepare",
     "tangermeme": "interpret", "memelite": "interpret", "modiscolite": "interpret",
     "tensorboard": "tensorboard",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""How fast cherimoya-predict writes bigWig files, beside one Python tuple a value and pyBigWig.
+"""How fast cherimoya-predict writes bigWig files, beside figwig, pyBigWig and a tuple a value.
 
 python experiments/predict/bigwig.py --megabases 12 --repeats 3
 """
@@ -17,16 +17,12 @@ from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pybigtools
 
 from cherimoya.genome.bigwig_writer import Piece, write_bigwig
-from cherimoya.inference import writers
-from cherimoya.inference.genome import Shape
-from cherimoya.inference.genome_inputs import tiles
 from cherimoya.records.provenance import cpu_name
 
 HERE = Path(__file__).resolve().parent
@@ -34,9 +30,10 @@ sys.path.append(str(HERE.parent))
 
 from rows import append_row  # noqa: E402
 
-GROUPS, OUT = [2], 1000
+OUT, PIECE = 1000, 64_000  # bases of a window, and of what is handed over at once
 COLUMNS = ["date", "commit", "writer", "values", "seconds", "values_per_s", "cpu_s", "MB"]
 COLUMNS += ["load", "machine", "python", "numpy", "torch", "pybigtools", "figwig"]
+LIBRARIES = ("numpy", "torch", "pybigtools", "figwig")
 
 
 def main() -> None:
@@ -52,24 +49,29 @@ def main() -> None:
         "python": platform.python_version(),
     }
     known |= {"commit": subprocess.check_output(command, cwd=HERE, text=True).strip()}
-    known |= {name: version(name) for name in ("numpy", "torch", "pybigtools", "figwig")}
+    known |= {name: version(name) if find_spec(name) else "" for name in LIBRARIES}
     with TemporaryDirectory() as folder:
-        simulate(Path(folder), lengths)
+        tracks = {name: simulated(lengths, i) for i, name in enumerate(("plus", "minus"))}
         for _ in range(asked.repeats):  # in turn, since others use the machine
-            found = {name: measured(Path(folder), name, lengths) for name in WRITERS}
+            found = {name: measured(Path(folder), name, lengths, tracks) for name in WRITERS}
             check(Path(folder), lengths)
             for row in found.values():
                 record(known | row)
 
 
-def simulate(folder: Path, lengths: dict[str, int]) -> None:
-    """The predictions that are kept of each chromosome: logits and log counts of each window."""
-    rng = np.random.default_rng(0)
-    for i, windows in enumerate(tiles(lengths, list(lengths), OUT)):
-        part, n = folder / f"{i:05d}", len(windows.start)
-        part.mkdir(parents=True)
-        np.save(part / "logits.npy", rng.normal(0, 1, (n, 2, OUT)).astype(np.float32))
-        np.save(part / "log_counts.npy", rng.normal(4, 1, (n, 1)).astype(np.float32))
+def simulated(lengths: Mapping[str, int], seed: int) -> list[Piece]:
+    """Expected counts at each base, as windows with profiles and totals of their own."""
+    rng, pieces = np.random.default_rng(seed), []
+    for chrom, length in lengths.items():
+        windows = -(-length // OUT)
+        share = np.exp(rng.normal(0, 1, (windows, OUT)).astype(np.float32))
+        share *= np.exp(rng.normal(4, 1, (windows, 1))) / share.sum(axis=1, keepdims=True)
+        values = share.ravel()[:length].astype(np.float32)
+        pieces += [
+            (chrom, np.arange(i, min(i + PIECE, length)), values[i : i + PIECE])
+            for i in range(0, length, PIECE)
+        ]
+    return pieces
 
 
 def one_tuple_a_value(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]) -> Path:
@@ -98,20 +100,33 @@ def arrays(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]) -> P
     return path
 
 
-WRITERS = {"tuples": one_tuple_a_value, "figwig": write_bigwig}
+def figwig_dense(path: Path, lengths: Mapping[str, int], pieces: Iterable[Piece]) -> Path:
+    """By figwig, which takes values side by side too."""
+    import figwig
+
+    with figwig.BigWigWriter(path, dict(sorted(lengths.items())), level=1) as file:
+        for chrom, at, values in pieces:
+            file.write(chrom, [int(at[0])], values[None].astype(np.float32), missing=np.nan)
+    return path
+
+
+WRITERS = {"tuples": one_tuple_a_value, "blocks": write_bigwig}
+if find_spec("figwig"):
+    WRITERS["figwig"] = figwig_dense
 if find_spec("pyBigWig"):
     WRITERS["arrays"] = arrays
 
 
-def measured(folder: Path, writer: str, lengths: dict[str, int]) -> dict[str, Any]:
-    """Write both tracks with one of the writers, as the end of cherimoya-predict does."""
-    writers.write_bigwig = WRITERS[writer]
+def measured(
+    folder: Path, writer: str, lengths: dict[str, int], tracks: dict[str, list[Piece]]
+) -> dict[str, Any]:
+    """Write both tracks with one of the writers."""
     (folder / writer).mkdir(exist_ok=True)
-    shape = Shape(2114, OUT, GROUPS, ["plus", "minus"])
-    config: Any = SimpleNamespace(kind="bigwig", values="expected")
-    windows = tiles(lengths, list(lengths), OUT)
     began, cpu = time.perf_counter(), time.process_time()
-    files = writers.write_outputs(config, windows, shape, lengths, folder / writer, folder, {})
+    files = [
+        WRITERS[writer](folder / writer / f"{name}.bw", lengths, pieces)
+        for name, pieces in tracks.items()
+    ]
     seconds, values = time.perf_counter() - began, 2 * sum(lengths.values())
     return {
         "writer": writer,
@@ -127,7 +142,7 @@ def measured(folder: Path, writer: str, lengths: dict[str, int]) -> dict[str, An
 def check(folder: Path, lengths: dict[str, int]) -> None:
     """All writers' files hold the same values, to the bit."""
     for name in ("plus", "minus"):
-        files = [folder / writer / f"{name}.expected.bw" for writer in WRITERS]
+        files = [folder / writer / f"{name}.bw" for writer in WRITERS]
         opened = [pybigtools.open(str(path)) for path in files]
         for chrom, length in lengths.items():
             one, *others = (file.values(chrom, 0, length, fillna=None) for file in opened)

@@ -22,8 +22,7 @@ def begun(words: tuple[str, ...], folder: Path) -> subprocess.Popen:
 
 @pytest.mark.parametrize("name", ["train", "sweep", "prepare", "predict bigWig", "variants"])
 def test_three_at_once(name, tmp_path):
-    for package in ("pybigtools", "figwig"):
-        pytest.importorskip(package)
+    pytest.importorskip("pybigtools")
     inputs, scene = make_inputs(tmp_path / "inputs"), SCENES[name]
     alone, together = fresh(inputs, tmp_path / "alone"), fresh(inputs, tmp_path / "together")
     process = begun(scene.words, alone)

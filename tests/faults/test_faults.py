@@ -15,7 +15,7 @@ TRIALS = 3  # of each scene and kind of fault
 def machine(tmp_path_factory):
     if sys.platform != "linux" or shutil.which("cc") is None:
         pytest.skip("needs Linux and a C compiler")
-    for package in ("pybigtools", "figwig", "matplotlib"):
+    for package in ("pybigtools", "matplotlib"):
         pytest.importorskip(package)
     made = Machine(tmp_path_factory.mktemp("faults"))
     yield made

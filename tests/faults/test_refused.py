@@ -45,7 +45,7 @@ DAMAGED = 4  # folders for each of them
 def machine(tmp_path_factory):
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
-    for package in ("pybigtools", "figwig", "matplotlib"):
+    for package in ("pybigtools", "matplotlib"):
         pytest.importorskip(package)
     made = Machine(tmp_path_factory.mktemp("refused"), unprivileged())
     make_inputs(made.work / "inputs")

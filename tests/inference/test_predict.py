@@ -1,7 +1,6 @@
 """cherimoya-predict: every base is the model's own prediction, once, also after an interruption."""
 
 import json
-import sys
 
 import h5py
 import numpy as np
@@ -18,7 +17,7 @@ import cherimoya
 from cherimoya import Ensemble
 from cherimoya.config.predict import PredictConfig
 from cherimoya.config.schema import build
-from cherimoya.errors import CherimoyaError, PackageError
+from cherimoya.errors import CherimoyaError
 from cherimoya.inference import genome as module
 from cherimoya.inference.genome_inputs import own_bases
 from cherimoya.metrics import group_softmax
@@ -104,14 +103,6 @@ def test_an_ensemble_on_both_strands(genome, predicted):
     expected, _ = tiled(Ensemble([model(), model(1)], reverse_complement=True), genome, "chrC")
     values = bigwig(folder / "track_2.expected.bw", "chrC")
     np.testing.assert_allclose(values, expected[2], rtol=2e-5, atol=1e-7)
-
-
-def test_a_missing_writer_is_said_before_anything_is_predicted(genome, predicted, monkeypatch):
-    monkeypatch.setitem(sys.modules, "figwig", None)
-    monkeypatch.setattr(module, "predict_batch", None)  # not reached
-    with pytest.raises(PackageError, match=r"figwig is not installed.*cherimoya-train\[prepare\]"):
-        predicted()
-    assert not (genome.folder / "out").exists()
 
 
 def test_a_stopped_prediction_goes_on(genome, predicted, monkeypatch):

@@ -20,7 +20,7 @@ from toy_variants import HEADER, LENGTH, changed, snvs, table, vcf
 
 from cherimoya import Cherimoya, metrics
 from cherimoya.errors import CherimoyaError, DataError, InUse
-from cherimoya.genome.fasta import genome_on_disk
+from cherimoya.genome.fasta_index import genome_on_disk
 from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.sequence import encode, one_hot, reverse_complement
 from cherimoya.genome.vcf import read_variants

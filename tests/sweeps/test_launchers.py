@@ -57,8 +57,12 @@ def test_slots_share_gpus_and_cores():
 @pytest.mark.parametrize("name", ["slurm", "submitit_local", "joblib"])
 def test_a_launcher_that_is_not_installed_says_how_to_get_it(name, monkeypatch):
     monkeypatch.setattr(cli_sweep.importlib.util, "find_spec", lambda module: None)
-    needed = "hydra-joblib-launcher" if name == "joblib" else "'cherimoya-train.slurm.'"
-    with pytest.raises(ConfigError, match=f"launcher={name} needs a plug-in. .*install {needed}"):
+    needed = {
+        "slurm": "submitit. .*install 'cherimoya-train.slurm.'",
+        "submitit_local": "hydra_submitit_launcher. .*install hydra-submitit-launcher",
+        "joblib": "hydra_joblib_launcher. .*install hydra-joblib-launcher",
+    }
+    with pytest.raises(ConfigError, match=f"launcher={name} needs {needed[name]}"):
         cli_sweep.plan(["-m", "seed=0,1", f"hydra/launcher={name}"])
 
 

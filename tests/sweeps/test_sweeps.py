@@ -214,7 +214,7 @@ def test_what_is_done_needs_no_data(cherimoya_train, train_arguments, small_data
 )
 def test_runs_of_this_machine_alone_read_its_files(words, here):
     if "hydra/launcher=slurm" in words:
-        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+        pytest.importorskip("submitit")
     sweep = cli_sweep.plan(["-m", "seed=1,2", *words])
     assert sweep.here == here
 

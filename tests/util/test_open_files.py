@@ -12,7 +12,7 @@ from command_lines import clean_environment
 from interpreted import save_model
 from toy import Toy
 
-from cherimoya.genome.fasta import genome_on_disk
+from cherimoya.genome.fasta_index import genome_on_disk
 
 LIMIT = 200  # open files
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0}))\n"

@@ -32,7 +32,7 @@ def write_report(folder: Path, overwrite: bool = False) -> Path:
     try:
         from cherimoya.report import evaluation, run, sweep
 
-        page = _template(f"{kind}.html")
+        page = template(f"{kind}.html")
     except ImportError as error:
         package = (error.name or str(error)).split(".")[0]
         raise CherimoyaError(
@@ -63,7 +63,8 @@ def offer_report(folder: Path, overwrite: bool = False) -> None:
 
 
 @cache
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
+    """A page's template. Raises ImportError where jinja2 is not installed."""
     import jinja2
 
     from cherimoya.report import format

@@ -68,7 +68,7 @@ def logo(axis: Axes, codes: np.ndarray, values: np.ndarray) -> None:
     at = np.arange(len(codes))
     for base in range(4):
         there = (codes == base) & (values != 0)
-        _letters(axis, base, at[there], np.zeros(there.sum()), values[there])
+        letters(axis, base, at[there], np.zeros(there.sum()), values[there])
     axis.axhline(0, color=INK, linewidth=0.6)
     low, high = min(values.min(), 0), max(values.max(), 0)
     room = 0.05 * (high - low) or 1
@@ -86,13 +86,13 @@ def stacked_logo(axis: Axes, frequencies: np.ndarray, first: int) -> None:
     below = np.zeros_like(heights)
     np.put_along_axis(below, order[:, 1:], tops[:, :-1], axis=1)
     for base in range(4):
-        _letters(axis, base, first + np.arange(len(heights)), below[:, base], heights[:, base])
+        letters(axis, base, first + np.arange(len(heights)), below[:, base], heights[:, base])
     axis.axhline(0, color=INK, linewidth=0.6)
     axis.set(xlim=(first - 0.5, first + len(heights) - 0.5), ylim=(0, 1.05 * tops.max()))
     axis.grid(False)
 
 
-def _letters(axis: Axes, base: int, at: np.ndarray, below: np.ndarray, heights: np.ndarray) -> None:
+def letters(axis: Axes, base: int, at: np.ndarray, below: np.ndarray, heights: np.ndarray) -> None:
     """One base at positions `at` (n,), from `below` (n,) on."""
     letter = _letter(BASES[base])
     outlines = [

@@ -10,7 +10,7 @@ from cherimoya.report.plots.interpret import letters, logo
 from cherimoya.report.plots.theme import INK, MUTED, PREDICTED, SERIES, legend
 
 COLOURS = "RdBu_r"
-BINS = 40
+SMOOTH = 0.1  # three standard deviations, of half a locus
 MOST_FOLD = 3.0  # log2, where the colours of the matrix end
 LINE, BAND = 0.09, 0.16  # of an overlay, parts of the logo's height
 
@@ -49,13 +49,17 @@ def distances(
     axis: Axes, names: Sequence[str], distance: Sequence[np.ndarray], half: float
 ) -> None:
     """Of the instances of each motif, the middle's distance from the middle of the locus."""
-    edges = np.linspace(-half, half, BINS + 1)
+    edges = np.arange(-half, half + 1)
+    kernel = np.exp(-0.5 * np.square(np.linspace(-3, 3, 2 * int(SMOOTH * half) + 1)))
+    kernel /= kernel.sum()
     for i, (name, values) in enumerate(zip(names, distance, strict=True)):
-        share = np.histogram(values, edges)[0] / max(len(values), 1)
-        axis.stairs(share, edges, color=SERIES[i % len(SERIES)], label=name, linewidth=1.4)
+        share = 100 * np.histogram(values, edges)[0] / max(len(values), 1)
+        smooth = np.convolve(share, kernel, "same")
+        axis.plot(edges[:-1] + 0.5, smooth, color=SERIES[i % len(SERIES)], label=name)
     axis.set_xlabel("bases from the middle of the locus")
-    axis.set_ylabel("share of instances")
+    axis.set_ylabel("% of instances, a base")
     axis.margins(x=0)
+    axis.set_ylim(bottom=0)
     legend(axis)
 
 
@@ -102,7 +106,9 @@ def example(
         line = next((i for i, end in enumerate(ends) if end <= first), len(ends))
         reach = max(last, first + len(name))  # about a letter a base
         ends[line : line + 1] = [reach]
-        axis.axvspan(first - 0.5, last - 0.5, color=SERIES[line % len(SERIES)], alpha=BAND)
+        axis.axvspan(
+            first - 0.5, last - 0.5, color=SERIES[line % len(SERIES)], alpha=BAND, zorder=0
+        )
         axis.text(first - 0.4, high + LINE * height * line, name, fontsize=6.5, va="bottom")
     axis.set_ylim(low, high + LINE * height * (len(ends) + 0.5))
     if start >= 0:

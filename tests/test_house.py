@@ -15,7 +15,12 @@ from house_facts import MODULES, PACKAGE, imports
 
 from cherimoya import Cherimoya
 from cherimoya.cli.train import conf_dir
-from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
+from cherimoya.config.interpret import (
+    AttributeConfig,
+    HitsConfig,
+    MarginalizeConfig,
+    VariantsConfig,
+)
 from cherimoya.config.predict import EvaluateConfig, PredictConfig
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.config.schema import build
@@ -128,6 +133,10 @@ def test_variants_composes_and_resolves():
 
 def test_marginalize_composes_and_resolves():
     build(MarginalizeConfig, composed("marginalize", ["checkpoint=[a.pt]", "output=b.tsv"]))
+
+
+def test_hits_composes_and_resolves():
+    build(HitsConfig, composed("hits", ["attributions=a.h5", "output=b.tsv"]))
 
 
 def test_dashboard_composes_and_resolves():

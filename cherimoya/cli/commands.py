@@ -17,7 +17,12 @@ from cherimoya.cli.scripts import ends_at_once
 from cherimoya.cli.train import process_wide_switches
 from cherimoya.config.diff import at, changes
 from cherimoya.config.groups import plain_values, refuse_without_effect
-from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
+from cherimoya.config.interpret import (
+    AttributeConfig,
+    HitsConfig,
+    MarginalizeConfig,
+    VariantsConfig,
+)
 from cherimoya.config.models import ModelsConfig
 from cherimoya.config.predict import EvaluateConfig, PredictConfig
 from cherimoya.config.prepare import PrepareConfig
@@ -108,6 +113,15 @@ def _dashboard(values: DictConfig) -> None:
     dashboard(config)
 
 
+def _hits(values: DictConfig) -> None:
+    config = build(HitsConfig, plain_values(values))
+    refuse_without_effect(config, HydraConfig.get().overrides.task)
+    process_wide_switches("fp32", False)
+    with ends_at_once():
+        from cherimoya.interpret.hits import hits as find_hits
+    find_hits(config)
+
+
 prepare = partial(_main, "prepare", PrepareConfig, _prepare)
 dashboard = partial(_main, "dashboard", DashboardConfig, _dashboard)
 evaluate = partial(
@@ -125,3 +139,4 @@ variants = partial(
 marginalize = partial(
     _on_models, "marginalize", MarginalizeConfig, "cherimoya.interpret.marginalize", "marginalize"
 )
+hits = partial(_main, "hits", HitsConfig, _hits)

@@ -1,4 +1,4 @@
-"""What cherimoya-attribute, -variants and -marginalize can be told. Values live in conf/*.yaml."""
+"""What cherimoya-attribute, -variants, -marginalize and -hits can be told, see conf/*.yaml."""
 
 from dataclasses import dataclass
 
@@ -210,3 +210,38 @@ class MarginalizeConfig(LociConfig):
         """Whether a letter of a motif may stand for several bases, of which one is drawn."""
         letters = "".join(text.rpartition(":")[2] for text in self.motifs).upper()
         return self.motif_file is not None or not set(letters) <= set("ACGTN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HitsConfig:
+    """Everything `cherimoya-hits` composes."""
+
+    attributions: str
+    motifs: str | None = checked()
+    target: str | None = checked()
+    cutoff: float = checked(at_least=0.1, at_most=0.99)
+    trim: float = checked(at_least=0, at_most=1)
+    seqlets: bool
+    seqlet_p: float = checked(
+        above=0,
+        at_most=0.5,
+        used=Used(
+            lambda config: config.seqlets, "seqlets=false looks for no seqlets", "seqlets=true"
+        ),
+    )
+    page: bool
+    examples: int = checked(
+        at_least=0,
+        at_most=100,
+        used=Used(lambda config: config.page, "page=false draws no loci", "page=true"),
+    )
+    output: str
+    overwrite: bool
+    device: str = checked(choices=("auto", "cpu", "cuda"))
+
+    def __post_init__(self) -> None:
+        if not self.output.lower().endswith((".tsv", ".txt")):
+            raise ConfigError(
+                f"output={self.output}: the table, such as hits.tsv. The BED file, the track and "
+                "the page go beside it."
+            )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cherimoya.genome.sequence import COMPLEMENT, encode, reverse_complement
+from cherimoya.genome.sequence import COMPLEMENT, N_CODE, encode, reverse_complement
 
 CONSERVED, VARIABLE = 0.97, 0.7  # chance of the consensus base
 
@@ -128,6 +128,23 @@ def expected_signal(
             strength = instances.strength[chosen, None, None]
             np.multiply.at(exposed, where, 1 - strength * hidden[::strand, ::strand])
     return (signal * exposed)[:, :, REACH : REACH + length] * (mean_count / MEAN_PEAK)
+
+
+def removal_effects(
+    codes: np.ndarray, instances: Instances, predicted: slice, mean_count: float
+) -> np.ndarray:
+    """What each instance (m,) in `codes` (n, L) adds to log(1 + expected counts) of the bases that
+    are `predicted`: what is lost where its own bases are unknown."""
+    hidden = codes[instances.locus].copy()
+    bases = np.arange(codes.shape[1])
+    first, width = instances.position[:, None], _WIDTHS[instances.motif][:, None]
+    hidden[(bases >= first) & (bases < first + width)] = N_CODE
+
+    def totals(some: np.ndarray) -> np.ndarray:
+        return np.log1p(expected_signal(some, mean_count)[:, :, predicted].sum((1, 2)))
+
+    effects: np.ndarray = totals(codes)[instances.locus] - totals(hidden)
+    return effects
 
 
 def preference(codes: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ import numpy as np
 from cherimoya.errors import DataError, printable
 from cherimoya.genome.fasta import check_exists, text_lines
 
-KEY = "motif_file"
 MATRIX = "letter-probability"  # the first word of a matrix's header
 ENDS = (MATRIX, "MOTIF", "URL")  # a matrix, with or without numbers behind
 SUM_TOLERANCE = 0.05  # of a row's probabilities, which files round
@@ -27,35 +26,37 @@ class _Motif:
     rows: list[list[float]] = field(default_factory=list)
 
 
-def read_meme(path: Path) -> dict[str, np.ndarray]:
+def read_meme(path: Path, key: str = "motif_file") -> dict[str, np.ndarray]:
     """The matrices (4, width) float32 of a MEME file, rows A C G T, by name.
 
     The name is what follows MOTIF, alternative name included. `alength=`, `w=`, `nsites=` and `E=`
     may be absent; a matrix ends at the first line that holds no numbers.
 
-    Raises DataError, naming the line, for a file that is none, another alphabet, two motifs of one
-    name, a motif without a matrix, rows that are no probabilities or not as many as `w=`.
+    Raises DataError, naming the configuration's `key` and the line, for a file that is none,
+    another alphabet, two motifs of one name, a motif without a matrix, rows that are no
+    probabilities or not as many as `w=`.
     """
-    check_exists(path, KEY)
+    check_exists(path, key)
+    named = f"{key}={path}"
     motifs: dict[str, _Motif] = {}
-    for motif in _motifs(path):
+    for motif in _motifs(path, named):
         if (first := motifs.get(motif.name)) is not None:
             raise DataError(
-                f"{KEY}={path}: two motifs are named {printable(motif.name)}, in lines "
+                f"{named}: two motifs are named {printable(motif.name)}, in lines "
                 f"{first.line:,} and {motif.line:,}. Give each its own name."
             )
-        _check(motif, path)
+        _check(motif, named)
         motifs[motif.name] = motif
     if not motifs:
-        raise DataError(f"{KEY}={path}: no motif in it. Give a file in MEME's format.")
+        raise DataError(f"{named}: no motif in it. Give a file in MEME's format.")
     return {name: np.array(motif.rows, np.float32).T for name, motif in motifs.items()}
 
 
-def _motifs(path: Path) -> Iterator[_Motif]:
+def _motifs(path: Path, named: str) -> Iterator[_Motif]:
     """Each motif with what stands below it."""
     motif, in_matrix = None, False
-    for number, line in text_lines(path, f"{KEY}={path}"):
-        tokens, where = line.split(), f"{KEY}={path}, line {number:,}"
+    for number, line in text_lines(path, named):
+        tokens, where = line.split(), f"{named}, line {number:,}"
         if in_matrix and motif is not None:
             if not tokens and not motif.rows:
                 continue  # between the header and the first row
@@ -129,8 +130,8 @@ def _number(token: str) -> float | None:
         return None
 
 
-def _check(motif: _Motif, path: Path) -> None:
-    where = f"{KEY}={path}, line {motif.matrix_line or motif.line:,}"
+def _check(motif: _Motif, named: str) -> None:
+    where = f"{named}, line {motif.matrix_line or motif.line:,}"
     if not motif.rows:
         raise DataError(
             f"{where}: motif {printable(motif.name)} has no letter-probability matrix. Add it, or "

@@ -115,8 +115,9 @@ def _offer_page(output: Path, effects: Effects, variants: Variants, ask: Questio
         console.say(f"{write_page(path, 'variants.html', contents(shown))}: all effects")
     except ImportError as error:
         console.say(f"no page: {error}. pip install 'cherimoya-train[plots]'")
-    except CherimoyaError as error:
-        console.say(f"no page: {error}")
+    except Exception as error:  # a drawing that fails is no reason to lose the effects
+        said = error if isinstance(error, CherimoyaError) else repr(error)
+        console.say(f"no page: {said}. The same command with overwrite=true tries again")
 
 
 def _beside(output: Path, config: VariantsConfig) -> dict[Path, str]:

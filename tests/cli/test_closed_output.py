@@ -11,7 +11,8 @@ from cherimoya.cli.pipe import CLOSED, quiet_when_closed
 COMMANDS = {
     "train": "cli.train:train", "sweep": "cli.sweep:main", "report": "cli.report:report",
     **{name: f"cli.commands:{name}" for name in (
-        "prepare", "evaluate", "predict", "dashboard", "attribute", "variants", "marginalize")},
+        "prepare", "evaluate", "predict", "dashboard", "attribute", "variants", "marginalize",
+        "hits")},
 }  # fmt: skip
 
 

@@ -7,7 +7,12 @@ from command_lines import command
 
 from cherimoya.config.groups import compose, initialized, plain_values, without_effect
 from cherimoya.config.groups import typed as typed_in
-from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
+from cherimoya.config.interpret import (
+    AttributeConfig,
+    HitsConfig,
+    MarginalizeConfig,
+    VariantsConfig,
+)
 from cherimoya.config.predict import EvaluateConfig, PredictConfig
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.config.schema import build
@@ -16,6 +21,7 @@ from cherimoya.errors import ConfigError
 SCHEMAS = {
     "evaluate": EvaluateConfig, "predict": PredictConfig, "attribute": AttributeConfig,
     "variants": VariantsConfig, "marginalize": MarginalizeConfig, "prepare": PrepareConfig,
+    "hits": HitsConfig,
 }  # fmt: skip
 NEEDED = {
     "evaluate": ["checkpoint=a.pt"],
@@ -23,6 +29,7 @@ NEEDED = {
     "attribute": ["checkpoint=a.pt", "output=a.h5"],
     "variants": ["checkpoint=a.pt", "variants=a.vcf", "fasta=g.fa", "output=a.tsv"],
     "marginalize": ["checkpoint=a.pt", "motifs=[a:ACGT]", "output=a.tsv"],
+    "hits": ["attributions=a.h5", "output=a.tsv"],
     "prepare": ["fasta=g.fa", "loci=a.bed", "signal=[[a.bw]]", "output=a.h5"],
 }
 BED = ["loci=a.bed", "fasta=g.fa"]
@@ -103,6 +110,14 @@ def test_variants():
 ], ids=str)  # fmt: skip
 def test_marginalize(words, fix, mended):
     refused("marginalize", words, fix, mended)
+
+
+@pytest.mark.parametrize(("words", "fix", "mended"), [
+    (["seqlet_p=0.1"], "seqlets=true", ["seqlets=true"]),
+    (["page=false", "examples=2"], "page=true", ["page=true"]),
+], ids=str)  # fmt: skip
+def test_hits(words, fix, mended):
+    refused("hits", words, fix, mended)
 
 
 @pytest.mark.parametrize("key", ["min_distance=9", "gc_bin=0.1", "seed=3", "plots=true"])

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import torch
 from interpreted import save_model
+from placed_motifs import plant, write_motifs
 from toy import Toy
 from toy_variants import snvs, vcf
 
@@ -75,6 +76,10 @@ SCENES = {
             "cherimoya-marginalize", *MODEL, "motifs=[GATTACA]", *LOCI, "data.in_window=300",
             "profiles=1", "output=out/m.tsv",
         )),
+        Scene("hits", (
+            "cherimoya-hits", "attributions=bases.h5", "motifs=five.meme", "device=cpu",
+            "examples=1", "output=out/h.tsv",
+        )),
         Scene("evaluate", (
             "cherimoya-evaluate", "checkpoint=small.pt", "data.path=small.h5", "device=cpu",
             "chroms=[sim4]", "bootstrap=20", "output=out",
@@ -90,6 +95,8 @@ def make_inputs(folder: Path) -> Path:
     toy.bed(*(f"chr{c}\t{at}\t{at + 1}" for c in "ABC" for at in range(400, 1700, 300)))
     vcf(toy, *snvs(toy, 700, 1500, 2500))
     save_model(folder / "model.pt", signal_groups=[2])
+    plant(folder / "bases.h5", n=6)
+    write_motifs(folder / "five.meme")
     config = SyntheticConfig(seed=1, n_chromosomes=4, n_peaks=64, n_background=26, mean_count=200.0)
     hdf5.write(folder / "small.h5", simulate(config, in_window=200, out_window=100, max_jitter=8))
     save_model(folder / "small.pt", signal_groups=[2])
@@ -165,4 +172,5 @@ def _table(path: Path) -> bytes:
 
 READERS: dict[str, Callable[[Path], bytes]] = {
     "metrics.jsonl": _rows, ".pt": _weights, ".h5": _hdf5, ".tsv": _table, ".bw": Path.read_bytes,
+    ".bed": Path.read_bytes, ".bedGraph": Path.read_bytes,
 }  # fmt: skip

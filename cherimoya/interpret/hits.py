@@ -11,7 +11,7 @@ import torch
 from cherimoya.config.interpret import HitsConfig
 from cherimoya.config.models import FREE
 from cherimoya.config.schema import to_dict
-from cherimoya.errors import CherimoyaError, ConfigError
+from cherimoya.errors import ConfigError
 from cherimoya.interpret.hit_motifs import files_read, find_motifs_file, read_hit_motifs
 from cherimoya.interpret.seqlets import check_seqlets, find_seqlets, write_seqlets
 from cherimoya.interpret.sparse_fit import Fit, Placed, SparseFit
@@ -20,6 +20,7 @@ from cherimoya.records.attributions import Attributions, read_attributions
 from cherimoya.records.hits import HitMotif, Hits, write_bed, write_loci, write_table, write_track
 from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
 from cherimoya.records.provenance import choose_device
+from cherimoya.report.pages import page_offered
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
@@ -234,16 +235,11 @@ def _write(config: HitsConfig, output: Path, work: Work, found: Hits) -> None:
 
 def _offer_page(config: HitsConfig, path: Path, work: Work, found: Hits) -> None:
     """The page beside the table; a line where it cannot be drawn, which must not spoil the rest."""
-    try:
+    with page_offered():
         from cherimoya.report.hits import write_page
 
         write_page(path, found, work.attributions, work.target, config.cutoff, config.examples)
         console.say(f"{path}: charts")
-    except ImportError as error:
-        console.say(f"no page: {error}. pip install 'cherimoya-train[plots]'")
-    except Exception as error:  # a drawing that fails is no reason to lose the instances
-        said = error if isinstance(error, CherimoyaError) else repr(error)
-        console.say(f"no page: {said}. The same command with overwrite=true tries again")
 
 
 def _tell(output: Path, found: Hits) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from cherimoya.config.interpret import VariantsConfig
-from cherimoya.errors import CherimoyaError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta_index import genome_on_disk
 from cherimoya.genome.vcf import Variants, left_out, read_variants
@@ -23,6 +22,7 @@ from cherimoya.interpret.variants_windows import OK, check_variants, not_scored,
 from cherimoya.interpret.variants_write import Effects, vcf_beside, write_table, write_vcf
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
+from cherimoya.report.pages import page_offered, write_page
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
@@ -103,8 +103,7 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
 def _offer_page(output: Path, effects: Effects, variants: Variants, ask: Questions) -> None:
     """The page beside `output`; a line where it cannot be, which must not spoil the table."""
     path = output.with_suffix(PAGE)
-    try:
-        from cherimoya.report.pages import write_page
+    with page_offered():
         from cherimoya.report.variants import Shown, contents, strongest
 
         tracks = ask.tracks(variants, strongest(effects.columns, TRACKS))
@@ -113,11 +112,6 @@ def _offer_page(output: Path, effects: Effects, variants: Variants, ask: Questio
             tracks, effects.n_random, effects.provenance,
         )  # fmt: skip
         console.say(f"{write_page(path, 'variants.html', contents(shown))}: all effects")
-    except ImportError as error:
-        console.say(f"no page: {error}. pip install 'cherimoya-train[plots]'")
-    except Exception as error:  # a drawing that fails is no reason to lose the effects
-        said = error if isinstance(error, CherimoyaError) else repr(error)
-        console.say(f"no page: {said}. The same command with overwrite=true tries again")
 
 
 def _beside(output: Path, config: VariantsConfig) -> dict[Path, str]:

@@ -1,6 +1,7 @@
 """Pages of runs and sweeps: one HTML file each, made from a folder's files and nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,19 @@ def write_page(path: Path, template: str, contents: Mapping[str, Any]) -> Path:
     with atomic_write(path) as file:
         file.write(text.encode())
     return path
+
+
+@contextmanager
+def page_offered() -> Iterator[None]:
+    """Where the page beside a table is made; a line where it cannot be, which must not spoil the
+    table."""
+    try:
+        yield
+    except ImportError as error:
+        console.say(f"no page: {error}. pip install 'cherimoya-train[plots]'")
+    except Exception as error:  # a drawing that fails is no reason to lose the table
+        said = error if isinstance(error, CherimoyaError) else repr(error)
+        console.say(f"no page: {said}. The same command with overwrite=true tries again")
 
 
 def is_sweep(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from cherimoya.cli.app import main
 from cherimoya.cli.scripts import ends_at_once
 from cherimoya.cli.train import process_wide_switches
+from cherimoya.config.design import DesignConfig
 from cherimoya.config.diff import at, changes
 from cherimoya.config.groups import plain_values, refuse_without_effect
 from cherimoya.config.interpret import (
@@ -140,3 +141,4 @@ marginalize = partial(
     _on_models, "marginalize", MarginalizeConfig, "cherimoya.interpret.marginalize", "marginalize"
 )
 hits = partial(_main, "hits", HitsConfig, _hits)
+design = partial(_on_models, "design", DesignConfig, "cherimoya.interpret.design", "design")

@@ -1,7 +1,7 @@
 """Loci and regions on the genome, out of BED and narrowPeak files."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from cherimoya.util.console import counted
 SHOWN = 80  # letters of a line in a message
 NO_FIELDS = ("track", "browser", "#")
 WHOLE = re.compile(r"[ \r]*-?[0-9]{1,15}[ \r]*\Z")  # of at most so many digits as 64 bits hold
+NAME_COLUMN, STRAND_COLUMN = 3, 5
 SUMMIT_COLUMN = 9  # narrowPeak column 10, an offset from the start
 
 
@@ -92,9 +93,7 @@ def read_intervals(path: str | Path, center: str, key: str = "loci") -> Interval
     path = Path(path)
     check_exists(path, key)
     rows = [
-        _place(line, center, f"{key}={path}, line {number}")
-        for number, line in text_lines(path, f"{key}={path}")
-        if line.strip() and not line.startswith(NO_FIELDS)
+        _place(line, center, f"{key}={path}, line {number}") for number, line in _lines(path, key)
     ]
     if not rows:
         raise DataError(f"{key}={path}: no loci in it. Give a BED file with at least one line.")
@@ -103,8 +102,28 @@ def read_intervals(path: str | Path, center: str, key: str = "loci") -> Interval
     return Intervals(np.array(chrom), *numbers)
 
 
+def read_names(path: str | Path, key: str = "loci") -> tuple[list[str], list[str]]:
+    """Name and strand, columns 4 and 6, of each line that `read_intervals` reads; a point where
+    there is none."""
+    rows = [[*_columns(line), *["."] * 6] for _, line in _lines(Path(path), key)]
+    names = [row[NAME_COLUMN].strip() or "." for row in rows]
+    strands = [row[STRAND_COLUMN].strip() for row in rows]
+    return names, [strand if strand in ("+", "-") else "." for strand in strands]
+
+
+def _lines(path: Path, key: str) -> Iterator[tuple[int, str]]:
+    """The lines of a BED file that hold loci, with their numbers."""
+    for number, line in text_lines(path, f"{key}={path}"):
+        if line.strip() and not line.startswith(NO_FIELDS):
+            yield number, line
+
+
+def _columns(line: str) -> list[str]:
+    return line.split("\t") if "\t" in line else line.split()
+
+
 def _place(line: str, center: str, where: str) -> tuple[str, int, int, int]:
-    columns = line.split("\t") if "\t" in line else line.split()
+    columns = _columns(line)
     if len(columns) < 3:
         raise DataError(
             f"{where}: {line.strip()[:SHOWN]!r} has {counted(len(columns), 'column')}. BED needs "

@@ -52,6 +52,41 @@ def asked_groups(
     return found
 
 
+def counts_target(text: str, named: Sequence[str], signal_groups: Sequence[int]) -> Target:
+    """The target that counts, counts:GROUP or counts:B-A means, for models named by the checkpoints
+    `named`; it is said.
+
+    Raises ConfigError for what is none of these, for groups that are not there, for counts alone
+    where there are several groups, and where two of the models call groups differently.
+    """
+    names, n = _names([find_checkpoint(one) for one in named]), len(signal_groups)
+    names = names if len(names) == n else []
+    output, colon, group = text.partition(":")
+    if output != OUTPUT:
+        raise ConfigError(
+            f"target={text}: write counts:GROUP, the log counts of a signal group by name or "
+            "number, or counts:B-A, those of B less those of A."
+        )
+    if not colon and n > 1:
+        listed = ", ".join(names or map(str, range(n)))
+        raise ConfigError(
+            f"target={text}: the model has {n} signal groups, {listed}. Name one: "
+            f"target=counts:{names[0] if names else 0}."
+        )
+    try:
+        number = group_number(group.strip(), names, n, f"target={text}") if colon else 0
+    except ConfigError:
+        if "-" not in group:
+            raise
+        return contrast_of(text, named, signal_groups, "in natural logarithms")
+    say(f"target       log counts of {_said(number, names)}")
+    return Target(OUTPUT, number)
+
+
+def _said(group: int, names: Sequence[str]) -> str:
+    return f"{names[group]} (signal group {group})" if names else f"signal group {group}"
+
+
 def contrast_of(
     text: str, named: Sequence[str], signal_groups: Sequence[int], unit: str = "in log2"
 ) -> Target:
@@ -83,7 +118,7 @@ def contrast_of(
     (group, against), = found  # fmt: skip
     if group == against:
         raise ConfigError(f"{key}: a group less itself is nothing. Name two groups.")
-    said = [f"{names[g]} (signal group {g})" if names else f"signal group {g}" for g in found[0]]
+    said = [_said(g, names) for g in found[0]]
     say(f"target       log counts of {said[0]} less those of {said[1]}, {unit}")
     return Target(OUTPUT, group, against)
 

@@ -26,6 +26,7 @@ class Sequences:
     codes: (n, L) uint8; chrom: (n,) text; start: (n,) of the first base, -1 unknown
     controls: (n, tracks, L) or None, in groups of control_groups channels
     files: those that were read, by key; lengths: of the chromosomes, where known
+    row: (n,) which of the loci of the file each is, from 0
     """
 
     codes: np.ndarray
@@ -35,6 +36,7 @@ class Sequences:
     control_groups: list[int]
     files: dict[str, list[str]]
     lengths: dict[str, int]
+    row: np.ndarray
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -44,7 +46,7 @@ class Sequences:
         controls = None if self.controls is None else self.controls[torch.from_numpy(rows)]
         return replace(
             self, codes=self.codes[rows], chrom=self.chrom[rows], start=self.start[rows],
-            controls=controls,
+            controls=controls, row=self.row[rows],
         )  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def _of_file(config: LociConfig, model: Cherimoya | Ensemble) -> Sequences:
     start = np.where(loci.start < 0, -1, loci.start + left)
     return Sequences(
         loci.sequence[:, cut], loci.chrom, start, controls, loci.control_groups,
-        {"data.path": [path]}, {},
+        {"data.path": [path]}, {}, rows,
     )  # fmt: skip
 
 
@@ -160,7 +162,7 @@ def _of_genome(config: LociConfig, model: Cherimoya | Ensemble) -> Sequences:
         "chrom_alias": table_of(config.chrom_alias),
     }
     ones = [1] * model.n_control_tracks
-    return Sequences(codes, chrom, start, controls, ones, files, genome.lengths)
+    return Sequences(codes, chrom, start, controls, ones, files, genome.lengths, inside)
 
 
 def chromosome_lengths(config: LociConfig, sequences: Sequences) -> dict[str, int]:
@@ -185,10 +187,11 @@ def chromosome_lengths(config: LociConfig, sequences: Sequences) -> dict[str, in
     return lengths
 
 
-def central(length: int, window: int | None) -> slice:
-    """The middle `window` of `length` bases; None: all, as where there are fewer."""
+def central(length: int, window: int | None, key: str = "window") -> slice:
+    """The middle `window`, of the configuration's `key`, of `length` bases; None: all, as where
+    there are fewer."""
     if window is not None and window > length:
-        say(f"window={window}: the input has {length} bases, so all of them")
+        say(f"{key}={window}: the input has {length} bases, so all of them")
     width = length if window is None else min(window, length)
     first = (length - width) // 2
     return slice(first, first + width)

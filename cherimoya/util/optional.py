@@ -8,7 +8,7 @@ from cherimoya.errors import PackageError
 EXTRAS = {
     "pysam": "prepare",
     "tangermeme": "interpret", "memelite": "interpret", "modiscolite": "interpret",
-    "tensorboard": "tensorboard",
+    "ledidi": "design", "tensorboard": "tensorboard",
 }  # fmt: skip
 
 

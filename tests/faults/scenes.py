@@ -75,6 +75,10 @@ SCENES = {
             "cherimoya-marginalize", *MODEL, "motifs=[GATTACA]", *LOCI, "data.in_window=300",
             "profiles=1", "output=out/m.tsv",
         )),
+        Scene("design", (
+            "cherimoya-design", *MODEL, *LOCI, "data.in_window=300", "max_loci=3", "change=1.0",
+            "max_iter=3", "attempts=1", "examples=1", "output=out/d.tsv",
+        )),
         Scene("evaluate", (
             "cherimoya-evaluate", "checkpoint=small.pt", "data.path=small.h5", "device=cpu",
             "chroms=[sim4]", "bootstrap=20", "output=out",
@@ -165,4 +169,5 @@ def _table(path: Path) -> bytes:
 
 READERS: dict[str, Callable[[Path], bytes]] = {
     "metrics.jsonl": _rows, ".pt": _weights, ".h5": _hdf5, ".tsv": _table, ".bw": Path.read_bytes,
+    ".fa": Path.read_bytes,
 }  # fmt: skip

@@ -7,12 +7,14 @@ import pytest
 from interpreted import configured, save_model
 from toy import Toy
 
+from cherimoya.config.design import DesignConfig
 from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 from cherimoya.config.predict import EvaluateConfig, PredictConfig
 from cherimoya.errors import ConfigError
 from cherimoya.evaluation.evaluate import evaluate_checkpoints
 from cherimoya.inference.genome import predict_genome
 from cherimoya.interpret.attribute import attribute
+from cherimoya.interpret.design import design
 from cherimoya.interpret.marginalize import marginalize
 from cherimoya.interpret.variants import variants
 from cherimoya.prepare.dry_run import inspect
@@ -20,6 +22,7 @@ from cherimoya.prepare.prepare import prepare
 
 COMMANDS = {
     "attribute": (AttributeConfig, attribute),
+    "design": (DesignConfig, design),
     "evaluate": (EvaluateConfig, evaluate_checkpoints),
     "marginalize": (MarginalizeConfig, marginalize),
     "predict": (PredictConfig, predict_genome),
@@ -55,6 +58,8 @@ def here(toy: Toy, monkeypatch) -> Path:
         ("attribute", {"output": "run/checkpoints/best.pt", "checkpoint": ["run"]},
          "checkpoint=run/checkpoints/best.pt would be overwritten"),
         ("attribute", {"output": "m.pt.done.json"}, "checkpoint=m.pt.done.json would be"),
+        ("design", {"output": "v.tsv", "chrom_alias": "v.tsv", "change": 1.0},
+         "chrom_alias=v.tsv would be"),
         ("marginalize", {"output": "loci.bed", "motifs": ["GATTACA"]}, "loci=loci.bed would be"),
         ("variants", {"output": "toy.fa", "variants": "v.tsv"}, "fasta=toy.fa would be"),
         ("predict", {"output": "out", "chrom_alias": "out/predictions.h5", "in_window": 200},
@@ -65,7 +70,7 @@ def here(toy: Toy, monkeypatch) -> Path:
 def test_a_command_leaves_its_inputs(name, values, said, here: Path) -> None:
     schema, work = COMMANDS[name]
     given = {"checkpoint": ["m.pt"], "overwrite": True, "device": "cpu"}
-    if name in ("attribute", "marginalize", "predict"):
+    if name in ("attribute", "design", "marginalize", "predict"):
         given["loci"] = "loci.bed"
     if name != "evaluate":
         given["fasta"] = "toy.fa"

@@ -11,6 +11,7 @@ from interpreted import configured, save_model
 from run_files import make_run
 from toy import Toy
 
+from cherimoya.config.design import DesignConfig
 from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 from cherimoya.config.predict import PredictConfig
 from cherimoya.errors import CherimoyaError, DataError
@@ -18,6 +19,7 @@ from cherimoya.inference import genome
 from cherimoya.inference.genome import predict_genome
 from cherimoya.interpret import attribute as attributing
 from cherimoya.interpret.attribute import attribute
+from cherimoya.interpret.design import design
 from cherimoya.interpret.marginalize import marginalize
 from cherimoya.interpret.variants import variants
 from cherimoya.prepare.dry_run import inspect
@@ -31,6 +33,9 @@ WINDOW = {"in_window": 200}
 ATTRIBUTED = {"loci": "loci.bed", "data__in_window": 200, "window": 20, "logos": 1, "bigwig": True}
 COMMANDS = {
     "attribute": (AttributeConfig, attribute, {**ATTRIBUTED, "output": "x.h5"}),
+    "design": (DesignConfig, design,
+               {"loci": "loci.bed", "data__in_window": 200, "change": 1.0, "max_iter": 2,
+                "attempts": 1, "examples": 1, "output": "x.tsv"}),
     "marginalize": (MarginalizeConfig, marginalize,
                     {"loci": "loci.bed", "data__in_window": 200, "motifs": ["GAT"],
                      "profiles": 1, "output": "x.tsv"}),
@@ -66,6 +71,9 @@ def work(name: str, **values):
         ("attribute", "x.counts_0.png", "logos=0"),
         ("attribute", "x.counts_0.bw", "bigwig=false"),
         ("attribute", "x.h5.done.json", "overwrite=true"),
+        ("design", "x.edits.tsv", "overwrite=true"),
+        ("design", "x.fa", "overwrite=true"),
+        ("design", "x.html", "page=false"),
         ("marginalize", "x.png", "profiles=0"),
         ("marginalize", "x.tsv.done.json", "overwrite=true"),
         ("variants", "x.vcf", "vcf=false"),
@@ -304,12 +312,16 @@ def test_a_page_is_made_over_a_page_of_ours_alone(tmp_path: Path, capsys) -> Non
     assert "<html" in page.read_text()
 
 
-@pytest.mark.parametrize("name", ["marginalize", "variants"])
+@pytest.mark.parametrize("name", ["design", "marginalize", "variants"])
 def test_a_note_that_a_kill_left_goes(here: Path, name) -> None:
     """As if killed when the output was whole, and its mark did not say what is beside it."""
     work(name)
     output = Path("x.tsv")
-    beside = {"variants": ("x.vcf", "x.html"), "marginalize": ("x.png",)}[name]
+    beside = {
+        "variants": ("x.vcf", "x.html"),
+        "marginalize": ("x.png",),
+        "design": ("x.edits.tsv", "x.fa", "x.html"),
+    }[name]
     mark = read_mark(mark_of(output))
     write_sizes(mark_of(output), {"settings": mark.facts["settings"]}, mark.files)
     write_sizes(Path(".x.tsv.written.json"), {}, dict.fromkeys(beside))

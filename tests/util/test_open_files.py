@@ -33,7 +33,7 @@ def test_a_genome_is_one_open_file(toy: Toy) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["attribute", "marginalize", "variants", "predict"])
+@pytest.mark.parametrize("command", ["attribute", "design", "marginalize", "variants", "predict"])
 def test_commands_keep_to_a_limit(toy: Toy, command: str) -> None:
     save_model(toy.folder / "a.pt")
     rng = np.random.default_rng(0)
@@ -46,6 +46,8 @@ def test_commands_keep_to_a_limit(toy: Toy, command: str) -> None:
     own = {
         "attribute": ["loci=loci.bed", "data.in_window=200", "method=gradient", "window=20",
                       "logos=0", "output=out.h5"],
+        "design": ["loci=loci.bed", "data.in_window=200", "change=1.0", "max_iter=1", "attempts=1",
+                   "designs=1", "page=false", "output=out.tsv"],
         "marginalize": ["loci=loci.bed", "data.in_window=200", "motifs=[GATTACA]", "shuffle=false",
                         "max_loci=null", "profiles=0", "output=out.tsv"],
         "variants": ["variants=v.tsv", "in_window=200", "random_variants=0", "output=out.tsv"],

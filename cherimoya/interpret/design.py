@@ -1,7 +1,6 @@
 """cherimoya-design: a few edits of each locus that bring its predicted counts to a goal."""
 
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +61,7 @@ def _design_all(config: DesignConfig, output: Path, beside: dict[Path, str]) -> 
     length = loci.codes.shape[1]
     designer = Designer(config, model, target, central(length, config.edit_within, "edit_within"))
     provenance, settings = describe(config, FREE, loci.files, length)
-    settings["ledidi"] = provenance["ledidi"] = version("ledidi")
+    settings["ledidi"] = provenance["ledidi"] = import_optional("ledidi").__version__
     if is_done(output, settings, config.overwrite, console.say):
         settle(output)
         console.say(f"done already: {output}")

@@ -13,7 +13,7 @@ MARK = 0.05  # of the height, of an edit below the profile
 def changes(axis: Axes, before: np.ndarray, after: np.ndarray, goal: np.ndarray) -> None:
     """Targets (n,) of loci before and after, ordered by the first, and their goals."""
     order = np.argsort(before, kind="stable")
-    at = np.arange(len(order))
+    at = 1 + np.arange(len(order))
     before, after, goal = before[order], after[order], goal[order]
     if len(at) <= MOST_LINES:
         axis.vlines(at, before, after, color=OBSERVED, linewidth=1)

@@ -14,7 +14,13 @@ from cherimoya.interpret.designer import Designer
 from cherimoya.interpret.loci import Sequences, central, read_sequences
 from cherimoya.interpret.models import check_effects_precision, describe
 from cherimoya.prepare.provenance import check_output
-from cherimoya.records.designs import Design, write_edits, write_fasta, write_table
+from cherimoya.records.designs import (
+    Design,
+    read_designed,
+    write_edits,
+    write_fasta,
+    write_table,
+)
 from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
 from cherimoya.records.provenance import choose_device
 from cherimoya.report.pages import page_offered
@@ -65,6 +71,8 @@ def _design_all(config: DesignConfig, output: Path, beside: dict[Path, str]) -> 
     if is_done(output, settings, config.overwrite, console.say):
         settle(output)
         console.say(f"done already: {output}")
+        if config.page and not path_of(output, PAGE).exists():
+            _draw_again(config, output, designer, loci)
         return
     checked = own_files(output, beside, config.overwrite)
     with checked, Journal(output, settings, (length,), dtype=np.uint8) as journal:
@@ -104,6 +112,15 @@ def _described(
             int(loci.start[row]), codes, made, designer.editable, before, after, goal,
             designer.is_reached(after, goal), np.array(alone) - after,
         )  # fmt: skip
+
+
+def _draw_again(config: DesignConfig, output: Path, designer: Designer, loci: Sequences) -> None:
+    """The page of designs that were made before, which it was not drawn with."""
+    with own_files(output, {path_of(output, PAGE): ""}, config.overwrite), page_offered():
+        designed = read_designed(path_of(output, FASTA), loci.codes)
+        _offer_page(
+            config, output, designer, loci, list(_described(config, designer, loci, designed))
+        )
 
 
 def _offer_page(

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.genome.sequence import BASES, decode
+from cherimoya.errors import DataError
+from cherimoya.genome.sequence import BASES, decode, encode
 from cherimoya.util.files import atomic_write
 from cherimoya.util.marks import marked_path
 
@@ -106,6 +107,18 @@ def write_fasta(path: Path, designs: Sequence[Design]) -> Path:
                 file.write(f">{'_'.join(one.name.split())}.{what}{where}\n".encode())
                 file.writelines(_wrapped(decode(codes)))
     return path
+
+
+def read_designed(path: Path, original: np.ndarray) -> np.ndarray:
+    """The designs (n, L) in a file by `write_fasta`, of the loci `original` (n, L).
+
+    Raises DataError where it is missing or of other sequences.
+    """
+    records = path.read_text().split(">")[1:] if path.is_file() else []
+    found = ["".join(record.split("\n")[1:]) for record in records]
+    if found[::2] != [decode(codes) for codes in original]:
+        raise DataError(f"{path}: missing, or not of these loci any more")
+    return np.stack([encode(letters) for letters in found[1::2]])
 
 
 def _wrapped(letters: str) -> Iterator[bytes]:

@@ -249,6 +249,46 @@ def test_an_interrupted_command_goes_on(asked, monkeypatch, capsys):
         app.design(asked(seed=1))
 
 
+def test_a_page_is_drawn_later_of_what_is_there(asked, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    app.design(asked())
+    table_before = Path("d.tsv").read_bytes()
+    monkeypatch.setattr(Designer, "design", lambda *_: 1 / 0)
+    app.design(asked(page=True, examples=1))
+    page = Path("d.html").read_text()
+    assert page.count("<figure>") == 3
+    assert "2 of 2 loci within 0.1 of the goal" in page
+    rows, edits = table("d.tsv"), table("d.edits.tsv")
+    for row in rows:
+        assert f'<td data-sort="{row["n_edits"]}">{row["n_edits"]}</td>' in page
+    for edit in edits:
+        shown = f'<td class="text">{edit["ref"]}&gt;{edit["alt"]}</td>' in page
+        assert shown or edit["name"] != "first one"
+    assert Path("d.tsv").read_bytes() == table_before
+    Path("d.html").unlink()
+    Path("d.fa").unlink()
+    app.design(asked(page=True))
+    assert "no page: d.fa: missing, or not of these loci any more" in capsys.readouterr().out
+
+
+def test_a_page_that_cannot_be_drawn_does_not_spoil_the_rest(asked, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    from cherimoya.report import design as report
+
+    monkeypatch.setattr(report, "write_page", lambda *_: 1 / 0)
+    app.design(asked(page=True, max_iter=2))
+    assert Path("d.tsv").is_file()
+    assert "no page: ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_names_on_the_page_are_text(asked, toy):
+    pytest.importorskip("matplotlib")
+    toy.bed("chrA\t1000\t1101\t<script>alert(1)</script>")
+    app.design(asked(page=True, max_iter=2))
+    assert "<script>alert(1)" not in Path("d.html").read_text()
+    assert "&lt;script&gt;alert(1)" in Path("d.html").read_text()
+
+
 def test_goals_that_are_not_reached_are_told(asked, capsys):
     app.design(asked(change=40.0, max_iter=3, attempts=1, overwrite=True))
     assert "2 of 2 loci did not reach the goal (reached=no)" in capsys.readouterr().out

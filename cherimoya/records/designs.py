@@ -17,7 +17,7 @@ COLUMNS = (
     "chrom", "start", "end", "name", "strand", "before", "after", "goal", "reached", "n_edits",
     "edits",
 )  # fmt: skip
-OF_EDITS = ("chrom", "position", "ref", "alt", "name", "undone")
+OF_EDITS = ("chrom", "position", "ref", "alt", "name", "locus", "undone")
 LINE = 60  # letters of a sequence
 
 
@@ -87,13 +87,14 @@ def write_table(
 
 
 def write_edits(path: Path, designs: Sequence[Design]) -> Path:
-    """A row for each edit of each locus."""
+    """A row for each edit of each locus; locus: its row in the table of loci, from 0."""
     with atomic_write(path) as file:
         file.write(_line(OF_EDITS))
-        for one in designs:
+        for row, one in enumerate(designs):
+            chrom = one.chrom if one.start >= 0 else ""
             for (position, ref, alt), undone in zip(one.edits, one.undone, strict=True):
-                chrom = one.chrom if one.start >= 0 else ""
-                file.write(_line((chrom, str(position), ref, alt, one.name, f"{undone:.6g}")))
+                cells = (chrom, str(position), ref, alt, one.name, str(row), f"{undone:.6g}")
+                file.write(_line(cells))
     return path
 
 
@@ -114,8 +115,12 @@ def read_designed(path: Path, original: np.ndarray) -> np.ndarray:
 
     Raises DataError where it is missing or of other sequences.
     """
-    records = path.read_text().split(">")[1:] if path.is_file() else []
-    found = ["".join(record.split("\n")[1:]) for record in records]
+    found: list[str] = []
+    for line in path.read_bytes().decode().splitlines() if path.is_file() else []:
+        if line.startswith(">"):
+            found.append("")
+        else:
+            found[-1] += line
     if found[::2] != [decode(codes) for codes in original]:
         raise DataError(f"{path}: missing, or not of these loci any more")
     return np.stack([encode(letters) for letters in found[1::2]])

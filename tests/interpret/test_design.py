@@ -13,6 +13,7 @@ from planted import MOTIF, Planted
 from toy import Toy
 
 import cherimoya
+from cherimoya import Cherimoya
 from cherimoya.config.design import DesignConfig
 from cherimoya.data import hdf5
 from cherimoya.data.motif_grammar import scan
@@ -128,6 +129,26 @@ def test_edits_stay_within_what_may_be_edited_and_unknown_bases_stay():
     assert np.array_equal(same, nothing)
 
 
+def test_control_tracks_are_those_of_the_locus():
+    groups = [1, 1]
+    network = Cherimoya(8, 3, signal_groups=groups, n_control_tracks=2, trimming=20)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    both = cherimoya.Ensemble([network], True, control_groups=[2]).eval()
+    config = configured(
+        "design", DesignConfig, checkpoint=["a.pt"], output="d.tsv", change=0.3, max_iter=20
+    )
+    designer = Designer(config, both, Target("counts", 1), slice(0, LENGTH))
+    codes, controls = without_motif(), torch.rand(2, LENGTH)
+    made = designer.design(codes, controls)
+    X = one_hot(torch.from_numpy(np.stack([codes, made])))
+    counts = cherimoya.predict(both, X, controls.expand(2, -1, -1)).log_counts[:, 1]
+    assert np.allclose(designer.ask(np.stack([codes, made]), controls).value, counts, atol=1e-5)
+    other = designer.ask(codes[None], torch.zeros(2, LENGTH)).value[0]
+    assert abs(other - float(counts[0])) > 0.1
+
+
 def test_pruning_undoes_what_hardly_matters_and_keeps_the_goal():
     codes = without_motif()
     best = codes.copy()
@@ -185,6 +206,7 @@ def test_the_files_say_what_was_designed(asked, toy, capsys):
         start = int(head.partition(":")[2].partition("-")[0])
         assert original == toy.bases[row["chrom"]][start - 1 : start - 1 + LENGTH]
         made, own = list(original), [e for e in edits if e["name"] == row["name"]]
+        assert {e["locus"] for e in own} == {str(rows.index(row))}
         assert len(own) == int(row["n_edits"]) > 0
         for edit, text in zip(own, row["edits"].split(";"), strict=True):
             at = int(edit["position"]) - start
@@ -284,9 +306,12 @@ def test_a_page_that_cannot_be_drawn_does_not_spoil_the_rest(asked, monkeypatch,
 def test_names_on_the_page_are_text(asked, toy):
     pytest.importorskip("matplotlib")
     toy.bed("chrA\t1000\t1101\t<script>alert(1)</script>")
-    app.design(asked(page=True, max_iter=2))
-    assert "<script>alert(1)" not in Path("d.html").read_text()
-    assert "&lt;script&gt;alert(1)" in Path("d.html").read_text()
+    config = asked(page=True, max_iter=2)
+    for _ in ("with the table", "of the FASTA file"):
+        app.design(config)
+        assert "<script>alert(1)" not in Path("d.html").read_text()
+        assert "&lt;script&gt;alert(1)" in Path("d.html").read_text()
+        Path("d.html").unlink()
 
 
 def test_goals_that_are_not_reached_are_told(asked, capsys):

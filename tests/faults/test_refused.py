@@ -20,6 +20,7 @@ READ = {  # by scene: files that its command reads
     "attribute": ["model.pt", "loci.bed", "toy.fa"],
     "variants": ["model.pt", "toy.fa", "v.vcf"],
     "marginalize": ["model.pt", "loci.bed", "toy.fa"],
+    "hits": ["placed.h5", "five.meme"],
     "evaluate": ["small.pt", "small.h5"],
 }
 MODEL = ("checkpoint=run", "device=cpu")

@@ -169,7 +169,7 @@ def test_variants(toy: Toy, folder: Path, rows: list[bytes], kind: str) -> None:
             found = read_variants(path)
             status = check_variants(renamed(found, genome, "none", str(path)), genome, 200, "x")
             column = {"jsd": np.zeros(len(found))}
-            write_vcf(folder / "o.vcf", path, Effects(found, status, column, 0, {}, {}))
+            write_vcf(folder / "o.vcf", path, Effects(found, status, column, 0, {}))
             assert (folder / "o.vcf").read_bytes().endswith(b"\n")
 
         good, cost = ([], 5) if kind == "BCF" else ([vcf], 1)  # each in another process

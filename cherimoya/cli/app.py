@@ -6,18 +6,15 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
-from pathlib import Path
-from string import Template
 from typing import Any
 
-import hydra
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobRuntime
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from cherimoya import registry
 from cherimoya.cli import hydra_errors
+from cherimoya.cli.help import help_text, version_text
 from cherimoya.cli.job import Job, print_error
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.config import command_line, groups, targets
@@ -56,6 +53,9 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
     work: a Job where the arguments may ask for several runs
     """
     base, arguments = name, sys.argv[1:]
+    if "--version" in arguments:
+        print(version_text(f"cherimoya-{name}"))
+        return
     in_words = partial(hydra_errors.in_words, name=name, arguments=arguments, schema=schema)
     sweeps_too = isinstance(work, Job)
     job, code = work if isinstance(work, Job) else Job(work), 0
@@ -70,8 +70,8 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
             arguments = list(checked_arguments(arguments, schema, several=sweeps_too))
         if launch.rank() > 0 and not any(a.startswith("hydra.run.dir=") for a in arguments):
             arguments.append("hydra.run.dir=.")  # the folder is the first process's
-        if flag(arguments, "--help") is not None:
-            _print_help(name, command_line.overrides(arguments))
+        if (asked := flag(arguments, "--help")) is not None:
+            print(help_text(name, schema, command_line.overrides(arguments), asked))
             return
         if not sweeps_too and any(a.startswith("hydra/launcher=") for a in arguments):
             raise ConfigError("hydra/launcher is for the sweeps of cherimoya-train. Leave it out.")
@@ -187,19 +187,3 @@ def check_effects(made: Composition) -> None:
     made.check_files()
     for note in made.overruled():
         print(f"note: {note}", file=sys.stderr, flush=True)
-
-
-def _print_help(name: str, overrides: list[str]) -> None:
-    """The help that conf/<name>.yaml words, with the groups and the composed keys.
-
-    Hydra's own --help also gathers what nobody asked for, and takes twice as long.
-    """
-    words = OmegaConf.load(conf_dir() / f"{name}.yaml").hydra.help
-    options: dict[str, list[str]] = {}
-    for folder in (conf_dir(), *map(Path, registry.conf_folders())):
-        for path in sorted(folder.glob("*/**/*.yaml")):
-            options.setdefault(str(path.parent.relative_to(folder)), []).append(path.stem)
-    listed = [f"{group}: {', '.join(names)}" for group, names in sorted(options.items())]
-    with groups.initialized():
-        keys = OmegaConf.to_yaml(hydra.compose(name, overrides))
-    print(Template(words.template).substitute(APP_CONFIG_GROUPS="\n".join(listed), CONFIG=keys))

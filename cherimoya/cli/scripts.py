@@ -59,6 +59,7 @@ def _script(module: str, name: str) -> Callable[[], None]:
 train = _script("train", "train")
 report = _script("report", "report")
 sweep = _script("sweep", "main")
+doctor = _script("doctor", "doctor")
 prepare = _script("commands", "prepare")
 dashboard = _script("commands", "dashboard")
 evaluate = _script("commands", "evaluate")

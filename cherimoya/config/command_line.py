@@ -45,6 +45,8 @@ def one_word_each(arguments: Sequence[str]) -> list[str]:
     while rest:
         word = rest.pop(0)
         valued = word in VALUED or word in VALUED.values()
+        if word in ("-h", "--help"):  # of one key, or of all
+            valued = bool(rest) and not rest[0].startswith("-") and "=" not in rest[0]
         words.append(f"{word}={rest.pop(0)}" if valued and rest else word)
     return words
 

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -16,28 +16,35 @@ def known_keys(cls: type, prefix: str = "") -> Mapping[str, Any]:
 
     Each with its type hint, of the first name that has it; None where nobody asks for the type.
     """
-    found: dict[str, Any] = {}
-    for key, hint in _hints(cls, prefix):
-        found.setdefault(key, hint)
+    return {key: hint for key, (hint, _) in known_fields(cls, prefix).items()}
+
+
+@cache
+def known_fields(cls: type, prefix: str = "") -> Mapping[str, tuple[Any, Field[Any] | None]]:
+    """As `known_keys`, each with its type hint and its field, None for the name of a choice."""
+    found: dict[str, tuple[Any, Field[Any] | None]] = {}
+    for key, hint, of_class in _fields(cls, prefix):
+        found.setdefault(key, (hint, of_class))
     return found
 
 
-def _hints(cls: type, prefix: str) -> Iterator[tuple[str, Any]]:
+def _fields(cls: type, prefix: str) -> Iterator[tuple[str, Any, Field[Any] | None]]:
     hints = get_type_hints(cls)
     for f in fields(cls):
         key, hint = joined(prefix, f.name), hints[f.name]
         if not f.metadata.get("rest"):
-            yield key, hint
+            yield key, hint, f
         if group := f.metadata.get("group"):
             above, many = prefix if f.metadata.get("rest") else key, f.metadata.get("many")
             for name in registry.GROUPS[group].ours:  # others may not even load
                 below = joined(above, name) if many else above
-                yield from [(below, None), (joined(below, "name"), None if many else str)]
-                yield from _hints(registry.settings_of(group, name), below)
+                yield below, None, None
+                yield joined(below, "name"), None if many else str, None
+                yield from _fields(registry.settings_of(group, name), below)
             continue
         for option in (hint, *get_args(hint)):
             if is_dataclass(option) and get_origin(hint) is not list:
-                yield from _hints(option, key)  # type: ignore[arg-type]
+                yield from _fields(option, key)  # type: ignore[arg-type]
 
 
 def type_of(cls: type, key: str) -> type | None:

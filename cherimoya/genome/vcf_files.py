@@ -40,7 +40,7 @@ def vcf_lines(path: Path, key: str) -> Iterator[tuple[int, str]]:
     with TemporaryDirectory(prefix="cherimoya-") as folder:
         text = Path(folder) / "text.vcf"
         try:
-            native.call(_convert, path, text, "-Ov")
+            native.call(_convert, path.absolute(), text, "-Ov")
         except native.LibraryError as error:
             said = " ".join(str(error).split())
             raise DataError(f"{where}: truncated or damaged ({said}). Copy it again.") from None
@@ -72,13 +72,14 @@ def write_vcf_lines(path: Path, lines: Iterable[str]) -> str:
             file.writelines(content)
         with atomic_path(path) as made:
             try:
-                native.call(_compress if ending == COMPRESSED else _convert, text, made, "-Ob")
+                write = _compress if ending == COMPRESSED else _convert
+                native.call(write, text, made.absolute(), "-Ob")
             except native.LibraryError as error:
                 said = " ".join(str(error).split())
                 raise DataError(f"{path}: {said}. Set vcf=false, or give a VCF file.") from None
     try:
         with atomic_path(index) as made:
-            native.call(_index, path, made, ending)
+            native.call(_index, path.absolute(), made.absolute(), ending)
     except native.LibraryError:
         return "no index: its variants are not sorted by position (bcftools sort)"
     return ""
@@ -90,14 +91,14 @@ def index_of(path: Path) -> Path:
     return path.with_name(path.name + INDEX[ending])
 
 
-# What follows runs in the libraries' own process.
+# What follows runs in the libraries' own process, which may be in another folder.
 
 
 def _convert(source: Path, to: Path, kind: str) -> None:
     """Write the VCF or BCF file again as `kind`, an option of bcftools view."""
     import_optional("pysam")
     bcftools = import_optional("pysam.bcftools")
-    words = ("--no-version", kind, "-o", str(to.absolute()), str(source.absolute()))
+    words = ("--no-version", kind, "-o", str(to), str(source))
     bcftools.view(*words, catch_stdout=False)
 
 
@@ -113,9 +114,9 @@ def _index(path: Path, to: Path, ending: str) -> None:
     with suppress(FileNotFoundError):
         to.unlink()
     pysam.tabix_index(
-        str(path.absolute()),
+        str(path),
         preset=preset,
         force=True,
         keep_original=True,
-        index=str(to.absolute()),
+        index=str(to),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cherimoya.config.interpret import LEAST_WINDOW, AttributeConfig
-from cherimoya.errors import CherimoyaError, ConfigError, DataError
+from cherimoya.errors import ConfigError, DataError
 from cherimoya.genome.bigwig_writer import Piece, write_bigwig
 from cherimoya.genome.sequence import N_CODE, reverse_complement, reverse_complement_tracks
 from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
@@ -38,6 +38,7 @@ from cherimoya.records.attributions import (
 )
 from cherimoya.records.overwrite import check_inputs_kept, own_files
 from cherimoya.records.provenance import choose_device
+from cherimoya.report.pages import offered
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
@@ -269,8 +270,8 @@ def _without_n(loci: Sequences) -> Sequences:
 
 
 def _offer_pictures(output: Path, loci: int, groups: list[str]) -> None:
-    """Pictures of the strongest loci beside `output`; a line where drawing is not installed."""
-    try:
+    """Pictures of the strongest loci beside `output`; a line where they cannot be drawn."""
+    with offered("logos"):
         from cherimoya.report.plots.interpret import dependency_pages, logo_pages
 
         attributions = read_attributions(output)
@@ -279,10 +280,6 @@ def _offer_pictures(output: Path, loci: int, groups: list[str]) -> None:
             console.say(f"{path}: loci with the strongest bases ({shown})")
         for path in dependency_pages(attributions, loci, output, groups):
             console.say(f"{path}: which base's effect depends on which, of the same loci")
-    except ImportError as error:
-        console.say(f"no logos: {error}. pip install 'cherimoya-train[plots]'")
-    except CherimoyaError as error:
-        console.say(f"no logos: {error}")
 
 
 def track_path(path: Path, target: str) -> Path:

@@ -1,7 +1,8 @@
 """cherimoya-design: a few edits of each locus that bring its predicted counts to a goal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -23,7 +24,7 @@ from cherimoya.records.designs import (
 )
 from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
 from cherimoya.records.provenance import choose_device
-from cherimoya.report.pages import page_offered
+from cherimoya.report.pages import offered
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
@@ -68,25 +69,40 @@ def _design_all(config: DesignConfig, output: Path, beside: dict[Path, str]) -> 
     designer = Designer(config, model, target, central(length, config.edit_within, "edit_within"))
     provenance, settings = describe(config, FREE, loci.files, length)
     settings["ledidi"] = provenance["ledidi"] = import_optional("ledidi").__version__
-    if is_done(output, settings, config.overwrite, console.say):
-        settle(output)
+    done = is_done(output, settings, config.overwrite, console.say)
+    todo = {path: fix for path, fix in beside.items() if not done or not path.exists()}
+    if done:
         console.say(f"done already: {output}")
-        if config.page and not path_of(output, PAGE).exists():
-            _draw_again(config, output, designer, loci)
+    if done and not todo:
+        settle(output)
         return
-    checked = own_files(output, beside, config.overwrite)
-    with checked, Journal(output, settings, (length,), dtype=np.uint8) as journal:
+    with own_files(output, todo, config.overwrite):
+        if done:
+            designed = read_designed(output, loci.codes, loci.start)
+            designs = list(_described(config, designer, loci, designed))
+        else:
+            designs = _design_loci(config, output, designer, loci, provenance, settings)
+        _write(config, output, designer, loci, designs, todo)
+
+
+def _design_loci(
+    config: DesignConfig,
+    output: Path,
+    designer: Designer,
+    loci: Sequences,
+    provenance: dict[str, Any],
+    settings: dict[str, Any],
+) -> list[Design]:
+    """Design the loci that are still to do, one at a time, and write the table."""
+    with Journal(output, settings, (loci.codes.shape[1],), dtype=np.uint8) as journal:
         for row in journal.missing(len(loci), "designs", "loci", "locus"):
             with console.report_duration(f"design of locus {row.stop:,}"):
                 own = designer.design(loci.codes[row.start], _controls(loci, row.start))
             journal.append(own[None])
         designs = list(_described(config, designer, loci, journal.rows))
-        console.say(f"{write_edits(path_of(output, EDITS), designs)}: edits, one by one")
-        console.say(f"{write_fasta(path_of(output, FASTA), designs)}: the sequences")
-        if config.page:
-            _offer_page(config, output, designer, loci, designs)
-        write_table(output, designs, provenance, settings)  # the last: what is there is whole
+        write_table(output, designs, provenance, settings)
     _tell(output, designs)
+    return designs
 
 
 def _controls(loci: Sequences, row: int) -> Tensor | None:
@@ -114,20 +130,29 @@ def _described(
         )  # fmt: skip
 
 
-def _draw_again(config: DesignConfig, output: Path, designer: Designer, loci: Sequences) -> None:
-    """The page of designs that were made before, which it was not drawn with."""
-    with own_files(output, {path_of(output, PAGE): ""}, config.overwrite), page_offered():
-        designed = read_designed(path_of(output, FASTA), loci.codes)
-        _offer_page(
-            config, output, designer, loci, list(_described(config, designer, loci, designed))
-        )
+def _write(
+    config: DesignConfig,
+    output: Path,
+    designer: Designer,
+    loci: Sequences,
+    designs: list[Design],
+    todo: Mapping[Path, str],
+) -> None:
+    """The files beside the table that are to be made."""
+    edits, fasta, page = (path_of(output, ending) for ending in (EDITS, FASTA, PAGE))
+    if edits in todo:
+        console.say(f"{write_edits(edits, designs)}: edits, one by one")
+    if fasta in todo:
+        console.say(f"{write_fasta(fasta, designs)}: the sequences")
+    if page in todo:
+        _offer_page(config, page, designer, loci, designs)
 
 
 def _offer_page(
-    config: DesignConfig, output: Path, designer: Designer, loci: Sequences, designs: list[Design]
+    config: DesignConfig, page: Path, designer: Designer, loci: Sequences, designs: list[Design]
 ) -> None:
-    """The page beside `output`; a line where it cannot be, which must not spoil the table."""
-    with page_offered():
+    """The page beside the table; a line where it cannot be, which must not spoil the rest."""
+    with offered():
         from cherimoya.report.design import Shown, write_page
 
         groups, group = designer.model.signal_groups, designer.target.group
@@ -136,8 +161,9 @@ def _offer_page(
         for row, one in enumerate(designs[: config.examples]):
             both = np.stack([one.original, one.designed])
             profiles.append(designer.ask(both, _controls(loci, row)).counts[:, own])
-        shown = Shown(output.name, str(config.target), config.tolerance, designs, profiles)
-        console.say(f"{write_page(path_of(output, PAGE), shown)}: before and after")
+        name = Path(config.output).name
+        shown = Shown(name, str(config.target), config.tolerance, designs, profiles)
+        console.say(f"{write_page(page, shown)}: before and after")
 
 
 def _tell(output: Path, designs: list[Design]) -> None:

@@ -11,6 +11,7 @@ from cherimoya.interpret.modisco import MOTIFS, folder_of
 from cherimoya.records.hits import HitMotif
 from cherimoya.records.patterns import TABLE, is_hdf5, read_matches, read_patterns
 from cherimoya.util.console import counted, say
+from cherimoya.util.files import check_readable
 
 KEY, PATTERNS = "motifs", "modisco.h5"
 NEGATIVE = "(-)"  # ends the name of a MEME file's motif, where it lowers the prediction
@@ -20,7 +21,8 @@ UNIFORM = 0.25  # chance of each base in the background
 def find_motifs_file(named: str | None, attributions: Path, target: str) -> Path:
     """The file with the motifs: that of `named`, or of the folder beside the attributions.
 
-    Raises ConfigError where there is neither, and DataError for a folder without motifs.
+    Raises ConfigError where there is neither, and DataError for a folder without motifs, or for a
+    file that may not be read.
     """
     if named is None:
         folder = folder_of(attributions, target)
@@ -35,6 +37,7 @@ def find_motifs_file(named: str | None, attributions: Path, target: str) -> Path
         path = path / PATTERNS
     if not path.exists():
         raise DataError(f"{KEY}={named}: no such file, or a folder without {PATTERNS}.")
+    check_readable(path, KEY)
     return path
 
 
@@ -60,6 +63,9 @@ def read_hit_motifs(path: Path, trim: float, length: int) -> list[HitMotif]:
         found = [motif for name, matrix in matrices.items() for motif in of_matrix(name, matrix)]
         if flat := len(matrices) - len(found) // 2:
             say(f"{counted(flat, 'motif')} left out: no column of them prefers a base")
+    called = [motif.name for motif in found]
+    if twice := next((name for name in called if called.count(name) > 1), None):
+        raise DataError(f"{KEY}={path}: two motifs would be called {twice}. Rename one.")
     kept = [motif for motif in found if motif.weights.shape[1] <= length]
     if len(kept) < len(found):
         names = ", ".join(printable(m.name) for m in found if m not in kept)[:200]

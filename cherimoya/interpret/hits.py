@@ -1,6 +1,6 @@
 """cherimoya-hits: motif instances with coordinates, from attributions and motifs."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,18 @@ from cherimoya.interpret.seqlets import check_seqlets, find_seqlets, write_seqle
 from cherimoya.interpret.sparse_fit import Fit, Placed, SparseFit
 from cherimoya.prepare.provenance import check_output, made_from
 from cherimoya.records.attributions import Attributions, read_attributions
-from cherimoya.records.hits import HitMotif, Hits, write_bed, write_loci, write_table, write_track
+from cherimoya.records.hits import (
+    HitMotif,
+    Hits,
+    read_table,
+    write_bed,
+    write_loci,
+    write_table,
+    write_track,
+)
 from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
 from cherimoya.records.provenance import choose_device
-from cherimoya.report.pages import page_offered
+from cherimoya.report.pages import offered
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
@@ -31,6 +39,8 @@ COEFFICIENTS = 1 << 23  # of a block of loci, which are fitted at once
 MOST_AT_ONCE = 256  # loci of a block
 TWICE = 0.2  # of a motif's width: on opposite strands no further apart, it is one instance
 FIT = "fit.npz"
+PLACED = ("bed", "bedGraph")  # endings of what is beside the table, of loci with coordinates
+LOCI, SEQLETS, PAGE = "loci.tsv", "seqlets.tsv", "html"
 
 
 def hits(config: HitsConfig) -> Path:
@@ -51,11 +61,11 @@ def hits(config: HitsConfig) -> Path:
 
 def _beside(config: HitsConfig, output: Path) -> dict[Path, str]:
     """The files that come to be beside `output`, and how to do without each."""
-    written = {path_of(output, ending): "" for ending in ("bed", "bedGraph", "loci.tsv")}
+    written = {path_of(output, ending): "" for ending in (*PLACED, LOCI)}
     if config.seqlets:
-        written[path_of(output, "seqlets.tsv")] = ", or set seqlets=false"
+        written[path_of(output, SEQLETS)] = ", or set seqlets=false"
     if config.page:
-        written[path_of(output, "html")] = ", or set page=false"
+        written[path_of(output, PAGE)] = ", or set page=false"
     return written
 
 
@@ -85,27 +95,57 @@ def _hits(config: HitsConfig, output: Path, beside: dict[Path, str]) -> None:
     target = _target(config.target, attributions)
     source = find_motifs_file(config.motifs, path, target)
     check_inputs_kept({"motifs": str(source)}, {output: "", **beside})
-    n, length = attributions.sequence.shape
+    length = attributions.sequence.shape[1]
     motifs = read_hit_motifs(source, config.trim, length)
     read = [("attributions", path), *(("motifs", one) for one in files_read(source))]
     provenance = made_from(read)
     settings = {key: v for key, v in to_dict(config).items() if key not in FREE}
     settings |= {"target": target, "motifs": source.name, "sources": provenance["sources"]}
     del settings["attributions"]
-    if is_done(output, settings, config.overwrite, console.say):
-        settle(output)
+    done = is_done(output, settings, config.overwrite, console.say)
+    if (attributions.start < 0).all():
+        console.say("no BED file and no track: the attributions do not say where their loci are")
+        beside = {path: fix for path, fix in beside.items() if not path.name.endswith(PLACED)}
+    todo = {path: fix for path, fix in beside.items() if not done or not path.exists()}
+    if done:
         forget_parts(output)
         console.say(f"done already: {output}")
+    if done and not todo:
+        settle(output)
         return
     work = Work(attributions, target, motifs)
-    console.say(f"{counted(len(motifs), 'motif')} in {counted(n, 'locus', 'loci')}: {target}")
+    with own_files(output, todo, config.overwrite):
+        if not done:
+            _find(config, output, work, device, provenance, settings)
+        _write(config, output, work, _read(output, work), todo)
+
+
+def _find(
+    config: HitsConfig,
+    output: Path,
+    work: Work,
+    device: torch.device,
+    provenance: dict[str, Any],
+    settings: dict[str, Any],
+) -> None:
+    """Fit the motifs and write the table."""
+    loci = counted(len(work.contributions), "locus", "loci")
+    console.say(f"{counted(len(work.motifs), 'motif')} in {loci}: {work.target}")
     made = {key: settings[key] for key in ("target", "cutoff", "trim", "sources")}
-    begun = resumable_output(output, made, _blocks_done, console.say)
-    with own_files(output, beside, config.overwrite), begun as folder:
+    with resumable_output(output, made, _blocks_done, console.say) as folder:
         found = _found(work, list(_fits(work, config.cutoff, device, folder)))
-        _write(config, output, work, found)
-        write_table(output, found, provenance, settings)  # the last: what is there is whole
+        write_table(output, found, provenance, settings)
     _tell(output, found)
+
+
+def _read(output: Path, work: Work) -> Hits:
+    """The instances of a table, of which all that is beside it is made."""
+    held = work.attributions
+    columns = read_table(output, work.motifs)
+    widths = np.array([motif.weights.shape[1] for motif in work.motifs])
+    first, locus = columns["offset"], columns["locus"]
+    explained = _explained(work.contributions, locus, first, first + widths[columns["motif"]])
+    return Hits(work.motifs, chrom=held.chrom, start=held.start, explained=explained, **columns)
 
 
 def _target(named: str | None, attributions: Attributions) -> str:
@@ -213,29 +253,31 @@ def once(
     return np.flatnonzero(~dropped)
 
 
-def _write(config: HitsConfig, output: Path, work: Work, found: Hits) -> None:
-    """The files beside the table."""
-    length = work.contributions.shape[1]
-    if (found.start >= 0).any():
-        for path in (
-            write_bed(path_of(output, "bed"), found),
-            write_track(path_of(output, "bedGraph"), found, work.contributions),
-        ):
-            console.say(f"{path}: written")
-    else:
-        console.say("no BED file and no track: the attributions do not say where their loci are")
-    console.say(f"{write_loci(path_of(output, 'loci.tsv'), found, length)}: instances by locus")
-    if config.seqlets:
+def _write(
+    config: HitsConfig, output: Path, work: Work, found: Hits, todo: Collection[Path]
+) -> None:
+    """The files beside the table that are still `todo`."""
+    bed, track, loci, of_seqlets, page = (
+        path_of(output, ending) for ending in (*PLACED, LOCI, SEQLETS, PAGE)
+    )
+    if bed in todo:
+        console.say(f"{write_bed(bed, found)}: written")
+    if track in todo:
+        console.say(f"{write_track(track, found, work.contributions)}: written")
+    if loci in todo:
+        write_loci(loci, found, work.contributions.shape[1])
+        console.say(f"{loci}: instances by locus")
+    if of_seqlets in todo:
         seqlets = find_seqlets(work.contributions, config.seqlet_p)
-        path = write_seqlets(path_of(output, "seqlets.tsv"), seqlets, found)
-        console.say(f"{path}: {counted(len(seqlets.locus), 'seqlet')}")
-    if config.page:
-        _offer_page(config, path_of(output, "html"), work, found)
+        write_seqlets(of_seqlets, seqlets, found)
+        console.say(f"{of_seqlets}: {counted(len(seqlets.locus), 'seqlet')}")
+    if page in todo:
+        _offer_page(config, page, work, found)
 
 
 def _offer_page(config: HitsConfig, path: Path, work: Work, found: Hits) -> None:
     """The page beside the table; a line where it cannot be drawn, which must not spoil the rest."""
-    with page_offered():
+    with offered():
         from cherimoya.report.hits import write_page
 
         write_page(path, found, work.attributions, work.target, config.cutoff, config.examples)

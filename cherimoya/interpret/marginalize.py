@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from cherimoya.interpret.contrast import asked_contrast, contrast_names, contras
 from cherimoya.interpret.loci import read_sequences
 from cherimoya.interpret.models import EnsemblePredictor, describe
 from cherimoya.interpret.motifs import insert, read_motifs
+from cherimoya.interpret.target import Target
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
 from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
+from cherimoya.report.pages import offered
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
@@ -45,54 +49,91 @@ def marginalize(config: MarginalizeConfig) -> Path:
     return output
 
 
+class Backgrounds:
+    """What is predicted of background sequences, codes (n, L), with a motif and without.
+
+    target: with one, what each model predicts is there too
+    """
+
+    def __init__(
+        self, predict: EnsemblePredictor, codes: np.ndarray, seed: int, target: Target | None
+    ) -> None:
+        self._predict = predict.apart if target else predict
+        self._codes, self._seed = codes, seed
+        self.signal_groups, self.groups = predict.signal_groups, predict.groups
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    @cached_property
+    def before(self) -> Prediction:
+        """Without a motif."""
+        return self._predict(torch.from_numpy(self._codes))
+
+    def after(self, motif: Motif) -> Prediction:
+        """With the motif in the middle of each."""
+        instances = motif.drawn(np.random.default_rng(self._seed), len(self))
+        return self._predict(torch.from_numpy(insert(self._codes, instances)))
+
+
 def _marginalize_all(config: MarginalizeConfig, output: Path, plot: dict[Path, str]) -> None:
     motifs = read_motifs(config.motifs, config.motif_file)
     rival = None if config.against is None else _motif_named(config.against, motifs)
     predict = EnsemblePredictor(config)
     target = asked_contrast(config, predict.signal_groups)
-    predicted = predict.apart if target else predict
     loci = read_sequences(config, predict.model)
     length = loci.codes.shape[1]
     _check_fit(motifs, length - 2 * predict.model.trimming)
-    background = shuffled(loci.codes, config.seed) if config.shuffle else loci.codes
+    codes = shuffled(loci.codes, config.seed) if config.shuffle else loci.codes
+    backgrounds = Backgrounds(predict, codes, config.seed, target)
     files = loci.files | ({"motif_file": [config.motif_file]} if config.motif_file else {})
     provenance, settings = describe(config, ("profiles",), files, length)
     made = settings | {"profiles": config.profiles}
-    if is_done(output, made, config.overwrite, console.say):
-        settle(output)
+    done = is_done(output, made, config.overwrite, console.say)
+    todo = {path: fix for path, fix in plot.items() if not done or not path.exists()}
+    if done:
         console.say(f"done already: {output}")
+    if done and not todo:
+        settle(output)
         return
+    with own_files(output, todo, config.overwrite):
+        if not done:
+            more = contrast_names(len(config.checkpoint)) if target else []
+            found = _measure(output, motifs, rival, backgrounds, settings, target, more)
+            write_table(output, found, provenance, made)
+            many = f"{counted(len(motifs), 'motif')} in {counted(len(codes), 'background')}"
+            console.say(f"{output}: {many}")
+        if todo:
+            _offer_plot(output, read_table(output, motifs), backgrounds, config.profiles)
 
-    def with_motif(motif: Motif) -> Prediction:
-        instances = motif.drawn(np.random.default_rng(config.seed), len(background))
-        return predicted(torch.from_numpy(insert(background, instances)))
 
+def _measure(
+    output: Path,
+    motifs: list[Motif],
+    rival: Motif | None,
+    backgrounds: Backgrounds,
+    settings: dict[str, Any],
+    target: Target | None,
+    more: list[str],
+) -> Marginals:
+    """The effects of the motifs, beside those of the `rival` if there is one; `more` are the names
+    of what is said of the target."""
     names = STATISTICS if rival is None else STATISTICS + PAIRED
-    width = len(names) * len(predict.signal_groups)
-    more = contrast_names(len(config.checkpoint)) if target else []
-    checked = own_files(output, plot, config.overwrite)
-    with checked, Journal(output, settings, (width + len(more),)) as journal:
-        before = predicted(torch.from_numpy(background))
-        compared = None if rival is None else fold_changes(before, with_motif(rival))
+    groups = backgrounds.signal_groups
+    width = len(names) * len(groups)
+    with Journal(output, settings, (width + len(more),)) as journal:
+        before = backgrounds.before
+        compared = None if rival is None else fold_changes(before, backgrounds.after(rival))
         for row in journal.missing(len(motifs), "motifs", "motifs", "motif"):
-            after = with_motif(motifs[row.start])
-            effects = statistics(before, after, predict.signal_groups, compared)
+            after = backgrounds.after(motifs[row.start])
+            effects = statistics(before, after, groups, compared)
             own = contrast_statistics(before, after, target) if target else ()
             journal.append(np.concatenate([effects.ravel(), own])[None])
-        rows = journal.rows
-        columns = rows[:, :width].reshape(len(motifs), len(names), -1).swapaxes(0, 1)
-        values = dict(zip(names, columns, strict=True))
-        contrast = dict(zip(more, rows[:, width:].T, strict=True))
-        marginals = Marginals(motifs, values, len(background), contrast)
-        if config.profiles:
-            strongest = np.argsort(-np.abs(values["log2_fold_change"]).max(axis=1), kind="stable")
-            shown = [motifs[i] for i in strongest[: config.profiles]]
-            profiles = {m.name: _counts(with_motif(m), predict.signal_groups) for m in shown}
-            counts = _counts(before, predict.signal_groups)
-            _offer_plot(output, marginals, counts, profiles, predict.groups)
-        write_table(output, marginals, provenance, made)  # the last: what is there is whole
-        many = f"{counted(len(motifs), 'motif')} in {counted(len(background), 'background')}"
-        console.say(f"{output}: {many}")
+        rows = np.array(journal.rows)
+    columns = rows[:, :width].reshape(len(motifs), len(names), -1).swapaxes(0, 1)
+    values = dict(zip(names, columns, strict=True))
+    contrast = dict(zip(more, rows[:, width:].T, strict=True))
+    return Marginals(motifs, values, len(backgrounds), contrast)
 
 
 def shuffled(codes: np.ndarray, seed: int) -> np.ndarray:
@@ -155,6 +196,19 @@ def write_table(
     return path
 
 
+def read_table(path: Path, motifs: list[Motif]) -> Marginals:
+    """What `write_table` wrote of the `motifs`, with six digits of each number."""
+    with open(path, encoding="utf-8") as file:
+        header, *rows = [line.rstrip("\n").split("\t") for line in islice(file, 1, None)]
+    columns = {name: np.array([float(r[i]) for r in rows]) for i, name in enumerate(header[3:], 3)}
+    contrast = {name: columns.pop(name) for name in list(columns) if name.startswith("contrast")}
+    values: dict[str, list[np.ndarray]] = {}
+    for name, column in columns.items():  # of each group, one after another
+        values.setdefault(name.rstrip("0123456789").removesuffix("_"), []).append(column)
+    groups = {name: np.stack(of_groups, axis=1) for name, of_groups in values.items()}
+    return Marginals(motifs, groups, int(rows[0][2]), contrast)
+
+
 def _check_fit(motifs: list[Motif], out: int) -> None:
     for motif in motifs:
         if len(motif.letters) > out:
@@ -164,20 +218,22 @@ def _check_fit(motifs: list[Motif], out: int) -> None:
             )
 
 
-def _offer_plot(
-    output: Path,
-    marginals: Marginals,
-    before: np.ndarray,
-    after: dict[str, np.ndarray],
-    groups: list[str],
-) -> None:
-    try:
+def _offer_plot(output: Path, marginals: Marginals, backgrounds: Backgrounds, n: int) -> None:
+    """The plot beside the table, with profiles of the `n` strongest motifs; a line where it cannot
+    be drawn, which must not spoil the table."""
+    with offered("plot"):
         from cherimoya.report.plots.interpret import effects_page
 
-        path = effects_page(marginals, before, after, output.with_suffix(".png"), groups)
+        strongest = np.argsort(
+            -np.abs(marginals.values["log2_fold_change"]).max(axis=1), kind="stable"
+        )
+        shown = [marginals.motifs[i] for i in strongest[:n]]
+        groups = backgrounds.signal_groups
+        before = _counts(backgrounds.before, groups)
+        after = {m.name: _counts(backgrounds.after(m), groups) for m in shown}
+        plot = output.with_suffix(".png")
+        path = effects_page(marginals, before, after, plot, backgrounds.groups)
         console.say(f"{path}: effects, and profiles of the strongest")
-    except ImportError as error:
-        console.say(f"no plot: {error}. pip install 'cherimoya-train[plots]'")
 
 
 def _counts(prediction: Prediction, groups: list[int]) -> np.ndarray:

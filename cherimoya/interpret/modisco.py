@@ -16,13 +16,16 @@ from cherimoya.errors import DataError, printable
 from cherimoya.genome.meme import read_meme
 from cherimoya.interpret.tfmodisco import TRIMMED_BELOW, Pattern, find_patterns
 from cherimoya.records.attributions import Attributions, read_attributions
+from cherimoya.records.patterns import TABLE
+from cherimoya.report.pages import offered
 from cherimoya.util import console
 from cherimoya.util.console import counted
-from cherimoya.util.files import atomic_write
+from cherimoya.util.files import atomic_path, atomic_write
 from cherimoya.util.marks import OF_FOLDER, checked_digest, marked_folder, read_mark
 from cherimoya.util.optional import import_optional
 
 MOTIFS = ".motifs"  # how a folder of motifs ends
+REPORT = "report.html"
 MATCHES = 3  # best ones in the report
 EXAMPLES = 3  # seqlets that the report draws of each pattern
 FEW_MOTIFS = 25  # below which TOMTOM's p-values depend on the choice of motifs
@@ -79,14 +82,14 @@ def find_motifs(
     for target in attributions.hypothetical:
         if not overwrite and _is_made(folder_of(output, target), facts):
             console.say(f"{folder_of(output, target)}: done already")
+            _offer_report(folder_of(output, target), known)
             continue
         with marked_folder(folder_of(output, target), facts) as folder:
             patterns = _run(output, attributions, target, max_seqlets, folder / "modisco.h5")
             matches = matched(patterns, known) if known and patterns else []
-            write_table(folder / "motifs.tsv", patterns, matches)
+            write_table(folder / TABLE, patterns, matches)
             _tell(target, patterns, matches)
-            if patterns:
-                _report(folder, known)
+        _offer_report(folder_of(output, target), known)
         folders.append(folder_of(output, target))
         console.say(f"{folders[-1]}: {', '.join(sorted(p.name for p in folders[-1].iterdir()))}")
     return folders
@@ -146,6 +149,14 @@ def _run(
         return find_patterns(output, target, max_seqlets, path, n)
 
 
+def _offer_report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
+    """The report of a folder that has patterns and no report yet; a line where it fails, which must
+    not spoil the patterns."""
+    if not (folder / REPORT).exists() and (folder / TABLE).read_bytes().count(b"\n") > 1:
+        with offered("report"):
+            _report(folder, known)
+
+
 def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
     """modisco's own report: one page with the logos, examples and matches of each pattern."""
     report = import_optional("modiscolite.descriptive_report")
@@ -161,7 +172,8 @@ def _report(folder: Path, known: dict[str, np.ndarray] | None) -> None:
                 top_n_matches=min(MATCHES, len(known or {})), n_examples=EXAMPLES,
                 trim_threshold=TRIMMED_BELOW,
             )  # fmt: skip
-        shutil.copyfile(Path(scratch) / "report.html", folder / "report.html")
+        with atomic_path(folder / REPORT) as made:
+            shutil.copyfile(Path(scratch) / REPORT, made)
 
 
 @contextlib.contextmanager

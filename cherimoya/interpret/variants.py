@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,15 +15,22 @@ from cherimoya.genome.vcf_files import check_writable, ending_of
 from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input_window
 from cherimoya.interpret.contrast import asked_contrast
 from cherimoya.interpret.models import EnsemblePredictor, describe
+from cherimoya.interpret.target import Target
 from cherimoya.interpret.variants_cache import decided_by
 from cherimoya.interpret.variants_columns import columns_of
 from cherimoya.interpret.variants_effects import Questions, read_peaks
 from cherimoya.interpret.variants_null import random_variants
 from cherimoya.interpret.variants_windows import OK, check_variants, not_scored, renamed
-from cherimoya.interpret.variants_write import Effects, vcf_beside, write_table, write_vcf
+from cherimoya.interpret.variants_write import (
+    Effects,
+    read_effects,
+    vcf_beside,
+    write_table,
+    write_vcf,
+)
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
-from cherimoya.report.pages import page_offered, write_page
+from cherimoya.report.pages import offered, write_page
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
@@ -67,43 +75,67 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
     }
     provenance, settings = describe(config, ("vcf", "page"), files, length)
     settings["random"] = "of the same kinds, anywhere"  # others have been drawn before
-    made, vcf = settings | {"vcf": config.vcf}, next(iter(beside)) if config.vcf else None
-    whole = vcf is None or vcf.exists()
-    if is_done(output, made, config.overwrite, console.say) and whole:
-        settle(output)
+    done = is_done(output, settings, config.overwrite, console.say)
+    todo = _missing(beside) if done else beside
+    if done:
         console.say(f"done already: {output}")
+    if done and not todo:
+        settle(output)
         return
-    with own_files(output, beside, config.overwrite), genome_on_disk(config.fasta) as genome:
+    with own_files(output, todo, config.overwrite), genome_on_disk(config.fasta) as genome:
         variants = renamed(named, genome, config.chrom_alias, config.variants)
-        status = check_variants(variants, genome, length, config.variants)
-        for message in (*left_out(variants.skipped), *not_scored(variants, status, genome.lengths)):
-            console.say(message)
-        rows = np.flatnonzero(status == OK)
-        n, peaks = config.random_variants, None
-        if config.peaks:
-            peaks = read_peaks(config.peaks, genome, config.chrom_alias)
-        random = random_variants(variants, rows, genome, length, n, config.seed, peaks)
         ask = Questions(predict, genome, length, decided_by(settings))
-        counts = ask.counts(peaks, str(config.peaks)) if peaks else None
-        scored, of_random = ask.effects(variants, rows, random, output, settings)
-        found = columns_of(scored, of_random, counts, target)
-        columns = {name: np.full(len(variants), np.nan) for name in found}
-        for name, value in found.items():
-            columns[name][rows] = value
-        effects = Effects(named, status, columns, len(random), provenance, made, predict.groups)
-        if config.page:
+        if not done:
+            effects = _score(config, named, variants, ask, settings, target, provenance)
+            write_table(output, effects, settings)
+        effects = read_effects(output, named, predict.groups)
+        if config.vcf and (vcf := next(iter(beside))) in todo:
+            no_index = write_vcf(vcf, Path(config.variants), effects)
+            console.say(f"{vcf}: the same as INFO{f'; {no_index}' if no_index else ''}")
+        if output.with_suffix(PAGE) in todo:
             _offer_page(output, effects, variants, ask)
-        no_index = write_vcf(vcf, Path(config.variants), effects) if vcf else ""
-        write_table(output, effects)  # the last: what is there is whole
+
+
+def _missing(beside: Mapping[Path, str]) -> dict[Path, str]:
+    """What is not there of the files `beside` a table that is whole: a VCF file may be without its
+    index."""
+    missing = {path: fix for path, fix in beside.items() if not path.exists()}
+    first = next(iter(beside), None)
+    return {p: fix for p, fix in missing.items() if p.suffix == PAGE or first in missing}
+
+
+def _score(
+    config: VariantsConfig,
+    named: Variants,
+    variants: Variants,
+    ask: Questions,
+    settings: Mapping[str, Any],
+    target: Target | None,
+    provenance: dict[str, Any],
+) -> Effects:
+    """What the models say of the variants, which are `named` otherwise in their file."""
+    output, genome, length = Path(config.output), ask.genome, ask.length
+    status = check_variants(variants, genome, length, config.variants)
+    for message in (*left_out(variants.skipped), *not_scored(variants, status, genome.lengths)):
+        console.say(message)
+    rows = np.flatnonzero(status == OK)
+    n, peaks = config.random_variants, None
+    if config.peaks:
+        peaks = read_peaks(config.peaks, genome, config.chrom_alias)
+    random = random_variants(variants, rows, genome, length, n, config.seed, peaks)
+    counts = ask.counts(peaks, str(config.peaks)) if peaks else None
+    scored, of_random = ask.effects(variants, rows, random, output, settings)
+    found = columns_of(scored, of_random, counts, target)
+    columns = {name: np.full(len(variants), np.nan) for name in found}
+    for name, value in found.items():
+        columns[name][rows] = value
     console.say(f"{output}: {len(rows):,} of {counted(len(variants), 'variant')} scored")
-    if vcf:
-        console.say(f"{vcf}: the same as INFO{f'; {no_index}' if no_index else ''}")
+    return Effects(named, status, columns, len(random), provenance)
 
 
 def _offer_page(output: Path, effects: Effects, variants: Variants, ask: Questions) -> None:
     """The page beside `output`; a line where it cannot be, which must not spoil the table."""
-    path = output.with_suffix(PAGE)
-    with page_offered():
+    with offered():
         from cherimoya.report.variants import Shown, contents, strongest
 
         tracks = ask.tracks(variants, strongest(effects.columns, TRACKS))
@@ -111,7 +143,8 @@ def _offer_page(output: Path, effects: Effects, variants: Variants, ask: Questio
             output.name, effects.variants, effects.columns, ask.signal_groups, effects.groups,
             tracks, effects.n_random, effects.provenance,
         )  # fmt: skip
-        console.say(f"{write_page(path, 'variants.html', contents(shown))}: all effects")
+        page = write_page(output.with_suffix(PAGE), "variants.html", contents(shown))
+        console.say(f"{page}: all effects")
 
 
 def _beside(output: Path, config: VariantsConfig) -> dict[Path, str]:

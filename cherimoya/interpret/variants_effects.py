@@ -38,7 +38,7 @@ class Questions:
     def __init__(
         self, predict: EnsemblePredictor, genome: Genome, length: int, decisive: Mapping[str, Any]
     ) -> None:
-        self._predict, self._genome, self._length = predict, genome, length
+        self._predict, self.genome, self.length = predict, genome, length
         self._decisive, self._codes = decisive, cache(genome.codes)
         self.signal_groups = predict.signal_groups
         self._groups = len(predict.signal_groups)
@@ -77,7 +77,7 @@ class Questions:
         )
 
     def _of(self, some: list[tuple[Variants, int]]) -> np.ndarray:
-        pairs = [_windows(v, row, self._codes, self._length) for v, row in some]
+        pairs = [_windows(v, row, self._codes, self.length) for v, row in some]
         ref, alt = (np.stack(side) for side in zip(*pairs, strict=True))
         sizes = np.array([(len(v.ref[row]), len(v.alt[row])) for v, row in some])
         return effects_of(self._predict, ref, alt, sizes)
@@ -86,7 +86,7 @@ class Questions:
         """Expected counts around the variants in `rows`, with either allele."""
         found = []
         for row in rows.tolist():
-            sides = _windows(variants, row, self._codes, self._length)
+            sides = _windows(variants, row, self._codes, self.length)
             p, log_counts = self._predict(torch.from_numpy(np.stack(sides)))
             sizes = np.array([(len(variants.ref[row]), len(variants.alt[row]))])
             before, after = aligned(p[:1], p[1:], sizes)
@@ -101,12 +101,12 @@ class Questions:
     def counts(self, loci: Intervals, path: str) -> np.ndarray:
         """Log counts (m, G) of the peaks of a file, at most MOST_PEAKS, in the middle of the
         windows. Raises DataError where none lies in the genome."""
-        start = loci.center - self._length // 2
-        ends = np.array([self._genome.lengths.get(c, -1) for c in loci.chrom.tolist()])
-        inside = np.flatnonzero((start >= 0) & (start + self._length <= ends))
+        start = loci.center - self.length // 2
+        ends = np.array([self.genome.lengths.get(c, -1) for c in loci.chrom.tolist()])
+        inside = np.flatnonzero((start >= 0) & (start + self.length <= ends))
         if not len(inside):
             raise DataError(
-                f"peaks={path}: no peak whose {self._length:,} bases (in_window) lie in the genome."
+                f"peaks={path}: no peak whose {self.length:,} bases (in_window) lie in the genome."
             )
         chosen = inside
         if len(inside) > MOST_PEAKS:
@@ -121,7 +121,7 @@ class Questions:
         counts = []
         for first in console.track(blocks, "counts of peaks", len(blocks), "batch"):
             some = (places[row] for row in new[first : first + step])
-            windows = [self._codes(chrom)[at : at + self._length] for chrom, at in some]
+            windows = [self._codes(chrom)[at : at + self.length] for chrom, at in some]
             _, log_counts = self._predict(torch.from_numpy(np.stack(windows)))
             counts.append(log_counts.double().numpy())
         if counts:

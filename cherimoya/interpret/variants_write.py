@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ IN_VCF = {  # column: INFO key, description
     "contrast_p": ("CM_CON_P", "empirical p-value of CM_CON among random variants"),
     "contrast_q": ("CM_CON_Q", "CM_CON_P after Benjamini and Hochberg"),
 }
+FIXED = ("chrom", "pos", "id", "ref", "alt", "status")  # columns of every table
 HEADER = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 ALT, INFO = HEADER.index("ALT"), HEADER.index("INFO")
 KEYS = r"CM_(LFC|JSD|CON|AAQ|CMB)(_PCT|_P|_Q|_SD|_LOW|_HIGH)?(_\d+)?"
@@ -51,15 +52,14 @@ class Effects:
     columns: dict[str, np.ndarray]
     n_random: int
     provenance: dict[str, Any]
-    settings: dict[str, Any]
     groups: list[str] = field(default_factory=list)  # what signal groups are called
 
 
-def write_table(path: Path, effects: Effects) -> Path:
+def write_table(path: Path, effects: Effects, settings: Mapping[str, Any]) -> Path:
     """A row for each variant, after a comment that says where the numbers come from."""
     v = effects.variants
-    header = ["chrom", "pos", "id", "ref", "alt", "status", *effects.columns]
-    marked = marked_path(path, {"settings": effects.settings})
+    header = [*FIXED, *effects.columns]
+    marked = marked_path(path, {"settings": settings})
     with marked as temporary, open(temporary, "wb") as file:
         provenance = effects.provenance | {"random_variants": effects.n_random}
         file.write(f"# {json.dumps(provenance, sort_keys=True)}\n".encode())
@@ -70,6 +70,22 @@ def write_table(path: Path, effects: Effects) -> Path:
             cells = (*map(str, fixed), str(effects.status[row]), *numbers)
             file.write(("\t".join(cells) + "\n").encode())
     return path
+
+
+def read_effects(path: Path, variants: Variants, groups: list[str]) -> Effects:
+    """What `write_table` wrote of the `variants`, with six digits of each number."""
+    with open(path, encoding="utf-8") as file:
+        provenance = json.loads(file.readline().removeprefix("# "))
+        header = file.readline().rstrip("\n").split("\t")
+        rows = [line.rstrip("\n").split("\t") for line in file]
+    first = len(FIXED)
+    columns = {
+        name: np.array([float(row[i] or "nan") for row in rows], np.float64)
+        for i, name in enumerate(header[first:], first)
+    }
+    status = np.array([row[first - 1] for row in rows], object)
+    n_random = provenance.pop("random_variants")
+    return Effects(variants, status, columns, n_random, provenance, groups)
 
 
 def vcf_beside(table: Path, ending: str) -> list[Path]:

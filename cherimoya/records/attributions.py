@@ -14,7 +14,7 @@ from cherimoya.data.hdf5_probe import check_finishes, check_inside
 from cherimoya.data.plain import as_text
 from cherimoya.errors import DataError
 from cherimoya.genome.sequence import N_CODE
-from cherimoya.util.files import disk_errors
+from cherimoya.util.files import check_readable, disk_errors
 from cherimoya.util.marks import mark_of, marked_path, not_as_written, read_mark
 
 FORMAT = "cherimoya-attributions"
@@ -112,6 +112,7 @@ def read_attributions(path: str | Path) -> Attributions:
     HDF5, which damage can hang, gets through it.
     """
     path = Path(path)
+    check_readable(path, "attributions")
     mark = read_mark(mark_of(path))
     if path.is_file() and mark is not None and mark.damaged():
         raise DataError(

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cherimoya.errors import DataError
-from cherimoya.genome.sequence import BASES, decode, encode
+from cherimoya.genome.sequence import BASES, decode
 from cherimoya.util.files import atomic_write
 from cherimoya.util.marks import marked_path
 
@@ -110,20 +109,15 @@ def write_fasta(path: Path, designs: Sequence[Design]) -> Path:
     return path
 
 
-def read_designed(path: Path, original: np.ndarray) -> np.ndarray:
-    """The designs (n, L) in a file by `write_fasta`, of the loci `original` (n, L).
-
-    Raises DataError where it is missing or of other sequences.
-    """
-    found: list[str] = []
-    for line in path.read_bytes().decode().splitlines() if path.is_file() else []:
-        if line.startswith(">"):
-            found.append("")
-        else:
-            found[-1] += line
-    if found[::2] != [decode(codes) for codes in original]:
-        raise DataError(f"{path}: missing, or not of these loci any more")
-    return np.stack([encode(letters) for letters in found[1::2]])
+def read_designed(path: Path, original: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The designs (n, L) that a table by `write_table` says, of loci with codes `original` (n, L)
+    whose windows begin at `start` (n,), -1 where unknown."""
+    designed = original.copy()
+    for row, line in enumerate(path.read_bytes().decode().split("\n")[2:-1]):
+        for edit in filter(None, line.rpartition("\t")[2].split(";")):
+            position, _, change = edit.partition(":")
+            designed[row, int(position) - 1 - max(int(start[row]), 0)] = BASES.index(change[-1])
+    return designed
 
 
 def _wrapped(letters: str) -> Iterator[bytes]:

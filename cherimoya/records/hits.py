@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import numpy as np
 from cherimoya.util.files import atomic_write
 from cherimoya.util.marks import marked_path
 
+NUMBERS = ("score", "similarity", "contribution", "importance")  # of each instance
 COLUMNS = (
-    "chrom", "start", "end", "strand", "motif", "match", "score", "similarity", "contribution",
-    "importance", "locus", "offset",
+    "chrom", "start", "end", "strand", "motif", "match", *NUMBERS, "locus", "offset",
 )  # fmt: skip
 MOST_BED = 1000  # score of a BED line
 
@@ -97,12 +98,27 @@ def write_table(
         file.write(f"# {json.dumps(dict(provenance), sort_keys=True)}\n".encode())
         file.write(("\t".join(COLUMNS) + "\n").encode())
         for row, (place, motif) in enumerate(_places(hits, np.arange(len(hits)))):
-            numbers = (hits.score, hits.similarity, hits.contribution, hits.importance)
             cells = [*place, _strand(hits.strand[row]), motif.name, motif.match]
-            cells += [f"{values[row]:.6g}" for values in numbers]
+            cells += [f"{getattr(hits, name)[row]:.6g}" for name in NUMBERS]
             cells += [str(hits.locus[row]), str(hits.offset[row])]
             file.write(("\t".join(cells) + "\n").encode())
     return path
+
+
+def read_table(path: Path, motifs: list[HitMotif]) -> dict[str, np.ndarray]:
+    """Columns (h,) of the table that `write_table` wrote, by the names that `Hits` has for them.
+
+    motifs: those that were looked for
+    """
+    number = {motif.name: i for i, motif in enumerate(motifs)}
+    with open(path, encoding="utf-8") as file:
+        lines = [line.rstrip("\n").split("\t") for line in islice(file, 2, None)]
+    cells = dict(zip(COLUMNS, zip(*lines, strict=True), strict=False))
+    made = {name: np.array(cells.get(name, ()), np.float64) for name in NUMBERS}
+    made |= {name: np.array(cells.get(name, ()), np.int64) for name in ("locus", "offset")}
+    made["motif"] = np.array([number[name] for name in cells.get("motif", ())], np.int64)
+    made["strand"] = np.array([1 if s == "+" else -1 for s in cells.get("strand", ())], np.int64)
+    return made
 
 
 def write_bed(path: Path, hits: Hits) -> Path:

@@ -58,16 +58,16 @@ def write_page(path: Path, template: str, contents: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def page_offered() -> Iterator[None]:
-    """Where the page beside a table is made; a line where it cannot be, which must not spoil the
-    table."""
+def offered(what: str = "page") -> Iterator[None]:
+    """Where a page or a picture is made of an output that is whole; a line where it cannot be,
+    which must not spoil the output."""
     try:
         yield
     except ImportError as error:
-        console.say(f"no page: {error}. pip install 'cherimoya-train[plots]'")
-    except Exception as error:  # a drawing that fails is no reason to lose the table
-        said = error if isinstance(error, CherimoyaError) else repr(error)
-        console.say(f"no page: {said}. The same command with overwrite=true tries again")
+        console.say(f"no {what}: {error}. pip install 'cherimoya-train[plots]'")
+    except Exception as error:  # a drawing that fails is no reason to lose the output
+        said = str(error).rstrip(".") if isinstance(error, CherimoyaError) else repr(error)
+        console.say(f"no {what}: {said}. The same command tries again")
 
 
 def is_sweep(folder: Path) -> bool:

@@ -24,12 +24,14 @@ def timed(run, *arguments, **environment):
     return done
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
-def test_help_and_configuration_are_printed(cherimoya_train, arguments, tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "equals"), [(["--help"], "="), (["-h"], "="), (["--cfg", "job"], ": ")]
+)
+def test_help_and_configuration_are_printed(cherimoya_train, arguments, equals, tmp_path):
     done = cherimoya_train(*arguments, "model.n_layers=3")
     assert done.returncode == 0
-    assert "n_filters: 96" in done.stdout
-    assert "n_layers: 3" in done.stdout
+    assert f"n_filters{equals}96" in done.stdout
+    assert f"n_layers{equals}3" in done.stdout
     assert not done.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import torch
 from interpreted import save_model
+from placed_motifs import plant, write_motifs
 from toy import Toy
 from toy_variants import snvs, vcf
 
@@ -79,6 +80,10 @@ SCENES = {
             "cherimoya-design", *MODEL, *LOCI, "data.in_window=300", "max_loci=3", "change=1.0",
             "max_iter=3", "attempts=1", "examples=1", "output=out/d.tsv",
         )),
+        Scene("hits", (
+            "cherimoya-hits", "attributions=placed.h5", "motifs=five.meme", "device=cpu",
+            "output=out/h.tsv",
+        )),
         Scene("evaluate", (
             "cherimoya-evaluate", "checkpoint=small.pt", "data.path=small.h5", "device=cpu",
             "chroms=[sim4]", "bootstrap=20", "output=out",
@@ -97,6 +102,8 @@ def make_inputs(folder: Path) -> Path:
     config = SyntheticConfig(seed=1, n_chromosomes=4, n_peaks=64, n_background=26, mean_count=200.0)
     hdf5.write(folder / "small.h5", simulate(config, in_window=200, out_window=100, max_jitter=8))
     save_model(folder / "small.pt", signal_groups=[2])
+    plant(folder / "placed.h5", n=2)
+    write_motifs(folder / "five.meme")
     return folder
 
 

@@ -22,7 +22,7 @@ def machine(tmp_path_factory):
     made.end()
 
 
-@pytest.mark.parametrize("name", ["train", "prepare", "predict bigWig", "variants"])
+@pytest.mark.parametrize("name", ["train", "prepare", "predict bigWig", "variants", "hits"])
 def test_a_broken_command_goes_on(machine, name):
     scene, folder = SCENES[name], machine.work / "scene"
     if not (machine.work / "inputs").is_dir():

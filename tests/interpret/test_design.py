@@ -271,7 +271,7 @@ def test_an_interrupted_command_goes_on(asked, monkeypatch, capsys):
         app.design(asked(seed=1))
 
 
-def test_a_page_is_drawn_later_of_what_is_there(asked, monkeypatch, capsys):
+def test_what_is_lost_is_made_again_of_the_table(asked, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     app.design(asked())
     table_before = Path("d.tsv").read_bytes()
@@ -287,27 +287,35 @@ def test_a_page_is_drawn_later_of_what_is_there(asked, monkeypatch, capsys):
         shown = f'<td class="text">{edit["ref"]}&gt;{edit["alt"]}</td>' in page
         assert shown or edit["name"] != "first one"
     assert Path("d.tsv").read_bytes() == table_before
-    Path("d.html").unlink()
-    Path("d.fa").unlink()
-    app.design(asked(page=True))
-    assert "no page: d.fa: missing, or not of these loci any more" in capsys.readouterr().out
+    for name in ("d.fa", "d.edits.tsv"):
+        before = Path(name).read_bytes()
+        Path(name).unlink()
+        app.design(asked(page=True, examples=1))
+        assert Path(name).read_bytes() == before
+    assert "done already: d.tsv" in capsys.readouterr().out
 
 
 def test_a_page_that_cannot_be_drawn_does_not_spoil_the_rest(asked, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     from cherimoya.report import design as report
 
-    monkeypatch.setattr(report, "write_page", lambda *_: 1 / 0)
-    app.design(asked(page=True, max_iter=2))
+    with monkeypatch.context() as broken:
+        broken.setattr(report, "write_page", lambda *_: 1 / 0)
+        app.design(asked(page=True, max_iter=2))
     assert Path("d.tsv").is_file()
-    assert "no page: ZeroDivisionError" in capsys.readouterr().out
+    assert not Path("d.html").exists()
+    said = capsys.readouterr().out
+    assert "no page: ZeroDivisionError('division by zero'). The same command tries again" in said
+    monkeypatch.setattr(Designer, "design", lambda *_: 1 / 0)
+    app.design(asked(page=True, max_iter=2))
+    assert "<html" in Path("d.html").read_text()
 
 
 def test_names_on_the_page_are_text(asked, toy):
     pytest.importorskip("matplotlib")
     toy.bed("chrA\t1000\t1101\t<script>alert(1)</script>")
     config = asked(page=True, max_iter=2)
-    for _ in ("with the table", "of the FASTA file"):
+    for _ in ("with the table", "of the table"):
         app.design(config)
         assert "<script>alert(1)" not in Path("d.html").read_text()
         assert "&lt;script&gt;alert(1)" in Path("d.html").read_text()

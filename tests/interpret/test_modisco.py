@@ -142,6 +142,24 @@ def test_motifs_that_are_there_stay(asked, monkeypatch, capsys, tmp_path):
     assert ran == [500, 501]
 
 
+def test_a_report_that_fails_keeps_the_patterns(asked, monkeypatch, capsys, tmp_path):
+    folder = modisco.folder_of(tmp_path / "out.h5", "counts_0")
+
+    def run(output, attributions, target, max_seqlets, path):
+        path.write_text("patterns")
+        return [pattern(np.eye(4))]
+
+    monkeypatch.setattr(modisco, "_run", run)
+    monkeypatch.setattr(modisco, "_report", lambda *_: 1 / 0)
+    app.attribute(asked(modisco=True, max_seqlets=500))
+    assert "no report: ZeroDivisionError" in capsys.readouterr().out
+    assert (folder / "motifs.tsv").is_file()
+    monkeypatch.setattr(modisco, "_run", lambda *_: pytest.fail("run again"))
+    monkeypatch.setattr(modisco, "_report", lambda made, _: (made / "report.html").touch())
+    app.attribute(asked(modisco=True, max_seqlets=500))
+    assert (folder / "report.html").is_file()
+
+
 def test_too_little_is_said_and_the_attributions_stay(asked, tmp_path):
     with pytest.raises(CherimoyaError, match=r"found too little in 3 loci .* The attributions are"):
         app.attribute(asked(modisco=True))

@@ -8,7 +8,7 @@ WORKERS ?= 2 # processes of the tests
 FUZZ ?= 20000 # inputs of each format, and a tenth as many of each kind of folder
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-long quick lint type bench bench-step bench-cpu sweep clean
+.PHONY: help install train test test-long quick lint type docs bench bench-step bench-cpu sweep clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ lint: $(READY) ## check style and formatting
 
 type: $(READY) ## check types
 	$(BIN)/mypy
+
+docs: $(READY) ## build the documentation into docs/_build/html, warnings as errors
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 bench: $(READY) ## time the fused kernels on this GPU; UPSTREAM=<folder with upstream's cherimoya>
 	$(BIN)/python experiments/kernels/bench.py --quick $(if $(UPSTREAM),--upstream $(UPSTREAM)) $(ARGS)

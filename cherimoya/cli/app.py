@@ -1,5 +1,6 @@
 """What every command does with its words: read them, compose and check, run, and tell the truth."""
 
+import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -20,6 +21,7 @@ from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.config import command_line, groups, targets
 from cherimoya.config.command_line import checked_arguments, conf_dir, flag
 from cherimoya.config.groups import Composition, composition, plain_values
+from cherimoya.config.json_schema import json_schema
 from cherimoya.config.schema import MissingValue, build, check_complete
 from cherimoya.config.train import TrainConfig
 from cherimoya.distributed import launch
@@ -70,6 +72,9 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
             arguments = list(checked_arguments(arguments, schema, several=sweeps_too))
         if launch.rank() > 0 and not any(a.startswith("hydra.run.dir=") for a in arguments):
             arguments.append("hydra.run.dir=.")  # the folder is the first process's
+        if flag(arguments, "--cfg") == "schema":
+            print(json.dumps(json_schema(base, schema), indent=1))
+            return
         if (asked := flag(arguments, "--help")) is not None:
             print(help_text(name, schema, command_line.overrides(arguments), asked))
             return

@@ -24,7 +24,7 @@ becomes of a run at Weights & Biases, and which extras can be used or how to get
 is 1 where something that every command needs is missing or fails."""
 EXTRA = re.compile(r"extra *== *['\"]([\w-]+)['\"]")
 NAME = re.compile(r"[\w.-]+")
-LEFT_OUT = ("dev",)  # extras that are for work on the package itself
+LEFT_OUT = ("dev", "docs")  # extras that are for work on the package itself
 MODULES = {  # of packages whose module has another name
     "hydra-core": "hydra", "modisco-lite": "modiscolite", "wandb-workspaces": "wandb_workspaces",
     "huggingface-hub": "huggingface_hub",

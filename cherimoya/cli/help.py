@@ -36,7 +36,7 @@ def help_text(name: str, schema: type, words: Sequence[str], asked: str = "") ->
         values, choices = groups.compose(name, words)
     content = OmegaConf.to_container(values)
     said = sentences(name, choices)
-    defaults = dict(_leaves(content, schema))
+    defaults = dict(leaves(content, schema))
     if asked:
         return "\n".join(_about(asked, name, schema, defaults, said, choices))
     keys = list(explained(schema, defaults, said))
@@ -51,7 +51,7 @@ def help_text(name: str, schema: type, words: Sequence[str], asked: str = "") ->
     return "\n".join([*lines, "", f"Flags: {flags}"])
 
 
-def _leaves(content: Any, schema: type) -> Iterator[tuple[str, Any]]:
+def leaves(content: Any, schema: type) -> Iterator[tuple[str, Any]]:
     """The dotted keys of a composed configuration that hold a value, in its order."""
     known = known_fields(schema)
 

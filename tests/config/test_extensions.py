@@ -490,7 +490,7 @@ def test_a_sweep_refuses_the_names_of_our_metrics_before_its_first_member(
 def test_the_examples_of_contributing_train_and_are_evaluated(
     cherimoya_train, train_arguments, tmp_path
 ):
-    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
     folder = tmp_path / "lab"
     folder.mkdir()
     (folder / "mine.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)))

@@ -69,9 +69,8 @@ def test_a_run_is_loaded_by_its_folder(tmp_path):
     assert torch.equal(predict(cherimoya.load(tmp_path), X).logits, predict(net, X).logits)
 
 
-def test_the_readme_names_every_public_name():
-    text = (REPOSITORY / "README.md").read_text()
-    part = text.split("## From Python")[1].split("\n## ")[0]
+def test_the_documentation_names_every_public_name():
+    part = (REPOSITORY / "docs" / "python.md").read_text()
     for name in cherimoya.__all__:
         assert re.search(rf"\b{name}\b", part), name
         assert getattr(cherimoya, name).__doc__, name

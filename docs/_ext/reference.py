@@ -1,0 +1,113 @@
+"""Directives that write the reference out of the package: keys of commands, options of groups."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import architecture
+from docutils import nodes
+from docutils.statemachine import StringList
+from omegaconf import OmegaConf
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from cherimoya.cli import commands, help
+from cherimoya.config import groups
+from cherimoya.config.command_line import conf_dir
+from cherimoya.config.diff import hydra_value
+from cherimoya.config.explain import explained, option_files, read_comments, sentences
+from cherimoya.config.train import TrainConfig
+
+
+def schema_of(command: str) -> type:
+    """The dataclass of a command's configuration."""
+    if command == "train":
+        return TrainConfig
+    found: type = getattr(commands, command).args[1]
+    return found
+
+
+def rows(command: str, words: tuple[str, ...], only: str) -> Iterator[tuple[str, str, str, str]]:
+    """Key, default, values and sentence of each key of a command that begins with `only`."""
+    schema = schema_of(command)
+    with groups.initialized():
+        values, choices = groups.compose(command, words)
+    content: Any = OmegaConf.to_container(values)
+    defaults: Mapping[str, Any] = dict(help.leaves(content, schema))
+    for key in explained(schema, defaults, sentences(command, choices)):
+        if key.name == only or key.name.startswith(f"{only}.") or not only:
+            value = defaults[key.name]
+            shown = "required" if value == help.NEEDED else hydra_value(value)
+            yield key.name, shown, key.kind, key.sentence
+
+
+def table(header: list[str], lines: list[list[str]], code: int) -> list[str]:
+    """A Markdown table; the first `code` columns are code."""
+    found = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for cells in lines:
+        safe = [cell.replace("|", "\\|") for cell in cells]
+        shown = [f"`{c}`" if i < code and c else c for i, c in enumerate(safe)]
+        found.append(f"| {' | '.join(shown)} |")
+    return found
+
+
+class Reference(SphinxDirective):
+    """What both directives share: Markdown lines, read as if they stood on the page."""
+
+    optional_arguments = 9
+    has_content = False
+
+    def lines(self) -> list[str]:
+        """The Markdown."""
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        node = nodes.section()
+        node.document = self.state.document
+        self.state.nested_parse(StringList(self.lines(), source="reference"), 0, node)
+        return node.children
+
+
+class Keys(Reference):
+    """{keys} COMMAND [only=PREFIX] [option ...]: a table of keys."""
+
+    def lines(self) -> list[str]:
+        command, *words = self.arguments
+        only = next((w.removeprefix("only=") for w in words if w.startswith("only=")), "")
+        own = tuple(w for w in words if not w.startswith("only="))
+        found = [list(row) for row in rows(command, own, only)]
+        if not found:
+            raise self.error(f"no key of {command} begins with {only}")
+        return table(["key", "default", "values", "what it does"], found, 2)
+
+
+class Options(Reference):
+    """{options} GROUP: a table of the files of a group."""
+
+    required_arguments = 1
+
+    def lines(self) -> list[str]:
+        group = self.arguments[0]
+        found = [
+            [f"{group}={name}", read_comments(path).of_file.rstrip(":")]
+            for name, path in option_files(group).items()
+        ]
+        return table(["option", "what it is"], found, 1)
+
+
+class About(Reference):
+    """{about} COMMAND: the words that --help begins with."""
+
+    required_arguments = 1
+
+    def lines(self) -> list[str]:
+        head = OmegaConf.load(conf_dir() / f"{self.arguments[0]}.yaml").hydra.help
+        return ["```text", *head.template.rstrip().splitlines(), "```"]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Make the directives known to Sphinx."""
+    for name, directive in (("keys", Keys), ("options", Options), ("about", About)):
+        app.add_directive(name, directive)
+    app.connect("builder-inited", lambda app: architecture.write(Path(app.srcdir) / "_static"))
+    return {"parallel_read_safe": True}

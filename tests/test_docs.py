@@ -1,0 +1,156 @@
+"""The documentation builds without a warning, its commands are real, its numbers are measured."""
+
+import csv
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from cherimoya.cli import commands
+from cherimoya.config import groups
+from cherimoya.config.command_line import checked_arguments, one_word_each, overrides, parse
+from cherimoya.config.groups import plain_values
+from cherimoya.config.schema import MissingValue, build
+from cherimoya.config.train import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SCHEMAS = {n: v.args[1] for n, v in vars(commands).items() if isinstance(v, partial)}
+SCHEMAS["train"] = TrainConfig
+TOLD = ("--help", "--version", "-sc", "--config-dir=my_lab")  # what no configuration comes of
+
+
+def commands_of(page: Path) -> dict[str, bool]:
+    """Every command that a page shows; whether it is whole, as those in blocks are."""
+    text, found = page.read_text(), {}
+    for block in re.findall(r"```(?:console)?\n(.*?)```", text, re.DOTALL):
+        lines = [line.strip().removeprefix("$ ").partition(" #")[0] for line in block.splitlines()]
+        found |= {line.strip(): True for line in lines if line.startswith("cherimoya-")}
+    inline = re.findall(r"`(cherimoya-[a-z]+(?: [^`\n]*)?)`", text)
+    return {line.strip(): False for line in inline} | found
+
+
+SHOWN = [(page, *shown) for page in PAGES for shown in commands_of(page).items()]
+
+
+def one_run(words: list[str]) -> list[str]:
+    """The words, with the first of several values of a sweep."""
+    found = []
+    for word in words:
+        if parse(word).is_sweep_override():
+            key, _, values = word.partition("=")
+            word = f"{key}={0.01 if values.startswith('tag') else values.split(',')[0]}"
+        found.append(word)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "line", "whole"), SHOWN, ids=[f"{page.stem}: {line}" for page, line, _ in SHOWN]
+)
+def test_what_is_shown_is_a_command(page, line, whole):
+    """Every key is known, every value is allowed, and the whole fits together."""
+    line = re.sub(r"<[a-z]+>", "x", line)
+    name, *words = (w for w in shlex.split(line) if w not in ("...", ">", "sweep.sbatch"))
+    words = [word for word in words if not word.endswith("=...")]
+    name = name.removeprefix("cherimoya-")
+    assert name in {*SCHEMAS, "report", "sweep", "doctor"}, name
+    if name not in SCHEMAS or any(word.startswith(TOLD) for word in words):
+        return
+    schema = SCHEMAS[name]
+    words = one_word_each([w for w in words if w != "-m"])
+    if name == "train" and any(w.startswith("trainer.resume=") for w in words):
+        return
+    checked = list(checked_arguments(words, schema, several=True))
+    own = [w for w in one_run(overrides(checked)) if not w.startswith("hydra")]
+    with groups.initialized():
+        values, _ = groups.compose(name, own)
+    with nullcontext() if whole else suppress(MissingValue):
+        build(schema, plain_values(values))
+
+
+def test_there_are_many_commands():
+    assert len(SHOWN) > 60
+    assert len([p for p in PAGES if commands_of(p)]) > 12
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("furo")
+    pytest.importorskip("myst_parser")
+    made = tmp_path / "html"
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d",
+         str(tmp_path / "doctrees"), str(ROOT / "docs"), str(made)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    reference = (made / "configuration.html").read_text()
+    for key in ("model.n_filters", "optim.muon.lr", "data.fold", "trainer.precision", "seed"):
+        assert f">{key}<" in reference, key
+    every = (made / "commands.html").read_text()
+    for name in SCHEMAS:
+        assert f"cherimoya-{name}" in every, name
+    assert (made / "_images" / "architecture.svg").is_file()
+
+
+def numbers(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "gallery.md"])
+def test_scores_are_those_of_the_record(page):
+    rows = numbers(ROOT / "experiments" / "versus" / "scores.csv")
+    text = page.read_text()
+
+    def scores(data: str, model: str, models: int = 1, strands: int = 1) -> str:
+        own = [
+            row for row in rows
+            if row["data"] == data and re.fullmatch(model, row["model"])
+            and (int(row["models"]), int(row["strands"])) == (models, strands)
+        ]  # fmt: skip
+        assert own, model
+        both = (mean(float(row[f"{x}_pearson"]) for row in own) for x in ("profile", "count"))
+        return ", ".join(f"{value:.3f}" for value in both)
+
+    shown = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    (recommended,) = [v for k, v in shown.items() if k.startswith("`experiment=recommended`")]
+    for data in ("stripeseq", "atac"):
+        assert scores(data, r"recommended_\d") in recommended.replace("*", "")
+        for name, line in shown.items():
+            if "three of them" in name:
+                assert scores(data, "recommended.*", 3, 2) in line
+            if name.startswith("`data=hdf5`"):
+                assert scores(data, r"defaults_\d") in line
+
+
+def test_times_of_steps_are_those_of_the_record():
+    text = (ROOT / "README.md").read_text()
+    rows = numbers(ROOT / "experiments" / "train_step" / "results.csv")
+    for filters, precision in ((96, "bf16"), (96, "tf32"), (128, "bf16"), (128, "tf32")):
+        label = f"{filters}, {precision.replace('tf', 'TF')}"
+        ours, upstream, ratio = re.search(
+            rf"\| {label} \| ([\d.]+) ms \| ([\d.]+) ms \| ([\d.]+) \|", text
+        ).groups()
+        known = {
+            who: [
+                float(row["ms"]) for row in rows
+                if row["what"] == "step" and row["contender"].startswith(who) and row["ms"]
+                and (row["precision"], int(row["n_filters"])) == (precision, filters)
+                and row["profile_kernel"] == "75" and "H100" in row["gpu"]
+            ]
+            for who in ("ours", "upstream")
+        }  # fmt: skip
+        assert any(abs(ms - float(ours)) < 0.006 for ms in known["ours"]), label
+        assert any(abs(ms - float(upstream)) < 0.06 for ms in known["upstream"]), label
+        assert float(ratio) == pytest.approx(float(upstream) / float(ours), abs=0.06)

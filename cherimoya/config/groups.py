@@ -165,6 +165,9 @@ def plain_values(values: DictConfig) -> dict[str, Any]:
         data["path"] = os.path.abspath(data["path"])
     if isinstance(content.get("checkpoint"), str) and content["checkpoint"] != "???":
         content["checkpoint"] = [content["checkpoint"]]  # one need not be written as a list
+    for key in ("signal", "control"):  # one file is one group of one track
+        if isinstance(content.get(key), str) and content[key] != "???":
+            content[key] = [[content[key]]]
     return {str(k): v for k, v in content.items()}
 
 

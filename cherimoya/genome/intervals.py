@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,6 +101,17 @@ def read_intervals(path: str | Path, center: str, key: str = "loci") -> Interval
     chrom, middle, start, end = zip(*rows, strict=True)
     numbers = (np.array(column, np.int64) for column in (middle, start, end))
     return Intervals(np.array(chrom), *numbers)
+
+
+def has_summits(path: str | Path) -> bool:
+    """Whether the first locus of a file has a summit and no more columns, as narrowPeak files."""
+    for _, line in _lines(Path(path), "loci"):
+        columns = line.split("\t")
+        with suppress(DataError):
+            length = int(columns[2]) - int(columns[1])
+            return len(columns) == SUMMIT_COLUMN + 1 and _summit(columns, length, "") >= 0
+        break
+    return False
 
 
 def read_names(path: str | Path, key: str = "loci") -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from cherimoya.config.prepare import PrepareConfig
 from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import Aliases
 from cherimoya.genome.fasta import Genome, read_genome
-from cherimoya.genome.intervals import Intervals, joined, read_intervals
+from cherimoya.genome.intervals import Intervals, has_summits, joined, read_intervals
 from cherimoya.genome.open_tracks import matched, open_tracks
 from cherimoya.genome.strands import check_unlike, strand_table
 from cherimoya.prepare.background import Windows
@@ -35,6 +35,9 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
     """
     files = [read_intervals(path, config.center) for path in config.loci_files]
     say(f"loci are centred on their {config.center}s (center={config.center})")
+    if config.center == "midpoint":
+        for path in filter(has_summits, config.loci_files):
+            say(f"{path} has summits in column 10: center=summit puts windows on these")
     regions = [read_intervals(path, "midpoint", "exclude") for path in config.exclude_files]
     with (
         Workers(_worker_count(config, files) if folder else 1, folder or Path()) as workers,

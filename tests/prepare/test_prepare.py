@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from toy import LENGTHS, Toy, letters, narrow
 
+from cherimoya.config import groups
 from cherimoya.data import hdf5
 from cherimoya.data.loci import crop
 from cherimoya.genome import fasta
@@ -155,12 +156,22 @@ def test_bed_dialects(toy: Toy) -> None:
         assert list(found.center) == [150, 5]
 
 
+def test_one_signal_file_need_not_be_in_lists(toy: Toy) -> None:
+    with groups.initialized():
+        values, _ = groups.compose("prepare", ["signal=plus.bw", "fasta=a", "loci=b"])
+    assert groups.plain_values(values)["signal"] == [["plus.bw"]]
+
+
 def test_summits_and_midpoints(toy: Toy) -> None:
     toy.bed(narrow(100, 200, 10), narrow(100, 200, 90), narrow(500, 600, 0))
     assert list(toy.run(center="summit").start + 25) == [110, 190, 500]
     assert list(toy.run(center="midpoint").start + 25) == [150, 550]
     assert "loci are centred on their midpoints (center=midpoint)" in toy.said
+    assert any(f"{toy.folder / 'loci.bed'} has summits in column 10" in said for said in toy.said)
     assert toy.funnel()["same centre as another"] == (1, 2)
+    for line in ("chrA\t100\t200", narrow(100, 200, 90) + "\t0\t0", narrow(100, 200, -1)):
+        toy.bed(line)
+        assert not places.has_summits(toy.folder / "loci.bed")
 
 
 def test_the_funnel_counts_each_reason_once(toy: Toy) -> None:

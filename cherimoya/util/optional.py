@@ -9,6 +9,8 @@ EXTRAS = {
     "pysam": "prepare",
     "tangermeme": "interpret", "memelite": "interpret", "modiscolite": "interpret",
     "tensorboard": "tensorboard",
+    "huggingface_hub": "hub",
+    "safetensors": "export", "onnx": "export", "onnxscript": "export", "onnxruntime": "export",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from house_facts import MODULES, PACKAGE, imports
 
 from cherimoya import Cherimoya
 from cherimoya.cli.train import conf_dir
+from cherimoya.config.export import ExportConfig
 from cherimoya.config.interpret import (
     AttributeConfig,
     HitsConfig,
@@ -137,6 +138,10 @@ def test_marginalize_composes_and_resolves():
 
 def test_hits_composes_and_resolves():
     build(HitsConfig, composed("hits", ["attributions=a.h5", "output=b.tsv"]))
+
+
+def test_export_composes_and_resolves():
+    build(ExportConfig, composed("export", ["checkpoint=[a.pt]", "output=b.onnx"]))
 
 
 def test_dashboard_composes_and_resolves():

@@ -22,7 +22,7 @@ from cherimoya.network import Cherimoya
 from cherimoya.records.run import BEST, RunFolder, is_run, read_run
 from cherimoya.util.console import say
 from cherimoya.util.hub import HubFile, fetch, is_address
-from cherimoya.util.torch_file import read_torch_file
+from cherimoya.util.model_file import read_content
 
 WINDOW, GROUPS, TRAINED_ON = "window", "groups", "trained_on"  # where a model's file has them
 USUAL_OUTPUT = 1000  # bases predicted, where nothing tells what the model was trained on
@@ -90,8 +90,7 @@ class Checkpoint:
     @cached_property  # the file is read, and its checksums compared, once
     def _told(self) -> dict[str, Any]:
         """What the file tells of the training. Raises DataError for one that cannot be read."""
-        content = read_torch_file(self.path)
-        held = content if isinstance(content, dict) else {}
+        held = read_content(self.path)
         return {name: held[name] for name in (WINDOW, GROUPS, TRAINED_ON) if name in held}
 
     @property
@@ -109,9 +108,9 @@ class Checkpoint:
 
         Raises DataError for a file that cannot be read.
         """
-        saved: tuple[int | None, int | None] = self._told.get(WINDOW) or (None, None)
+        saved = self._told.get(WINDOW) or (None, None)
         if saved[0] is not None or self.run is None:
-            return saved
+            return saved[0], saved[1]
         noted, data = self.run.summary.get("window", {}), self.run.config.get("data", {})
         known = [noted.get(k, data.get(f"{k}_window")) for k in ("in", "out")]
         if known[0] is None and (stored := self.stored()):  # what a run takes that sets none

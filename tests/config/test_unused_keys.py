@@ -5,6 +5,7 @@ import os
 import pytest
 from command_lines import command
 
+from cherimoya.config.export import ExportConfig
 from cherimoya.config.groups import compose, initialized, plain_values, without_effect
 from cherimoya.config.groups import typed as typed_in
 from cherimoya.config.interpret import (
@@ -21,7 +22,7 @@ from cherimoya.errors import ConfigError
 SCHEMAS = {
     "evaluate": EvaluateConfig, "predict": PredictConfig, "attribute": AttributeConfig,
     "variants": VariantsConfig, "marginalize": MarginalizeConfig, "prepare": PrepareConfig,
-    "hits": HitsConfig,
+    "hits": HitsConfig, "export": ExportConfig,
 }  # fmt: skip
 NEEDED = {
     "evaluate": ["checkpoint=a.pt"],
@@ -30,6 +31,7 @@ NEEDED = {
     "variants": ["checkpoint=a.pt", "variants=a.vcf", "fasta=g.fa", "output=a.tsv"],
     "marginalize": ["checkpoint=a.pt", "motifs=[a:ACGT]", "output=a.tsv"],
     "hits": ["attributions=a.h5", "output=a.tsv"],
+    "export": ["checkpoint=a.pt", "output=a.safetensors"],
     "prepare": ["fasta=g.fa", "loci=a.bed", "signal=[[a.bw]]", "output=a.h5"],
 }
 BED = ["loci=a.bed", "fasta=g.fa"]
@@ -118,6 +120,11 @@ def test_marginalize(words, fix, mended):
 ], ids=str)  # fmt: skip
 def test_hits(words, fix, mended):
     refused("hits", words, fix, mended)
+
+
+@pytest.mark.parametrize("word", ["in_window=300", "bias=true"])
+def test_export(word):
+    refused("export", [word], "export=onnx output=<name>.onnx", ["output=a.onnx"])
 
 
 @pytest.mark.parametrize("key", ["min_distance=9", "gc_bin=0.1", "seed=3", "plots=true"])

@@ -21,6 +21,7 @@ READ = {  # by scene: files that its command reads
     "variants": ["model.pt", "toy.fa", "v.vcf"],
     "marginalize": ["model.pt", "loci.bed", "toy.fa"],
     "hits": ["placed.h5", "five.meme"],
+    "export": ["model.pt"],
     "evaluate": ["small.pt", "small.h5"],
 }
 MODEL = ("checkpoint=run", "device=cpu")

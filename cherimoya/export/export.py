@@ -34,7 +34,8 @@ from cherimoya.util.resume import is_done
 
 BATCHES = (1, 2, 5)  # sequences at once, of which a file is asked
 UNKNOWN = 20  # of so many bases one is unknown
-MOST_COUNTS = 5.0  # at a base of the control tracks, on average
+MEAN_COUNTS = 5.0  # at a base of the control tracks
+FREE = ("checkpoint", "output", "overwrite", "in_window")  # keys that `settings` name otherwise
 
 
 def export(config: ExportConfig) -> Path:
@@ -85,9 +86,6 @@ def _export(config: ExportConfig, output: Path, to: Format) -> None:
     console.say(f"{output}: written, {size:,} bytes")
 
 
-FREE = ("checkpoint", "output", "overwrite", "in_window")  # that `settings` name otherwise
-
-
 def _facts(checkpoint: Checkpoint, model: Cherimoya, length: int | None) -> dict[str, Any]:
     """What a file tells of its model, JSON-ready; of the window that is built in, if one is."""
     window: Sequence[int | None] = checkpoint.window
@@ -130,5 +128,5 @@ def _random(
     sequence = torch.nn.functional.one_hot(codes, 4).transpose(1, 2) * known
     if not tracks:
         return sequence.float(), None
-    means = torch.full((n, tracks, length), MOST_COUNTS)
+    means = torch.full((n, tracks, length), MEAN_COUNTS)
     return sequence.float(), torch.poisson(means, generator=made)

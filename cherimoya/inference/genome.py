@@ -76,12 +76,13 @@ def predict_genome(config: PredictConfig) -> Path:
         files = write_outputs(config, parts, shape, lengths, folder, plan)
         facts = {
             "plan": plan,
-            "checkpoints": [one.described() for one in checkpoints],
             "windows": sum(len(part) for part in parts),
             "command": typed(sys.argv),
             "git_commit": git_commit(),
             "versions": versions(),
         }
+        if commits := {one.name: one.hub.commit for one in checkpoints if one.hub is not None}:
+            facts["commits"] = commits  # of the Hub
         write_mark(folder / DONE, facts, files)
         remove(folder / PARTS)
         for path in files:

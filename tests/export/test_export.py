@@ -54,6 +54,7 @@ def graph(path: Path, kind: str, *words: str) -> Path:
     return exported(path, kind, f"in_window={LENGTH}", *words)
 
 
+@torch.no_grad()
 def answers(path: Path, kind: str, X: torch.Tensor, X_ctl: torch.Tensor | None = None):
     return FORMATS[kind].read(path)(X, X_ctl)
 

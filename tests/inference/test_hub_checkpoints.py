@@ -64,12 +64,10 @@ def test_an_ensemble_of_the_hub_predicts_and_its_commits_are_noted(hub, toy):
     one, other = (toy_predictions(toy, folder) for folder in "xy")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    noted = json.loads((toy.folder / "y" / "predictions.json").read_text())["checkpoints"]
+    noted = json.loads((toy.folder / "y" / "predictions.json").read_text())
+    assert noted["commits"] == {"hf://lab/model/a.pt": NEW, "hf://lab/model/b.pt@v1": OLD}
     digests = [hashlib.sha256((toy.folder / f).read_bytes()).hexdigest() for f in ("a.pt", "b.pt")]
-    assert noted == [
-        {"path": "hf://lab/model/a.pt", "sha256": digests[0], "commit": NEW},
-        {"path": "hf://lab/model/b.pt@v1", "sha256": digests[1], "commit": OLD},
-    ]
+    assert [one["sha256"] for one in noted["plan"]["checkpoints"]] == digests
     hub.files["lab/model", "c" * 40] = hub.files["lab/model", NEW]  # the same bytes
     hub.heads["main"] = "c" * 40
     again = command("predict", named, *words, "output=y", folder=toy.folder, **hub.environment)

@@ -59,16 +59,18 @@ def load(
 ) -> "Cherimoya":
     """The model in a checkpoint of this package or of upstream, on `device`, ready to predict.
 
-    `path` is a file, or the folder of a run, of which the best checkpoint is taken. One that was
-    trained with a bias model answers corrected, and with bias=True with it; None: if it has one.
-    Raises CherimoyaError if there is no checkpoint, or it is damaged or no such checkpoint, or
-    with bias=True if it has no bias model.
+    `path` is a file, the folder of a run, of which the best checkpoint is taken, or an address of
+    the Hugging Face Hub, hf://owner/name/path/to/file[@revision]. A model that was trained with a
+    bias model answers corrected, and with bias=True with it; None: if it has one. Raises
+    CherimoyaError if there is no checkpoint, or it is damaged or no such checkpoint, or with
+    bias=True if it has no bias model.
     """
     from pathlib import Path
 
     from cherimoya.network import Cherimoya
+    from cherimoya.util.hub import fetch, is_address
 
-    path = Path(path)
+    path = fetch(str(path)).path if is_address(path) else Path(path)
     file = path / "checkpoints" / "best.pt" if path.is_dir() else path
     return Cherimoya.load(file, device, bias).eval()
 

@@ -16,7 +16,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, OwnError
 from cherimoya.ops.heads.op import heads
 from cherimoya.ops.reference import profile_head
 from cherimoya.ops.stem.op import stem
-from cherimoya.util.torch_file import read_model_file
+from cherimoya.util.model_file import read_model_file
 
 STEM_KERNEL = 21
 SPARE_CONTEXT = 46  # bases that the default trimming keeps beyond the blocks' own reach

@@ -17,7 +17,7 @@ FLOORS = (
     *("errors", "registry", "util", "config", "genome", "ops", "optim", "cheri", "blocks"),
     *("network", "metrics"),
     *("losses", "distributed", "data", "records", "inference", "loggers", "report", "prepare"),
-    *("evaluation", "interpret", "training", "sweeps", "cli"),
+    *("export", "evaluation", "interpret", "training", "sweeps", "cli"),
 )
 
 

@@ -16,6 +16,7 @@ from house_facts import MODULES, PACKAGE, imports
 from cherimoya import Cherimoya
 from cherimoya.cli.train import conf_dir
 from cherimoya.config.design import DesignConfig
+from cherimoya.config.export import ExportConfig
 from cherimoya.config.interpret import (
     AttributeConfig,
     HitsConfig,
@@ -142,6 +143,10 @@ def test_hits_composes_and_resolves():
 
 def test_design_composes_and_resolves():
     build(DesignConfig, composed("design", ["checkpoint=[a.pt]", "change=1.0", "output=b.tsv"]))
+
+
+def test_export_composes_and_resolves():
+    build(ExportConfig, composed("export", ["checkpoint=[a.pt]", "output=b.onnx"]))
 
 
 def test_dashboard_composes_and_resolves():

@@ -17,6 +17,7 @@ from cherimoya.cli.scripts import ends_at_once
 from cherimoya.cli.train import process_wide_switches
 from cherimoya.config.design import DesignConfig
 from cherimoya.config.diff import at, changes
+from cherimoya.config.export import ExportConfig
 from cherimoya.config.groups import plain_values, refuse_without_effect
 from cherimoya.config.interpret import (
     AttributeConfig,
@@ -123,6 +124,15 @@ def _hits(values: DictConfig) -> None:
     find_hits(config)
 
 
+def _export(values: DictConfig) -> None:
+    config = build(ExportConfig, plain_values(values))
+    refuse_without_effect(config, HydraConfig.get().overrides.task)
+    process_wide_switches("fp32", False)
+    with ends_at_once():
+        from cherimoya.export.export import export as export_model
+    export_model(config)
+
+
 prepare = partial(_main, "prepare", PrepareConfig, _prepare)
 dashboard = partial(_main, "dashboard", DashboardConfig, _dashboard)
 evaluate = partial(
@@ -142,3 +152,4 @@ marginalize = partial(
 )
 hits = partial(_main, "hits", HitsConfig, _hits)
 design = partial(_on_models, "design", DesignConfig, "cherimoya.interpret.design", "design")
+export = partial(_main, "export", ExportConfig, _export)

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ MODULES = {  # of packages whose module has another name
 }  # fmt: skip
 CORE = ("torch", "numpy", "h5py", "hydra-core", "omegaconf", "wandb", "tqdm")
 NEAR = 1e-3  # largest difference of a network's outputs, of their size, by kernels and by PyTorch
-KERNELS = "CHERIMOYA_KERNELS"
 
 Line = tuple[str, str, bool]  # what it is about, what is said, and whether that is well
 
@@ -131,6 +130,7 @@ def _tried(device: Any) -> Line:
     import torch
 
     from cherimoya.network import Cherimoya
+    from cherimoya.ops.dispatch import plain_pytorch
 
     codes = torch.randint(4, (2, 512), generator=torch.Generator().manual_seed(0))
     X = torch.nn.functional.one_hot(codes, 4).mT.float()
@@ -140,7 +140,7 @@ def _tried(device: Any) -> Line:
     try:
         with torch.no_grad():
             own = [y.cpu() for y in model.to(device)(X.to(device))]
-            with _reference():
+            with plain_pytorch():
                 others = model.cpu()(X)
         pairs = zip(own, others, strict=True)
         apart = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
@@ -148,20 +148,6 @@ def _tried(device: Any) -> Line:
         said = " ".join(str(error).split())[:200]
         return "", f"a kernel fails ({type(error).__name__}: {said})", False
     return "", f"a small network by kernels is PyTorch's within {apart:.1g}", apart < NEAR
-
-
-@contextmanager
-def _reference() -> Iterator[None]:
-    """Where PyTorch takes the place of the kernels."""
-    before = os.environ.get(KERNELS)
-    os.environ[KERNELS] = "reference"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[KERNELS]
-        else:
-            os.environ[KERNELS] = before
 
 
 def _wandb() -> Line:

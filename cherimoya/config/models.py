@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cherimoya.config.schema import checked
 from cherimoya.errors import ConfigError
+from cherimoya.util.hub import is_address, parse_address
 
 FREE = ("output", "overwrite", "device", "batch_size", "autotune")  # that change no result
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
@@ -28,3 +29,5 @@ class ModelsConfig:
         twice = sorted({path for path in self.checkpoint if self.checkpoint.count(path) > 1})
         if twice:
             raise ConfigError(f"checkpoint names {twice[0]} twice. Name each model once.")
+        for named in filter(is_address, self.checkpoint):
+            parse_address(named, "checkpoint")

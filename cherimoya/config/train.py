@@ -8,6 +8,7 @@ from typing import Any
 from cherimoya.config.data import DataConfig
 from cherimoya.config.schema import MOST_BASES, Choice, Used, checked, chosen, several
 from cherimoya.errors import ConfigError
+from cherimoya.util.hub import is_address, parse_address
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class ModelConfig:
                 f"model.freeze={self.freeze} would keep random weights as they are. Name the "
                 "trained model to start from: model.init=<run or checkpoint>."
             )
+        for key, named in (("model.bias", self.bias), ("model.init", self.init)):
+            if named is not None and is_address(named):
+                parse_address(named, key)
 
 
 TRAIN_BIAS = "train"  # as model.bias: a bias model that the run trains first

@@ -39,7 +39,7 @@ def load_scored(
     if config.chroms is None and config.split != "all":
         if own is None:
             raise ConfigError(
-                f"split={config.split}: {first.path} lies in no run folder, so its split is "
+                f"split={config.split}: {first.name} lies in no run folder, so its split is "
                 "unknown. In place of split name chromosomes that it was not trained on: "
                 "'chroms=[chr1,chr3]', or set split=all for every locus."
             )
@@ -110,7 +110,7 @@ def check_fits(dataset: Dataset, model: Ensemble, first: Checkpoint) -> None:
     ):
         if has != held:
             raise ConfigError(
-                f"{first.path} has {what} {has}, but {dataset.path} has {held}. Prepare the file "
+                f"{first.name} has {what} {has}, but {dataset.path} has {held}. Prepare the file "
                 "with tracks grouped as the model was trained, or name another checkpoint."
             )
 
@@ -125,22 +125,22 @@ def seen_in_training(
     held-out score may rest on.
     """
     chrom, held = dataset.loci.chrom, dataset.loci.chrom[dataset.rows[SCORED]]
-    known: dict[Path, set[str]] = {}
+    known: dict[str, set[str]] = {}
     for one in checkpoints:
         names = one.trained_on() or {}
         if set(held.tolist()) & set(names):
-            known[one.path] = {name for name, trained in names.items() if trained}
+            known[one.name] = {name for name, trained in names.items() if trained}
     asked_for_others = config.chroms is None and config.split in ("validation", "test")
-    for path, trained in known.items():
+    for name, trained in known.items():
         seen = np.isin(held, sorted(trained))
-        if asked_for_others and path != checkpoints[0].path and seen.any():
+        if asked_for_others and name != checkpoints[0].name and seen.any():
             free = set(chrom.tolist()).difference(*known.values())
             named = f"'chroms=[{','.join(sorted(free))}]' in place of split"
             fix = named if free else "one model at a time"
             listed = format_names(dict.fromkeys(held[seen].tolist()))
             raise ConfigError(
                 f"split={config.split}: {int(seen.sum()):,} of its {len(held):,} loci lie on "
-                f"{listed}, which {path} was trained on. "
+                f"{listed}, which {name} was trained on. "
                 f"Score what no model was trained on: {fix}."
             )
     if not known:
@@ -173,7 +173,7 @@ def _of_split(
 def _check_windows(in_window: int, out_window: int, trimming: int, first: Checkpoint) -> None:
     if in_window - out_window != 2 * trimming or out_window < 1:
         raise ConfigError(
-            f"data.in_window={in_window} and data.out_window={out_window}: {first.path} predicts "
+            f"data.in_window={in_window} and data.out_window={out_window}: {first.name} predicts "
             f"{2 * trimming} bases fewer than it reads. Set data.in_window="
             f"{max(out_window, 1) + 2 * trimming}, or leave both out."
         )

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from cherimoya.data import hdf5
 from cherimoya.data.dataset import data_file
 from cherimoya.data.groups import group_labels, with_groups
 from cherimoya.data.splits import split_rows
+from cherimoya.distributed import launch
 from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import BEST, RunFolder, is_run, read_run
 from cherimoya.util.console import say
-from cherimoya.util.torch_file import read_torch_file
+from cherimoya.util.hub import HubFile, fetch, is_address
+from cherimoya.util.model_file import read_content
 
 WINDOW, GROUPS, TRAINED_ON = "window", "groups", "trained_on"  # where a model's file has them
 USUAL_OUTPUT = 1000  # bases predicted, where nothing tells what the model was trained on
@@ -28,10 +30,28 @@ USUAL_OUTPUT = 1000  # bases predicted, where nothing tells what the model was t
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A model's file, and the run that it is of, if it lies in a run's folder."""
+    """A model's file, and the run that it is of, if it lies in a run's folder.
+
+    hub: which file of the Hub it is, if it is one
+    """
 
     path: Path
     run: RunFolder | None
+    hub: HubFile | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages: its address on the Hub, or its path."""
+        return self.hub.address if self.hub else str(self.path)
+
+    def load(self, device: torch.device | str = "cpu", bias: bool | None = False) -> Cherimoya:
+        """The model, see `Cherimoya.load`. Raises CherimoyaError."""
+        try:
+            return Cherimoya.load(self.path, device, bias)
+        except CherimoyaError as error:
+            if self.hub is None:
+                raise
+            raise CherimoyaError(f"{self.name}: {error}") from error
 
     @property
     def data(self) -> DataConfig | None:
@@ -70,8 +90,7 @@ class Checkpoint:
     @cached_property  # the file is read, and its checksums compared, once
     def _told(self) -> dict[str, Any]:
         """What the file tells of the training. Raises DataError for one that cannot be read."""
-        content = read_torch_file(self.path)
-        held = content if isinstance(content, dict) else {}
+        held = read_content(self.path)
         return {name: held[name] for name in (WINDOW, GROUPS, TRAINED_ON) if name in held}
 
     @property
@@ -89,9 +108,9 @@ class Checkpoint:
 
         Raises DataError for a file that cannot be read.
         """
-        saved: tuple[int | None, int | None] = self._told.get(WINDOW) or (None, None)
+        saved = self._told.get(WINDOW) or (None, None)
         if saved[0] is not None or self.run is None:
-            return saved
+            return saved[0], saved[1]
         noted, data = self.run.summary.get("window", {}), self.run.config.get("data", {})
         known = [noted.get(k, data.get(f"{k}_window")) for k in ("in", "out")]
         if known[0] is None and (stored := self.stored()):  # what a run takes that sets none
@@ -110,17 +129,27 @@ class Checkpoint:
             return None
 
     def described(self) -> dict[str, Any]:
-        """Where it is and what is in it, as JSON-ready values."""
+        """Where it is and what is in it, as JSON-ready values; of the Hub also which commit."""
         with open(self.path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"path": str(self.path), "sha256": digest}
+        described = {"path": self.name, "sha256": digest}
+        return described if self.hub is None else described | {"commit": self.hub.commit}
+
+
+@cache  # several parts of a command ask, and all get the same commit
+def _of_hub(named: str, key: str) -> HubFile:
+    return fetch(named, key, say if launch.rank() == 0 else lambda _: None)
 
 
 def find_checkpoint(named: str, key: str = "checkpoint") -> Checkpoint:
-    """The checkpoint at `named`: a file, or a run folder, of which the best one is taken.
+    """The checkpoint at `named`: a file, a run folder, of which the best one is taken, or an
+    address of the Hub.
 
     Raises ConfigError, which names the `key`, if there is none.
     """
+    if is_address(named):
+        on_hub = _of_hub(named, key)
+        return Checkpoint(on_hub.path, None, on_hub)
     path = Path(named)
     if path.is_dir():
         if not is_run(path):
@@ -145,6 +174,17 @@ def find_checkpoint(named: str, key: str = "checkpoint") -> Checkpoint:
     return Checkpoint(path, run)
 
 
+def named_sources(
+    sources: Sequence[dict[str, Any]], checkpoints: Sequence[Checkpoint]
+) -> list[dict[str, Any]]:
+    """`sources` of which the first are the checkpoints: those of the Hub get address and commit."""
+    named = [dict(source) for source in sources]
+    for source, one in zip(named, checkpoints, strict=False):
+        if one.hub is not None:
+            source |= {"name": one.hub.address, "commit": one.hub.commit}
+    return named
+
+
 def load_ensemble(
     checkpoints: Sequence[Checkpoint],
     device: torch.device,
@@ -155,10 +195,10 @@ def load_ensemble(
 
     Says which, where they have some. Raises CherimoyaError if they do not fit.
     """
-    models = [Cherimoya.load(one.path, device, bias) for one in checkpoints]
-    corrected = [one.path for one, m in zip(checkpoints, models, strict=True) if m.bias_model]
+    models = [one.load(device, bias) for one in checkpoints]
+    corrected = [one.name for one, m in zip(checkpoints, models, strict=True) if m.bias_model]
     if corrected and len(corrected) < len(models):
-        plain = next(one.path for one in checkpoints if one.path not in corrected)
+        plain = next(one.name for one in checkpoints if one.name not in corrected)
         raise CherimoyaError(
             f"checkpoint: {corrected[0]} has a bias model and {plain} has none, so that they do "
             "not predict the same. Name models of one kind."
@@ -167,7 +207,7 @@ def load_ensemble(
     try:
         ensemble = Ensemble(models, reverse_complement).eval()
     except ValueError as error:
-        listed = ", ".join(str(one.path) for one in checkpoints)
+        listed = ", ".join(one.name for one in checkpoints)
         raise CherimoyaError(
             f"checkpoint: {listed} cannot predict together: {error}. Name models of one shape."
         ) from None
@@ -185,8 +225,8 @@ def _check_same_order(checkpoints: Sequence[Checkpoint]) -> None:
     for one in others:
         if first.groups != one.groups and sorted(first.groups) == sorted(one.groups):
             raise CherimoyaError(
-                f"checkpoint: {first.path} has signal groups {', '.join(first.groups)}, and "
-                f"{one.path} has them as {', '.join(one.groups)}: they cannot predict together. "
+                f"checkpoint: {first.name} has signal groups {', '.join(first.groups)}, and "
+                f"{one.name} has them as {', '.join(one.groups)}: they cannot predict together. "
                 "Train them with data.groups in one order."
             )
 
@@ -198,7 +238,7 @@ def known_window(checkpoints: Sequence[Checkpoint], key: str, requested: int | N
     None where neither is known. Raises ConfigError where the runs say several, of which the
     configuration's `key` must choose.
     """
-    said = {one.window[0]: one.path for one in checkpoints if one.window[0] is not None}
+    said = {one.window[0]: one.name for one in checkpoints if one.window[0] is not None}
     if requested is not None:
         others = " or ".join(f"{length:,}" for length in said if length != requested)
         if others:
@@ -230,7 +270,7 @@ def input_window(
     length = known_window(checkpoints, key, requested)
     if length is None and otherwise is None:
         raise ConfigError(
-            f"{key} has no value, and {checkpoints[0].path} lies in no run folder that tells. Set "
+            f"{key} has no value, and {checkpoints[0].name} lies in no run folder that tells. Set "
             f"it to the length that the model was trained on, such as {key}=2114: its "
             "normalisation spans the whole window."
         )

@@ -81,6 +81,8 @@ def predict_genome(config: PredictConfig) -> Path:
             "git_commit": git_commit(),
             "versions": versions(),
         }
+        if commits := {one.name: one.hub.commit for one in checkpoints if one.hub is not None}:
+            facts["commits"] = commits  # of the Hub
         write_mark(folder / DONE, facts, files)
         remove(folder / PARTS)
         for path in files:
@@ -149,7 +151,7 @@ def _shape(config: PredictConfig, checkpoints: list[Checkpoint], model: Ensemble
     names = config.track_names or _track_names(first, sum(model.signal_groups))
     if len(names) != sum(model.signal_groups):
         raise ConfigError(
-            f"track_names={names}: {first.path} predicts {sum(model.signal_groups)} tracks. Name "
+            f"track_names={names}: {first.name} predicts {sum(model.signal_groups)} tracks. Name "
             "each, or leave it out."
         )
     return Shape(in_window, out_window, model.signal_groups, names)
@@ -177,13 +179,18 @@ def _loaded(config: PredictConfig, checkpoints: list[Checkpoint], device: torch.
     groups, controls = [len(group) for group in config.control], model.n_control_tracks
     if controls != sum(groups):
         raise ConfigError(
-            f"control has {sum(groups)} bigWig files, but {checkpoints[0].path} has "
+            f"control has {sum(groups)} bigWig files, but {checkpoints[0].name} has "
             f"{controls} control tracks. Name one for each, grouped as in its data: "
             "'control=[[plus.bw,minus.bw]]'." if controls else
-            f"control is set, but {checkpoints[0].path} has no control tracks. Leave it out."
+            f"control is set, but {checkpoints[0].name} has no control tracks. Leave it out."
         )  # fmt: skip
     model.control_groups = groups or model.control_groups
     return model
+
+
+def _content(one: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint is, without its commit: another one of the same bytes is the same."""
+    return {key: value for key, value in one.described().items() if key != "commit"}
 
 
 def _plan(config: PredictConfig, checkpoints: list[Checkpoint], shape: Shape) -> dict[str, Any]:
@@ -191,7 +198,7 @@ def _plan(config: PredictConfig, checkpoints: list[Checkpoint], shape: Shape) ->
     paths = [path for group in config.control for path in group]
     names = [config.chrom_alias, *map(described, table_of(config.chrom_alias))]
     plan = {
-        "checkpoints": [one.described() for one in checkpoints],
+        "checkpoints": [_content(one) for one in checkpoints],
         "fasta": described(config.fasta),
         "loci": described(config.loci) if config.loci is not None else None,
         "center": config.center,

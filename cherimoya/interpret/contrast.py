@@ -125,7 +125,7 @@ def contrast_of(
 
 def _names(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """What the models call their groups. Raises ConfigError where they differ in that."""
-    known = {one.path: one.groups for one in checkpoints if one.groups}
+    known = {one.name: one.groups for one in checkpoints if one.groups}
     first = next(iter(known), None)
     for path, names in known.items():
         if first is not None and names != known[first]:

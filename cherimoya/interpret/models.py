@@ -12,7 +12,7 @@ from cherimoya.config.interpret import InferenceConfig
 from cherimoya.config.models import FREE
 from cherimoya.config.schema import to_dict
 from cherimoya.genome.sequence import one_hot
-from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble
+from cherimoya.inference.checkpoints import find_checkpoint, load_ensemble, named_sources
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.precision import check_precision
@@ -93,11 +93,14 @@ def describe(
 
     files: those that were read besides the checkpoints, by key; length: bases of the input
     """
-    files = {"checkpoint": [find_checkpoint(name).path for name in config.checkpoint], **files}
+    checkpoints = [find_checkpoint(name) for name in config.checkpoint]
+    files = {"checkpoint": [one.path for one in checkpoints], **files}
     provenance = made_from((key, path) for key, paths in files.items() for path in paths)
+    sources = provenance["sources"]  # without commits: another one of the same bytes is the same
+    provenance["sources"] = named_sources(sources, checkpoints)
     settings = {k: v for k, v in to_dict(config).items() if k not in (*FREE, *free)}
     if config.bias is False:  # as before there was a choice
         del settings["bias"]
     if config.target is None:  # as before there were contrasts
         del settings["target"]
-    return provenance, settings | {"sources": provenance["sources"], "input": length}
+    return provenance, settings | {"sources": sources, "input": length}

@@ -3,6 +3,8 @@
 import functools
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,7 @@ from cherimoya.errors import ConfigError
 from cherimoya.ops.device import capability, constant_when_compiled, full_precision, interpreting
 from cherimoya.util.console import say_once
 
+CHOICE = "CHERIMOYA_KERNELS"  # in the environment
 CHOICES = ("reference", "triton", "portable")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -50,10 +53,24 @@ def route(device: torch.device, dtype: torch.dtype) -> Route:
     return Route(kernels != "none", whole, whole or kernels == "inference", why)
 
 
+@contextmanager
+def plain_pytorch() -> Iterator[None]:
+    """Where PyTorch's own operations run in place of kernels, whatever CHERIMOYA_KERNELS says."""
+    before = os.environ.get(CHOICE)
+    os.environ[CHOICE] = "reference"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[CHOICE]
+        else:
+            os.environ[CHOICE] = before
+
+
 @constant_when_compiled  # it asks for much that a compiler cannot follow
 def _decide(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
     """What kernels run: none, conv_norm, inference of all besides, or the whole; and why."""
-    choice = os.environ.get("CHERIMOYA_KERNELS", "")
+    choice = os.environ.get(CHOICE, "")
     if choice and choice not in CHOICES:
         raise ConfigError(
             f"CHERIMOYA_KERNELS={choice} is not one of {', '.join(CHOICES)}. Unset it to choose "

@@ -2,7 +2,8 @@
 
 Activations are channels-last, (N, L, C). `cheri_block_composed` is the formula of a block;
 `cheri_block` is the same function with its backward written by hand for the CPU, where the tanh
-of torch's GELU and the tensors that autograd keeps cost much beside the matrix products.
+of torch's GELU and the tensors that autograd keeps cost much beside the matrix products. In a graph
+that is exported all convolutions are convolutions, as other runtimes know them.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,11 @@ def dilated_conv(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
     y[l] = w0 x[l - d] + w1 x[l] + w2 x[l + d] for x (N, L, C) and weight (3, C). Its transpose
     is the same function with the taps in reverse order.
     """
+    if torch.compiler.is_exporting():
+        taps = weight.t().unsqueeze(1)  # (C, 1, 3)
+        return F.conv1d(
+            x.transpose(1, 2), taps, padding=dilation, dilation=dilation, groups=x.shape[2]
+        ).transpose(1, 2)
     y = x * weight[1]
     y[:, dilation:].addcmul_(x[:, :-dilation], weight[0])
     y[:, :-dilation].addcmul_(x[:, dilation:], weight[2])
@@ -259,6 +265,9 @@ def stem(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     product over windows of the sequence, which is faster than conv1d on a CPU.
     """
     kernel = weight.shape[-1]
+    if torch.compiler.is_exporting():
+        h = F.conv1d(x, weight, bias, padding=kernel // 2).transpose(1, 2)
+        return F.gelu(h, approximate="tanh")
     padded = F.pad(x.transpose(1, 2), (0, 0, kernel // 2, kernel // 2))  # (N, L + K - 1, 4)
     windows = padded.unfold(1, kernel, 1).transpose(2, 3).flatten(2)  # (N, L, 4 K)
     h = F.linear(windows, weight.transpose(1, 2).flatten(1), bias)
@@ -276,7 +285,7 @@ def profile_head(y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     groups, channels, kernel = weight.shape
     if kernel == 1:
         return F.linear(y, weight[:, :, 0], bias).transpose(1, 2)
-    if y.device.type != "cpu":
+    if y.device.type != "cpu" or torch.compiler.is_exporting():
         return F.conv1d(y.transpose(1, 2), weight, bias, padding=kernel // 2)
     taps = weight.transpose(1, 2).reshape(groups * kernel, channels)
     z = taps.expand(len(y), -1, -1) @ y.transpose(1, 2)  # (N, G k, L)

@@ -13,9 +13,10 @@ from cherimoya.data.dataset import Dataset
 from cherimoya.data.groups import group_labels
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.genome.sequence import one_hot
-from cherimoya.inference.checkpoints import find_checkpoint
+from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint
 from cherimoya.inference.predictor import predict
 from cherimoya.network import Cherimoya
+from cherimoya.util.hub import is_address
 from cherimoya.util.shapes import Table, read_json
 
 BIAS_MODELS = "bias"  # in a run's folder: where it trains them
@@ -51,17 +52,10 @@ def bias_model(
         origin = saved["bias"]
         return BiasModel(Cherimoya(**origin["network"]), origin, origin["words"])
     made = read_choice(folder) if config.bias == TRAIN_BIAS else {}
-    if config.bias == TRAIN_BIAS and not made:
-        raise ConfigError("model.bias=train is for cherimoya-train, which trains it before this.")
-    named = str(folder / BIAS_MODELS / made["chosen"]) if made else config.bias
-    if not Path(named).exists():
-        raise ConfigError(
-            f"model.bias={config.bias}: there is no {named}. Name a run of experiment=bias or its "
-            "checkpoint, train for bias models of this run, or null for none."
-        )
-    checkpoint = find_checkpoint(named, "model.bias")
+    checkpoint = find_bias(config, folder, saved)
+    assert checkpoint is not None
     try:
-        model = Cherimoya.load(checkpoint.path, device)
+        model = checkpoint.load(device)
     except CherimoyaError as error:
         raise ConfigError(f"model.bias={config.bias}: {error}") from None
     check_bias_model(model, checkpoint.groups, dataset, f"model.bias={config.bias}")
@@ -76,7 +70,7 @@ def bias_model(
     name = model.config.get("block", {}).get("name", "cheri")
     moved = ", ".join(f"{value:+.2f}" for value in shift)
     words = (
-        f"{checkpoint.path}, {model.config['n_filters']} filters x {model.config['n_layers']} "
+        f"{checkpoint.name}, {model.config['n_filters']} filters x {model.config['n_layers']} "
         f"{name} blocks, kept as it is; log counts moved by {moved}, to those of {n:,} background "
         "loci"
     )
@@ -86,6 +80,27 @@ def bias_model(
     origin = {**checkpoint.described(), "moved": shift, "network": model.config, "words": words}
     origin |= {"choice": made} if made else {}
     return BiasModel(model, origin, words)
+
+
+def find_bias(
+    config: ModelConfig, folder: Path, saved: Mapping[str, Any] | None
+) -> Checkpoint | None:
+    """The checkpoint of `bias_model`, which reads it; None where none is read.
+
+    Raises ConfigError where it is not there.
+    """
+    if config.bias is None or (saved and "bias" in saved):
+        return None
+    made = read_choice(folder) if config.bias == TRAIN_BIAS else {}
+    if config.bias == TRAIN_BIAS and not made:
+        raise ConfigError("model.bias=train is for cherimoya-train, which trains it before this.")
+    named = str(folder / BIAS_MODELS / made["chosen"]) if made else config.bias
+    if not is_address(named) and not Path(named).exists():
+        raise ConfigError(
+            f"model.bias={config.bias}: there is no {named}. Name a run of experiment=bias or its "
+            "checkpoint, train for bias models of this run, or null for none."
+        )
+    return find_checkpoint(named, "model.bias")
 
 
 def read_choice(folder: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from cherimoya.records.sweep import MEMBER
 from cherimoya.report.pages import offer_report
 from cherimoya.training.banner import banner
 from cherimoya.training.best import check_best
-from cherimoya.training.bias import bias_model
+from cherimoya.training.bias import bias_model, find_bias
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.failure import own_code_named
 from cherimoya.training.interrupt import StopRequest, stop_request
@@ -127,7 +127,7 @@ def ready(
             checkpoints = Checkpoints(folder / "checkpoints")
             saved = checkpoints.load_last(say) if settings.resume else None
             _set_threads(saved["threads"] if saved else settings.threads, processes)
-            start = read_start(config.model, saved)
+            start, _ = read_start(config.model, saved), find_bias(config.model, folder, saved)
             dataset = context.load(config.data)
             bias = bias_model(config.model, folder, dataset, device, saved)
             model = model_for(config, dataset, bias.model.cpu() if bias else None)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,10 +47,10 @@ def read_start(config: ModelConfig, saved: Mapping[str, Any] | None) -> Start | 
         return Start(None, dict(saved["init"]))
     checkpoint = find_checkpoint(config.init, "model.init")
     try:
-        model = Cherimoya.load(checkpoint.path)
+        model = checkpoint.load()
     except CherimoyaError as error:
         raise ConfigError(f"model.init={config.init}: {error}") from None
-    _check_body(config, model, checkpoint.path)
+    _check_body(config, model, checkpoint.name)
     origin = {
         **checkpoint.described(), "network": model.config, "window": list(checkpoint.window),
         "trained_on": checkpoint.trained_on(),
@@ -59,7 +58,7 @@ def read_start(config: ModelConfig, saved: Mapping[str, Any] | None) -> Start | 
     return Start(model, origin, checkpoint.groups)
 
 
-def _check_body(config: ModelConfig, model: Cherimoya, path: Path) -> None:
+def _check_body(config: ModelConfig, model: Cherimoya, source: str) -> None:
     """Raise ConfigError unless the stem and the blocks have the same shape and settings."""
     its = model.config
     block = its.get("block") or {
@@ -80,7 +79,7 @@ def _check_body(config: ModelConfig, model: Cherimoya, path: Path) -> None:
     said = " ".join(f"{key}={own.get(key, config.blocks.name)}" for key in other)
     fix = " ".join(f"{key}={value}" for key, value in other.items())
     raise ConfigError(
-        f"model.init={config.init}: {path} was trained with {fix}, and this run has {said}. Stem "
+        f"model.init={config.init}: {source} was trained with {fix}, and this run has {said}. Stem "
         f"and blocks must be alike: set {fix}"
     )
 

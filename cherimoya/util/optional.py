@@ -8,7 +8,10 @@ from cherimoya.errors import PackageError
 EXTRAS = {
     "pysam": "prepare",
     "tangermeme": "interpret", "memelite": "interpret", "modiscolite": "interpret",
-    "ledidi": "design", "tensorboard": "tensorboard",
+    "ledidi": "design",
+    "tensorboard": "tensorboard",
+    "huggingface_hub": "hub",
+    "safetensors": "export", "onnx": "export", "onnxscript": "export", "onnxruntime": "export",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cherimoya.errors import CherimoyaError, DataError
+from cherimoya.errors import DataError
 from cherimoya.util.files import atomic_write
 
 ZIP_START = b"PK\x03\x04"
@@ -50,26 +50,6 @@ def read_torch_file(path: Path) -> Any:
             f"{path} is not a checkpoint, or is damaged: PyTorch reads no weights from it. Copy it "
             "again, or name a file that a run, model.save or upstream has written."
         ) from error
-
-
-def read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The configuration and the weights of a model's checkpoint.
-
-    Raises CherimoyaError for another file.
-    """
-    if not path.is_file():
-        raise CherimoyaError(f"no checkpoint at {path}. A run keeps its own in checkpoints/best.pt")
-    content = read_torch_file(path)
-    held = content if isinstance(content, dict) else {}
-    config, state = held.get("config"), held.get("state_dict")
-    if isinstance(config, dict) and isinstance(state, dict):
-        return config, dict(state)
-    named = ", ".join(sorted(map(str, held))) or "neither"
-    what = "a run goes on from it" if {"step", "rng"} <= held.keys() else f"it holds {named}"
-    raise CherimoyaError(
-        f"{path} is not a model's checkpoint, which holds config and state_dict: {what}. Name one "
-        "such as best.pt."
-    )
 
 
 def _damage(path: Path) -> str | None:

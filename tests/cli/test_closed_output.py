@@ -12,7 +12,7 @@ COMMANDS = {
     "train": "cli.train:train", "sweep": "cli.sweep:main", "report": "cli.report:report",
     **{name: f"cli.commands:{name}" for name in (
         "prepare", "evaluate", "predict", "dashboard", "attribute", "variants", "marginalize",
-        "hits", "design")},
+        "hits", "design", "export")},
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import pytest
 from command_lines import command
 
 from cherimoya.config.design import DesignConfig
+from cherimoya.config.export import ExportConfig
 from cherimoya.config.groups import compose, initialized, plain_values, without_effect
 from cherimoya.config.groups import typed as typed_in
 from cherimoya.config.interpret import (
@@ -22,7 +23,7 @@ from cherimoya.errors import ConfigError
 SCHEMAS = {
     "evaluate": EvaluateConfig, "predict": PredictConfig, "attribute": AttributeConfig,
     "variants": VariantsConfig, "marginalize": MarginalizeConfig, "prepare": PrepareConfig,
-    "hits": HitsConfig, "design": DesignConfig,
+    "hits": HitsConfig, "design": DesignConfig, "export": ExportConfig,
 }  # fmt: skip
 NEEDED = {
     "evaluate": ["checkpoint=a.pt"],
@@ -32,6 +33,7 @@ NEEDED = {
     "marginalize": ["checkpoint=a.pt", "motifs=[a:ACGT]", "output=a.tsv"],
     "hits": ["attributions=a.h5", "output=a.tsv"],
     "design": ["checkpoint=a.pt", "change=1.0", "output=a.tsv"],
+    "export": ["checkpoint=a.pt", "output=a.safetensors"],
     "prepare": ["fasta=g.fa", "loci=a.bed", "signal=[[a.bw]]", "output=a.h5"],
 }
 BED = ["loci=a.bed", "fasta=g.fa"]
@@ -128,6 +130,11 @@ def test_hits(words, fix, mended):
 ], ids=str)  # fmt: skip
 def test_design(words, fix, mended):
     refused("design", words, fix, mended)
+
+
+@pytest.mark.parametrize("word", ["in_window=300", "bias=true"])
+def test_export(word):
+    refused("export", [word], "export=onnx output=<name>.onnx", ["output=a.onnx"])
 
 
 @pytest.mark.parametrize("key", ["min_distance=9", "gc_bin=0.1", "seed=3", "plots=true"])

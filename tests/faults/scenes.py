@@ -84,6 +84,9 @@ SCENES = {
             "cherimoya-hits", "attributions=placed.h5", "motifs=five.meme", "device=cpu",
             "output=out/h.tsv",
         )),
+        Scene("export", (
+            "cherimoya-export", "checkpoint=model.pt", "output=out/m.safetensors",
+        )),
         Scene("evaluate", (
             "cherimoya-evaluate", "checkpoint=small.pt", "data.path=small.h5", "device=cpu",
             "chroms=[sim4]", "bootstrap=20", "output=out",

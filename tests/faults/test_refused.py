@@ -22,6 +22,7 @@ READ = {  # by scene: files that its command reads
     "marginalize": ["model.pt", "loci.bed", "toy.fa"],
     "design": ["model.pt", "loci.bed", "toy.fa"],
     "hits": ["placed.h5", "five.meme"],
+    "export": ["model.pt"],
     "evaluate": ["small.pt", "small.h5"],
 }
 MODEL = ("checkpoint=run", "device=cpu")

@@ -10,14 +10,19 @@ from hypothesis import given
 from cherimoya import Cherimoya
 from cherimoya.records.run import LAST
 from cherimoya.training.checkpoint import Checkpoints
+from cherimoya.util.model_file import write_safetensors
 
 pytestmark = pytest.mark.slow
 
 
-def test_models(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["checkpoint", "safetensors"])
+def test_models(tmp_path: Path, kind: str) -> None:
     model = Cherimoya(n_filters=4, n_layers=1)
-    path, outcomes = tmp_path / "best.pt", Outcomes("model checkpoint")
-    model.save(path)
+    path, outcomes = tmp_path / "best.pt", Outcomes(f"model {kind}")
+    if kind == "safetensors":
+        write_safetensors(path, model.state_dict(), {"config": model.config})
+    else:
+        model.save(path)
 
     @given(mutated(path.read_bytes(), 3))
     def any_bytes(content: bytes) -> None:

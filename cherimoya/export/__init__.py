@@ -1,0 +1,1 @@
+"""cherimoya-export: a model as a file that other programs read."""

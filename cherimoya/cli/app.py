@@ -55,9 +55,6 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
     work: a Job where the arguments may ask for several runs
     """
     base, arguments = name, sys.argv[1:]
-    if "--version" in arguments:
-        print(version_text(f"cherimoya-{name}"))
-        return
     in_words = partial(hydra_errors.in_words, name=name, arguments=arguments, schema=schema)
     sweeps_too = isinstance(work, Job)
     job, code = work if isinstance(work, Job) else Job(work), 0
@@ -72,11 +69,8 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
             arguments = list(checked_arguments(arguments, schema, several=sweeps_too))
         if launch.rank() > 0 and not any(a.startswith("hydra.run.dir=") for a in arguments):
             arguments.append("hydra.run.dir=.")  # the folder is the first process's
-        if flag(arguments, "--cfg") == "schema":
-            print(json.dumps(json_schema(base, schema), indent=1))
-            return
-        if (asked := flag(arguments, "--help")) is not None:
-            print(help_text(name, schema, command_line.overrides(arguments), asked))
+        if told := _told(name, base, schema, arguments):
+            print(told)
             return
         if not sweeps_too and any(a.startswith("hydra/launcher=") for a in arguments):
             raise ConfigError("hydra/launcher is for the sweeps of cherimoya-train. Leave it out.")
@@ -104,6 +98,17 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
     code = _conclude(job, code)
     if code:
         raise SystemExit(code)
+
+
+def _told(name: str, base: str, schema: type, arguments: list[str]) -> str:
+    """What the flags ask to be told; nothing where they ask for work, or for Hydra to tell."""
+    if flag(arguments, "--version") is not None:
+        return version_text(f"cherimoya-{base}")
+    if flag(arguments, "--cfg") == "schema":
+        return json.dumps(json_schema(base, schema), indent=1)
+    asked = flag(arguments, "--help")
+    words = command_line.overrides(arguments)
+    return "" if asked is None else help_text(name, schema, words, asked)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ prediction.expected_counts, prediction.log_counts
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
         ProfileWrapper,
     )
     from cherimoya.network import Cherimoya
+
+if sys.platform == "win32":
+    raise ImportError(
+        "cherimoya-train runs on Linux and macOS: it locks files with fcntl and stops by POSIX "
+        "signals. On Windows install it in WSL 2."
+    )
 
 __version__ = "0.1.0"
 __all__ = [

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cherimoya.config.models import PRECISIONS, ModelsConfig
-from cherimoya.config.schema import MOST_BASES, Used, checked
+from cherimoya.config.schema import DEVICES, MOST_BASES, NO_OTHER, Used, checked
 from cherimoya.errors import ConfigError
 
 LEAST_WINDOW = 100  # bases in which TF-MoDISco has room for a pattern of 50 and its flanks
@@ -237,7 +237,7 @@ class HitsConfig:
     )
     output: str
     overwrite: bool
-    device: str = checked(choices=("auto", "cpu", "cuda"))
+    device: str = checked(choices=DEVICES, hint=NO_OTHER)
 
     def __post_init__(self) -> None:
         if not self.output.lower().endswith((".tsv", ".txt")):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cherimoya.config.schema import checked
+from cherimoya.config.schema import DEVICES, NO_OTHER, checked
 from cherimoya.errors import ConfigError
 from cherimoya.util.hub import is_address, parse_address
 
@@ -19,7 +19,7 @@ class ModelsConfig:
     overwrite: bool
     reverse_complement: bool
     bias: bool | None = checked(default=False)
-    device: str = checked(choices=("auto", "cpu", "cuda"))
+    device: str = checked(choices=DEVICES, hint=NO_OTHER)
     precision: str = checked(choices=PRECISIONS)
     autotune: bool
 

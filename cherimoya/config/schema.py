@@ -12,6 +12,8 @@ from cherimoya.util.own_code import own_errors
 
 T = TypeVar("T")
 
+DEVICES = ("auto", "cpu", "cuda")
+NO_OTHER = "On other GPUs, such as Apple's mps, nothing was tested: there use cpu."
 MOST_BASES = 10_000_000  # of a window, or between two
 MOST = 2**63 - 1  # of whole numbers, the largest that arrays hold
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from cherimoya.config.data import DataConfig
-from cherimoya.config.schema import MOST_BASES, Choice, Used, checked, chosen, several
+from cherimoya.config.schema import (
+    DEVICES,
+    MOST_BASES,
+    NO_OTHER,
+    Choice,
+    Used,
+    checked,
+    chosen,
+    several,
+)
 from cherimoya.errors import ConfigError
 from cherimoya.util.hub import is_address, parse_address
 
@@ -167,7 +176,7 @@ class TrainerConfig:
     validate_steps: int | None = checked(at_least=1, default=None)
     batch_size: int = checked(at_least=1, at_most=1_000_000)
     eval_batch_size: int = checked(at_least=1, at_most=1_000_000)
-    device: str = checked(choices=("auto", "cpu", "cuda"))
+    device: str = checked(choices=DEVICES, hint=NO_OTHER)
     devices: int = checked(at_least=1)
     precision: str = checked(choices=("auto", "bf16", "fp16", "tf32", "fp32"))
     accumulate: int = checked(at_least=1)

@@ -1,6 +1,8 @@
 """Directives that write the reference out of the package: keys of commands, options of groups."""
 
+import re
 from collections.abc import Iterator, Mapping
+from importlib.metadata import metadata, requires
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from cherimoya.cli import commands, help
+from cherimoya.cli.doctor import EXTRA, NAME, PACKAGE
 from cherimoya.config import groups
 from cherimoya.config.command_line import conf_dir
 from cherimoya.config.diff import hydra_value
@@ -45,10 +48,19 @@ def table(header: list[str], lines: list[list[str]], code: int) -> list[str]:
     """A Markdown table; the first `code` columns are code."""
     found = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for cells in lines:
-        safe = [cell.replace("|", "\\|") for cell in cells]
-        shown = [f"`{c}`" if i < code and c else c for i, c in enumerate(safe)]
+        shown = [
+            f"`{cell.replace('|', chr(92) + '|')}`" if i < code and cell else plain(cell)
+            for i, cell in enumerate(cells)
+        ]
         found.append(f"| {' | '.join(shown)} |")
     return found
+
+
+def plain(text: str) -> str:
+    """Text whose signs mean nothing to Markdown, but for code in `...`."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([\\*_\[\]<>|$])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 class Reference(SphinxDirective):
@@ -105,9 +117,36 @@ class About(Reference):
         return ["```text", *head.template.rstrip().splitlines(), "```"]
 
 
+class Licences(Reference):
+    """{licences}: what the package asks for, by its metadata and theirs."""
+
+    def lines(self) -> list[str]:
+        found: dict[str, list[str]] = {}
+        for words in requires(PACKAGE) or ():
+            name, extra = NAME.match(words), EXTRA.search(words)
+            kind = extra[1] if extra else ""
+            if name and kind not in ("dev", "docs") and not name[0].startswith(PACKAGE):
+                found.setdefault(name[0], []).append(kind)
+        rows = []
+        for name, extras in sorted(found.items(), key=lambda item: (item[1], item[0])):
+            listed = ", ".join(f"`[{extra}]`" for extra in extras if extra)
+            rows.append([name, licence_of(name), listed])
+        return table(["package", "licence", "extra"], rows, 0)
+
+
+def licence_of(name: str) -> str:
+    """A package's licence, in its own words."""
+    told = metadata(name)
+    if said := told.get("License-Expression"):
+        return said
+    classified = [c.split(" :: ")[-1] for c in told.get_all("Classifier", ()) if "License ::" in c]
+    return ", ".join(classified) or (told.get("License") or "see the package").split("\n")[0][:60]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Make the directives known to Sphinx."""
-    for name, directive in (("keys", Keys), ("options", Options), ("about", About)):
+    known = (("keys", Keys), ("options", Options), ("about", About), ("licences", Licences))
+    for name, directive in known:
         app.add_directive(name, directive)
     app.connect("builder-inited", lambda app: architecture.write(Path(app.srcdir) / "_static"))
     return {"parallel_read_safe": True}

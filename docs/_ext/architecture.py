@@ -9,7 +9,7 @@ from cherimoya.config import groups
 from cherimoya.network import Cherimoya
 
 N, L = "N", 2114  # examples and bases of the drawing
-WIDTH, STEP = 720, 62
+WIDTH, TALL, STEP = 720, 50, 68
 
 
 def shapes() -> list[tuple[str, str, str]]:
@@ -34,34 +34,40 @@ def shapes() -> list[tuple[str, str, str]]:
             f"{N} x {L:,} x {filters}",
         ),
         ("profile head", "logits of each track and base", f"{N} x {tracks} x {bases:,}"),
-        ("count head", "log(1 + counts) from the mean over positions", f"{N} x {counts.shape[1]}"),
+        ("count head", "log(1 + counts), from the mean over bases", f"{N} x {counts.shape[1]}"),
         ("all", f"{size:,} parameters, receptive field {model.receptive_field:,} bases", ""),
     ]  # fmt: skip
 
 
-def drawing() -> str:
-    """The SVG."""
-    parts = shapes()
-    rows = []
-    for i, (name, what, shape) in enumerate(parts):
-        y = 12 + i * STEP
-        last = i == len(parts) - 1
-        if not last:
-            rows.append(
-                f'<rect x="8" y="{y}" width="{WIDTH - 16}" height="44" rx="6" fill="#7f9cc0" '
-                'fill-opacity="0.18" stroke="#5b7aa3"/>'
-            )
-        if i < 3:
-            rows.append(f'<path d="M360 {y + 44} v{STEP - 44}" stroke="#5b7aa3" stroke-width="2"/>')
-        rows.append(
-            f'<text x="24" y="{y + 27}" font-weight="600">{escape(name)}</text>'
-            f'<text x="150" y="{y + 27}">{escape(what)}</text>'
-            f'<text x="{WIDTH - 24}" y="{y + 27}" text-anchor="end">{escape(shape)}</text>'
-        )
-    height = 12 + len(parts) * STEP
+def box(x: int, y: int, width: int, name: str, what: str, shape: str) -> str:
+    """A part of the network: its name, what it does below, and its output's shape on the right."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'font-family="system-ui, sans-serif" font-size="13" fill="#4a6288">{"".join(rows)}</svg>\n'
+        f'<rect x="{x}" y="{y}" width="{width}" height="{TALL}" rx="6" fill="#7f9cc0" '
+        'fill-opacity="0.18" stroke="#5b7aa3"/>'
+        f'<text x="{x + 14}" y="{y + 20}" font-weight="600">{escape(name)}</text>'
+        f'<text x="{x + 14}" y="{y + 38}">{escape(what)}</text>'
+        f'<text x="{x + width - 14}" y="{y + 20}" text-anchor="end">{escape(shape)}</text>'
+    )
+
+
+def drawing() -> str:
+    """The SVG: what follows one another from top to bottom, the two heads side by side."""
+    *line, profile, count, (_, every, _) = shapes()
+    gap, half = STEP - TALL, WIDTH // 2 - 16
+    made = []
+    for i, part in enumerate(line):
+        y = 8 + i * STEP
+        made.append(box(8, y, WIDTH - 16, *part))
+        ends = (WIDTH // 2,) if i < len(line) - 1 else (8 + half // 2, WIDTH - 8 - half // 2)
+        made += [
+            f'<path d="M{x} {y + TALL} v{gap}" stroke="#5b7aa3" stroke-width="2"/>' for x in ends
+        ]
+    y = 8 + len(line) * STEP
+    made += [box(8, y, half, *profile), box(WIDTH - 8 - half, y, half, *count)]
+    made.append(f'<text x="22" y="{y + TALL + 26}">{escape(every)}</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + TALL + 40}" role="img" '
+        f'font-family="system-ui, sans-serif" font-size="13" fill="#4a6288">{"".join(made)}</svg>\n'
     )
 
 

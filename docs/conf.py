@@ -23,4 +23,5 @@ html_title = f"cherimoya-train {__version__}"
 html_static_path = ["_static"]
 html_show_sourcelink = False
 html_show_copyright = False
+smartquotes = False  # -- is two dashes
 html_theme_options = {"navigation_with_keys": True}

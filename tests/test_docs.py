@@ -1,6 +1,7 @@
 """The documentation builds without a warning, its commands are real, its numbers are measured."""
 
 import csv
+import html
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from cherimoya.cli import commands
 from cherimoya.config import groups
 from cherimoya.config.command_line import checked_arguments, one_word_each, overrides, parse
+from cherimoya.config.explain import sentences
 from cherimoya.config.groups import plain_values
 from cherimoya.config.schema import MissingValue, build
 from cherimoya.config.train import TrainConfig
@@ -74,6 +76,16 @@ def test_what_is_shown_is_a_command(page, line, whole):
         build(schema, plain_values(values))
 
 
+@pytest.mark.slow
+def test_the_reference_says_what_help_says(site):
+    """Key by key, sign by sign."""
+    shown = html.unescape(re.sub(r"<[^>]+>", "", (site / "configuration.html").read_text()))
+    words = " ".join(shown.split())
+    said = sentences("train", {"data": "hdf5"})
+    for key in ("model.freeze", "optim.lr_scale", "data.keys", "trainer.resume"):
+        assert " ".join(said[key].split()) in words, key
+
+
 def test_there_are_many_commands():
     assert len(SHOWN) > 60
     assert len([p for p in PAGES if commands_of(p)]) > 12
@@ -83,24 +95,30 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The pages, built with warnings as errors."""
     pytest.importorskip("furo")
     pytest.importorskip("myst_parser")
-    made = tmp_path / "html"
+    folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d",
-         str(tmp_path / "doctrees"), str(ROOT / "docs"), str(made)],
+         str(folder / "doctrees"), str(ROOT / "docs"), str(folder / "html")],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    reference = (made / "configuration.html").read_text()
+    return folder / "html"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(site):
+    reference = (site / "configuration.html").read_text()
     for key in ("model.n_filters", "optim.muon.lr", "data.fold", "trainer.precision", "seed"):
         assert f">{key}<" in reference, key
-    every = (made / "commands.html").read_text()
+    every = (site / "commands.html").read_text()
     for name in SCHEMAS:
         assert f"cherimoya-{name}" in every, name
-    assert (made / "_images" / "architecture.svg").is_file()
+    assert (site / "_images" / "architecture.svg").is_file()
 
 
 def numbers(path: Path) -> list[dict[str, str]]:

@@ -61,6 +61,7 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
     job.in_words = in_words
     targets.enforce()
     try:
+        _check_folder()
         launch.read_slurm()
         given, member_of = plan.without_member_of(arguments)
         arguments = command_line.one_word_each(given)
@@ -98,6 +99,14 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
     code = _conclude(job, code)
     if code:
         raise SystemExit(code)
+
+
+def _check_folder() -> None:
+    """Raise ConfigError where the working folder is gone."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the working folder was removed. cd to one that is there.") from None
 
 
 def _told(name: str, base: str, schema: type, arguments: list[str]) -> str:

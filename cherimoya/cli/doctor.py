@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya import __version__
+from cherimoya.cli.help import version_text
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.errors import CherimoyaError, DiskError
 
@@ -39,6 +40,7 @@ Line = tuple[str, str, bool]  # what it is about, what is said, and whether that
 def doctor() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="cherimoya-doctor", description=WORDS)
+    parser.add_argument("--version", action="version", version=version_text("cherimoya-doctor"))
     parser.parse_args()
     well = True
     for about, said, good in _lines():

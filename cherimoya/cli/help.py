@@ -137,8 +137,9 @@ def _about(
         if options:
             yield f"  a key of {' and '.join(options)}"
     else:
-        shown = [*defaults, *(group_names() if choices else ())]
-        raise ConfigError(f"--help {asked}: there is no such key or group. {nearest(asked, shown)}")
+        near = nearest(asked, [*defaults, *(group_names() if choices else ())])
+        fix = near if near.startswith("Did") else f"cherimoya-{name} --help lists them."
+        raise ConfigError(f"--help {asked}: there is no such key or group. {fix}")
 
 
 def _of_options(group: str, choices: Mapping[str, str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from cherimoya.cli.help import version_text
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.errors import CherimoyaError, disk_words
 from cherimoya.records import sweep as sweeps
@@ -21,6 +22,7 @@ def report() -> None:
     parser = argparse.ArgumentParser(prog="cherimoya-report", description=WORDS)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of any of them")
     parser.add_argument("--runs", action="store_true", help="and the pages of its runs")
+    parser.add_argument("--version", action="version", version=version_text("cherimoya-report"))
     arguments = parser.parse_args()
     try:
         for folder in arguments.folders:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from hydra.errors import HydraException
 
+from cherimoya.cli.help import version_text
 from cherimoya.cli.job import print_error
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.cli.train import plan_sweep
@@ -47,6 +48,9 @@ def main() -> None:
     word, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if word in ("--help", "-h"):
         print(HELP)
+        return
+    if word == "--version":
+        print(version_text("cherimoya-sweep"))
         return
     targets.enforce()
     try:

@@ -21,6 +21,8 @@ from cherimoya.config.schema import unknown_key
 from cherimoya.errors import ConfigError, printable
 
 RESUME = "trainer.resume"
+SPLITS = ("data.fold", "data.leave_out")  # typed, they take the place of a recipe's lists
+LISTS = ("data.validation_chroms", "data.test_chroms")
 VALUED = {  # flags of Hydra with a value, which may look like a key and its value: short, long
     "-c": "--cfg",
     "-p": "--package",
@@ -283,6 +285,8 @@ def checked_arguments(arguments: Sequence[str], schema: type, several: bool) -> 
         is_own = open_groups or word.startswith("+")
         if key not in keys | groups and not (is_own and key.startswith(OPEN_KEYS)):
             raise ConfigError(unknown_key(key, sorted(keys)))
+        if key in SPLITS and word.partition("=")[2] != "null" and not set(LISTS) & given.keys():
+            yield from (f"{name}=null" for name in LISTS)
         if key == RESUME and override.value() is not None:
             folder = _run_folder(str(override.value()), arguments)
             yield f"hydra.run.dir={hydra_value(str(folder))}"

@@ -1,6 +1,7 @@
 """How a mapping of plain values becomes a checked dataclass, and what is said when it cannot."""
 
 import difflib
+import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -286,7 +287,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     """`value` as the type `hint`, or a ConfigError: no silent rounding, no text as a number."""
     if get_origin(hint) in (Union, types.UnionType):
         options = [a for a in get_args(hint) if a is not type(None)]
-        if value is None:
+        if value is None and len(options) < len(get_args(hint)):
             return None
         kind = dict if isinstance(value, Mapping) else list
         is_some = isinstance(value, (list, tuple, Mapping))
@@ -302,7 +303,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         }
     if get_origin(hint) is list:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{key}={value!r}: expected a list, such as {key}=[...]")
+            shown = "null" if value is None else repr(value)
+            name, depth = key.partition("[")[0], key.count("[") + 1
+            form = f"{name}={'[' * depth}...{']' * depth}"
+            raise ConfigError(f"{key}={shown}: expected a list, such as {form}")
         (item,) = get_args(hint)
         return [_convert(item, v, f"{key}[{i}]") for i, v in enumerate(value)]
     if is_dataclass(hint):
@@ -330,6 +334,8 @@ def _check(value: Any, metadata: Mapping[str, Any], key: str) -> None:
             guess = f" Did you mean {near[0]}?" if near else ""
             listed = ", ".join(str(c) for c in choices)
             raise ConfigError(f"{key}={item}: must be one of {listed}.{guess}{hint}")
+        if isinstance(item, float) and not math.isfinite(item):
+            raise ConfigError(f"{key}={item}: must be a finite number.{hint}")
         for name, limit in metadata["limits"].items():
             if limit is not None and not _COMPARE[name](item, limit):
                 words = name.replace("_", " ")

@@ -21,7 +21,7 @@ from cherimoya.inference.ensemble import Ensemble
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import BEST, RunFolder, is_run, read_run
 from cherimoya.util.console import say
-from cherimoya.util.hub import HubFile, fetch, is_address
+from cherimoya.util.hub import HubFile, fetch, is_address, likely_address
 from cherimoya.util.model_file import read_content
 
 WINDOW, GROUPS, TRAINED_ON = "window", "groups", "trained_on"  # where a model's file has them
@@ -51,7 +51,10 @@ class Checkpoint:
         except CherimoyaError as error:
             if self.hub is None:
                 raise
-            raise CherimoyaError(f"{self.name}: {error}") from error
+            raise CherimoyaError(
+                f"{self.name}: {error} It lies in the Hub's cache: where it is damaged there, "
+                f"remove {self.path} and give the command again."
+            ) from error
 
     @property
     def data(self) -> DataConfig | None:
@@ -150,6 +153,8 @@ def find_checkpoint(named: str, key: str = "checkpoint") -> Checkpoint:
     if is_address(named):
         on_hub = _of_hub(named, key)
         return Checkpoint(on_hub.path, None, on_hub)
+    if meant := likely_address(named):
+        raise ConfigError(f"{key}={named}: is no address. Write {key}={meant}")
     path = Path(named)
     if path.is_dir():
         if not is_run(path):

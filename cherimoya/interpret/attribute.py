@@ -93,7 +93,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
         del settings["fasta"]  # read for the lengths of chromosomes alone
     is_done = _is_done(output, config, settings)
     drawn = {path: fix for path, fix in beside.items() if path.suffix != MOTIFS}
-    with own_files(output, drawn, config.overwrite):
+    with own_files(output, drawn, config.overwrite, anew=not is_done):
         if is_done:
             console.say(f"{output}: attributed before, with the same settings")
         else:

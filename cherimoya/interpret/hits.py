@@ -26,7 +26,7 @@ from cherimoya.records.hits import (
     write_table,
     write_track,
 )
-from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
+from cherimoya.records.overwrite import check_inputs_kept, own_files, settle, to_make
 from cherimoya.records.provenance import choose_device
 from cherimoya.report.pages import offered
 from cherimoya.util import console
@@ -106,7 +106,7 @@ def _hits(config: HitsConfig, output: Path, beside: dict[Path, str]) -> None:
     if (attributions.start < 0).all():
         console.say("no BED file and no track: the attributions do not say where their loci are")
         beside = {path: fix for path, fix in beside.items() if not path.name.endswith(PLACED)}
-    todo = {path: fix for path, fix in beside.items() if not done or not path.exists()}
+    todo = to_make(output, beside) if done else beside
     if done:
         forget_parts(output)
         console.say(f"done already: {output}")
@@ -114,7 +114,7 @@ def _hits(config: HitsConfig, output: Path, beside: dict[Path, str]) -> None:
         settle(output)
         return
     work = Work(attributions, target, motifs)
-    with own_files(output, todo, config.overwrite):
+    with own_files(output, todo, config.overwrite, anew=not done):
         if not done:
             _find(config, output, work, device, provenance, settings)
         _write(config, output, work, _read(output, work), todo)

@@ -29,7 +29,7 @@ from cherimoya.interpret.variants_write import (
     write_vcf,
 )
 from cherimoya.prepare.provenance import check_output
-from cherimoya.records.overwrite import check_inputs_kept, own_files, settle
+from cherimoya.records.overwrite import check_inputs_kept, own_files, settle, to_make
 from cherimoya.report.pages import offered, write_page
 from cherimoya.util import console
 from cherimoya.util.console import counted
@@ -76,13 +76,14 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
     provenance, settings = describe(config, ("vcf", "page"), files, length)
     settings["random"] = "of the same kinds, anywhere"  # others have been drawn before
     done = is_done(output, settings, config.overwrite, console.say)
-    todo = _missing(beside) if done else beside
+    todo = _to_make(output, beside) if done else beside
     if done:
         console.say(f"done already: {output}")
     if done and not todo:
         settle(output)
         return
-    with own_files(output, todo, config.overwrite), genome_on_disk(config.fasta) as genome:
+    owned = own_files(output, todo, config.overwrite, anew=not done)
+    with owned, genome_on_disk(config.fasta) as genome:
         variants = renamed(named, genome, config.chrom_alias, config.variants)
         ask = Questions(predict, genome, length, decided_by(settings))
         if not done:
@@ -96,12 +97,10 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
             _offer_page(output, effects, variants, ask)
 
 
-def _missing(beside: Mapping[Path, str]) -> dict[Path, str]:
-    """What is not there of the files `beside` a table that is whole: a VCF file may be without its
-    index."""
-    missing = {path: fix for path, fix in beside.items() if not path.exists()}
-    first = next(iter(beside), None)
-    return {p: fix for p, fix in missing.items() if p.suffix == PAGE or first in missing}
+def _to_make(output: Path, beside: Mapping[Path, str]) -> dict[Path, str]:
+    """As `to_make`; a VCF file and its index together, for some VCF files have none."""
+    missing, first = to_make(output, beside), next(iter(beside), None)
+    return {p: fix for p, fix in beside.items() if (p if p.suffix == PAGE else first) in missing}
 
 
 def _score(

@@ -39,16 +39,18 @@ def check_own(written: Mapping[Path, str], ours: Mapping[str, Size | None]) -> N
     """
     for path, fix in written.items():
         if os.path.lexists(path) and not _is_own(path, ours):
-            raise DataError(
-                f"{path}: exists already. Choose another output{fix}, or set overwrite=true."
-            )
+            what = "changed since it was written" if path.name in ours else "exists already"
+            raise DataError(f"{path}: {what}. Choose another output{fix}, or set overwrite=true.")
 
 
 @contextmanager
-def own_files(output: Path, written: Mapping[Path, str], overwrite: bool) -> Iterator[None]:
+def own_files(
+    output: Path, written: Mapping[Path, str], overwrite: bool, anew: bool = False
+) -> Iterator[None]:
     """Where the files `written`, which lie beside `output`, are made; see `check_own`.
 
     The mark of the output names them, and until it is whole a hidden note: also after a kill.
+    anew: the output itself is made, so that what lies beside it from before is not of it
     """
     note, ours = _note_of(output), _noted(output)
     if not overwrite:
@@ -66,6 +68,8 @@ def own_files(output: Path, written: Mapping[Path, str], overwrite: bool) -> Ite
             ours.pop(path.name, None)
             if _stamp(path) != theirs.get(path):  # ours also with the bytes that it had
                 ours[path.name] = measured(path)
+        if anew:
+            ours = {path.name: ours[path.name] for path in written if path.name in ours}
         with suppress(OSError):  # a full disk: all of them are ours to write still
             _note(output, ours)
 
@@ -76,6 +80,17 @@ def _stamp(path: Path) -> tuple[int, int] | None:
         found = os.lstat(path)
         return found.st_ino, found.st_mtime_ns
     return None
+
+
+def to_make(output: Path, beside: Mapping[Path, str]) -> dict[Path, str]:
+    """Those of the files `beside` a whole output that are not as they were written with it."""
+    ours = _noted(output)
+    sizes = {path: ours.get(path.name) for path in beside}
+    return {
+        path: fix
+        for path, fix in beside.items()
+        if sizes[path] is None or measured(path) != sizes[path]
+    }
 
 
 def settle(output: Path) -> None:

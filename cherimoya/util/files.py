@@ -19,6 +19,7 @@ from cherimoya.util import console
 
 LOCK = ".lock"  # of a run's folder
 TEMPORARY = ".tmp"  # how the name of a file ends that is not whole
+TRIES = 1000  # to make a file in a folder that others may remove
 LOOK_SECONDS = 0.1  # between two tries to own a folder
 
 
@@ -248,11 +249,15 @@ def lock_output(output: Path, patience: float = 0) -> Iterator[None]:
 def _locked(path: Path, patience: float, refusal: Callable[[str], str]) -> IO[str]:
     """The open file at `path`, locked; raises InUse with what `refusal` makes of its content."""
     end = time.monotonic() + patience
+    tries = TRIES
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock = open_owned(path, "a+")  # the caller closes it, which unlocks it
-        except FileNotFoundError:  # another owner removed the folder again
+        except FileNotFoundError:  # another owner removed the folder again, or there can be none
+            tries -= 1
+            if not tries:
+                raise
             continue
         if not _taken(lock):
             with lock:

@@ -4,7 +4,9 @@ They are kept in the Hub's own cache (HF_HOME), and its own variables say where 
 who asks (HF_TOKEN, `hf auth login`) and whether it may be asked (HF_HUB_OFFLINE).
 """
 
+import errno
 import os
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from cherimoya.util.optional import import_optional
 START = "hf:"  # what begins so is an address
 FORM = "hf://owner/name/path/to/file"
 OTHER_KINDS = ("buckets", "datasets", "spaces")
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
+WEB = re.compile(r"https?://huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?]+)")
 MODELS = (".pt", ".torch", ".safetensors")  # how names of models' files end
 MOST_NAMED = 10  # files in a message
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -46,6 +50,13 @@ class HubFile:
 def is_address(named: str | os.PathLike[str]) -> bool:
     """Whether something that names a checkpoint names a file of the Hub."""
     return str(named).startswith(START)
+
+
+def likely_address(named: str) -> str | None:
+    """The address that is meant by one of the web, or with other letters; None for a path."""
+    if match := WEB.match(named):
+        return f"hf://{match[1]}/{match[3]}" + ("" if match[2] == "main" else f"@{match[2]}")
+    return f"hf{named[2:]}" if named.lower().startswith(START) else None
 
 
 def parse_address(named: str, key: str = "") -> Address:
@@ -130,10 +141,10 @@ def _in_words(address: Address, error: Exception) -> str:
         return f"{where} has no file {address.file} at {address.revision}. {_held(address)}"
     if isinstance(error, errors.LocalEntryNotFoundError):
         return _unreached(address, error.__cause__ or error)
-    if isinstance(error, OSError) and (error.errno in FULL or isinstance(error, PermissionError)):
+    if isinstance(error, OSError) and error.errno in (*FULL, *REFUSED) and error.filename:
         return (
-            f"{error.filename or 'the cache'}: {error.strerror}. Free space there, or set HF_HOME "
-            "to another folder."
+            f"{error.filename}: {error.strerror}. Mend that, or set HF_HOME to another folder for "
+            "the cache."
         )
     return _unreached(address, error)
 

@@ -91,7 +91,12 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             f"{path} is damaged: its {DIGEST} is another. Copy it again from where it came from."
         )
     said.pop("format", None)
-    return {key: json.loads(value) for key, value in said.items()} | {STATE: tensors}
+    try:
+        return {key: json.loads(value) for key, value in said.items()} | {STATE: tensors}
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: what it says of its model is no JSON ({error}). Export it again."
+        ) from None
 
 
 def _digest(said: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> str:

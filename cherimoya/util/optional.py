@@ -26,3 +26,9 @@ def import_optional(module: str) -> Any:
             f"{package} is not installed{why}, which this needs: "
             f"pip install 'cherimoya-train[{EXTRAS[package]}]'"
         ) from None
+    except Exception as error:  # of somebody else's code
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise PackageError(
+            f"{module} cannot be imported ({said}). Install it anew, or see what has its name on "
+            "PYTHONPATH or in this folder."
+        ) from None

@@ -412,3 +412,24 @@ def test_a_file_that_is_no_yaml_is_named(cherimoya_train, tmp_path):
         assert "error: a configuration file is no YAML" in done.stderr
         assert f'{name}", line' in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "lists"),
+    [
+        (["data.fold=0"], None),
+        (["experiment=yeast_atac", "data.path=a.h5", "data.fold=2"], None),
+        (["data=hdf5", "data.path=a.h5", "data.leave_out=chr1"], None),
+        (["+data.fold=1"], None),
+        (["data.fold=null"], ["sim9", "sim10"]),
+    ],
+)
+def test_a_typed_fold_takes_the_place_of_a_recipes_lists(words, lists):
+    data = made_of(words).values["data"]
+    assert data["test_chroms"] == lists
+    assert (data["validation_chroms"] is None) == (lists is None)
+
+
+def test_a_fold_and_lists_that_are_both_typed_are_refused():
+    with pytest.raises(ConfigError, match="two ways to split"):
+        made_of(["data.fold=0", "data.test_chroms=[sim1]"])

@@ -17,6 +17,7 @@ from cherimoya.config.interpret import (
     MarginalizeConfig,
     VariantsConfig,
 )
+from cherimoya.errors import DataError
 from cherimoya.interpret import attribute, design, hits, marginalize, variants, variants_effects
 from cherimoya.report.plots import interpret as plots
 from cherimoya.util.marks import OF_FOLDER
@@ -92,8 +93,7 @@ def run(request, toy: Toy, small_data: Path, monkeypatch):
     plant(Path("placed.h5"), n=2)
     plant(Path("nowhere.h5"), n=2, known=False)
     command, name, kind, given = WAYS[request.param]
-    config = configured(name, kind, **given)
-    return (lambda: command(config)), given["output"]
+    return (lambda **more: command(configured(name, kind, **given, **more))), given["output"]
 
 
 def beside(output: str) -> dict[str, bytes]:
@@ -149,3 +149,30 @@ def test_a_step_that_fails_keeps_the_finished_work(run, monkeypatch, capsys):
     assert Path(output).read_bytes() == table
     new = set(beside(output)) - before
     assert any(name.endswith((".png", ".html")) for name in new)
+
+
+def test_what_was_changed_beside_a_table_is_neither_kept_in_silence_nor_written_over(run):
+    command, output = run
+    command()
+    name = next(name for name in beside(output) if not name.endswith((".tbi", ".html")))
+    Path(name).write_text("my own notes")
+    with pytest.raises(DataError, match=rf"{name}: changed since it was written\. Choose another"):
+        command()
+    assert Path(name).read_text() == "my own notes"
+    command(overwrite=True)
+    assert Path(name).read_bytes() != b"my own notes"
+
+
+@pytest.mark.parametrize("run", ["variants, VCF"], indirect=True)
+def test_what_lies_beside_from_an_older_table_is_not_taken_for_this_ones(run):
+    command, _ = run
+    command()
+    old = Path("effects.vcf").read_bytes()
+    command(overwrite=True, vcf=False, page=False, seed=3)
+    with pytest.raises(DataError, match=r"effects\.vcf: exists already\. .* set vcf=false"):
+        command(seed=3)
+    assert Path("effects.vcf").read_bytes() == old
+    Path("effects.vcf").unlink()
+    Path("effects.html").unlink()
+    command(seed=3)
+    assert Path("effects.vcf").read_bytes() != old

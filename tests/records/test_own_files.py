@@ -103,7 +103,7 @@ def test_a_file_put_in_the_place_of_ours_stays(here: Path) -> None:
     work("attribute")
     work("attribute", logos=2)  # drawn again over our own
     Path("x.counts_0.png").write_text("mine")
-    with pytest.raises(DataError, match=r"x\.counts_0\.png: exists already"):
+    with pytest.raises(DataError, match=r"x\.counts_0\.png: (exists already|changed since)"):
         work("attribute")
     work("attribute", logos=0)
     assert Path("x.counts_0.png").read_text() == "mine"
@@ -325,6 +325,8 @@ def test_a_note_that_a_kill_left_goes(here: Path, name) -> None:
     mark = read_mark(mark_of(output))
     write_sizes(mark_of(output), {"settings": mark.facts["settings"]}, mark.files)
     write_sizes(Path(".x.tsv.written.json"), {}, dict.fromkeys(beside))
-    work(name)
-    assert read_mark(mark_of(output)) == mark
+    work(name)  # what may be of an earlier table is made again
+    again = read_mark(mark_of(output))
+    assert again.files == mark.files
+    assert again.facts["beside"].keys() == mark.facts["beside"].keys()
     assert not list(here.glob(".*"))

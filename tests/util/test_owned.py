@@ -39,3 +39,12 @@ def test_a_lock_that_its_owner_removed_meanwhile_is_taken_anew(tmp_path, monkeyp
         assert len(seen) == 2
         with pytest.raises(InUse), lock_output(output):
             raise AssertionError
+
+
+def test_a_folder_in_which_no_file_can_be_ends_in_an_error(monkeypatch, tmp_path):
+    def refuse(path, mode):
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(files, "open_owned", refuse)
+    with pytest.raises(FileNotFoundError), files.lock_output(tmp_path / "x.tsv"):
+        pass

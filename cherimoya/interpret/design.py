@@ -22,7 +22,7 @@ from cherimoya.records.designs import (
     write_fasta,
     write_table,
 )
-from cherimoya.records.overwrite import check_inputs_kept, own_files, settle, to_make
+from cherimoya.records.overwrite import check_inputs_kept, own_files, to_make
 from cherimoya.records.provenance import choose_device
 from cherimoya.report.pages import offered
 from cherimoya.util import console
@@ -70,11 +70,8 @@ def _design_all(config: DesignConfig, output: Path, beside: dict[Path, str]) -> 
     provenance, settings = describe(config, FREE, loci.files, length)
     settings["ledidi"] = provenance["ledidi"] = import_optional("ledidi").__version__
     done = is_done(output, settings, config.overwrite, console.say)
-    todo = to_make(output, beside) if done else beside
-    if done:
-        console.say(f"done already: {output}")
-    if done and not todo:
-        settle(output)
+    todo = to_make(output, beside, done)
+    if todo is None:
         return
     with own_files(output, todo, config.overwrite, anew=not done):
         if done:

@@ -26,7 +26,7 @@ from cherimoya.records.hits import (
     write_table,
     write_track,
 )
-from cherimoya.records.overwrite import check_inputs_kept, own_files, settle, to_make
+from cherimoya.records.overwrite import check_inputs_kept, own_files, to_make
 from cherimoya.records.provenance import choose_device
 from cherimoya.report.pages import offered
 from cherimoya.util import console
@@ -106,12 +106,10 @@ def _hits(config: HitsConfig, output: Path, beside: dict[Path, str]) -> None:
     if (attributions.start < 0).all():
         console.say("no BED file and no track: the attributions do not say where their loci are")
         beside = {path: fix for path, fix in beside.items() if not path.name.endswith(PLACED)}
-    todo = to_make(output, beside) if done else beside
     if done:
         forget_parts(output)
-        console.say(f"done already: {output}")
-    if done and not todo:
-        settle(output)
+    todo = to_make(output, beside, done)
+    if todo is None:
         return
     work = Work(attributions, target, motifs)
     with own_files(output, todo, config.overwrite, anew=not done):

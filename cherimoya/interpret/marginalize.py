@@ -23,7 +23,7 @@ from cherimoya.interpret.target import Target
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
 from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
-from cherimoya.records.overwrite import check_inputs_kept, own_files, settle, to_make
+from cherimoya.records.overwrite import check_inputs_kept, own_files, to_make
 from cherimoya.report.pages import offered
 from cherimoya.util import console
 from cherimoya.util.console import counted
@@ -90,11 +90,8 @@ def _marginalize_all(config: MarginalizeConfig, output: Path, plot: dict[Path, s
     provenance, settings = describe(config, ("profiles",), files, length)
     made = settings | {"profiles": config.profiles}
     done = is_done(output, made, config.overwrite, console.say)
-    todo = to_make(output, plot) if done else plot
-    if done:
-        console.say(f"done already: {output}")
-    if done and not todo:
-        settle(output)
+    todo = to_make(output, plot, done)
+    if todo is None:
         return
     with own_files(output, todo, config.overwrite, anew=not done):
         if not done:

@@ -29,7 +29,7 @@ from cherimoya.interpret.variants_write import (
     write_vcf,
 )
 from cherimoya.prepare.provenance import check_output
-from cherimoya.records.overwrite import check_inputs_kept, own_files, settle, to_make
+from cherimoya.records.overwrite import check_inputs_kept, own_files, to_make
 from cherimoya.report.pages import offered, write_page
 from cherimoya.util import console
 from cherimoya.util.console import counted
@@ -76,11 +76,9 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
     provenance, settings = describe(config, ("vcf", "page"), files, length)
     settings["random"] = "of the same kinds, anywhere"  # others have been drawn before
     done = is_done(output, settings, config.overwrite, console.say)
-    todo = _to_make(output, beside) if done else beside
-    if done:
-        console.say(f"done already: {output}")
-    if done and not todo:
-        settle(output)
+    vcf = [path for path in beside if path.suffix != PAGE]  # and its index
+    todo = to_make(output, beside, done, vcf)
+    if todo is None:
         return
     owned = own_files(output, todo, config.overwrite, anew=not done)
     with owned, genome_on_disk(config.fasta) as genome:
@@ -90,17 +88,11 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
             effects = _score(config, named, variants, ask, settings, target, provenance)
             write_table(output, effects, settings)
         effects = read_effects(output, named, predict.groups)
-        if config.vcf and (vcf := next(iter(beside))) in todo:
-            no_index = write_vcf(vcf, Path(config.variants), effects)
-            console.say(f"{vcf}: the same as INFO{f'; {no_index}' if no_index else ''}")
+        if vcf and vcf[0] in todo:
+            no_index = write_vcf(vcf[0], Path(config.variants), effects)
+            console.say(f"{vcf[0]}: the same as INFO{f'; {no_index}' if no_index else ''}")
         if output.with_suffix(PAGE) in todo:
             _offer_page(output, effects, variants, ask)
-
-
-def _to_make(output: Path, beside: Mapping[Path, str]) -> dict[Path, str]:
-    """As `to_make`; a VCF file and its index together, for some VCF files have none."""
-    missing, first = to_make(output, beside), next(iter(beside), None)
-    return {p: fix for p, fix in beside.items() if (p if p.suffix == PAGE else first) in missing}
 
 
 def _score(

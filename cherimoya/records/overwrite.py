@@ -1,7 +1,7 @@
 """No command writes over what it reads, or over what it did not write itself."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from cherimoya.errors import ConfigError, DataError
 from cherimoya.records.layout import CONFIG, PAGE
 from cherimoya.records.own_folders import is_page
 from cherimoya.records.run import BEST
+from cherimoya.util import console
 from cherimoya.util.marks import OF_FOLDER, Size, mark_of, measured, read_mark, write_sizes
 
 BESIDE = "beside"  # in the mark of an output: what was written with it
@@ -82,15 +83,31 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def to_make(output: Path, beside: Mapping[Path, str]) -> dict[Path, str]:
-    """Those of the files `beside` a whole output that are not as they were written with it."""
-    ours = _noted(output)
-    sizes = {path: ours.get(path.name) for path in beside}
-    return {
+def to_make(
+    output: Path, beside: Mapping[Path, str], done: bool, joined: Collection[Path] = ()
+) -> dict[Path, str] | None:
+    """Which of the files `beside` an output are still to be made; None where all is `done`.
+
+    Those of a whole output stay that are as they were written with it. joined: the first of them
+    stands for all, as a VCF file for its index, which not every one has
+    """
+    if not done:
+        return dict(beside)
+    console.say(f"done already: {output}")
+    ours, first = _noted(output), next(iter(joined), None)
+
+    def is_made(path: Path) -> bool:
+        size = ours.get(path.name)
+        return size is not None and measured(path) == size
+
+    todo = {
         path: fix
         for path, fix in beside.items()
-        if sizes[path] is None or measured(path) != sizes[path]
+        if not is_made(first if first and path in joined else path)
     }
+    if not todo:
+        settle(output)
+    return todo or None
 
 
 def settle(output: Path) -> None:

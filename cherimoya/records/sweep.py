@@ -248,9 +248,16 @@ def table(members: Sequence[Member]) -> str:
     for one in found:
         size = f"{one.mean('parameters'):,.0f}" if one.done else "-"
         cells = [_spread([m.number(key) for m in one.done]) for key in METRICS.values()]
-        names = one.values.values() or [one.members[0].folder.name]
+        names = one.values.values() or [_seeds(one.members)]
         rows.append([*names, _states(one.members), size, *cells])
     return console.table([*(keys or ["run"]), "state", "parameters", *METRICS], rows)
+
+
+def _seeds(group: Sequence[Member]) -> str:
+    """What members are called that differ in nothing but their seeds."""
+    if len(group) == 1:
+        return group[0].folder.name
+    return f"seed={','.join(m.overrides.get(SEED, '?') for m in group)} (mean +- SD)"
 
 
 def _states(group: Sequence[Member]) -> str:

@@ -97,8 +97,8 @@ def find_bias(
     named = str(folder / BIAS_MODELS / made["chosen"]) if made else config.bias
     if not is_address(named) and not Path(named).exists():
         raise ConfigError(
-            f"model.bias={config.bias}: there is no {named}. Name a run of experiment=bias or its "
-            "checkpoint, train for bias models of this run, or null for none."
+            f"model.bias={config.bias}: there is no file or folder {named}. Name a run of "
+            "experiment=bias or its checkpoint, train for bias models of this run, or null."
         )
     return find_checkpoint(named, "model.bias")
 

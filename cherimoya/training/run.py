@@ -195,7 +195,7 @@ def _announce(
         note_moved_data(log.folder, config)
     ids = saved.get("logger_ids", {"wandb": saved.get("wandb_id")}) if saved else {}
     log.start_loggers({**to_dict(config), "network": step.model.config, **origin}, ids)
-    chosen = " (chosen)" if settings.precision == "auto" else ""
+    chosen = " (by trainer.precision=auto)" if settings.precision == "auto" else ""
     facts = {
         "device": describe_device(step.device, settings.device, step.processes.world),
         "loci": where_loci_are,

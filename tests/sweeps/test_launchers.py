@@ -133,7 +133,7 @@ def test_a_job_that_slurm_is_about_to_stop_is_queued_again_and_goes_on(
     os.kill(pid(warned), signal.SIGUSR2)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert last_table(output).count("2 of 2 done") == 1
+    assert last_table(output).count("seed=0,1 (mean +- SD)  2 of 2 done") == 1
     logs = "".join(p.read_text() for p in tmp_path.glob("grid/.submitit/*/*_log.*"))
     assert (tmp_path / "grid" / ".submitit").stat().st_mode & 0o077 == 0  # pickles are in it
     assert logs.count("resumed after") == 1

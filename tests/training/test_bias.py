@@ -223,7 +223,7 @@ def test_deep_lift_explains_the_network_alone():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["model.bias=absent.pt"], "model.bias=absent.pt: there is no absent.pt"),
+        (["model.bias=absent.pt"], "model.bias=absent.pt: there is no file or folder absent.pt"),
         (["{bias}", "data.in_window=160"], "on each side of the 100 that are predicted, and data"),
     ],
 )
@@ -496,7 +496,10 @@ def test_signal_groups_in_another_order_are_refused():
 def test_a_bias_model_that_is_not_there_or_damaged_is_named_by_its_key(train_arguments, tmp_path):
     damaged = tmp_path / "damaged.pt"
     damaged.write_bytes(b"no model")
-    for named, said in (("tarin", "there is no tarin. Name a run of exp"), (damaged, "is damaged")):
+    for named, said in (
+        ("tarin", "there is no file or folder tarin. Name a run of exp"),
+        (damaged, "is damaged"),
+    ):
         with pytest.raises(ConfigError, match=f"model.bias={named}: .*{said}"):
             train(configured([*train_arguments, f"model.bias={named}"]), tmp_path / "run")
 

@@ -29,7 +29,7 @@ HELP = """\
 cherimoya-sweep: look after the sweeps of cherimoya-train -m.
 
 cherimoya-sweep status                       the newest sweep under outputs/sweeps, live
-cherimoya-sweep status outputs/sweeps/NAME   another one; --once prints it once
+cherimoya-sweep status outputs/sweeps/NAME   another one; --once prints it once, --tsv as a table
 cherimoya-sweep slurm -m sweep=NAME ...      an sbatch script with a task for each run, for the
                                              same arguments as cherimoya-train
 
@@ -75,11 +75,17 @@ def _status(arguments: Sequence[str]) -> None:
     parser = _Parser("cherimoya-sweep status", description="How a sweep is going.")
     parser.add_argument("folder", nargs="?", help="of the sweep; by default the newest")
     parser.add_argument("--once", action="store_true", help=f"print it once (also {ONCE})")
+    parser.add_argument("--tsv", action="store_true", help="its runs as a tab-separated table")
     words = ["--once" if word == ONCE else word for word in arguments]
     options, unknown = parser.parse_known_args(words)
     if unknown:
-        raise ConfigError(f"unknown word {unknown[0]}.{_near(unknown[0], ['--once', ONCE])}")
+        raise ConfigError(
+            f"unknown word {unknown[0]}.{_near(unknown[0], ['--once', '--tsv', ONCE])}"
+        )
     folder = _sweep_folder(options.folder)
+    if options.tsv:
+        print(sweeps.tsv(sweeps.read_sweep(folder)))
+        return
     if options.once or not sys.stdout.isatty():
         print(status.describe(folder))
         return

@@ -253,6 +253,19 @@ def table(members: Sequence[Member]) -> str:
     return console.table([*(keys or ["run"]), "state", "parameters", *METRICS], rows)
 
 
+def tsv(members: Sequence[Member]) -> str:
+    """A line for each run, tab-separated: its folder, the swept keys, its state and its numbers."""
+    keys = list(dict.fromkeys(key for m in members for key in m.overrides))
+    numbers = ["parameters", *METRICS.values()]
+    lines = [["run", *keys, "state", *numbers]]
+    for member in members:
+        found = [member.number(name) for name in numbers]
+        cells = ["" if math.isnan(value) else f"{value:.6g}" for value in found]
+        own = [member.overrides.get(key, "") for key in keys]
+        lines.append([member.folder.name, *own, member.state, *cells])
+    return "\n".join("\t".join(printable(cell, 1000) for cell in line) for line in lines)
+
+
 def _seeds(group: Sequence[Member]) -> str:
     """What members are called that differ in nothing but their seeds."""
     if len(group) == 1:

@@ -46,6 +46,20 @@ def folder(tmp_path):
     return sweep
 
 
+def test_its_runs_are_a_table_for_other_programs(folder, tmp_path):
+    done = tool("status", "seeds", "--tsv", cwd=tmp_path)
+    header, *rows = (line.split("\t") for line in done.stdout.splitlines())
+    assert header == [
+        "run", "seed", "state", "parameters", "best_valid_loss", "test.profile_mnll",
+        "test.profile_pearson", "test.count_pearson", "minutes",
+    ]  # fmt: skip
+    assert rows[0] == ["seed=0", "0", "done", "5", "7.5", "", "", "", "1.66667"]
+    assert [row[:3] for row in rows[1:]] == [
+        ["seed=1", "1", "running"], ["seed=2", "2", "failed"], ["seed=3", "3", "interrupted"],
+        ["seed=4", "4", "waiting"],
+    ]  # fmt: skip
+
+
 def test_between_two_runs_a_sweep_that_is_alive_goes_on(folder):
     status.write(folder / "seed=1", "interrupted", time.time(), epoch=5, epochs=10)
     assert "nothing runs; the same command goes on" in sweep_status.describe(folder)

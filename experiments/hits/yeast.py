@@ -1,8 +1,8 @@
 r"""In yeast: do hits of ATAC-seq attributions agree with the genome's matches of the motifs?
 
     cherimoya-train experiment=yeast_atac data.path=atac.h5
-    cherimoya-attribute checkpoint=outputs/<date>/<run> data.path=atac.h5 method=gradient \
-        'chroms=[chrIV,chrXI]' output=bases.h5
+    cherimoya-attribute checkpoint=outputs/<date>/<run> data.path=atac.h5 method=deep_lift_shap \
+        n_shuffles=5 max_loci=220 'chroms=[chrIV,chrXI]' output=bases.h5
     python experiments/hits/yeast.py bases.h5
 
 The motifs are consensus sequences of Reb1, Abf1, Rap1 and Cbf1 as matrices, below. A site is a
@@ -13,6 +13,7 @@ precision: of hits, those within one base of a site of the same factor
 recall: of the sites whose contributions add up to at least HIGH of the median hit of that factor,
     those with a hit within one base
 enrichment: precision over that of as many hits at random places
+site contribution: median over the sites, in standard deviations of all places
 """
 
 import argparse
@@ -91,13 +92,8 @@ def near(places: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.array([any((a, b + i) in held for i in shifts) for a, b in places.tolist()], bool)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("attributions", type=Path)
-    parser.add_argument("--cutoff", type=float, default=0.7)
-    args = parser.parse_args()
-    held = read_attributions(args.attributions)
-    values = next(iter(held.contributions.values()))
+def called(attributions: Path, cutoff: float) -> list[dict[str, str]]:
+    """The hits of the four motifs, as cherimoya-hits finds them."""
     with tempfile.TemporaryDirectory() as folder:
         meme, table = Path(folder) / "four.meme", Path(folder) / "hits.tsv"
         lines = ["MEME version 4", "ALPHABET= ACGT"]
@@ -106,32 +102,54 @@ def main() -> None:
             lines += [" ".join(f"{p:.6f}" for p in row) for row in matrix(letters).T]
         meme.write_text("\n".join(lines) + "\n")
         code = "from cherimoya.cli.commands import hits; hits()"
-        asked = [f"attributions={args.attributions}", f"motifs={meme}", f"cutoff={args.cutoff}"]
+        asked = [f"attributions={attributions}", f"motifs={meme}", f"cutoff={cutoff}"]
         subprocess.run([sys.executable, "-c", code, *asked, f"output={table}", "page=false"],
                        check=True)  # fmt: skip
         with open(table, newline="") as file:
             next(file)
-            called = list(csv.DictReader(file, delimiter="\t"))
+            return list(csv.DictReader(file, delimiter="\t"))
+
+
+def scored(
+    name: str, codes: np.ndarray, values: np.ndarray, found: list[dict[str, str]], cutoff: float
+) -> dict[str, object]:
+    """How the hits of a factor agree with the sites of its motif in codes (n, W), of which the
+    contributions are `values` (n, W)."""
+    letters = CONSENSUS[name]
+    own = [row for row in found if row["motif"] == name]
+    hits = np.array([(int(r["locus"]), int(r["offset"])) for r in own]).reshape(-1, 2)
+    known, width = sites(codes, matrix(letters)), len(letters)
+    sums = np.array([values[a, b : b + width].sum() for a, b in known.tolist()])
+    every = np.lib.stride_tricks.sliding_window_view(values, width, axis=1).sum(axis=2)
+    typical = np.median([float(r["contribution"]) for r in own]) if own else 0.0
+    strong = known[sums >= HIGH * typical]
+    right = near(hits, known)
+    places = values.shape[1] - width + 1
+    chance = near(np.stack(np.indices((len(values), places)).reshape(2, -1), 1), known).mean()
+    precision = float(right.mean()) if len(right) else float("nan")
+    return {
+        "factor": name, "loci": len(values), "cutoff": cutoff, "hits": len(hits),
+        "sites": len(known), "strong sites": len(strong), "precision": round(precision, 3),
+        "recall": round(float(near(strong, hits).mean()), 3) if len(strong) else "",
+        "recall of all sites": round(float(near(known, hits).mean()), 3),
+        "enrichment": round(precision / chance, 1),
+        "site contribution": round(float(np.median(sums) / every.std()), 2),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("attributions", type=Path)
+    parser.add_argument("--cutoffs", type=float, nargs="+", default=[0.7, 0.6, 0.5])
+    args = parser.parse_args()
+    held = read_attributions(args.attributions)
+    values = next(iter(held.contributions.values()))
     rows = []
-    for name, letters in CONSENSUS.items():
-        own = [row for row in called if row["motif"] == name]
-        hits = np.array([(int(r["locus"]), int(r["offset"])) for r in own]).reshape(-1, 2)
-        known, width = sites(held.sequence, matrix(letters)), len(letters)
-        sums = np.array([values[a, b : b + width].sum() for a, b in known.tolist()])
-        typical = np.median([float(r["contribution"]) for r in own]) if own else 0.0
-        strong = known[sums >= HIGH * typical]
-        right = near(hits, known)
-        places = values.shape[1] - width + 1
-        chance = near(np.stack(np.indices((len(values), places)).reshape(2, -1), 1), known).mean()
-        precision = float(right.mean()) if len(right) else float("nan")
-        rows.append({
-            "factor": name, "loci": len(values), "cutoff": args.cutoff, "hits": len(hits),
-            "sites": len(known), "strong sites": len(strong), "precision": round(precision, 3),
-            "recall": round(float(near(strong, hits).mean()), 3) if len(strong) else "",
-            "recall of all sites": round(float(near(known, hits).mean()), 3),
-            "enrichment": round(precision / chance, 1),
-        })  # fmt: skip
-        print(rows[-1])
+    for cutoff in args.cutoffs:
+        found = called(args.attributions, cutoff)
+        for name in CONSENSUS:
+            rows.append(scored(name, held.sequence, values, found, cutoff))
+            print(rows[-1])
     write(HERE / "yeast.csv", rows)
 
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 if sys.platform == "win32":
     raise ImportError(
-        "cherimoya-train runs on Linux and macOS: it locks files with fcntl and stops by POSIX "
-        "signals. On Windows install it in WSL 2."
+        "cherimoya-train does not run on Windows: it locks files with fcntl and stops by POSIX "
+        "signals. Install it in WSL 2."
     )
 
 __version__ = "0.1.0"

@@ -15,9 +15,10 @@ from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig
 
 from cherimoya.cli import hydra_errors
-from cherimoya.cli.help import help_text, version_text
+from cherimoya.cli.help import help_text
 from cherimoya.cli.job import Job, print_error
 from cherimoya.cli.pipe import quiet_when_closed
+from cherimoya.cli.version import version_text
 from cherimoya.config import command_line, groups, targets
 from cherimoya.config.command_line import checked_arguments, conf_dir, flag
 from cherimoya.config.groups import Composition, composition, plain_values

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya import __version__
-from cherimoya.cli.help import version_text
 from cherimoya.cli.pipe import quiet_when_closed
+from cherimoya.cli.version import version_text
 from cherimoya.errors import CherimoyaError, DiskError
 
 PACKAGE = "cherimoya-train"
@@ -26,10 +26,7 @@ is 1 where something that every command needs is missing or fails."""
 EXTRA = re.compile(r"extra *== *['\"]([\w-]+)['\"]")
 NAME = re.compile(r"[\w.-]+")
 LEFT_OUT = ("dev", "docs")  # extras that are for work on the package itself
-MODULES = {  # of packages whose module has another name
-    "hydra-core": "hydra", "modisco-lite": "modiscolite", "wandb-workspaces": "wandb_workspaces",
-    "huggingface-hub": "huggingface_hub",
-}  # fmt: skip
+MODULES = {"hydra-core": "hydra", "modisco-lite": "modiscolite"}  # that have another name
 CORE = ("torch", "numpy", "h5py", "hydra-core", "omegaconf", "wandb", "tqdm")
 NEAR = 1e-3  # largest difference of a network's outputs, of their size, by kernels and by PyTorch
 

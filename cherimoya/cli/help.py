@@ -23,7 +23,6 @@ from cherimoya.errors import ConfigError
 
 WIDEST, NARROWEST, COLUMN = 110, 60, 34
 NEEDED = "???"
-RECIPES = ("experiment", "sweep")  # groups that have no keys of their own
 
 
 def help_text(name: str, schema: type, words: Sequence[str], asked: str = "") -> str:
@@ -133,7 +132,7 @@ def _about(
     elif asked in known:  # of an option that is not chosen
         (key,) = explained(schema, [asked], said)
         yield from _one(key, key.name)
-        options = list(_with(asked, choices))
+        options = list(_with(asked))
         if options:
             yield f"  a key of {' and '.join(options)}"
     else:
@@ -145,8 +144,7 @@ def _about(
 def _of_options(group: str, choices: Mapping[str, str]) -> Iterator[str]:
     for option, path in option_files(group).items():
         mark = " (chosen)" if choices.get(group) == option else ""
-        text = read_comments(path).of_file.rstrip(":,")
-        yield from _row(f"{group}={option}{mark}", text.removesuffix(", in one command"))
+        yield from _row(f"{group}={option}{mark}", read_comments(path).of_file)
 
 
 def _one(key: Key, word: str) -> Iterator[str]:
@@ -159,26 +157,9 @@ def _one(key: Key, word: str) -> Iterator[str]:
         yield textwrap.fill(text, _width(), initial_indent="  ", subsequent_indent="  ")
 
 
-def _with(key: str, choices: Mapping[str, str]) -> Iterator[str]:
+def _with(key: str) -> Iterator[str]:
     """The options of the key's group whose own file has it."""
     group, _, name = key.rpartition(".")
     for option, path in option_files(group.replace(".", "/")).items():
         if name in read_comments(path).of_keys:
             yield f"{group.replace('.', '/')}={option}"
-
-
-def version_text(script: str) -> str:
-    """What --version prints: this package's, and what its numbers depend on."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    from cherimoya import __version__
-
-    others = []
-    for package in ("torch", "triton"):
-        try:
-            others.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            others.append(f"no {package}")
-    python = f"Python {platform.python_version()}"
-    return f"{script} {__version__} ({', '.join([python, *others])})"

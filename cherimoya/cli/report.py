@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from cherimoya.cli.help import version_text
 from cherimoya.cli.pipe import quiet_when_closed
+from cherimoya.cli.version import version_text
 from cherimoya.errors import CherimoyaError, disk_words
 from cherimoya.records import sweep as sweeps
 from cherimoya.records.run import is_run

@@ -12,10 +12,10 @@ from typing import NoReturn
 
 from hydra.errors import HydraException
 
-from cherimoya.cli.help import version_text
 from cherimoya.cli.job import print_error
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.cli.train import plan_sweep
+from cherimoya.cli.version import version_text
 from cherimoya.config import targets
 from cherimoya.config.command_line import checked_arguments, one_word_each
 from cherimoya.config.train import TrainConfig

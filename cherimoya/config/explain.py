@@ -13,6 +13,7 @@ from cherimoya.config.command_line import conf_dir
 from cherimoya.config.keys import known_fields
 from cherimoya.config.schema import Used
 
+WITH_GROUPS = "train"  # the one command that has groups
 ROOT = "_global_"  # a package of Hydra: the file sets keys of all groups
 OF_OTHERS = ("experiment", "sweep", "hydra")  # folders whose files explain no keys
 SAME = {"bias_model.blocks": "model.blocks"}  # a group with the settings of another one
@@ -67,6 +68,7 @@ def read_comments(path: Path) -> Comments:
         last = f"{parent}.{match['key']}" if parent else match["key"]
         columns[indent + 1] = last
         found.of_keys[last] = _comment(match["rest"])
+    found.of_file = found.of_file.rstrip(":")  # which commands follow
     return found
 
 
@@ -107,19 +109,21 @@ def _package(group: str, path: Path) -> str:
     return "" if package == ROOT else package
 
 
-def sentences(command: str, choices: Mapping[str, str]) -> dict[str, str]:
+def sentences(command: str, choices: Mapping[str, str] | None = None) -> dict[str, str]:
     """What each dotted key of conf/<command>.yaml and of its groups is for, where a comment says.
 
-    choices: the option of each group; its own file comes before the others of the group
+    choices: the option of each group, where that is known; its own file comes before the others
+    of the group
     """
     found: dict[str, str] = {}
     top = read_comments(conf_dir() / f"{command}.yaml").of_keys
     _add(found, "", {k.removeprefix("defaults."): v for k, v in top.items() if v})
-    for group in group_names() if choices else ():
+    for group in group_names() if command == WITH_GROUPS else ():
         if group.split("/")[0] in OF_OTHERS:
             continue
         files = option_files(group)
-        chosen = [files[choices[group]]] if choices.get(group) in files else []
+        option = (choices or {}).get(group)
+        chosen = [files[option]] if option in files else []
         for path in (*chosen, *files.values()):
             _add(found, _package(group, path), read_comments(path).of_keys)
     return found

@@ -24,7 +24,7 @@ def json_schema(command: str, cls: type) -> Schema:
 
     No key is required there: a recipe says only what differs from the defaults.
     """
-    said = sentences(command, {"all": "options"} if command == "train" else {})
+    said = sentences(command)
     made = _object(cls, "", said)
     properties = {"defaults": {"type": "array", "description": "options of groups"}}
     return {
@@ -106,7 +106,6 @@ def _type(hint: Any, metadata: Mapping[str, Any], key: str, said: Mapping[str, s
         return _object(hint, key, said)  # type: ignore[arg-type]
     made_of: Schema = {"type": NAMES[hint]}
     if hint is str:
-        made_of["type"] = "string"
         if metadata.get("choices"):
             made_of["enum"] = list(metadata["choices"])
         elif "chroms" in key or "groups" in key:

@@ -64,7 +64,7 @@ def plain(text: str) -> str:
 
 
 class Reference(SphinxDirective):
-    """What both directives share: Markdown lines, read as if they stood on the page."""
+    """What the directives share: Markdown lines, read as if they stood on the page."""
 
     optional_arguments = 9
     has_content = False
@@ -101,7 +101,7 @@ class Options(Reference):
     def lines(self) -> list[str]:
         group = self.arguments[0]
         found = [
-            [f"{group}={name}", read_comments(path).of_file.rstrip(":")]
+            [f"{group}={name}", read_comments(path).of_file]
             for name, path in option_files(group).items()
         ]
         return table(["option", "what it is"], found, 1)

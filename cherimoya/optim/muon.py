@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cherimoya.config import options
+from cherimoya.ops.update.op import AddressTable, MuonSettings, fits_muon, muon
 
 # Coefficients of the quintic iteration (Jordan et al. 2024), as in torch.optim.Muon.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -17,8 +18,8 @@ class Muon(torch.optim.Optimizer):
     """torch.optim.Muon with Nesterov momentum, all matrices of one shape in one iteration.
 
     A tall matrix joins the stack of its transpose's shape. The iteration runs in bfloat16 on a
-    GPU, as torch's does, and in float32 on the CPU, where that is both faster and closer to the
-    exact update. Source: https://kellerjordan.github.io/posts/muon/
+    GPU, as torch's does, by one kernel where a matrix is small enough, and in float32 on the CPU,
+    where that is both faster and closer to the exact update. Source: https://kellerjordan.github.io/posts/muon/
 
     As in torch's fused optimizers, `lr` may be a tensor (), and a step leaves everything as it is
     while the attribute `found_inf` is a tensor () of 1. Every parameter needs a gradient.
@@ -77,6 +78,8 @@ class _Stack:
         self.scale = torch.ones_like(self.momentum[:, :1, :1])
         for i, p in enumerate(self.params):
             self.scale[i] = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+        self.never = self.momentum.new_zeros(())
+        self.addresses = AddressTable()
 
     def members(self) -> list[Tensor]:
         """The momentum of each parameter, in its shape."""
@@ -84,6 +87,9 @@ class _Stack:
 
     def update(self, group: dict[str, Any], found_inf: Tensor | None) -> None:
         """One step of the group's rate, decay and momentum."""
+        if fits_muon(self.params):
+            self._update_by_kernel(group, self.never if found_inf is None else found_inf)
+            return
         lr, beta, pull = group["lr"], group["momentum"], 1 - group["momentum"]
         grads = self._stacked([p.grad for p in self.params])
         if found_inf is not None:
@@ -96,6 +102,15 @@ class _Stack:
         tall = updates[: self.n_tall].mT.contiguous()
         torch._foreach_mul_(self.params, 1 - lr * group["weight_decay"])
         torch._foreach_sub_(self.params, [*tall, *updates[self.n_tall :]])
+
+    def _update_by_kernel(self, group: dict[str, Any], found_inf: Tensor) -> None:
+        """`update`, of which nothing but the gradients is copied."""
+        lr = torch.as_tensor(group["lr"], device=self.momentum.device)
+        grads = torch.cat([p.grad.reshape(-1) for p in self.params])  # type: ignore[union-attr]
+        settings = MuonSettings(group["momentum"], group["weight_decay"], group["ns_steps"])
+        muon(
+            self.params, self.addresses, grads, self.momentum, lr, found_inf, self.n_tall, settings
+        )
 
     def _stacked(self, matrices: list[Any]) -> Tensor:
         return torch.stack([m.mT if i < self.n_tall else m for i, m in enumerate(matrices)])

@@ -77,14 +77,9 @@ class Runner:
         self._graph = graph
 
     def _warm_up(self) -> None:
-        """Steps that change nothing: they run as if the loss had not been finite before."""
-        failed = self._step.failed
-        before = failed.clone()
-        failed.fill_(1.0)
-        with on_stream(self._stream):
+        with self._step.changing_nothing(), on_stream(self._stream):
             with compiled_together(self._step.device):
                 self._step(self._batch())
             for _ in range(SHARED_WARMUP_STEPS if self._shared else WARMUP_STEPS):
                 self._step(self._batch())
-        failed.copy_(before)
         self._warm = True

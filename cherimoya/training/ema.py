@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cherimoya.ops.update.op import Average
+
 
 def ema_decay(steps: np.ndarray, decay: float, warmup: bool) -> np.ndarray:
     """The decay at `steps`, counted from 0: min(decay, (1 + t) / (10 + t)) with `warmup`."""
@@ -21,13 +23,15 @@ class EMA:
         self._names = [*named]
         self._source: list[Tensor] = [*named.values()]
         self.average = [p.detach().clone() for p in self._source]
+        self._mover = Average(self.average, self._source)
 
     @torch.no_grad()
-    def update(self, decay: Tensor) -> None:
-        """Move the average towards the parameters as they are now: 1 - `decay` () of the way."""
-        distance = torch._foreach_sub(self._source, self.average)
-        torch._foreach_mul_(distance, 1 - decay)
-        torch._foreach_add_(self.average, distance)
+    def update(self, decay: Tensor, found_inf: Tensor) -> None:
+        """Move the average towards the parameters as they are now: 1 - `decay` () of the way.
+
+        Where `found_inf` () is 1 it stays.
+        """
+        self._mover.move(decay, found_inf)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

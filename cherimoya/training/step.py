@@ -6,6 +6,7 @@ one captured graph: the number of the step, the learning rates and the losses ar
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from cherimoya.distributed.processes import Processes
 from cherimoya.inference.precision import LEAST_SCALE, LossScale, autocast
 from cherimoya.losses import build_loss, training_loss
 from cherimoya.network import Cherimoya
+from cherimoya.ops.update.op import settle
 from cherimoya.optim.routing import block_matrices, build_optimizers, build_schedules
 from cherimoya.training.ema import EMA, ema_decay
 
@@ -128,45 +130,50 @@ class TrainingStep:
 
     def __call__(self, pieces: Iterable[Batch]) -> None:
         """Train on a batch, given in pieces of one size."""
-        torch.index_select(self._rates, 0, self.count, out=self._now)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         losses = self._backward(pieces)
-        finite = losses.sum().isfinite()
-        self.failed.copy_(torch.where(finite, self.failed, 1.0))
-        changes = self.failed == 0
-        if self.scale is None:
-            self._found_inf.copy_(self.failed)
-        else:
+        settle(losses, self._rates, self._now, self.count, self.failed, self._found_inf, self.sums)
+        if self.scale is not None:
             gradients = [p.grad for _, p in self.named_parameters() if p.grad is not None]
             in_range = self.scale.unscale(gradients)
-            self.scale.update(in_range, changes)
+            self.scale.update(in_range, self.failed == 0)
             self.failed.copy_(torch.where(self.scale.scale < LEAST_SCALE, 1.0, self.failed))
             self._found_inf.copy_(torch.where(in_range, self.failed, 1.0))
         for i, optimizer in enumerate(self.optimizers.values()):
             if self._is_due(optimizer, i):
                 optimizer.step()
-        self.ema.update(torch.where(self._found_inf == 0, self._now[0, -1], 1.0))
-        self.sums.add_(torch.where(changes, losses, 0.0))
-        self.count.add_(changes)
+        self.ema.update(self._now[0, -1], self._found_inf)
+
+    @contextmanager
+    def changing_nothing(self) -> Iterator[None]:
+        """Steps in here run as if the loss had not been finite before: they change nothing.
+
+        Nor do they where kernels are only asked for, see `compiled_together`.
+        """
+        before = self.failed.clone()
+        self.failed.fill_(1.0)
+        self._found_inf.fill_(1.0)
+        yield
+        self.failed.copy_(before)
 
     def _backward(self, pieces: Iterable[Batch]) -> Tensor:
         """Gradients of the batch's mean loss; returns total, profile and count (3,) losses."""
         if self._network is None:
             self._network = self.processes.shared(self.model)
-        losses = torch.zeros(3, device=self.device)
+        losses = None
         for i, batch in enumerate(pieces):
             with self.processes.gradients_shared(self._network, i == self._parts - 1):
                 with autocast(self.precision, self.device):
                     logits, log_counts = self._network(batch.X, batch.control)
                 terms = training_loss(self.loss, self.model, logits, log_counts, batch.signal)
-                losses += torch.stack(
-                    [terms.total.detach(), terms.profile.sum(), terms.count.sum()]
-                )
+                found = [terms.total.detach(), terms.profile.sum(), terms.count.sum()]
+                losses = torch.stack(found) if losses is None else losses + torch.stack(found)
                 if i == self._parts - 1:
                     self.processes.begin_average(losses)
                 total = terms.total / self._parts if self._parts > 1 else terms.total
                 (total if self.scale is None else total * self.scale.scale).backward()
+        assert losses is not None, "a batch has at least one piece"
         self.processes.end_average()
         self.processes.average([p.grad for p in self.loss.parameters() if p.grad is not None])
         return losses / self._parts if self._parts > 1 else losses

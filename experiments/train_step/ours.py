@@ -36,7 +36,8 @@ PARTS = (
     ("heads", ("heads",)),
     ("loss", ("loss",)),
     ("blocks", ("hopper", "block_", "conv_", "sum_rows", "scale_to_half")),
-    ("newton_schulz", ("gemm", "cutlass", "nvjet", "sm90_xmma", "cublas")),
+    ("muon", ("muon",)),
+    ("cublas", ("gemm", "cutlass", "nvjet", "sm90_xmma", "cublas")),
     ("optimizers_rest", ("",)),
 )
 EXAMPLES, VALIDATION = 148_608, 10_000
@@ -126,7 +127,7 @@ class Bench:
 
     def make(self, trainer: Trainer, n: int, batches: Iterator[int]) -> None:
         for _ in range(n):
-            trainer.feed.prepare(next(batches) % trainer.steps_per_epoch)
+            trainer.feed.source.prepare(next(batches) % trainer.steps_per_epoch)
             trainer.runner()
 
     def parts(self, trainer: Trainer, setup: Setup, batches: Iterator[int]) -> None:

@@ -20,7 +20,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-FLOATS = {"eps", "scale", "scale1", "scale2", "unscale", "share"}
+FLOATS = {"eps", "scale", "scale1", "scale2", "unscale", "share", "beta", "weight_decay",
+          "tall_scale"}
 
 
 def compiled(kernel, source, pointers, constants, capability, **options):
@@ -100,6 +101,7 @@ def around(capability, dtype, C, widths):
     from cherimoya.ops.heads import kernels as heads
     from cherimoya.ops.loss import kernels as loss
     from cherimoya.ops.stem import kernels as stem
+    from cherimoya.ops.update import kernels as update
     from cherimoya.ops.windows import kernels as gather
 
     x, f32, i64 = f"*{dtype}", "*fp32", "*i64"
@@ -119,6 +121,16 @@ def around(capability, dtype, C, widths):
            {**windows, "BM": 64})
     yield (stem.stem_reduce_kernel, {"part_dw": f32, "dweight": f32, "dbias": f32},
            {"C": C, "K": 21, "BLOCK": 32, "DEPTH": 128})
+    yield (update.settle_kernel,
+           {**dict.fromkeys(("losses", "rates", "now", "failed", "found_inf"), f32),
+            "count": i64, "sums": "*fp64"}, {"K": 4, "KP": 4, **pdl})
+    yield (update.average_kernel, {"pieces": i64, "decay": f32, "found_inf": f32},
+           {"BLOCK": 1024, **pdl})
+    rows = min(128, C)
+    yield (update.muon_kernel,
+           {"parameters": i64, **dict.fromkeys(("gradients", "momentum", "lr", "found_inf"), f32)},
+           {"ROWS": rows, "COLS": 2 * rows, "RP": triton.next_power_of_2(rows), "CA": 128,
+            "CB": 128 if rows == 128 else 64, "STEPS": 5, "DT": triton.language.bfloat16, **pdl})
     groups = {"G": 2, "GROUPS": (1, 2), "BLOCK": 1024, **pdl}
     yield loss.loss_fwd_kernel, {"logits": f32, "signal": f32, "rows": f32}, groups
     names = ("rows", "log_counts", "w0", "w1", "total", "profile", "count", "coefficients")

@@ -129,7 +129,10 @@ SHAPES = [
     Case(2, 35, 24, layout="offset"),
     Case(2, 35, 24, layout="expanded"),
 ]
-QUICK = (Case(2, 13, 24), Case(2, 150, 8), Case(1, 35, 100), Case(2, 35, 24, layout="columns"))
+QUICK = (
+    Case(2, 13, 24), Case(2, 150, 8), Case(1, 35, 100), Case(2, 35, 24, layout="columns"),
+    Case(2, 35, 24, layout="transposed"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -225,6 +228,8 @@ def test_any_length_and_layout(mode):
         assert_accurate_on_gpu(Case(3, 301, 24, taps=taps, dtype=mode.dtype))
     for layout in LAYOUTS:
         assert_accurate_on_gpu(Case(3, 301, 24, dtype=mode.dtype, layout=layout))
+    for layout in ("contiguous", "transposed"):
+        assert_accurate_on_gpu(Case(64, 2114, 96, dtype=mode.dtype, layout=layout))
 
 
 @pytest.mark.gpu

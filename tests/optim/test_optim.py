@@ -141,7 +141,8 @@ def test_ema_follows_its_formula_and_swaps_back():
         model.weight.data.fill_(float(step))
         decay = float(ema_decay(np.array(step), 0.999, warmup=True))
         assert decay == min(0.999, (1 + step) / (10 + step))
-        ema.update(torch.tensor(decay))
+        ema.update(torch.tensor(decay), torch.tensor(0.0))
+        ema.update(torch.tensor(decay), torch.tensor(1.0))  # a step that does not count
         expected = decay * expected + (1 - decay) * step
     with ema.swapped_in():
         assert model.weight.item() == pytest.approx(expected, rel=1e-6)

@@ -12,7 +12,8 @@ from cherimoya.ops.dispatch import autocast_dtype, route, wants_gradient
 
 WIDEST = 256  # channels; a convolution of more is PyTorch's
 SLICE = 128  # channels of one launch, whose sums a program can hold
-FORWARD = {"BM": 128, "num_warps": 8}
+FORWARD = {"BM": 128, "num_warps": 4}
+FORWARD_WIDE = {"BM": 64, "num_warps": 4}  # of more than MANY channels
 BACKWARD = {"BM": 64, "num_warps": 4}
 BACKWARD_WIDE = {"BM": 64, "num_warps": 8}  # of more than MANY channels
 MANY = 96
@@ -30,14 +31,15 @@ def fused_stem(X: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> T
     if not out.numel():
         return out
     n, length, _ = out.shape
-    tiles = triton.cdiv(length, FORWARD["BM"])
+    options = FORWARD_WIDE if len(weight) > MANY else FORWARD
+    tiles = triton.cdiv(length, options["BM"])
     full = full_precision(X.device, dtype)
     parameters = weight.float().contiguous(), bias.float().contiguous()
     with torch.cuda.device_of(X):
         for sizes in _slices(weight):
             kernels.stem_fwd_kernel[(n * tiles,)](
                 X, *parameters, out, length, tiles, *X.stride(),
-                **sizes, **FORWARD, FAST=fast_tanh(X.device) and not full, FULL=full,
+                **sizes, **options, FAST=fast_tanh(X.device) and not full, FULL=full,
             )  # fmt: skip
     return out
 

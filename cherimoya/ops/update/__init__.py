@@ -1,0 +1,1 @@
+"""What a training step does after its gradients: whether it counts, Muon's update, the average."""

@@ -26,11 +26,11 @@ class Route:
 
     conv_norm: bool  # the convolution with normalisation
     block: bool  # whole blocks, the stem and the heads
-    inference: bool  # the same where no gradients are wanted
+    inference: bool  # whole blocks, and the stem and the heads where no gradients are wanted
     why: str  # for people, in a few words
 
     def whole(self, *inputs: Tensor) -> bool:
-        """Whether they run whole blocks, the stem and the heads of these inputs."""
+        """Whether they run the stem and the heads of these inputs."""
         return self.block or (self.inference and not wants_gradient(*inputs))
 
 
@@ -89,10 +89,12 @@ def _decide(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
             return "none", f"PyTorch: {obstacle}"
         return "none", f"PyTorch, on the {device.type.upper()}"
     if full_precision(device, dtype):
-        why = "fused convolution and normalisation, products in full fp32 by cuBLAS"
         if torch.version.hip:
-            return "conv_norm", why
-        return "inference", f"{why}; predictions by fused blocks"
+            return (
+                "conv_norm",
+                "fused convolution and normalisation, products in full fp32 by cuBLAS",
+            )
+        return "inference", "fused blocks in full fp32"
     forced = f" (CHERIMOYA_KERNELS={choice})" if choice else ""
     return "whole", f"fused blocks in {_name(dtype)}{forced}"
 

@@ -1,4 +1,4 @@
-"""Inference in full fp32 on a GPU: the block, the stem and the heads without TF32's rounding."""
+"""Full fp32 on a GPU, without TF32's rounding: blocks; stem and heads without gradients."""
 
 from dataclasses import replace
 from functools import partial
@@ -7,12 +7,13 @@ import pytest
 import test_heads
 import test_stem
 import torch
-from kernel_cases import LENGTHS, Case, composed, fused, inputs
+from kernel_cases import LENGTHS, Case, composed, exact, fused, inputs, output_gradient, results
 from kernels import (
     DEVICE,
     LAYOUTS,
     assert_within,
     captured_graph,
+    errors,
     launched_with,
     names_of,
     poison_cached_memory,
@@ -74,12 +75,54 @@ def test_every_launch_option_is_as_accurate(channels, choice):
         assert_accurate(Case("cheri_block", 3, 301, channels, 16))
 
 
-def test_a_block_is_one_operation_without_gradients_and_cublas_with_them():
+def test_a_block_is_one_operation_and_its_backward_two():
     case = Case("cheri_block", 3, 301, 96, 16)
-    values = inputs(case, DEVICE)
+    values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
     assert names_of(partial(fused, case, *values)) == ["cheri_block_full_fp32"]
     with torch.enable_grad():
-        assert names_of(partial(fused, case, *values)) == ["conv_norm"]
+        assert names_of(partial(results, partial(fused, case), values, dout)) == [
+            "cheri_block_full_fp32", "cheri_block_backward_products", "cheri_block_backward_conv",
+        ]  # fmt: skip
+
+
+def assert_gradients(case: Case, scale: float = 1.0) -> None:
+    """Output and gradients agree with float64 as PyTorch's in fp32 do, and a second call's too."""
+    values, dout = inputs(case, DEVICE), scale * output_gradient(case, DEVICE)
+    few = torch.arange(dout.shape[1], device=DEVICE)[:, None] < case.length // 3
+    dout = torch.where(few, 1e-4 * dout, dout)  # as of positions of few counts
+    with torch.enable_grad():
+        expected = exact(case, values, dout)
+        formula = errors(results(partial(composed, case), values, dout), expected)
+        limit = {name: max(LIMIT, FORMULA_FACTOR * error) for name, error in formula.items()}
+        assert_within(limit, partial(results, partial(fused, case), values, dout), expected, case)
+
+
+@pytest.mark.parametrize("channels", [8, 24, 32, 64, 96, 100, 128, 192])
+def test_gradients_of_a_block_of_any_width(channels):
+    for trim in (0, 23):
+        assert_gradients(Case("cheri_block", 3, 301, channels, 16, trim=trim))
+
+
+def test_gradients_of_a_block_of_any_length_layout_and_scale():
+    for n, length, dilation in LENGTHS:
+        assert_gradients(Case("cheri_block", n, length, 96, dilation))
+    for layout in LAYOUTS:
+        assert_gradients(Case("cheri_block", 3, 301, 96, 16, layout=layout))
+    for scale in (1e-12, 1e6):
+        assert_gradients(Case("cheri_block", 3, 301, 96, 16), scale)
+    assert_gradients(Case("cheri_block", 3, 301, 24, 16, trim=5, expansion=3))
+
+
+@pytest.mark.parametrize(("channels", "dilation"), [(96, 1), (96, 256), (128, 16)])
+def test_gradients_at_the_size_of_a_training(channels, dilation):
+    assert_gradients(Case("cheri_block", 64, 2114, channels, dilation))
+
+
+@pytest.mark.parametrize("choice", range(3))
+@pytest.mark.parametrize("channels", [32, 96, 128])
+def test_gradients_with_every_launch_option(channels, choice):
+    with launched_with(choice):
+        assert_gradients(Case("cheri_block", 3, 301, channels, 16))
 
 
 @pytest.mark.parametrize("channels", [512, 1024])
@@ -157,8 +200,8 @@ def test_the_whole_network_is_as_exact_as_on_the_cpu():
     model.float().to(DEVICE)
     found = model(X.to(DEVICE))
     assert set(names_of(partial(model, X.to(DEVICE)))) == {"stem", "cheri_block_full_fp32", "heads"}
-    for gpu, cpu, exact in zip(found, on_cpu, expected, strict=True):
-        assert rms_error(gpu.cpu(), exact) <= max(LIMIT, 3 * rms_error(cpu, exact))
+    for gpu, cpu, truth in zip(found, on_cpu, expected, strict=True):
+        assert rms_error(gpu.cpu(), truth) <= max(LIMIT, 3 * rms_error(cpu, truth))
 
 
 @pytest.fixture

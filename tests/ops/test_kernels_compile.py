@@ -21,7 +21,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 FLOATS = {"eps", "scale", "scale1", "scale2", "unscale", "share", "beta", "weight_decay",
-          "tall_scale"}
+          "tall_scale", "unscale1", "unscale2",
+          "residual_scale"}
 
 
 def compiled(kernel, source, pointers, constants, capability, **options):
@@ -87,8 +88,15 @@ def plain(capability, dtype, C, widths, single):
         yield (block.block_stats_kernel, {"x": x, "weight": f32, **parts, **weights},
                {**stats, "HALF": False, "SPLIT": True})
         yield (full.block_full_fp32_fwd_kernel,
-               {"x": x, "weight": f32, **parts, **tables, "out": x},
+               {"x": x, "weight": f32, **parts, **tables, "out": x, "mean_out": f32,
+                "rstd_out": f32},
                {**gemm, "SCALE": SCALE, "LOG_SCALE": LOG_SCALE, "HS": 32, "PARTS": 32})
+        backward = {"xhat": x, "dout": x, **tables}
+        yield (full.block_full_fp32_bwd_xhat_kernel, {**backward, "g": x, **sums},
+               {**gemm, "SCALE": SCALE, "HS": 32})
+        yield (full.block_full_fp32_bwd_weights_kernel,
+               {**backward, "part_dw1": f32, "part_dw2": f32},
+               {**gemm, "SCALE": SCALE, "HS": 64, "STAGES": 1})
     yield (block.scale_to_half_kernel, {"x": f32, "y": "*fp16", "scales": f32},
            {"TILE": 64 * C, "BLOCK": 8192, **pdl})
     yield (block.block_reduce_kernel,

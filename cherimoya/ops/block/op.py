@@ -96,9 +96,9 @@ def backward_products(
     """The part of the backward that reads xhat, which may have no elements.
 
     Returns g = d xhat (N, window, C), its sums by tiles (N, tiles) and those of g * xhat, and the
-    gradients of the tables in parts (2, parts, HP, CA + CB).
+    gradients of the tables in parts (2, parts, HP, CA + CB). Tables of both halves: in full fp32.
     """
-    from cherimoya.ops.block import launch
+    from cherimoya.ops.block import fp32_launch, launch
     from cherimoya.ops.block.weights import OutputGradient, Tables
     from cherimoya.ops.conv_norm import launch as conv
 
@@ -107,10 +107,16 @@ def backward_products(
         return _empty_products(*tensors, hidden, dilation, residual_scale, trim)
     with torch.cuda.device_of(x):
         x, taps, d = conv.prepared(x, conv_weight, dilation)
-        tables = Tables.of(x, up, down, down, residual_scale)
+        statistics, full = (mean, rstd), up.dim() == 3
         if not xhat.numel():
-            statistics = mean, rstd
-            xhat = conv.normalised(x, taps, d, trim, operand_dtype(x), None, statistics, 0.0)
+            dtype = x.dtype if full else operand_dtype(x)
+            xhat = conv.normalised(x, taps, d, trim, dtype, None, statistics, 0.0)
+        if full:
+            halves = fp32_launch.tables_of(x, up, down, residual_scale)
+            dout = contiguous(dout.to(x.dtype))
+            g, sum_g, sum_gx = fp32_launch.xhat_gradient(xhat, dout, halves)
+            return g, sum_g, sum_gx, fp32_launch.weight_gradients(xhat, dout, halves)
+        tables = Tables.of(x, up, down, down, residual_scale)
         gradient = OutputGradient.of(contiguous(dout.to(x.dtype)))
         by_xhat = (launch.hopper_launches(x, hidden) or launch).xhat_gradient
         g, sum_g, sum_gx = by_xhat(xhat, gradient, tables, x.dtype)
@@ -129,7 +135,7 @@ def _empty_products(
     g = torch.empty_like(dout, dtype=x.dtype, memory_format=torch.contiguous_format)
     tiles = few_tiles(-(-dout.shape[1] // ROWS_OF_SUMS))
     sum_g, sum_gx = (x.new_empty(len(x), tiles, dtype=torch.float32) for _ in range(2))
-    shape = (2, weight_parts(dout, len(up)), *up.shape)
+    shape = (2, weight_parts(dout, up.shape[-2]), *up.shape[-2:])
     return g, sum_g, sum_gx, x.new_empty(shape, dtype=torch.float32)
 
 
@@ -191,8 +197,11 @@ def fused_block_full_fp32(
     residual_scale: float,
     eps: float,
     trim: int,
-) -> Tensor:
-    """The block's output (N, L - 2 trim, C) in full fp32, without gradients."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The block's output (N, L - 2 trim, C) in full fp32, and what its backward needs.
+
+    That is, besides x and the taps, mean and 1 / std (N,) and the tables of both halves.
+    """
     from cherimoya.ops.block import fp32_launch, launch
     from cherimoya.ops.conv_norm import launch as conv
 
@@ -203,8 +212,10 @@ def fused_block_full_fp32(
         x, taps, d = conv.prepared(x, conv_weight, dilation)
         w1, w2 = contiguous(linear1_weight), contiguous(linear2_weight)
         tables = fp32_launch.empty_tables(x, w1, residual_scale)
+        statistics = conv.empty_statistics(x)
         parts = launch.stats_and_tables(x, taps, w1, w2, d, tables)
-        return fp32_launch.products(x, taps, parts, tables, d, eps, trim)
+        out = fp32_launch.products(x, taps, parts, statistics, tables, d, eps, trim)
+    return out, *statistics, tables.up, tables.down
 
 
 @fused_block_full_fp32.register_fake
@@ -217,16 +228,21 @@ def _empty_full_fp32(
     residual_scale: float,
     eps: float,
     trim: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from cherimoya.ops.block.fp32_launch import empty_tables
+
     n, length, channels = x.shape
-    return x.new_empty(n, length - 2 * trim, channels)
+    out = x.new_empty(n, length - 2 * trim, channels)
+    mean, rstd = (x.new_empty(n, dtype=torch.float32) for _ in range(2))
+    tables = empty_tables(x, linear1_weight, residual_scale)
+    return out, mean, rstd, tables.up, tables.down
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, _, trim, _ = inputs
-    _, mean, rstd, xhat, up, down = output
+    x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, _, trim = inputs[:8]
+    _, mean, rstd, *xhat, up, down = output  # in full fp32 it is not kept
     ctx.save_for_backward(x, conv_weight, mean, rstd, up, down)
-    ctx.kept = [xhat]  # not saved: the backward drops it before the gradient of x needs room
+    ctx.kept = xhat  # not saved: the backward drops it before the gradient of x needs room
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.sizes = len(linear1_weight), dilation, residual_scale, trim
@@ -234,25 +250,27 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _gradients(ctx: Any, dout: Tensor | None, *_: Tensor) -> tuple[Tensor | None, ...]:
+    none = (None,) * (len(ctx.needs_input_grad) - 4)
     if dout is None:
-        return (None,) * 9
+        return None, None, None, None, *none
     *given, up, down = ctx.saved_tensors
     kept = ctx.kept.pop() if ctx.kept else dout.new_empty(0)  # a second backward has none
     products = backward_products(dout, *given, kept, up, down, *ctx.sizes)
     del kept
     dx, *gradients = backward_conv(dout, *given, *products, *ctx.sizes)
     weights = (g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True))
-    return dx, *weights, None, None, None, None, None
+    return dx, *weights, *none
 
 
 fused_block.register_autograd(_gradients, setup_context=_save)
+fused_block_full_fp32.register_autograd(_gradients, setup_context=_save)
 
 
 @constant_when_compiled
-def _fits_full_fp32(device: torch.device, channels: int) -> bool:
+def _fits_full_fp32(device: torch.device, channels: int, backward: bool) -> bool:
     from cherimoya.ops.block.fp32_launch import is_supported
 
-    return is_supported(device, channels)
+    return is_supported(device, channels, backward)
 
 
 def cheri_block(
@@ -271,10 +289,9 @@ def cheri_block(
     kernels keep x, two numbers an example and, where it is small beside the GPU's memory, the
     normalised convolution for the backward; the rest is computed again. fp32 is multiplied with
     11 significant bits, as TF32 is, if torch may (`torch.set_float32_matmul_precision("high")`).
-    If not, where no gradient is wanted, as three products of fp16: 22 bits of numbers over 0.1,
-    an absolute error of 3e-8 in smaller ones, and weights must be below 1,000, activations below
-    65,000. Else, and for the widest blocks, by cuBLAS between the fused kernels of the convolution
-    with normalisation.
+    If not, as three products of fp16: 22 bits of numbers over 0.1, an absolute error of 3e-8 in
+    smaller ones, and weights must be below 1,000, activations below 65,000; the widest blocks by
+    cuBLAS between the fused kernels of the convolution with normalisation.
 
     Parameters
     ----------
@@ -325,8 +342,9 @@ def cheri_block(
         small = size <= KEPT_SHARE * total_memory(x.device)
         keep = small and wants_gradient(x, *weights)
         return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep)[0]
-    if chosen.whole(x, *weights) and _fits_full_fp32(x.device, conv_weight.shape[1]):
-        return fused_block_full_fp32(x, *weights, dilation, residual_scale, eps, trim)
+    backward = wants_gradient(x, *weights)
+    if chosen.inference and _fits_full_fp32(x.device, channels, backward):
+        return fused_block_full_fp32(x, *weights, dilation, residual_scale, eps, trim)[0]
     return reference.cheri_block_composed(
         x, *weights, dilation, residual_scale, eps, trim, conv_norm=fused_dilated_conv_norm
     )

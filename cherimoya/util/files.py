@@ -22,6 +22,9 @@ TEMPORARY = ".tmp"  # how the name of a file ends that is not whole
 TRIES = 1000  # to make a file in a folder that others may remove
 LOOK_SECONDS = 0.1  # between two tries to own a folder
 
+Hear = Callable[[Path, Path], None]
+_HEARING: list[Hear] = []
+
 
 def check_readable(path: Path, key: str) -> None:
     """Raise DataError naming the configuration's `key` for a file that this user may not read."""
@@ -49,11 +52,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 remove(path)
             else:
                 sync(temporary)
+            for hear in tuple(_HEARING):
+                hear(path, temporary)
             os.replace(temporary, path)
             sync(path.parent)
     finally:
         with suppress(OSError):  # what is raised already says more
             remove(temporary)
+
+
+@contextmanager
+def hearing(hear: Hear) -> Iterator[None]:
+    """Where `hear` is told of each file, whole under its temporary name, before it is renamed:
+    its path and that name."""
+    _HEARING.append(hear)
+    try:
+        yield
+    finally:
+        _HEARING.remove(hear)
 
 
 def sync(path: Path) -> None:

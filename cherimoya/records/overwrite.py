@@ -12,7 +12,7 @@ from cherimoya.records.layout import CONFIG, PAGE
 from cherimoya.records.own_folders import is_page
 from cherimoya.records.run import BEST
 from cherimoya.util import console
-from cherimoya.util.files import hearing
+from cherimoya.util.files import check_name, hearing
 from cherimoya.util.marks import OF_FOLDER, Size, mark_of, measured, read_mark, write_sizes
 
 BESIDE = "beside"  # in the mark of an output: what was written with it
@@ -23,8 +23,11 @@ ENDINGS = ("", f".{OF_FOLDER}", ".fai", ".gzi", ".bai", ".csi", ".tbi")  # of a 
 def check_inputs_kept(config: Any, written: Mapping[Path, str]) -> None:
     """Raise ConfigError where what `config` has a command read would be overwritten.
 
-    written: the files and folders that it writes, each with how to do without, where that can be
+    written: the files and folders that it writes, each with how to do without, where that can be;
+    their names may be too long, which is a DataError
     """
+    for path in written:
+        check_name(path)
     for key, named in _texts(to_dict(config)):
         for source in filter(os.path.exists, _read(named)):
             for path, fix in written.items():

@@ -1,8 +1,13 @@
 """Results as rows of a CSV file."""
 
 import csv
+import datetime
+import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+
+from cherimoya.records.provenance import cpu_name, git_commit, versions
 
 
 def append_row(path: Path, row: Mapping[str, object], columns: Sequence[str] | None = None) -> None:
@@ -14,3 +19,21 @@ def append_row(path: Path, row: Mapping[str, object], columns: Sequence[str] | N
         if new:
             writer.writeheader()
         writer.writerow(row)
+
+
+def write_rows(
+    path: Path, rows: Sequence[Mapping[str, object]], packages: Sequence[str] = ()
+) -> None:
+    """Write all of `rows` anew, with date, machine, versions, those of `packages` too, and commit
+    in front of each."""
+    used = versions() | {name: version(name) for name in packages}
+    origin = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+        "versions": ", ".join(f"{name} {number}" for name, number in used.items()),
+        "commit": git_commit(),
+    }
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*origin, *rows[0]])
+        writer.writeheader()
+        writer.writerows(origin | row for row in rows)

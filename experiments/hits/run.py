@@ -21,8 +21,6 @@ least half of the motif's bases, whatever its strand is called.
 
 import argparse
 import csv
-import datetime
-import os
 import subprocess
 import sys
 import tempfile
@@ -31,9 +29,11 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from rows import write_rows
+
 from cherimoya.data import motif_grammar
 from cherimoya.records.attributions import read_attributions
-from cherimoya.records.provenance import cpu_name, git_commit, versions
 
 HERE = Path(__file__).parent
 EFFECT = 0.1  # of log(1 + counts): about 10 % of the counts
@@ -65,7 +65,7 @@ def main() -> None:
                     print(rows[-1])
             if args.finemo:
                 print("finemo:", compare(path, known))
-    write(HERE / "results.csv", rows)
+    write_rows(HERE / "results.csv", rows)
 
 
 def call(path: str, motifs: Path, cutoff: float, output: Path) -> float:
@@ -174,20 +174,6 @@ def write_motifs(path: Path) -> Path:
         lines += [" ".join(f"{p:.6f}" for p in row) for row in matrix]
     path.write_text("\n".join(lines) + "\n")
     return path
-
-
-def write(path: Path, rows: list[dict[str, object]]) -> None:
-    """The rows as a CSV file, with date, machine, versions and commit in front."""
-    origin = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{cpu_name()}, {os.cpu_count()} cores",
-        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-        "commit": git_commit(),
-    }
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*origin, *rows[0]])
-        writer.writeheader()
-        writer.writerows(origin | row for row in rows)
 
 
 if __name__ == "__main__":

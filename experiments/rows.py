@@ -21,19 +21,21 @@ def append_row(path: Path, row: Mapping[str, object], columns: Sequence[str] | N
         writer.writerow(row)
 
 
-def write_rows(
-    path: Path, rows: Sequence[Mapping[str, object]], packages: Sequence[str] = ()
-) -> None:
-    """Write all of `rows` anew, with date, machine, versions, those of `packages` too, and commit
-    in front of each."""
+def origin(packages: Sequence[str] = ()) -> dict[str, str]:
+    """The columns in front: date, machine, versions, those of `packages` too, and commit."""
     used = versions() | {name: version(name) for name in packages}
-    origin = {
+    return {
         "date": datetime.date.today().isoformat(),
         "machine": f"{cpu_name()}, {os.cpu_count()} cores",
         "versions": ", ".join(f"{name} {number}" for name, number in used.items()),
         "commit": git_commit(),
     }
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*origin, *rows[0]])
-        writer.writeheader()
-        writer.writerows(origin | row for row in rows)
+
+
+def write_rows(
+    path: Path, rows: Sequence[Mapping[str, object]], packages: Sequence[str] = ()
+) -> None:
+    """Write all of `rows` anew, each after its `origin`."""
+    path.unlink(missing_ok=True)
+    for row in rows:
+        append_row(path, origin(packages) | row)

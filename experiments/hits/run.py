@@ -1,16 +1,16 @@
 r"""On the embedded data, whose truth is known: do hits recover the planted instances?
 
-    cherimoya-train
+    cherimoya-train data.synthetic.seed=0
     cherimoya-attribute checkpoint=outputs/<date>/<run> window=null logos=0 \
         method=deep_lift_shap n_shuffles=5 peaks_only=false 'chroms=[sim9,sim10]' output=test.h5
     cherimoya-attribute checkpoint=outputs/<date>/<run> window=null logos=0 \
-        method=gradient modisco=true motif_file=known.meme output=all.h5
+        method=deep_lift_shap n_shuffles=1 modisco=true motif_file=known.meme output=all.h5
     python experiments/hits/run.py --attributions DeepLIFT=test.h5 --patterns all.counts_0.motifs
 
 The test chromosomes are searched, peaks and background, with the planted motifs and with those of
 TF-MoDISco, of all peaks, whose matches are those in known.meme: the planted motifs among 95
-shuffled ones (`motif_grammar.known_motifs`). Rows go to results.csv. With --finemo, where that
-package is installed, its own fit of the same motifs is compared.
+shuffled ones (`motif_grammar.known_motifs`). Rows are added to results.csv. With --finemo, where
+that package is installed, its own fit of the same motifs is compared.
 
 An instance is what the simulation's own scan finds in the attributed bases. It counts for recall
 where removing it changes the simulation's own log(1 + expected counts) by at least EFFECT: what has
@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from rows import write_rows
+from rows import append_row, origin
 
 from cherimoya.data import motif_grammar
 from cherimoya.records.attributions import read_attributions
@@ -47,9 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--attributions", nargs="+", required=True, help="method=file.h5")
     parser.add_argument("--patterns", type=Path, help="a folder .motifs")
+    parser.add_argument("--data", type=int, default=0, help="data.synthetic.seed, for the table")
     parser.add_argument("--finemo", action="store_true", help="compare finemo's own fit")
     args = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         known = write_motifs(Path(folder) / "planted.meme")
         sources = {"planted": known} | ({"TF-MoDISco": args.patterns} if args.patterns else {})
@@ -60,12 +60,12 @@ def main() -> None:
                     output = Path(folder) / f"{method}.{source}.{cutoff}.tsv"
                     seconds = call(path, motifs, cutoff, output)
                     scored = score(output, path, source == "planted")
-                    rows.append({"attributions": method, "motifs": source, "cutoff": cutoff}
-                                | scored | {"seconds": round(seconds, 1)})  # fmt: skip
-                    print(rows[-1])
+                    row = {"data": args.data, "attributions": method, "motifs": source,
+                           "cutoff": cutoff, **scored, "seconds": round(seconds, 1)}  # fmt: skip
+                    append_row(HERE / "results.csv", origin() | row)
+                    print(row)
             if args.finemo:
                 print("finemo:", compare(path, known))
-    write_rows(HERE / "results.csv", rows)
 
 
 def call(path: str, motifs: Path, cutoff: float, output: Path) -> float:

@@ -38,7 +38,6 @@ from cherimoya.records.attributions import read_attributions
 HERE = Path(__file__).parent
 EFFECT = 0.1  # of log(1 + counts): about 10 % of the counts
 MEAN_COUNT, OUT_WINDOW = 150.0, 160  # of conf/data/synthetic.yaml
-CUTOFFS = (0.5, 0.6, 0.7, 0.8)
 NAMES = [motif.name for motif in motif_grammar.MOTIFS]
 WIDTHS = np.array([len(motif.consensus) for motif in motif_grammar.MOTIFS])
 
@@ -48,6 +47,8 @@ def main() -> None:
     parser.add_argument("--attributions", nargs="+", required=True, help="method=file.h5")
     parser.add_argument("--patterns", type=Path, help="a folder .motifs")
     parser.add_argument("--data", type=int, default=0, help="data.synthetic.seed, for the table")
+    parser.add_argument("--cutoffs", type=float, nargs="+", default=[0.5, 0.6, 0.7, 0.8])
+    parser.add_argument("--output", type=Path, default=HERE / "results.csv")
     parser.add_argument("--finemo", action="store_true", help="compare finemo's own fit")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -56,13 +57,13 @@ def main() -> None:
         for named in args.attributions:
             method, _, path = named.partition("=")
             for source, motifs in sources.items():
-                for cutoff in CUTOFFS:
+                for cutoff in args.cutoffs:
                     output = Path(folder) / f"{method}.{source}.{cutoff}.tsv"
                     seconds = call(path, motifs, cutoff, output)
                     scored = score(output, path, source == "planted")
                     row = {"data": args.data, "attributions": method, "motifs": source,
                            "cutoff": cutoff, **scored, "seconds": round(seconds, 1)}  # fmt: skip
-                    append_row(HERE / "results.csv", origin() | row)
+                    append_row(args.output, origin() | row)
                     print(row)
             if args.finemo:
                 print("finemo:", compare(path, known))

@@ -15,6 +15,7 @@ FIXES = {
     errno.ENOTDIR: "A part of its path is a file: move that away",
     errno.ENAMETOOLONG: "Give it a shorter name",
 }
+STDOUT = "standard output"  # as the name of a file
 HIDDEN = "***"
 PASSWORD = re.compile(  # in a URL: scheme://user:password@host, or ?password=password
     r"(://[^\s:/@]*:)[^@\s]*(?=@)|([?&](?:password|passwd|pwd)=)[^&\s'\"]*", re.IGNORECASE
@@ -70,7 +71,9 @@ class DiskError(DataError):
 
 def disk_words(error: OSError, other: str = "another output") -> DiskError:
     """What the system said of a file or folder, and what to do, such as choosing the `other`."""
-    if error.errno in FAULTY:
+    if error.filename == STDOUT:
+        advice = "Free space where it goes, or send it elsewhere."
+    elif error.errno in FAULTY:
         advice = (
             "Its disk, or the connection to it, is at fault: when that is mended, the same command "
             "goes on."

@@ -21,7 +21,7 @@ from cherimoya.inference.ensemble import Ensemble
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import BEST, RunFolder, is_run, read_run
 from cherimoya.util.console import say
-from cherimoya.util.hub import HubFile, fetch, is_address, likely_address
+from cherimoya.util.hub import HubFile, fetch, is_address
 from cherimoya.util.model_file import read_content
 
 WINDOW, GROUPS, TRAINED_ON = "window", "groups", "trained_on"  # where a model's file has them
@@ -153,8 +153,6 @@ def find_checkpoint(named: str, key: str = "checkpoint") -> Checkpoint:
     if is_address(named):
         on_hub = _of_hub(named, key)
         return Checkpoint(on_hub.path, None, on_hub)
-    if meant := likely_address(named):
-        raise ConfigError(f"{key}={named}: is no address. Write {key}={meant}")
     path = Path(named)
     if path.is_dir():
         if not is_run(path):

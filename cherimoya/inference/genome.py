@@ -37,7 +37,7 @@ from cherimoya.inference.genome_parts import (
 from cherimoya.inference.precision import check_precision
 from cherimoya.inference.predictor import predict_batch
 from cherimoya.inference.writers import output_names, write_outputs
-from cherimoya.records.overwrite import check_inputs_kept, check_own
+from cherimoya.records.overwrite import check_inputs_kept, check_own, noting
 from cherimoya.records.provenance import choose_device, git_commit, typed, versions
 from cherimoya.records.run import check_output_folder
 from cherimoya.util.console import counted, say
@@ -47,6 +47,7 @@ from cherimoya.util.resume import STOPPED
 from cherimoya.util.shapes import Table, read_json, tried
 
 DONE, PLAN, PARTS = "predictions.json", "plan.json", "parts"
+WRITTEN = "written.json"  # in the parts: which of the outputs are ours
 RECORD = Table(known={"plan": Table(), "files": lambda files: _are_names(files)})
 
 
@@ -73,7 +74,8 @@ def predict_genome(config: PredictConfig) -> Path:
             return folder
         parts, lengths = _predict_all(config, model, shape, plan, stale, device, folder)
         say("writing ...")
-        files = write_outputs(config, parts, shape, lengths, folder, plan)
+        with noting(folder / PARTS / WRITTEN, written):
+            files = write_outputs(config, parts, shape, lengths, folder, plan)
         facts = {
             "plan": plan,
             "windows": sum(len(part) for part in parts),
@@ -230,8 +232,7 @@ def _stale(
     record = done if done.is_file() else noted
     nothing: dict[str, Any] = {}
     mark, old = read_mark(record), tried([], lambda: read_json(record, RECORD), nothing)
-    if mark is not None and not _are_names(mark.files):
-        mark = None
+    mark = mark if mark is not None and _are_names(mark.files) else None
     before = old.get("plan") if mark is None else mark.facts["plan"]
     named = old.get("files", ()) if mark is None else mark.files
     sizes = named if isinstance(named, dict) else dict.fromkeys(named)  # before they had digests
@@ -247,9 +248,12 @@ def _stale(
     if not record.is_file():
         check_own(written, {PARTS: None})
         return present
-    if record == noted and mark is None:
-        say(f"{noted}: {not_as_written(mark)}, so it starts over")
-        return present
+    if record == noted:
+        ours = read_mark(folder / PARTS / WRITTEN)
+        check_own(written, {PARTS: None}, {} if ours is None else ours.files)
+        if mark is None:
+            say(f"{noted}: {not_as_written(mark)}, so it starts over")
+            return present
     if before != plan:
         differ = ", ".join(sorted(k for k in plan if (before or {}).get(k) != plan[k]))
         what = f"a prediction with another {differ}" if before else f"{record}, which is damaged"
@@ -276,7 +280,7 @@ def _stale(
 def _are_parts(folder: Path) -> bool:
     """Whether a folder holds nothing but what a prediction leaves in its parts."""
     return folder.is_dir() and all(
-        path.name == PLAN or path.name.isdecimal() or path.name.endswith(TEMPORARY)
+        path.name in (PLAN, WRITTEN) or path.name.isdecimal() or path.name.endswith(TEMPORARY)
         for path in folder.iterdir()
     )
 

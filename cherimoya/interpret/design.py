@@ -93,8 +93,8 @@ def _design_loci(
     """Design the loci that are still to do, one at a time, and write the table."""
     with Journal(output, settings, (loci.codes.shape[1],), dtype=np.uint8) as journal:
         for row in journal.missing(len(loci), "designs", "loci", "locus"):
-            with console.report_duration(f"design of locus {row.stop:,}"):
-                own = designer.design(loci.codes[row.start], _controls(loci, row.start))
+            label = f"locus {row.stop:,} of {len(loci):,}"
+            own = designer.design(loci.codes[row.start], _controls(loci, row.start), label)
             journal.append(own[None])
         designs = list(_described(config, designer, loci, journal.rows))
         write_table(output, designs, provenance, settings)

@@ -1,7 +1,10 @@
 """Edits that bring a prediction to a goal: Ledidi proposes, the model's predictions decide."""
 
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from cherimoya.inference.predictor import predict_batch, to_cpu
 from cherimoya.inference.wrappers import expected_counts
 from cherimoya.interpret.mutagenesis import default_batch
 from cherimoya.interpret.target import Target
+from cherimoya.util import console
 from cherimoya.util.optional import import_optional
 
 EASIER = 0.1  # how much less an edit weighs in each further attempt
@@ -27,22 +31,28 @@ class Oracle(nn.Module):
     """The target of one locus as Ledidi asks for it: (N, 1) of X (N, 4, L), with gradients.
 
     known: (L,) which bases of the locus are known, as others stay columns of zeros; controls
-    (1, tracks, L), or None.
+    (1, tracks, L), or None; step: called at each prediction, as Ledidi says nothing on its way.
     """
 
     known: Tensor
     controls: Tensor | None
 
     def __init__(
-        self, model: Ensemble, target: Target, known: Tensor, controls: Tensor | None
+        self,
+        model: Ensemble,
+        target: Target,
+        known: Tensor,
+        controls: Tensor | None,
+        step: Callable[[], object],
     ) -> None:
         super().__init__()
-        self.model, self.target = model, target
+        self.model, self.target, self.step = model, target, step
         self.register_buffer("known", known.float())
         self.register_buffer("controls", controls)
 
     def forward(self, X: Tensor) -> Tensor:
         """(N, 1)."""
+        self.step()
         own = None if self.controls is None else self.controls.expand(len(X), -1, -1)
         logits, log_counts = self.model(X * self.known, own)
         return self.target.of(logits, log_counts, self.model.signal_groups)[:, None]
@@ -89,20 +99,23 @@ class Designer:
         """Whether a predicted target is as near the goal as config.tolerance says."""
         return abs(value - goal) <= self.config.tolerance
 
-    def design(self, codes: np.ndarray, controls: Tensor | None = None) -> np.ndarray:
+    def design(
+        self, codes: np.ndarray, controls: Tensor | None = None, label: str = "locus"
+    ) -> np.ndarray:
         """The designed sequence of a locus, codes (L,) uint8 of codes (L,); controls (tracks, L).
 
         An unknown base stays so, and what lies outside of `editable` as it is. It is the locus
-        itself where the goal is reached already, or nothing comes nearer to it.
+        itself where the goal is reached already, or nothing comes nearer to it. The steps are shown
+        under `label` as they are made.
         """
         before = float(self.ask(codes[None], controls).value[0])
         goal, best, value = self.goal(before), codes, before
         for attempt in range(self.config.attempts):
             if self.is_reached(value, goal):
                 break
-            proposed = self._proposed(codes, controls, goal, attempt)
+            proposed = self._proposed(codes, controls, goal, attempt, label)
             best, value = self._chosen(np.stack([codes, best, *proposed]), controls, goal)
-        return self._pruned(codes, best, controls, goal)
+        return self._pruned(codes, best, controls, goal, label)
 
     def ask(self, codes: np.ndarray, controls: Tensor | None = None) -> Told:
         """What the model says of sequences, codes (m, L), of one locus with its controls."""
@@ -118,17 +131,25 @@ class Designer:
             counts.append(expected_counts(logits, log_counts, groups).numpy())
         return Told(np.concatenate(values), np.concatenate(counts))
 
+    def _oracle(self, codes: np.ndarray, controls: Tensor | None, steps: Iterator[int]) -> Oracle:
+        """The target of the locus, each prediction of which is one of `steps`."""
+        own = None if controls is None else controls[None]
+        known = torch.from_numpy(codes != N_CODE)
+        return Oracle(self.model, self.target, known, own, lambda: next(steps, None))
+
     def _proposed(
-        self, codes: np.ndarray, controls: Tensor | None, goal: float, attempt: int
+        self, codes: np.ndarray, controls: Tensor | None, goal: float, attempt: int, label: str
     ) -> np.ndarray:
         """Sequences (config.designs, L) of an attempt of Ledidi's."""
-        config, known = self.config, torch.from_numpy(codes != N_CODE)
-        kept = known.clone()  # what may not be edited; Ledidi cannot bind what is no base
+        config = self.config
+        kept = torch.from_numpy(codes != N_CODE)  # no edits; Ledidi cannot bind what is no base
         kept[self.editable] = False
-        own = None if controls is None else controls[None]
-        with computing_in(config.precision, self._device):
+        total = config.max_iter + 1  # Ledidi first looks at the locus itself
+        said = f"{label}, attempt {attempt + 1} of at most {config.attempts}"
+        steps = console.track(range(total), said, total, "step")
+        with closing(steps), computing_in(config.precision, self._device):
             made = self._ledidi.ledidi(
-                Oracle(self.model, self.target, known, own), one_hot(codes[None]),
+                self._oracle(codes, controls, steps), one_hot(codes[None]),
                 torch.tensor([[goal]], dtype=torch.float32), device=self._device,
                 random_state=seed_of(config.seed, codes, attempt), verbose=False,
                 l=config.edit_weight * EASIER**attempt, batch_size=config.designs,
@@ -151,7 +172,7 @@ class Designer:
         return sequences[row], float(values[row])
 
     def _pruned(
-        self, codes: np.ndarray, best: np.ndarray, controls: Tensor | None, goal: float
+        self, codes: np.ndarray, best: np.ndarray, controls: Tensor | None, goal: float, label: str
     ) -> np.ndarray:
         """The design without the edits that hardly matter."""
         config, value = self.config, float(self.ask(best[None], controls).value[0])
@@ -160,11 +181,12 @@ class Designer:
             most = min(most, config.tolerance - abs(value - goal) - AGREEMENT)
         if most <= 0 or not (codes != best).any():
             return best
-        own = None if controls is None else controls[None]
-        oracle = Oracle(self.model, self.target, torch.from_numpy(codes != N_CODE), own)
+        edits = console.counted(int((codes != best).sum()), "edit")
+        steps = console.track(count(), f"{label}, pruning of {edits}", None, "prediction")
         X, X_hat = (one_hot(one[None]).to(self._device) for one in (codes, best))
-        with computing_in(config.precision, self._device):
-            kept = self._prune(oracle.to(self._device), X, X_hat, threshold=most)
+        with closing(steps), computing_in(config.precision, self._device):
+            oracle = self._oracle(codes, controls, steps).to(self._device)
+            kept = self._prune(oracle, X, X_hat, threshold=most)
         return as_codes(kept.cpu()).numpy()[0]
 
 

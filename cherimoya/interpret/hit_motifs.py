@@ -15,6 +15,7 @@ from cherimoya.util.files import check_readable
 
 KEY, PATTERNS = "motifs", "modisco.h5"
 NEGATIVE = "(-)"  # ends the name of a MEME file's motif, where it lowers the prediction
+GAP = 10  # bases between the parts of one motif, a turn of the helix
 UNIFORM = 0.25  # chance of each base in the background
 
 
@@ -76,11 +77,14 @@ def read_hit_motifs(path: Path, trim: float, length: int) -> list[HitMotif]:
 
 
 def of_pattern(name: str, contributions: np.ndarray, trim: float) -> HitMotif:
-    """A pattern by its contributions (4, width), without the ends where all four together have less
-    than `trim` of the largest position."""
+    """A pattern by its contributions (4, width): the stretch around its largest position whose
+    positions have at least `trim` of that, all four bases together, at most GAP apart. What lies
+    further out is other motifs that are often near, at no fixed distance."""
     total = np.abs(contributions).sum(axis=0)
     kept = np.flatnonzero(total >= trim * total.max())
-    return HitMotif(name, _normed(contributions[:, kept[0] : kept[-1] + 1]))
+    stretches = np.split(kept, np.flatnonzero(np.diff(kept) > GAP + 1) + 1)
+    own = next(stretch for stretch in stretches if total.argmax() in stretch)
+    return HitMotif(name, _normed(contributions[:, own[0] : own[-1] + 1]))
 
 
 def of_matrix(name: str, matrix: np.ndarray) -> list[HitMotif]:

@@ -1,10 +1,8 @@
 """cherimoya-marginalize: what a motif does on its own, put into sequences without it."""
 
-import json
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,12 @@ from cherimoya.interpret.motifs import insert, read_motifs
 from cherimoya.interpret.target import Target
 from cherimoya.metrics import profile_jsd
 from cherimoya.prepare.provenance import check_output
-from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals
+from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals, read_table, write_table
 from cherimoya.records.overwrite import check_inputs_kept, own_files, to_make
 from cherimoya.report.pages import offered
 from cherimoya.util import console
 from cherimoya.util.console import counted
 from cherimoya.util.files import lock_output
-from cherimoya.util.marks import marked_path
 from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import Journal, is_done
 
@@ -171,39 +168,6 @@ def _motif_named(name: str, motifs: list[Motif]) -> Motif:
         f"against={name}: no motif of that name. "
         f"There are {', '.join(motif.name for motif in motifs[:20])}."
     )
-
-
-def write_table(
-    path: Path, marginals: Marginals, provenance: dict[str, Any], settings: dict[str, Any]
-) -> Path:
-    """A row for each motif, after a comment that says where the numbers come from."""
-    groups = marginals.values["jsd"].shape[1]
-    ends = [f"_{g}" if groups > 1 else "" for g in range(groups)]
-    header = [f"{name}{end}" for name in marginals.values for end in ends] + [*marginals.contrast]
-    marked = marked_path(path, {"settings": settings})
-    with marked as temporary, open(temporary, "wb") as file:
-        file.write(f"# {json.dumps(provenance, sort_keys=True)}\n".encode())
-        file.write(("\t".join(["motif", "letters", "backgrounds", *header]) + "\n").encode())
-        for i, motif in enumerate(marginals.motifs):
-            own = [value for values in marginals.values.values() for value in values[i]]
-            own += [values[i] for values in marginals.contrast.values()]
-            numbers = [f"{value:.6g}" for value in own]
-            cells = [motif.name, motif.letters, str(marginals.backgrounds), *numbers]
-            file.write(("\t".join(cells) + "\n").encode())
-    return path
-
-
-def read_table(path: Path, motifs: list[Motif]) -> Marginals:
-    """What `write_table` wrote of the `motifs`, with six digits of each number."""
-    with open(path, encoding="utf-8") as file:
-        header, *rows = [line.rstrip("\n").split("\t") for line in islice(file, 1, None)]
-    columns = {name: np.array([float(r[i]) for r in rows]) for i, name in enumerate(header[3:], 3)}
-    contrast = {name: columns.pop(name) for name in list(columns) if name.startswith("contrast")}
-    values: dict[str, list[np.ndarray]] = {}
-    for name, column in columns.items():  # of each group, one after another
-        values.setdefault(name.rstrip("0123456789").removesuffix("_"), []).append(column)
-    groups = {name: np.stack(of_groups, axis=1) for name, of_groups in values.items()}
-    return Marginals(motifs, groups, int(rows[0][2]), contrast)
 
 
 def _check_fit(motifs: list[Motif], out: int) -> None:

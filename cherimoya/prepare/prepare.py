@@ -11,7 +11,7 @@ import numpy as np
 
 from cherimoya.config.prepare import PrepareConfig
 from cherimoya.data import hdf5
-from cherimoya.errors import DataError
+from cherimoya.errors import STDOUT, DataError
 from cherimoya.genome.intervals import Intervals, enforce_spacing, joined, overlapping
 from cherimoya.genome.track import stem
 from cherimoya.prepare import provenance
@@ -97,7 +97,7 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
                 raise DataError("an input file has changed while it was read. Start again.")
             said = _write(output, peaks, background, described, sources)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename == STDOUT:
             raise
         raise DataError(
             f"output={output}: the disk is full. While preparing, {folder} needs as many bytes as "

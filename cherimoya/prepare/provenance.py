@@ -18,6 +18,7 @@ from cherimoya.errors import DataError
 from cherimoya.genome.chrom_names import table_of
 from cherimoya.genome.fasta import check_exists
 from cherimoya.records.overwrite import check_inputs_kept
+from cherimoya.util.files import check_name
 from cherimoya.util.marks import checked_digest, mark_of, marked_path, not_as_written, read_mark
 from cherimoya.util.resume import changed_keys
 
@@ -54,6 +55,7 @@ def check_output(output: Path) -> Path:
 
     Raises DataError when nothing can be written there.
     """
+    check_name(output)
     if output.is_dir():
         raise DataError(f"output={output}: a folder. Name the file to write.")
     folder = next(parent for parent in output.absolute().parents if parent.exists())

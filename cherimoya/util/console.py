@@ -10,7 +10,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -73,7 +73,7 @@ def track(
     done: int = 0,
     tell: Say = say,
     bar: bool = True,
-) -> Iterator[T]:
+) -> Generator[T]:
     """Iterate over `items`, `done` of `total` already dealt with, and show how far it is.
 
     With a bar on a terminal, unless there is to be none; else `tell` gets a line now and then.

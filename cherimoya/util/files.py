@@ -20,7 +20,11 @@ from cherimoya.util import console
 LOCK = ".lock"  # of a run's folder
 TEMPORARY = ".tmp"  # how the name of a file ends that is not whole
 TRIES = 1000  # to make a file in a folder that others may remove
+MOST_PID = 1 << 22  # of Linux
 LOOK_SECONDS = 0.1  # between two tries to own a folder
+
+Hear = Callable[[Path, Path], None]
+_HEARING: list[Hear] = []
 
 
 def check_readable(path: Path, key: str) -> None:
@@ -49,11 +53,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 remove(path)
             else:
                 sync(temporary)
+            for hear in tuple(_HEARING):
+                hear(path, temporary)
             os.replace(temporary, path)
             sync(path.parent)
     finally:
         with suppress(OSError):  # what is raised already says more
             remove(temporary)
+
+
+@contextmanager
+def hearing(hear: Hear) -> Iterator[None]:
+    """Where `hear` is told of each file, whole under its temporary name, before it is renamed:
+    its path and that name."""
+    _HEARING.append(hear)
+    try:
+        yield
+    finally:
+        _HEARING.remove(hear)
 
 
 def sync(path: Path) -> None:
@@ -66,6 +83,22 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(opened)
+
+
+def check_name(path: Path) -> None:
+    """Raise DataError where the file system takes no name as long as that of `path` with what is
+    added to it while it is made, of which its unfinished rows' mark gets the most.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    most = os.pathconf(folder, "PC_NAME_MAX")
+    added = len(os.fsencode(f"...partial.done.json{_own_ending(MOST_PID)}"))
+    size = len(os.fsencode(path.name))
+    if size + added > most:
+        raise DataError(
+            f"{path}: its name is too long, as {added} bytes are added while it is made and names "
+            f"have at most {most} there. Choose an output whose name is shorter by "
+            f"{size + added - most}."
+        )
 
 
 def _own_ending(pid: int) -> str:

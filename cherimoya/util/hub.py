@@ -10,20 +10,22 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from cherimoya.errors import FULL, ConfigError, PackageError
 from cherimoya.util import console
 from cherimoya.util.optional import import_optional
 
-START = "hf:"  # what begins so is an address
+START = re.compile(r"hf:|https?://", re.IGNORECASE)  # what begins so is an address
 FORM = "hf://owner/name/path/to/file"
 OTHER_KINDS = ("buckets", "datasets", "spaces")
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
-WEB = re.compile(r"https?://huggingface\.co/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?]+)")
+WEB = re.compile(r"https?://[^/]+/([^/]+/[^/]+)/(?:resolve|blob|raw)/([^/]+)/([^?#]+)")
+IN_PART = re.compile(r"hf://([^/]+/[^/]+)/(?:resolve|blob)/(main|[0-9a-f]{40})/([^?#]+)")
+DOWNLOAD = "?download=true"  # how the Hub's links end
 MODELS = (".pt", ".torch", ".safetensors")  # how names of models' files end
 MOST_NAMED = 10  # files in a message
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -48,23 +50,29 @@ class HubFile:
 
 
 def is_address(named: str | os.PathLike[str]) -> bool:
-    """Whether something that names a checkpoint names a file of the Hub."""
-    return str(named).startswith(START)
+    """Whether something that names a checkpoint names a file of the Hub, if not as it should."""
+    return START.match(str(named)) is not None
 
 
-def likely_address(named: str) -> str | None:
-    """The address that is meant by one of the web, or with other letters; None for a path."""
-    if match := WEB.match(named):
-        return f"hf://{match[1]}/{match[3]}" + ("" if match[2] == "main" else f"@{match[2]}")
-    return f"hf{named[2:]}" if named.lower().startswith(START) else None
+def _meant(named: str) -> str:
+    """The address that is meant by one of the web, by a part of it, or with other letters."""
+    if match := WEB.match(named) or IN_PART.match(named):
+        repository, revision, file = map(unquote, match.groups())
+        return f"hf://{repository}/{file}" + ("" if revision == "main" else f"@{revision}")
+    own = named.removesuffix(DOWNLOAD)
+    return f"hf{own[2:]}" if own.lower().startswith("hf:") else own
 
 
 def parse_address(named: str, key: str = "") -> Address:
     """The parts of an address. Raises ConfigError, which names the `key`, for one that is none."""
+    if (meant := _meant(named)) != named:
+        raise ConfigError(f"{_named(named, key)}: write {_named(meant, key)}.")
     rest, at, revision = named.removeprefix("hf://").partition("@")
     parts = rest.split("/")
     what = ""
-    if not named.startswith("hf://"):
+    if not named.startswith("hf:"):
+        what = "it is no file of the Hugging Face Hub, and others are not downloaded"
+    elif not named.startswith("hf://"):
         what = "hf: is followed by two slashes"
     elif parts[0] in OTHER_KINDS:
         what = f"{parts[0]} of the Hub hold no models, so only repositories of models are read"
@@ -109,17 +117,33 @@ def _named(named: str, key: str) -> str:
 
 def _downloaded(named: str, address: Address, say: Callable[[str], None]) -> HubFile:
     hub: Any = import_optional("huggingface_hub")
-    download = partial(
-        hub.hf_hub_download, address.repository, address.file, revision=address.revision
-    )
-    known = download(dry_run=True)
-    size = "" if known.file_size is None else f" {console.counted(known.file_size, 'byte')}"
-    how = f"downloading{size}" if known.will_download else "in the cache"
+    of = {"repo_id": address.repository, "filename": address.file}
+    held = hub.try_to_load_from_cache(**of, revision=address.revision)
+    try:  # once: of itself hf_hub_download tries for half a minute
+        known = hub.get_hf_file_metadata(hub.hf_hub_url(**of, revision=address.revision))
+    except Exception as error:
+        if not isinstance(held, str) or (_status(error) or 500) < 500:
+            raise
+        found = HubFile(named, _commit_of(address, held), Path(held))
+        say(f"{'hub':<12} {named}: in the cache, commit {found.commit}")
+        return found
+    is_held = isinstance(hub.try_to_load_from_cache(**of, revision=known.commit_hash), str)
+    size = "" if known.size is None else f" {console.counted(known.size, 'byte')}"
+    how = "in the cache" if is_held else f"downloading{size}"
     say(f"{'hub':<12} {named}: {how}, commit {known.commit_hash}")
     with console.report_duration(f"download of {named}"):
-        path = Path(download())  # <cache>/.../snapshots/<commit>/<file>
-    commit = path.parents[address.file.count("/")].name
-    return HubFile(named, commit, path)
+        path = hub.hf_hub_download(**of, revision=address.revision)
+    return HubFile(named, _commit_of(address, path), Path(path))
+
+
+def _commit_of(address: Address, path: str) -> str:
+    """Of a file of the cache: <cache>/.../snapshots/<commit>/<file>."""
+    return Path(path).parents[address.file.count("/")].name
+
+
+def _status(error: BaseException) -> int | None:
+    """That of the Hub's answer; None where there was none."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _in_words(address: Address, error: Exception) -> str:
@@ -158,7 +182,7 @@ def _unreached(address: Address, error: BaseException) -> str:
             f"it is not in the cache, {cache}, and HF_HUB_OFFLINE is set. Unset it, or where there "
             f"is a network: hf download {address.repository} {address.file}"
         )
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = _status(error)
     if status in (401, 403):
         return f"{_endpoint()} refuses it (status {status}). With access to it, {LOG_IN}."
     said = f"status {status}" if status else _first_line(error)

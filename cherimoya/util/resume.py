@@ -20,6 +20,7 @@ from cherimoya.util.console import Say
 from cherimoya.util.files import (
     LOCK,
     TEMPORARY,
+    atomic_write,
     link_error,
     lock_folder,
     names_file,
@@ -88,10 +89,10 @@ class Journal:
     """The rows of an `output` that are done, begun with `settings`; those of others are dropped.
 
     A hidden mark says how many bytes of the file are whole, and their SHA-256: what a kill left
-    behind them is dropped, and all of it where they have changed. Rows are made `block` at a time:
-    those of a block that is not whole are dropped, so that what follows is made in the same blocks
-    as without the interruption. Who makes one owns the output (`files.lock_output`). At the end of
-    a `with` block that ends well it is discarded.
+    behind them is dropped. A file that does not begin with them is kept under another name. Rows
+    are made `block` at a time: those of a block that is not whole are dropped, so that what follows
+    is made in the same blocks as without the interruption. Who makes one owns the output
+    (`files.lock_output`). At the end of a `with` block that ends well it is discarded.
     """
 
     def __init__(
@@ -108,10 +109,14 @@ class Journal:
         self._mark, self._settings = journal_mark(output), {"settings": dict(settings)}
         row = self._dtype.itemsize * int(np.prod(shape))
         self._count = self._whole_bytes() // (row * block) * block
-        with open_owned(self._path, "ab") as file:
-            file.truncate(self._count * row)
-        with open(self._path, "rb") as file:
-            self._digest = hashlib.file_digest(file, "sha256")
+        self._digest = hashlib.sha256()
+        if self._count:
+            with open_owned(self._path, "ab") as file:
+                file.truncate(self._count * row)
+            with open(self._path, "rb") as whole:
+                self._digest = hashlib.file_digest(whole, "sha256")
+        else:
+            self._path.unlink(missing_ok=True)
         self._note(self._count * row)
 
     def __len__(self) -> int:
@@ -139,14 +144,20 @@ class Journal:
     def append(self, rows: np.ndarray) -> None:
         """Keep `rows` (k, *shape)."""
         content = np.ascontiguousarray(rows, self._dtype).tobytes()
-        with names_file(self._path), open_owned(self._path, "ab") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        self._count += len(rows)
         self._digest.update(content)
-        self._note(size)
+        if not self._count:  # noted before the file is there: one that is not noted is not ours
+            with atomic_write(self._path) as first:
+                first.write(content)
+                first.flush()
+                self._note(len(content))
+        else:
+            with names_file(self._path), open_owned(self._path, "ab") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                size = file.tell()
+            self._note(size)
+        self._count += len(rows)
 
     @property
     def rows(self) -> np.ndarray:
@@ -161,18 +172,20 @@ class Journal:
 
     def _whole_bytes(self) -> int:
         """How much of what is there can be gone on with."""
-        if self._path.is_symlink() or not self._path.is_file() or not self._path.stat().st_size:
+        if self._path.is_symlink():
+            raise link_error(self._path)
+        if not os.path.lexists(self._path):
             return 0
-        mark = read_mark(self._mark)
-        if not os.path.lexists(self._mark):
+        if not self._path.is_file() or not os.path.lexists(self._mark):
             raise _not_ours(self._path)
-        if mark is not None and mark.facts != json.loads(json.dumps(self._settings)):
-            return 0
+        mark = read_mark(self._mark)
         said = {} if mark is None else mark.files.get(self._path.name, {})
-        if not said or measured(self._path, said["size"]) != said:
+        if mark is None or not said.get("size") or measured(self._path, said["size"]) != said:
             console.say(f"{self._path}: changed since it was written, so all of it is made again")
+            set_aside(self._path, console.say)
             return 0
-        return int(said["size"])
+        same = mark.facts == json.loads(json.dumps(self._settings))
+        return int(said["size"]) if same else 0
 
 
 def partial_path(output: Path) -> Path:
@@ -193,9 +206,9 @@ def forget_parts(output: Path) -> None:
     Those that another process has at hand stay.
     """
     folder = partial_path(output)
+    remove_left(output.parent)
     if (folder / MADE_FROM).is_file():
         with suppress(InUse), lock_folder(folder):
-            remove_left(output.parent)
             remove(folder)
 
 

@@ -11,28 +11,28 @@ motifs.csv.
 
 import argparse
 import csv
-import datetime
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from memelite.io import write_meme
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from rows import write_rows
+
 from cherimoya import metrics
 from cherimoya.data import motif_grammar
 from cherimoya.records.attributions import Attributions, read_attributions
-from cherimoya.records.provenance import cpu_name, git_commit, versions
 
 HERE = Path(__file__).parent
 MEAN_COUNT = 150.0  # of conf/data/synthetic.yaml
 OUT_WINDOW = 160
 TARGETS = ("counts", "profile")
+PACKAGES = ("tangermeme", "modisco-lite", "memelite")
 
 
 def main() -> None:
@@ -61,8 +61,8 @@ def main() -> None:
         rows = list(csv.DictReader((output.parent / "motifs.counts_0.motifs/motifs.tsv").open(),
                                    delimiter="\t"))  # fmt: skip
     times = {"loci": args.motif_loci, "deep_lift_s": round(before), "modisco_s": round(seconds)}
-    write(HERE / "scores.csv", scores)
-    write(HERE / "motifs.csv", [times | row for row in rows])
+    write_rows(HERE / "scores.csv", scores, PACKAGES)
+    write_rows(HERE / "motifs.csv", [times | row for row in rows], PACKAGES)
     names = {row["match"] for row in rows if float(row["q_value"]) < 0.05}
     print(f"planted motifs recovered: {sorted(names & {m.name for m in motif_grammar.MOTIFS})}")
 
@@ -116,21 +116,6 @@ def true_effects(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         totals = np.log1p(signal.sum((1, 2)))
         found.append((totals[:-1] - totals[-1]).reshape(length, 4).T)
     return np.stack(found), np.arange(4)[:, None] != codes[:, None]
-
-
-def write(path: Path, rows: list[dict[str, object]]) -> None:
-    """The rows as a CSV file, with date, machine, versions and commit in front."""
-    used = versions() | {name: version(name) for name in ("tangermeme", "modisco-lite", "memelite")}
-    origin = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{cpu_name()}, {os.cpu_count()} cores",
-        "versions": ", ".join(f"{name} {number}" for name, number in used.items()),
-        "commit": git_commit(),
-    }
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*origin, *rows[0]])
-        writer.writeheader()
-        writer.writerows(origin | row for row in rows)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 r"""On the embedded data, whose truth is known: do hits recover the planted instances?
 
-    cherimoya-train
+    cherimoya-train data.synthetic.seed=0
     cherimoya-attribute checkpoint=outputs/<date>/<run> window=null logos=0 \
         method=deep_lift_shap n_shuffles=5 peaks_only=false 'chroms=[sim9,sim10]' output=test.h5
     cherimoya-attribute checkpoint=outputs/<date>/<run> window=null logos=0 \
-        method=gradient modisco=true motif_file=known.meme output=all.h5
+        method=deep_lift_shap n_shuffles=1 modisco=true motif_file=known.meme output=all.h5
     python experiments/hits/run.py --attributions DeepLIFT=test.h5 --patterns all.counts_0.motifs
 
 The test chromosomes are searched, peaks and background, with the planted motifs and with those of
 TF-MoDISco, of all peaks, whose matches are those in known.meme: the planted motifs among 95
-shuffled ones (`motif_grammar.known_motifs`). Rows go to results.csv. With --finemo, where that
-package is installed, its own fit of the same motifs is compared.
+shuffled ones (`motif_grammar.known_motifs`). Rows are added to results.csv. With --finemo, where
+that package is installed, its own fit of the same motifs is compared.
 
 An instance is what the simulation's own scan finds in the attributed bases. It counts for recall
 where removing it changes the simulation's own log(1 + expected counts) by at least EFFECT: what has
@@ -21,8 +21,6 @@ least half of the motif's bases, whatever its strand is called.
 
 import argparse
 import csv
-import datetime
-import os
 import subprocess
 import sys
 import tempfile
@@ -31,14 +29,15 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from rows import append_row, origin
+
 from cherimoya.data import motif_grammar
 from cherimoya.records.attributions import read_attributions
-from cherimoya.records.provenance import cpu_name, git_commit, versions
 
 HERE = Path(__file__).parent
 EFFECT = 0.1  # of log(1 + counts): about 10 % of the counts
 MEAN_COUNT, OUT_WINDOW = 150.0, 160  # of conf/data/synthetic.yaml
-CUTOFFS = (0.5, 0.6, 0.7, 0.8)
 NAMES = [motif.name for motif in motif_grammar.MOTIFS]
 WIDTHS = np.array([len(motif.consensus) for motif in motif_grammar.MOTIFS])
 
@@ -47,25 +46,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--attributions", nargs="+", required=True, help="method=file.h5")
     parser.add_argument("--patterns", type=Path, help="a folder .motifs")
+    parser.add_argument("--data", type=int, default=0, help="data.synthetic.seed, for the table")
+    parser.add_argument("--cutoffs", type=float, nargs="+", default=[0.5, 0.6, 0.7, 0.8])
+    parser.add_argument("--output", type=Path, default=HERE / "results.csv")
     parser.add_argument("--finemo", action="store_true", help="compare finemo's own fit")
     args = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         known = write_motifs(Path(folder) / "planted.meme")
         sources = {"planted": known} | ({"TF-MoDISco": args.patterns} if args.patterns else {})
         for named in args.attributions:
             method, _, path = named.partition("=")
             for source, motifs in sources.items():
-                for cutoff in CUTOFFS:
+                for cutoff in args.cutoffs:
                     output = Path(folder) / f"{method}.{source}.{cutoff}.tsv"
                     seconds = call(path, motifs, cutoff, output)
                     scored = score(output, path, source == "planted")
-                    rows.append({"attributions": method, "motifs": source, "cutoff": cutoff}
-                                | scored | {"seconds": round(seconds, 1)})  # fmt: skip
-                    print(rows[-1])
+                    row = {"data": args.data, "attributions": method, "motifs": source,
+                           "cutoff": cutoff, **scored, "seconds": round(seconds, 1)}  # fmt: skip
+                    append_row(args.output, origin() | row)
+                    print(row)
             if args.finemo:
                 print("finemo:", compare(path, known))
-    write(HERE / "results.csv", rows)
 
 
 def call(path: str, motifs: Path, cutoff: float, output: Path) -> float:
@@ -174,20 +175,6 @@ def write_motifs(path: Path) -> Path:
         lines += [" ".join(f"{p:.6f}" for p in row) for row in matrix]
     path.write_text("\n".join(lines) + "\n")
     return path
-
-
-def write(path: Path, rows: list[dict[str, object]]) -> None:
-    """The rows as a CSV file, with date, machine, versions and commit in front."""
-    origin = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{cpu_name()}, {os.cpu_count()} cores",
-        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-        "commit": git_commit(),
-    }
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*origin, *rows[0]])
-        writer.writeheader()
-        writer.writerows(origin | row for row in rows)
 
 
 if __name__ == "__main__":

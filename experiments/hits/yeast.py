@@ -24,7 +24,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from run import write
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from rows import write_rows
 
 from cherimoya.genome.sequence import IUPAC, encode, reverse_complement
 from cherimoya.records.attributions import read_attributions
@@ -150,7 +152,7 @@ def main() -> None:
         for name in CONSENSUS:
             rows.append(scored(name, held.sequence, values, found, cutoff))
             print(rows[-1])
-    write(HERE / "yeast.csv", rows)
+    write_rows(HERE / "yeast.csv", rows)
 
 
 if __name__ == "__main__":

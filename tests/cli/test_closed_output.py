@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command_lines import clean_environment
+from interpreted import save_model
 
 from cherimoya.cli.pipe import CLOSED, quiet_when_closed
 
@@ -40,6 +42,44 @@ def test_help_whose_output_is_closed_ends_quietly(name):
 def test_a_configuration_whose_output_is_closed_ends_quietly(unbuffered):
     code = "from cherimoya.cli.train import train; train()"
     assert closed_early(code, "--cfg", "job", unbuffered=unbuffered) == (CLOSED, "")
+
+
+FULL = Path("/dev/full")
+SAID = "error: standard output: No space left on device. Free space where it goes, or send it"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [
+    ("train", "--help"), ("train", "--cfg", "job"), ("train", "--version"), ("sweep", "--help"),
+    ("report", "--help"), ("train", "-sc", "install=bash"), ("predict", "checkpoint=m.pt",
+    "fasta=toy.fa", "output=out", "in_window=200", "device=cpu"),
+])  # fmt: skip
+def test_an_output_that_is_full_is_told_in_a_line(words, unbuffered, toy):
+    name, *rest = words
+    save_model(toy.folder / "m.pt")
+    module, _, function = COMMANDS[name].partition(":")
+    with open(FULL, "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", f"from cherimoya.{module} import {function} as x; x()", *rest],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=toy.folder,
+            env=clean_environment() | {"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert done.stderr == f"{SAID} elsewhere.\n"
+    assert done.returncode == 1
+
+
+def test_a_pipe_that_closes_in_the_midst_of_work_ends_it_quietly(toy):
+    save_model(toy.folder / "m.pt")
+    code = f"import os; os.chdir({str(toy.folder)!r})\nfrom cherimoya.cli.commands import predict"
+    words = ("checkpoint=m.pt", "fasta=toy.fa", "output=out", "in_window=200", "device=cpu")
+    assert closed_early(f"{code}; predict()", *words) == (CLOSED, "")
+
+
+def test_no_output_at_all_is_no_error():
+    code = "from cherimoya.cli.train import train; train()"
+    shell = f"{sys.executable} -c '{code}' --help >&- 2>&-"
+    assert subprocess.run(shell, shell=True, env=clean_environment()).returncode == 0
 
 
 def test_another_pipe_that_breaks_is_told():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from cherimoya.interpret import design as app
 from cherimoya.interpret.contrast import counts_target
 from cherimoya.interpret.designer import Designer, seed_of
 from cherimoya.interpret.target import Target
+from cherimoya.util import console
 from cherimoya.util.optional import EXTRAS
 
 ledidi = pytest.importorskip("ledidi")
@@ -94,6 +96,17 @@ def test_a_design_of_more_counts_holds_the_motif():
     assert not any(word in decode(codes) for word in words)
 
 
+def test_each_step_within_a_locus_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.0)
+    planted(max_iter=30, attempts=2, prune=0.05).design(without_motif(), None, "locus 1 of 2")
+    said = capsys.readouterr().out.splitlines()
+    for attempt in (1, 2):
+        of = f"locus 1 of 2, attempt {attempt} of at most 2: step"
+        shown = [int(line.split()[-3]) for line in said if line.startswith(of)]
+        assert shown == list(range(31)), shown
+    assert any(re.match(r"locus 1 of 2, pruning of \d+ edits: prediction 1$", x) for x in said)
+
+
 def test_fewer_counts_and_an_absolute_goal():
     codes = without_motif()
     codes[100:108] = encode(MOTIF)
@@ -157,11 +170,11 @@ def test_pruning_undoes_what_hardly_matters_and_keeps_the_goal():
     designer = planted(prune=0.05)
     value, start = designer.ask(np.stack([best, codes])).value
     for goal, kept in ((value, True), (value + 0.1, False)):
-        made = designer._pruned(codes, best, None, goal)
+        made = designer._pruned(codes, best, None, goal, "locus")
         at = np.flatnonzero(made != codes)
         assert set(np.flatnonzero(best != codes)) > set(at) if kept else np.array_equal(made, best)
     assert value - start > 2
-    assert np.array_equal(planted(prune=0)._pruned(codes, best, None, value), best)
+    assert np.array_equal(planted(prune=0)._pruned(codes, best, None, value, "locus"), best)
 
 
 def test_of_several_designs_the_one_with_fewest_edits_is_taken():

@@ -10,7 +10,7 @@ from toy import Toy
 from cherimoya.config.design import DesignConfig
 from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 from cherimoya.config.predict import EvaluateConfig, PredictConfig
-from cherimoya.errors import ConfigError
+from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.evaluation.evaluate import evaluate_checkpoints
 from cherimoya.inference.genome import predict_genome
 from cherimoya.interpret.attribute import attribute
@@ -95,3 +95,39 @@ def test_preparing_leaves_its_inputs(work, output, said, toy: Toy) -> None:
     os.link(toy.folder / "plus.bw", toy.folder / "hard.h5")
     with pytest.raises(ConfigError, match=said):
         work(toy.config(output=str(toy.folder / output), overwrite=True), say=lambda _: None)
+
+
+MORE = {
+    "attribute": {"loci": "loci.bed"},
+    "design": {"loci": "loci.bed", "change": 1.0, "max_iter": 1, "attempts": 1, "page": False},
+    "marginalize": {"loci": "loci.bed", "motifs": ["GATTACA"]},
+    "variants": {"variants": "v.tsv"},
+}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_a_name_that_is_too_long_is_refused_before_a_model_is_read(name, here: Path) -> None:
+    schema, work = COMMANDS[name]
+    ending = ".h5" if name == "attribute" else ".tsv"
+    given = {"checkpoint": ["absent.pt"], "fasta": "toy.fa", **MORE[name]}
+    output = "x" * (235 - len(ending)) + ending
+    with pytest.raises(DataError, match=r"x\.\w+: its name is too long.*by \d+\.") as refused:
+        work(configured(name, schema, **given, output=output))
+    too_many = int(str(refused.value).rpartition(" ")[2].rstrip("."))
+    beside = 6  # or fewer, by which names of files beside it are longer
+    for fewer, said in ((-1, "shorter by 1"), (beside, r"absent\.pt does not exist")):
+        with pytest.raises(CherimoyaError, match=said):
+            work(configured(name, schema, **given, output=output[too_many + fewer :]))
+
+
+def test_the_longest_name_is_one_that_can_be_written(here: Path) -> None:
+    schema, work = COMMANDS["design"]
+    given = {"checkpoint": ["m.pt"], "fasta": "toy.fa", "device": "cpu", **MORE["design"]}
+    given |= {"data__in_window": 200, "target": "counts"}
+    with pytest.raises(DataError, match="shorter by") as refused:
+        work(configured("design", schema, **given, output=f"{'x' * 231}.tsv"))
+    too_many = int(str(refused.value).rpartition(" ")[2].rstrip("."))
+    longest = f"{'x' * 231}.tsv"[too_many:]
+    # its edits' name, longer by 6, is the one that counts
+    work(configured("design", schema, **given, output=longest[len(".edits") :]))
+    assert Path(longest[len(".edits") :]).is_file()

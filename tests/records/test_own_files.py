@@ -25,7 +25,7 @@ from cherimoya.interpret.variants import variants
 from cherimoya.prepare.dry_run import inspect
 from cherimoya.records.overwrite import own_files
 from cherimoya.report.pages import offer_report, write_report
-from cherimoya.util.marks import mark_of, read_mark, set_aside, write_sizes
+from cherimoya.util.marks import mark_of, measured, read_mark, set_aside, write_sizes
 from cherimoya.util.resume import Journal, resumable_output
 
 USUAL = {"checkpoint": ["m.pt"], "fasta": "toy.fa", "device": "cpu"}
@@ -132,6 +132,70 @@ def test_after_a_kill_the_files_are_still_ours(here: Path, monkeypatch) -> None:
         work("predict", format="hdf5")
     monkeypatch.setattr(genome, "write_outputs", real_outputs)
     work("predict", format="hdf5")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("attribute", "x.counts_0.png"),
+        ("design", "x.fa"),
+        ("marginalize", "x.png"),
+        ("predict", "out/predictions.h5"),
+        ("variants", "x.vcf"),
+    ],
+)
+def test_after_a_kill_a_file_of_the_users_own_stays(here: Path, monkeypatch, name, file) -> None:
+    """The folder as it is when the file gets its name, a moment before and after."""
+    real, values = os.replace, {"format": "hdf5"} if name == "predict" else {}
+    states = [here.with_name(f"{here.name}_{when}") for when in ("before", "after")]
+
+    def replace(source, target):
+        is_it = str(target) == file and not states[0].exists()
+        if is_it:
+            shutil.copytree(here, states[0])
+        real(source, target)
+        if is_it:
+            shutil.copytree(here, states[1])
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "replace", replace)
+        work(name, **values)
+    whole = Path(file).read_bytes()
+    for state in states:
+        shutil.rmtree(here)
+        shutil.copytree(state, here)
+        monkeypatch.chdir(here)
+        ours = Path(file).read_bytes() if Path(file).exists() else None
+        Path(file).write_text("mine")
+        with pytest.raises(CherimoyaError, match=f"{Path(file).name}: (exists already|changed)"):
+            work(name, **values)
+        assert Path(file).read_text() == "mine"
+        Path(file).unlink()
+        if ours is not None:
+            Path(file).write_bytes(ours)
+        work(name, **values)
+        assert Path(file).read_bytes()[:4] == whole[:4]
+        work(name, **values)
+        assert not list(Path().glob(".*"))
+
+
+def test_beside_a_new_table_nothing_of_the_old_one_is_believed(here, monkeypatch, capsys) -> None:
+    """Also where the command is stopped between the table and what lies beside it."""
+    work("design")
+    with monkeypatch.context() as context:
+        context.setattr("cherimoya.interpret.design.write_edits", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            work("design", seed=1, overwrite=True)
+    capsys.readouterr()
+    work("design", seed=1)
+    said = capsys.readouterr().out
+    assert "x.edits.tsv: edits" in said
+    assert "x.fa: the sequences" in said
+    assert "x.html: before and after" in said
+
+
+def stopped(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_note_is_kept_until_the_output_is_whole(tmp_path: Path) -> None:
@@ -324,8 +388,8 @@ def test_a_note_that_a_kill_left_goes(here: Path, name) -> None:
     }[name]
     mark = read_mark(mark_of(output))
     write_sizes(mark_of(output), {"settings": mark.facts["settings"]}, mark.files)
-    write_sizes(Path(".x.tsv.written.json"), {}, dict.fromkeys(beside))
-    work(name)  # what may be of an earlier table is made again
+    write_sizes(Path(".x.tsv.written.json"), {}, {name: measured(Path(name)) for name in beside})
+    work(name)
     again = read_mark(mark_of(output))
     assert again.files == mark.files
     assert again.facts["beside"].keys() == mark.facts["beside"].keys()

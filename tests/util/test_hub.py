@@ -1,7 +1,9 @@
 """Addresses of the Hugging Face Hub, and what is said where a file cannot be had."""
 
 import errno
+import re
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ from command_lines import python
 from fake_hub import NEW, OLD, FakeHub, fake_hub
 
 from cherimoya.errors import ConfigError, PackageError
+from cherimoya.inference.checkpoints import find_checkpoint
 from cherimoya.util import hub as hub_module
 from cherimoya.util.hub import Address, fetch, is_address, parse_address
 
@@ -75,6 +78,43 @@ def test_another_one_is_refused_with_what_to_write(named, said):
     assert "Write hf://owner/name/path/to/file, and behind it @" in str(raised.value)
 
 
+@pytest.mark.parametrize(("named", "meant"), [
+    ("hf://lab/model/a.pt?download=true", "hf://lab/model/a.pt"),
+    ("HF://lab/model/a.pt", "hf://lab/model/a.pt"),
+    ("hf://lab/model/resolve/main/runs/a.pt", "hf://lab/model/runs/a.pt"),
+    ("https://huggingface.co/lab/model/resolve/main/a.pt", "hf://lab/model/a.pt"),
+    ("https://huggingface.co/lab/model/resolve/main/a.pt?download=true", "hf://lab/model/a.pt"),
+    ("https://huggingface.co/lab/model/blob/v1/runs/a%20b.pt", "hf://lab/model/runs/a b.pt@v1"),
+    ("https://hf.co/lab/model/blob/refs%2Fpr%2F1/a.pt", "hf://lab/model/a.pt@refs/pr/1"),
+])  # fmt: skip
+@pytest.mark.parametrize("read", [fetch, find_checkpoint])
+def test_an_address_as_a_browser_has_it_is_refused_with_ours(read, named, meant):
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'x={named}: write x={meant}.')}$"):
+        read(named, "x")
+
+
+def test_another_web_site_is_none():
+    with pytest.raises(ConfigError, match=r"no file of the Hugging Face Hub, .* Write hf://owner"):
+        parse_address("https://example.org/a.pt")
+
+
+def test_a_hub_that_cannot_be_reached_is_told_at_once(tmp_path):
+    """Not after half a minute, and without huggingface_hub's lines; what is there is taken."""
+    with fake_hub(tmp_path / "home") as hub:
+        hub.put("lab/model", "best.pt", b"new")
+        fetched(hub, "hf://lab/model/best.pt")
+    began = time.monotonic()
+    done = python(FETCH, "hf://lab/model/b.pt", folder=tmp_path, **hub.environment)
+    assert time.monotonic() - began < 20
+    assert done.stderr == ""
+    said = f"ConfigError: checkpoint=hf://lab/model/b.pt: {hub.url} cannot be asked for it ("
+    assert done.stdout.startswith(said)
+    assert "Check the network, proxies and HF_ENDPOINT" in done.stdout
+    assert done.stdout.count("\n") == 1
+    again = f"hub          hf://lab/model/best.pt: in the cache, commit {NEW}\n{NEW} new\n"
+    assert fetched(hub, "hf://lab/model/best.pt") == again
+
+
 def test_a_file_is_downloaded_once_and_a_branch_is_a_commit(hub):
     address = "hf://lab/model/best.pt"
     said = f"hub          {address}: downloading 3 bytes, commit {NEW}\n{NEW} new\n"
@@ -128,11 +168,14 @@ def test_offline_and_not_in_the_cache(hub):
      ["/home/x: No space left on device", "HF_HOME"]),
 ])  # fmt: skip
 def test_what_the_network_and_the_disk_refuse(raised, words, monkeypatch):
-    def hf_hub_download(*_, dry_run=False, **__):
+    def fails(*_, dry_run=False, **__):
         raise raised
 
     real = hub_module.import_optional
-    fake = SimpleNamespace(hf_hub_download=hf_hub_download)
+    fake = SimpleNamespace(
+        hf_hub_download=fails, get_hf_file_metadata=fails, hf_hub_url=lambda **_: "",
+        try_to_load_from_cache=lambda **_: None,
+    )  # fmt: skip
     monkeypatch.setattr(
         hub_module, "import_optional",
         lambda name: fake if name == "huggingface_hub" else real(name),

@@ -116,6 +116,8 @@ def test_rows_of_a_journal_are_checked(tmp_path: Path, capsys) -> None:
     assert len(journal) == 0
     assert journal.rows.shape == (0, 2)
     assert "so all of it is made again" in capsys.readouterr().out
+    for stand in output.parent.glob("*.damaged*"):
+        stand.unlink()
     journal_path(output).write_text("my own")
     journal_mark(output).unlink()
     with pytest.raises(DataError, match=r"out\.tsv\.partial: exists already, and is nothing"):
@@ -123,6 +125,22 @@ def test_rows_of_a_journal_are_checked(tmp_path: Path, capsys) -> None:
     assert journal_path(output).read_text() == "my own"
     discard_journal(output)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("n", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_file_put_in_the_place_of_unfinished_rows_is_kept(tmp_path: Path, n, seed) -> None:
+    """Whichever settings the rows had, and however few there were when their maker was killed."""
+    output = tmp_path / "out.tsv"
+    Journal(output, {"seed": 0}, (2,)).append(np.zeros((n, 2)))
+    journal_path(output).write_text("my own text, longer than a row")
+    assert len(Journal(output, {"seed": seed}, (2,))) == 0
+    kept = output.with_name("out.tsv.partial.damaged")
+    assert kept.read_text() == "my own text, longer than a row"
+    assert len(Journal(output, {"seed": seed}, (2,))) == 0
+    journal_path(output).mkdir()
+    with pytest.raises(DataError, match=r"out\.tsv\.partial: exists already, and is nothing"):
+        Journal(output, {"seed": seed}, (2,))
 
 
 @pytest.mark.parametrize("damage", [flip, cut])

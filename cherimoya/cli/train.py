@@ -27,7 +27,7 @@ from cherimoya.cli.job import Job, print_error
 from cherimoya.cli.scripts import ends_at_once
 from cherimoya.config import command_line, groups
 from cherimoya.config.command_line import conf_dir
-from cherimoya.config.diff import Changes, flat
+from cherimoya.config.diff import Changes, flat, read_changes
 from cherimoya.config.groups import composition, plain_values
 from cherimoya.config.saved import current
 from cherimoya.config.schema import build, to_dict
@@ -256,7 +256,10 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     typed |= {f"{key.replace('/', '.')}.name" for key in typed}  # of groups whose option was typed
     chosen = {k for k in asked if asked[k] != plain.get(k) or k in typed}
     free = {k for k in chosen if k.startswith((*FREE_ON_RESUME, *WHERE_DATA_IS))}
-    changed = [k for k in sorted(chosen - free) if asked[k] != began.get(k)]
+    made = read_changes(folder)
+    first = began | dict(made.adapts if made else {})  # with defaults that were then changed to fit
+    same = {k for k in chosen if asked[k] in (began.get(k), first.get(k))}
+    changed = sorted(chosen - free - same)
     if changed:
         listed = "; ".join(f"{k} was {began.get(k)}, now {asked[k]}" for k in changed)
         raise ConfigError(

@@ -20,7 +20,7 @@ from cherimoya import registry
 from cherimoya.config.command_line import conf_dir, overrides, parse
 from cherimoya.config.diff import Changes, at, changes, flat, hydra_value
 from cherimoya.config.schema import Used, to_dict, unused_keys
-from cherimoya.config.train import TrainConfig
+from cherimoya.config.train import WARMUP, TrainConfig
 from cherimoya.errors import ConfigError
 
 FILES = ("experiment", "sweep")  # groups whose options set keys of all the others
@@ -56,7 +56,9 @@ class Composition:
             for group, option in self.choices.items()
             if group not in FILES and option != self.usual.get(group) and _is_known(group, option)
         }
-        return Changes(groups, keys, tuple(registry.own_folders()))
+        chosen = WARMUP in keys or WARMUP in self.typed
+        adapts = {} if chosen else {WARMUP: self.config.optim.warmup_epochs}
+        return Changes(groups, keys, tuple(registry.own_folders()), adapts)
 
     def without_effect(self) -> dict[str, str]:
         """The typed keys that do nothing, each with a message that says why and what would."""
@@ -65,8 +67,11 @@ class Composition:
     def check_files(self) -> None:
         """Raise ConfigError for a key without effect that an experiment or sweep file sets.
 
-        What a file sets for one option may be left behind where another one is typed.
+        What a file sets for one option may be left behind where another one is typed. Also for a
+        warm-up, set there or typed, that is longer than the training.
         """
+        if not self.changes().adapts:
+            self.config.check_warmup()
         for key, used in unused_keys(self.config).items():
             value, group = at(self.values, key), key.split(".")[0]
             if value is None or value == at(self.own, key) or group in self.typed:

@@ -12,8 +12,8 @@ from cherimoya.config.schema import build, to_dict
 from cherimoya.config.train import FREE_ON_RESUME, TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError, OtherRun
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.layout import read_config
 from cherimoya.records.own_folders import check_run_folder
+from cherimoya.records.run import as_asked
 from cherimoya.records.status import DAMAGED
 from cherimoya.records.sweep import Member, sync_command
 from cherimoya.sweeps.data import check_data
@@ -78,7 +78,7 @@ def check(sweep: Sweep, free: tuple[str, ...] = ()) -> None:
 
 def check_same(folder: Path, wanted: Mapping[str, Any], free: tuple[str, ...]) -> None:
     """Raise OtherRun when `folder` holds a run that is not configured as `wanted`."""
-    changed = differences(read_config(folder), wanted, free)
+    changed = differences(as_asked(folder), wanted, free)
     if changed:
         raise OtherRun(
             f"{folder} holds a run with another configuration: {'; '.join(changed)}. Move it "

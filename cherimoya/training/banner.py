@@ -31,7 +31,6 @@ def banner(
     `known` says of device, precision, loci and metrics what only their makers know.
     """
     model, loci = step.model, dataset.loci
-    parameters = dict(step.named_parameters())
     examples = examples_per_epoch(loci.label[dataset.rows["train"]], config.data.negative_ratio)
     held_out = [
         f"{split} {format_names(dict.fromkeys(loci.chrom[dataset.rows[split]].tolist()))}"
@@ -60,17 +59,18 @@ def banner(
         ),
         "held out": "; ".join(held_out),
         "steps": _length(config.trainer, examples, step.total_steps),
+        **{key: known[key] for key in ("warm-up",) if key in known},
         "metrics": known["metrics"],
     }
     facts |= _ceiling(dataset)
     lines = [f"Cherimoya {__version__}"]
     lines += [f"  {name:<9} {value}" for name, value in facts.items()]
     for optimizer, names in step.routes.items():
-        numbers = sum(parameters[n].numel() for n in names)
+        numbers = sum(p.numel() for n, p in step.named_parameters() if n in names)
         held = f"{counted(len(names), 'tensor')}, {counted(numbers, 'number')}"
         lines.append(f"  {optimizer:<9} {held}: {_short(names)}")
-    warnings = window_warnings(config.model.n_layers, loci.in_window)
     per_epoch = examples // config.trainer.batch_size
+    warnings = window_warnings(config.model.n_layers, loci.in_window)
     warnings += patience_warnings(config.trainer, per_epoch, step.total_steps)
     return "\n".join([*lines, *(f"  warning   {warning}" for warning in warnings)])
 

@@ -36,6 +36,7 @@ from cherimoya.records.run import BEST, LAST, PREVIOUS, begin_run
 from cherimoya.records.sweep import SUMMARY
 from cherimoya.training.bias import BIAS_MODELS, CHOICE, read_choice
 from cherimoya.training.interrupt import stop_request
+from cherimoya.training.length import SHARE
 from cherimoya.training.packed import train_packed
 from cherimoya.training.run import RunContext, model_for
 from cherimoya.util import console
@@ -248,9 +249,12 @@ def of_bias(
         min_steps=None, max_steps=None, early_stopping=None, resume=None, devices=1,
         profile=False, plots=False,
     )  # fmt: skip
+    warmup = config.optim.warmup_epochs
+    warmup = warmup if warmup <= settings.max_epochs else settings.max_epochs * SHARE
     return replace(
-        config, model=model, data=data, trainer=trainer, logger={}, metrics={}, bias_model=None
-    )
+        config, model=model, data=data, trainer=trainer, logger={}, metrics={}, bias_model=None,
+        optim=replace(config.optim, warmup_epochs=warmup),
+    )  # fmt: skip
 
 
 def scored(path: Path, narrow: Dataset, below: float, device: torch.device) -> dict[str, Any]:

@@ -133,7 +133,7 @@ class TrainJob(Job):
             wanted = to_dict(build(TrainConfig, plain))
             state = members.begin(folder, self._overrides(), wanted)
             if state == "done":
-                print(f"done already: {folder}", flush=True)
+                console.say(f"done already: {folder}")
                 return None
             plain["trainer"]["resume"] = str(folder) if state == "resume" else None
             if wandb := plain["logger"].get("wandb"):
@@ -173,13 +173,14 @@ class TrainJob(Job):
         while self.waiting:
             chosen = [self.waiting.pop(0) for _ in self.waiting[: self.at_once]]
             names = ", ".join(folder.name for _, folder, _ in chosen)
-            print(f"\n=== {len(chosen)} at once: {names}", flush=True)
+            console.say(f"\n=== {len(chosen)} at once: {names}")
             trainer = chosen[0][0].trainer
             try:
                 process_wide_switches(trainer.precision, trainer.autotune)
                 from cherimoya.training.bias_training import train_whole_packed
 
-                failed = train_whole_packed(chosen)
+                with console.one_of_several():
+                    failed = train_whole_packed(chosen)
             except Interrupted as error:
                 raise SystemExit(error.exit_code) from None
             problems += [(folder.name, str(error)) for folder, error in failed.items()]

@@ -12,6 +12,7 @@ from cherimoya.records.layout import CONFIG, PAGE
 from cherimoya.records.own_folders import is_page
 from cherimoya.records.run import BEST
 from cherimoya.util import console
+from cherimoya.util.console import result
 from cherimoya.util.marks import OF_FOLDER, Size, mark_of, measured, read_mark, write_sizes
 
 BESIDE = "beside"  # in the mark of an output: what was written with it
@@ -93,7 +94,7 @@ def to_make(
     """
     if not done:
         return dict(beside)
-    console.say(f"done already: {output}")
+    console.say(result(f"done already: {output}"))
     ours, first = _noted(output), next(iter(joined), None)
 
     def is_made(path: Path) -> bool:

@@ -154,21 +154,6 @@ def note_moved_data(folder: Path, config: TrainConfig) -> None:
         write_config(folder, values)
 
 
-def as_asked(folder: Path) -> dict[str, Any]:
-    """config.yaml of the run in `folder`, with the defaults that it changed to fit its length.
-
-    Empty where there is none. Raises DataError.
-    """
-    values, made = read_config(folder), read_changes(folder)
-    for key, default in (made.adapts if values and made else {}).items():
-        *groups, leaf = key.split(".")
-        node = values
-        for group in groups:
-            node = node.setdefault(group, {})
-        node[leaf] = default
-    return values
-
-
 def is_run(folder: Path) -> bool:
     """Whether `folder` holds a run, or what is left of one."""
     return any((folder / name).is_file() for name in (CONFIG, status.NAME))

@@ -1,7 +1,7 @@
 """The short summary at the start of a run."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -69,10 +69,18 @@ def banner(
         numbers = sum(p.numel() for n, p in step.named_parameters() if n in names)
         held = f"{counted(len(names), 'tensor')}, {counted(numbers, 'number')}"
         lines.append(f"  {optimizer:<9} {held}: {_short(names)}")
-    per_epoch = examples // config.trainer.batch_size
-    warnings = window_warnings(config.model.n_layers, loci.in_window)
-    warnings += patience_warnings(config.trainer, per_epoch, step.total_steps)
-    return "\n".join([*lines, *(f"  warning   {warning}" for warning in warnings)])
+    return "\n".join(lines)
+
+
+def banner_warnings(config: TrainConfig, step: TrainingStep, dataset: Dataset) -> Iterator[str]:
+    """What of the configuration is of no use on this data, a line each, to stand below the rest."""
+    label = dataset.loci.label[dataset.rows["train"]]
+    examples = examples_per_epoch(label, config.data.negative_ratio)
+    found = window_warnings(config.model.n_layers, dataset.loci.in_window)
+    found += patience_warnings(
+        config.trainer, examples // config.trainer.batch_size, step.total_steps
+    )
+    yield from (f"  warning   {line}" for line in found)
 
 
 def _groups(config: TrainConfig, dataset: Dataset) -> dict[str, str]:

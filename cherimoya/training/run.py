@@ -24,7 +24,7 @@ from cherimoya.records.provenance import choose_device, describe_device, provena
 from cherimoya.records.run import PLOTS, begin_run, forget_run, note_moved_data, write_config
 from cherimoya.records.sweep import MEMBER
 from cherimoya.report.pages import offer_report
-from cherimoya.training.banner import banner
+from cherimoya.training.banner import banner, banner_warnings
 from cherimoya.training.best import check_best
 from cherimoya.training.bias import bias_model, find_bias
 from cherimoya.training.checkpoint import Checkpoints
@@ -37,7 +37,7 @@ from cherimoya.training.summary import write_summary
 from cherimoya.training.trainer import EpochCallback, Trainer
 from cherimoya.training.warm_start import begin_from, read_start
 from cherimoya.util import console
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result, warning
 from cherimoya.util.files import lock_folder, remove_left
 
 
@@ -218,6 +218,8 @@ def _announce(
     }
     facts |= {name: origin["words"] for name, origin in trainer.began_with.items()}
     trainer.say(banner(config, log.folder, facts, step, trainer.dataset))
+    for line in banner_warnings(config, step, trainer.dataset):
+        trainer.say(warning(line))
     if saved:
         trainer.say(f"resumed after {counted(state.step, 'step')}, in epoch {state.epoch}")
     log.progress(
@@ -251,7 +253,7 @@ def _left_behind(config: TrainConfig, log: RunLog, context: RunContext) -> Itera
         yield
     except Interrupted:
         whole = context.part_of or log.folder
-        context.say(f"stopped. Continue with: {console.resume_command(whole)}")
+        context.say(result(f"stopped. Continue with: {console.resume_command(whole)}"))
         raise
     except KeyboardInterrupt:
         raise

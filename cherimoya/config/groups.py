@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from cherimoya import registry
 from cherimoya.config.command_line import conf_dir, overrides, parse
 from cherimoya.config.diff import Changes, at, changes, flat, hydra_value
+from cherimoya.config.paths import LEFT, expanded
 from cherimoya.config.schema import Used, to_dict, unused_keys
 from cherimoya.config.train import WARMUP, TrainConfig
 from cherimoya.errors import ConfigError
@@ -165,6 +166,7 @@ def plain_values(values: DictConfig) -> dict[str, Any]:
     path is made absolute."""
     content = OmegaConf.to_container(values, resolve=True)
     assert isinstance(content, dict)
+    content = _expanded(content)
     data = content.get("data", {})
     if data.get("path") not in (None, "???"):
         data["path"] = os.path.abspath(data["path"])
@@ -174,6 +176,15 @@ def plain_values(values: DictConfig) -> dict[str, Any]:
         if isinstance(content.get(key), str) and content[key] != "???":
             content[key] = [[content[key]]]
     return {str(k): v for k, v in content.items()}
+
+
+def _expanded(value: Any) -> Any:
+    """The values of files with ~ and variables as `expanded` has them, as far as they begin so."""
+    if isinstance(value, dict):
+        return {key: _expanded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_expanded(one) for one in value]
+    return expanded(value) if isinstance(value, str) and value.startswith(LEFT) else value
 
 
 def _is_known(group: str, option: str) -> bool:

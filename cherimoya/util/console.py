@@ -204,7 +204,7 @@ def duration(seconds: float) -> str:
 
 def resume_command(folder: Path) -> str:
     """The command that continues the run in `folder`, as a shell and Hydra read it."""
-    plain = re.fullmatch(r"[\w./:+-]+", str(folder))
+    plain = re.fullmatch(r"[\w./:+=,-]+", str(folder))  # as the folders of sweeps
     value = str(folder) if plain else '"{}"'.format(str(folder).replace('"', '\\"'))
     words = [*(f"--config-dir={path}" for path in own_folders()), f"trainer.resume={value}"]
     return f"cherimoya-train {shlex.join(words)}"

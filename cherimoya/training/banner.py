@@ -43,7 +43,7 @@ def banner(
     facts = {
         "run": f"{folder}, seed {config.seed}",
         "device": known["device"],
-        "steps run": known["precision"],
+        "precision": known["precision"],
         "kernels": kernels.why + others,
         "model": f"{counted(config.model.n_filters, 'filter')} x "
         f"{counted(config.model.n_layers, 'block' if block == 'cheri' else f'{block} block')}, "

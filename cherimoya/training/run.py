@@ -214,7 +214,7 @@ def _announce(
         **facts,
         "device": describe_device(step.device, settings.device, step.processes.world),
         "metrics": log.where,
-        "precision": f"{step.precision}{chosen}, {trainer.runner.in_words}",
+        "precision": f"{step.precision}{chosen}; steps: {trainer.runner.in_words}",
     }
     facts |= {name: origin["words"] for name, origin in trainer.began_with.items()}
     trainer.say(banner(config, log.folder, facts, step, trainer.dataset))

@@ -161,7 +161,12 @@ def test_the_schedule_and_the_rows_follow_the_steps(train_arguments, tmp_path, c
     last = made[-1]["lr/muon"]  # of a cosine from the warm-up's end to the last step
     share = (steps - 1 - per_epoch) / (steps - per_epoch)
     assert last == pytest.approx(1e-5 + (0.025 - 1e-5) * (1 + math.cos(math.pi * share)) / 2)
-    assert f"{len(made)} epochs, {steps} in all" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{len(made)} epochs, {steps} in all" in said
+    best = min(made, key=lambda row: row["valid/loss"])  # which best is about, and the line shows
+    (line,) = [each for each in said.splitlines() if each.startswith(f"epoch {best['epoch']}")]
+    assert f"valid loss {best['valid/loss']:9.3f}" in line
+    assert line.endswith("  best")
 
 
 def test_a_short_last_epoch_is_a_beginning_of_the_whole_one(train_arguments, tmp_path):

@@ -9,14 +9,15 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
-from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra._internal.utils import _run_hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig
 
-from cherimoya.cli import hydra_errors
+from cherimoya.cli import flags, hydra_errors
 from cherimoya.cli.help import help_text
 from cherimoya.cli.job import Job, print_error
+from cherimoya.cli.level import without_level
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.cli.version import version_text
 from cherimoya.config import command_line, groups, targets
@@ -29,6 +30,7 @@ from cherimoya.distributed import launch
 from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import sweep as sweeps
 from cherimoya.sweeps import members, plan, search
+from cherimoya.util import console
 
 USAGE = 2  # the exit code for a command line that is none
 
@@ -64,8 +66,9 @@ def main(name: str, schema: type, work: Callable[[DictConfig], None]) -> None:
     try:
         _check_folder()
         launch.read_slurm()
-        given, member_of = plan.without_member_of(arguments)
+        given, member_of = plan.without_member_of(without_level(arguments))
         arguments = command_line.one_word_each(given)
+        flags.check(arguments)
         name = flag(arguments, "--config-name") or name
         if flag(arguments, "--shell-completion") is None:
             arguments = list(checked_arguments(arguments, schema, several=sweeps_too))
@@ -127,7 +130,7 @@ def _hydra(arguments: list[str], several: bool) -> Iterator[tuple[Callable[..., 
 
     Hydra's own decorator would compose once more to find out whether there are several runs.
     """
-    parser = get_args_parser()
+    parser = flags.parser()
     args = parser.parse_args(arguments)
     tells = args.cfg or args.info or args.hydra_help or args.shell_completion
     if tells or args.resolve or args.config_path or args.experimental_rerun:
@@ -164,7 +167,7 @@ def _conclude(job: Job, code: int) -> int:
                 raise
             print_error(said)
             return code or 1
-        print(words, flush=True)
+        console.say(console.result(words))
         from cherimoya.report.pages import offer_report
 
         offer_report(job.sweep.folder)
@@ -206,4 +209,4 @@ def check_effects(made: Composition) -> None:
         raise ConfigError(message)
     made.check_files()
     for note in made.overruled():
-        print(f"note: {note}", file=sys.stderr, flush=True)
+        console.note(note)

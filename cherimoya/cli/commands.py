@@ -31,6 +31,7 @@ from cherimoya.config.prepare import PrepareConfig
 from cherimoya.config.schema import build
 from cherimoya.config.tools import DashboardConfig
 from cherimoya.errors import FULL, disk_words
+from cherimoya.util import console
 
 
 def _on_models(name: str, schema: type[ModelsConfig], module: str, function: str) -> None:
@@ -100,12 +101,13 @@ def _plot(path: Path, plot: Path) -> None:
         from cherimoya.report.plots.gc import plot_gc
     except ImportError:
         what = "GC" if is_gc else "bases at the cuts"
-        print(f"no plot of {what}: matplotlib is missing (pip install 'cherimoya-train[plots]')")
+        fix = "matplotlib is missing (pip install 'cherimoya-train[plots]')"
+        console.say(console.warning(f"no plot of {what}: {fix}"))
         return
     if is_gc and plot_gc(path):
-        print(f"GC of peaks and background: {plot}")
+        console.say(console.result(f"GC of peaks and background: {plot}"))
     if not is_gc and plot_cut_sites(path):
-        print(f"bases at the cuts: {plot}")
+        console.say(console.result(f"bases at the cuts: {plot}"))
 
 
 def _dashboard(values: DictConfig) -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya import __version__
+from cherimoya.cli.level import add_level, without_level
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.cli.version import version_text
-from cherimoya.errors import CherimoyaError, DiskError
+from cherimoya.errors import CherimoyaError, ConfigError, DiskError
+from cherimoya.util import console
 
 PACKAGE = "cherimoya-train"
 WORDS = """\
@@ -37,13 +39,19 @@ Line = tuple[str, str, bool]  # what it is about, what is said, and whether that
 def doctor() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="cherimoya-doctor", description=WORDS)
+    add_level(parser)
     parser.add_argument("--version", action="version", version=version_text("cherimoya-doctor"))
-    parser.parse_args()
+    try:
+        parser.parse_args(without_level(sys.argv[1:]))
+    except ConfigError as error:
+        parser.error(str(error))
     well = True
     for about, said, good in _lines():
-        print(f"{about:<13} {said}", flush=True)
+        line = f"{about:<13} {said}"
+        console.say(line if good else console.warning(line))
         well &= good
-    print(f"{'result':<13} {'all that every command needs is there' if well else 'see above'}")
+    said = "all that every command needs is there" if well else "see above"
+    console.say(console.result(f"{'result':<13} {said}"))
     if not well:
         raise SystemExit(1)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from cherimoya.cli.flags import HELP
 from cherimoya.config import groups
 from cherimoya.config.command_line import conf_dir, nearest
 from cherimoya.config.diff import hydra_value
@@ -46,8 +47,8 @@ def help_text(name: str, schema: type, words: Sequence[str], asked: str = "") ->
         lines += [line for group in group_names() for line in _row(group, _options(group, choices))]
     lines += ["", "Keys, changed as key=value (--help KEY explains one):"]
     lines += _grouped(keys, defaults)
-    flags = "--cfg job shows the configuration and stops; --version; -sc install=bash: completion"
-    return "\n".join([*lines, "", f"Flags: {flags}"])
+    lines += ["", "Flags:"]
+    return "\n".join([*lines, *(line for row in HELP.items() for line in _row(*row))])
 
 
 def leaves(content: Any, schema: type) -> Iterator[tuple[str, Any]]:

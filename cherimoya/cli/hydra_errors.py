@@ -78,6 +78,9 @@ def _not_inserted(error: InterpolationResolutionError, arguments: Sequence[str])
     value = words[-1].partition("=")[2] if words else None
     where = f"{key}={value}" if value else key
     variable = re.search(r"Environment variable '(.+?)' not found", str(error))
+    variable = variable or re.search(
+        r"Interpolation key '([A-Z_][A-Z0-9_]*)' not found", str(error)
+    )
     if variable:
         return (
             f"{where}: the environment variable {variable[1]} is not set. Set it (export "

@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +62,17 @@ class Job:
         alone = settings.mode != RunMode.MULTIRUN and not self.sweep
         began, before = time.time(), {} if alone else status.read(folder)
         if not alone:
-            print(f"\n=== {folder.name}", flush=True)
+            console.say(f"\n=== {folder.name}")
         try:
-            yield
+            with nullcontext() if alone else console.one_of_several():
+                yield
         except Interrupted as error:
             if not alone and error.signum in WARNINGS and callable(signal.getsignal(error.signum)):
                 signal.raise_signal(error.signum)  # the run is saved: now a scheduler's agent
             raise SystemExit(error.exit_code) from None
         except Exception as raised:
             if not alone and isinstance(raised, InUse):
-                print(f"left to the process that is at it: {raised}", flush=True)
+                console.say(console.warning(f"left to the process that is at it: {raised}"))
                 return
             _remove_empty(folder)
             found = self.in_words(raised)

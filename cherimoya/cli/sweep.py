@@ -13,6 +13,7 @@ from typing import NoReturn
 from hydra.errors import HydraException
 
 from cherimoya.cli.job import print_error
+from cherimoya.cli.level import without_level
 from cherimoya.cli.pipe import quiet_when_closed
 from cherimoya.cli.train import plan_sweep
 from cherimoya.cli.version import version_text
@@ -33,7 +34,8 @@ cherimoya-sweep status outputs/sweeps/NAME   another one; --once prints it once,
 cherimoya-sweep slurm -m sweep=NAME ...      an sbatch script with a task for each run, for the
                                              same arguments as cherimoya-train
 
-cherimoya-sweep status --help and cherimoya-sweep slurm --help list their options."""
+cherimoya-sweep status --help and cherimoya-sweep slurm --help list their options. As every
+command, it takes --quiet and --log-level."""
 SWEEPS = Path("outputs/sweeps")
 REDRAW_SECONDS = 2.0
 QUIET_SECONDS = 20.0  # without a run, as between two, after which nothing more is expected
@@ -45,7 +47,11 @@ ONCE = "once=true"
 def main() -> None:
     """cherimoya-sweep."""
     commands = {"status": _status, "slurm": _slurm}
-    word, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
+    try:
+        word, *arguments = without_level(sys.argv[1:]) or ["--help"]
+    except ConfigError as error:
+        print_error(error)
+        raise SystemExit(1) from None
     if word in ("--help", "-h"):
         print(HELP)
         return

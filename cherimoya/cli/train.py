@@ -27,7 +27,7 @@ from cherimoya.cli.job import Job, print_error
 from cherimoya.cli.scripts import ends_at_once
 from cherimoya.config import command_line, groups
 from cherimoya.config.command_line import conf_dir
-from cherimoya.config.diff import Changes, flat
+from cherimoya.config.diff import Changes, flat, read_changes
 from cherimoya.config.groups import composition, plain_values
 from cherimoya.config.saved import current
 from cherimoya.config.schema import build, to_dict
@@ -133,7 +133,7 @@ class TrainJob(Job):
             wanted = to_dict(build(TrainConfig, plain))
             state = members.begin(folder, self._overrides(), wanted)
             if state == "done":
-                print(f"done already: {folder}", flush=True)
+                console.say(f"done already: {folder}")
                 return None
             plain["trainer"]["resume"] = str(folder) if state == "resume" else None
             if wandb := plain["logger"].get("wandb"):
@@ -173,13 +173,14 @@ class TrainJob(Job):
         while self.waiting:
             chosen = [self.waiting.pop(0) for _ in self.waiting[: self.at_once]]
             names = ", ".join(folder.name for _, folder, _ in chosen)
-            print(f"\n=== {len(chosen)} at once: {names}", flush=True)
+            console.say(f"\n=== {len(chosen)} at once: {names}")
             trainer = chosen[0][0].trainer
             try:
                 process_wide_switches(trainer.precision, trainer.autotune)
                 from cherimoya.training.bias_training import train_whole_packed
 
-                failed = train_whole_packed(chosen)
+                with console.one_of_several():
+                    failed = train_whole_packed(chosen)
             except Interrupted as error:
                 raise SystemExit(error.exit_code) from None
             problems += [(folder.name, str(error)) for folder, error in failed.items()]
@@ -256,7 +257,10 @@ def _resumed(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     typed |= {f"{key.replace('/', '.')}.name" for key in typed}  # of groups whose option was typed
     chosen = {k for k in asked if asked[k] != plain.get(k) or k in typed}
     free = {k for k in chosen if k.startswith((*FREE_ON_RESUME, *WHERE_DATA_IS))}
-    changed = [k for k in sorted(chosen - free) if asked[k] != began.get(k)]
+    made = read_changes(folder)
+    first = began | dict(made.adapts if made else {})  # with defaults that were then changed to fit
+    same = {k for k in chosen if asked[k] in (began.get(k), first.get(k))}
+    changed = sorted(chosen - free - same)
     if changed:
         listed = "; ".join(f"{k} was {began.get(k)}, now {asked[k]}" for k in changed)
         raise ConfigError(

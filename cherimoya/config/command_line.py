@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 
 from cherimoya import registry
 from cherimoya.config import options
 from cherimoya.config.diff import hydra_value
 from cherimoya.config.keys import known_keys, named_depth, text_depth
+from cherimoya.config.paths import expanded
+from cherimoya.config.quoting import is_file, is_open, named, quoted
 from cherimoya.config.schema import unknown_key
 from cherimoya.errors import ConfigError, printable
 
@@ -31,14 +33,10 @@ VALUED = {  # flags of Hydra with a value, which may look like a key and its val
     "-cd": "--config-dir",
 }
 SHORT = VALUED | {"-h": "--help", "-m": "--multirun", "-sc": "--shell-completion", "-i": "--info"}
-QUOTED = re.compile(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""")
 USUAL = {"loss": "kendall", "model.blocks": "cheri"}  # options by default
 OPEN_KEYS = ("model.blocks.", "loss.", "optim.", "data.options.", "logger.", "metrics.")
-OPEN, CLOSED = "([{", ")]}"
 OF_WANDB = tuple(f"logger.{f.name}" for f in fields(options.Wandb))  # keys before it had a name
 BIAS_BLOCKS = ("bias_model.blocks", "bias_model/blocks")  # that use the options of model/blocks
-NO_KEY = re.compile(r"[\\()\[\]{}=]")  # in a name, as Hydra reads keys
-INSERTED = re.compile(r"\$\{[^{}]+\}")  # what Hydra puts in the place of ${key}
 
 
 def one_word_each(arguments: Sequence[str]) -> list[str]:
@@ -50,7 +48,14 @@ def one_word_each(arguments: Sequence[str]) -> list[str]:
         if word in ("-h", "--help"):  # of one key, or of all
             valued = bool(rest) and not rest[0].startswith("-") and "=" not in rest[0]
         words.append(f"{word}={rest.pop(0)}" if valued and rest else word)
-    return words
+    return [_with_folder(word) for word in words]
+
+
+def _with_folder(word: str) -> str:
+    """The word, of --config-dir with a folder that no shell has looked at after its =."""
+    name, equals, value = word.partition("=")
+    own = equals and SHORT.get(name, name) == "--config-dir"
+    return f"{name}={expanded(value)}" if own else word
 
 
 def flag(arguments: Sequence[str], name: str) -> str | None:
@@ -89,24 +94,32 @@ def readable(word: str, schema: type, several: bool) -> str:
     """
     key, equals, text = word.partition("=")
     depth = text_depth(schema, key.lstrip("+"))
-    if key.startswith("hydra.") and equals:
-        depth = (0, True)
+    of_hydra = key.startswith("hydra.")
+    is_folder = of_hydra and key.endswith("dir")
+    if of_hydra and equals:
+        depth, several = (0, True), several and not is_folder
     if not equals or depth is None:
         return word
-    if _is_file(text):
-        return f"{key}={_name(text)}"
+    if is_file(text):
+        return f"{key}={quoted(text, 0, False)}"
     below = named_depth(schema, key.lstrip("+"))
     if below is not None and text.startswith("{") and text.endswith("}"):
-        return f"{key}={_named(text, below)}"
+        return f"{key}={named(text, below)}"
     try:
         override = OverridesParser.create().parse_override(word)
     except (HydraException, ValueError):
-        return f"{key}={_quoted(text, depth[0], several)}"
+        return f"{key}={quoted(text, depth[0], several)}"
     if override.is_sweep_override():
-        return word if several else _one_value(key, text, *depth)
-    if _is_text(override.value(), depth[0]) or key.startswith("hydra."):
+        if not several:
+            return _one_value(key, text, *depth)
+        is_list = isinstance(override.value(), ChoiceSweep) and not re.match(r"\w+\(", text)
+        return (
+            f"{key}={quoted(text, depth[0], True)}" if is_list and expanded(text) != text else word
+        )
+    is_right = _is_text(override.value(), depth[0]) or (of_hydra and not is_folder)
+    if is_right and not is_open(text, depth[0]):
         return word
-    return f"{key}={_quoted(text, depth[0], several)}"
+    return f"{key}={quoted(text, depth[0], several)}"
 
 
 def quotable(key: str, text: str) -> str:
@@ -132,68 +145,6 @@ def _is_text(value: Any, depth: int) -> bool:
     if isinstance(value, list):
         return depth > 0 and all(_is_text(item, depth - 1) for item in value)
     return value is None or isinstance(value, str)
-
-
-def _quoted(text: str, depth: int, several: bool) -> str:
-    """`text` with each name in quotes: in lists as deep as `depth`, and apart in a sweep."""
-    if several:
-        return ",".join(_quoted(part, depth, False) for part in _parts(text))
-    if not depth or not (text.startswith("[") and text.endswith("]")):
-        return _name(text)
-    inner = text[1:-1].strip()
-    parts = [inner] if _is_file(inner) else _parts(inner) if inner else []
-    return "[" + ",".join(_quoted(part.strip(), depth - 1, False) for part in parts) + "]"
-
-
-def _named(text: str, depth: int) -> str:
-    """`text` of names and what they are of, {name:[file],...}, as Hydra reads it."""
-    pairs = [part.partition(":") for part in _parts(text[1:-1]) if part.strip()]
-    named = (
-        f"{re.sub(NO_KEY, _escaped, name.strip())}{colon}{_quoted(value.strip(), depth, False)}"
-        for name, colon, value in pairs
-    )
-    return "{" + ",".join(named) + "}"
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return f"\\{match[0]}"
-
-
-def _is_file(text: str) -> bool:
-    """Whether there is a file of this very name, which has a comma."""
-    return "," in text and os.path.exists(os.path.expanduser(text))
-
-
-def _name(text: str) -> str:
-    """One name in quotes, unless it has them; ~ is the home folder, as shells have it."""
-    if QUOTED.fullmatch(text):
-        return text
-    if text.startswith("~"):
-        text = os.path.expanduser(text)
-    return hydra_value(re.sub(r"\$\{", _kept, text))
-
-
-def _kept(match: re.Match[str]) -> str:
-    """${ as it is where Hydra puts something in its place, else as letters."""
-    return "${" if INSERTED.match(match.string, match.start()) else r"\${"
-
-
-def _parts(text: str) -> Iterator[str]:
-    """`text` cut at its commas, but not inside of brackets or quotes."""
-    begin, depth, quote = 0, 0, ""
-    for at, sign in enumerate(text):
-        if quote:
-            quote = "" if sign == quote else quote
-        elif sign in "'\"" and not text[begin:at].strip():
-            quote = sign
-        elif sign in OPEN:
-            depth += 1
-        elif sign in CLOSED:
-            depth -= 1
-        elif sign == "," and depth <= 0:
-            yield text[begin:at]
-            begin = at + 1
-    yield text[begin:]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ from cherimoya.util.files import write_json
 from cherimoya.util.shapes import Table, read_json
 
 CHANGED = "changed.json"
-SHAPE = Table({"groups": Table(others=[str, (str, None)]), "keys": Table()}, {"folders": [str]})
+SHAPE = Table(
+    {"groups": Table(others=[str, (str, None)]), "keys": Table()},
+    {"folders": [str], "adapts": Table()},
+)
 LEFT_OUT = ("trainer.resume", "logger.wandb.group")  # of the command that makes a run anew
 PLAIN = re.compile(r"[A-Za-z_/][\w/.-]*", re.ASCII)
 WORDS = {"null", "true", "false", "nan", "inf"}  # that mean something else than text
@@ -22,12 +25,14 @@ class Changes:
     """What a run changed: options of groups, and keys of the groups that were chosen.
 
     groups: group -> its option and the default one; keys: dotted key -> its default; folders: of
-    the user's own, with options of groups
+    the user's own, with options of groups; adapts: dotted key -> its default, which the run may
+    change to one that fits its length
     """
 
     groups: Mapping[str, tuple[str, str | None]]
     keys: Mapping[str, Any]
     folders: Sequence[str] = ()
+    adapts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_changes(folder: Path, made: Changes) -> None:
@@ -45,7 +50,8 @@ def read_changes(folder: Path) -> Changes | None:
         return Changes({}, content)
     read_json(path, SHAPE)
     groups = {group: tuple(pair) for group, pair in content["groups"].items()}
-    return Changes(groups, content["keys"], tuple(content.get("folders", ())))
+    folders, adapts = tuple(content.get("folders", ())), content.get("adapts", {})
+    return Changes(groups, content["keys"], folders, adapts)
 
 
 def changes(

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from cherimoya import registry
 from cherimoya.config.command_line import conf_dir, overrides, parse
 from cherimoya.config.diff import Changes, at, changes, flat, hydra_value
+from cherimoya.config.paths import LEFT, expanded
 from cherimoya.config.schema import Used, to_dict, unused_keys
-from cherimoya.config.train import TrainConfig
+from cherimoya.config.train import WARMUP, TrainConfig
 from cherimoya.errors import ConfigError
 
 FILES = ("experiment", "sweep")  # groups whose options set keys of all the others
@@ -56,7 +57,9 @@ class Composition:
             for group, option in self.choices.items()
             if group not in FILES and option != self.usual.get(group) and _is_known(group, option)
         }
-        return Changes(groups, keys, tuple(registry.own_folders()))
+        chosen = WARMUP in keys or WARMUP in self.typed
+        adapts = {} if chosen else {WARMUP: self.config.optim.warmup_epochs}
+        return Changes(groups, keys, tuple(registry.own_folders()), adapts)
 
     def without_effect(self) -> dict[str, str]:
         """The typed keys that do nothing, each with a message that says why and what would."""
@@ -65,8 +68,11 @@ class Composition:
     def check_files(self) -> None:
         """Raise ConfigError for a key without effect that an experiment or sweep file sets.
 
-        What a file sets for one option may be left behind where another one is typed.
+        What a file sets for one option may be left behind where another one is typed. Also for a
+        warm-up, set there or typed, that is longer than the training.
         """
+        if not self.changes().adapts:
+            self.config.check_warmup()
         for key, used in unused_keys(self.config).items():
             value, group = at(self.values, key), key.split(".")[0]
             if value is None or value == at(self.own, key) or group in self.typed:
@@ -160,6 +166,7 @@ def plain_values(values: DictConfig) -> dict[str, Any]:
     path is made absolute."""
     content = OmegaConf.to_container(values, resolve=True)
     assert isinstance(content, dict)
+    content = _expanded(content)
     data = content.get("data", {})
     if data.get("path") not in (None, "???"):
         data["path"] = os.path.abspath(data["path"])
@@ -169,6 +176,15 @@ def plain_values(values: DictConfig) -> dict[str, Any]:
         if isinstance(content.get(key), str) and content[key] != "???":
             content[key] = [[content[key]]]
     return {str(k): v for k, v in content.items()}
+
+
+def _expanded(value: Any) -> Any:
+    """The values of files with ~ and variables as `expanded` has them, as far as they begin so."""
+    if isinstance(value, dict):
+        return {key: _expanded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_expanded(one) for one in value]
+    return expanded(value) if isinstance(value, str) and value.startswith(LEFT) else value
 
 
 def _is_known(group: str, option: str) -> bool:

@@ -224,6 +224,7 @@ class TrainerConfig:
             )
 
 
+WARMUP = "optim.warmup_epochs"  # whose default is shortened for a training that is shorter
 # Beginnings of the keys that may be others where a run goes on: they change no result.
 FREE_ON_RESUME = (
     "trainer.resume",
@@ -270,18 +271,21 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.model.bias == TRAIN_BIAS and self.bias_model is None:
             raise ConfigError("model.bias=train needs bias_model, which is null: bias_model=small")
-        longer = self.trainer.min_steps or self.trainer.gpu_min_steps  # by how much, data tell
-        if self.optim.warmup_epochs > self.trainer.max_epochs and not longer:
-            raise ConfigError(
-                f"optim.warmup_epochs={self.optim.warmup_epochs:g} is longer than "
-                f"trainer.max_epochs={self.trainer.max_epochs}. Set optim.warmup_epochs to "
-                f"{self.trainer.max_epochs} or less."
-            )
         check_trimming(self.model.trimming, self.data.in_window, self.data.out_window)
         for name in [name for name in self.metrics if name in TAKEN]:
             raise ConfigError(
                 f"metrics.{name}: cherimoya has something of that name. Choose another one, such "
                 f"as metrics.my_{name} (in its file: # @package metrics.my_{name})."
+            )
+
+    def check_warmup(self) -> None:
+        """Raise ConfigError for a warm-up that is longer than the training, whatever the data."""
+        epochs, longest = self.optim.warmup_epochs, self.trainer.max_epochs
+        more = self.trainer.min_steps or self.trainer.gpu_min_steps  # how many epochs, data tell
+        if epochs > longest and not more:
+            raise ConfigError(
+                f"{WARMUP}={epochs:g} is longer than trainer.max_epochs={longest}. Set {WARMUP} to "
+                f"{longest} or less, or leave it out: its default is shortened to fit."
             )
 
     def unused_across_groups(self) -> dict[str, Used]:

@@ -11,6 +11,7 @@ from typing import Any
 from cherimoya.data import hdf5
 from cherimoya.data.loci import Loci
 from cherimoya.errors import DataError
+from cherimoya.util.console import warning
 from cherimoya.util.files import lock_output, private_folder, user_cache
 from cherimoya.util.marks import mark_of, not_as_written, read_mark, write_mark
 
@@ -47,7 +48,7 @@ def made_once(
     except (DataError, OSError) as error:
         fallback = Path(tempfile.gettempdir()) / f"cherimoya-{os.getuid()}"
         what = "simulated data" if name == "synthetic" else f"data of {name}"
-        say(f"{error} Until then the {what} go to {fallback}")
+        say(warning(f"{error} Until then the {what} go to {fallback}"))
     return _written(private_folder(fallback) / path.name, loci)
 
 
@@ -66,5 +67,5 @@ def _is_whole(path: Path, say: Callable[[str], None] = lambda _: None) -> bool:
     if mark is not None and not mark.damaged():
         return True
     if path.exists() and mark_of(path).exists():
-        say(f"{path}: {not_as_written(mark)}, so it is made again")
+        say(warning(f"{path}: {not_as_written(mark)}, so it is made again"))
     return False

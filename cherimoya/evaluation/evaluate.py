@@ -43,7 +43,7 @@ from cherimoya.records.run import check_output_folder
 from cherimoya.report.format import score
 from cherimoya.report.pages import offer_report
 from cherimoya.util import console
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result, warning
 from cherimoya.util.files import lock_output, write_json
 from cherimoya.util.marks import checked_digest, marked_path
 from cherimoya.util.resume import is_done
@@ -81,7 +81,7 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
     settings = _settings(config, checkpoints, dataset) | told
     if is_done(folder / SCORES, settings, config.overwrite, console.say):
         settle(folder / SCORES)
-        console.say(f"done already: {folder / SCORES}")
+        console.say(result(f"done already: {folder / SCORES}"))
         offer_report(folder)
         return
     beside = {folder / name: "" for name in (LOCI, EXAMPLES, PAGE)}
@@ -90,10 +90,10 @@ def _evaluate(config: EvaluateConfig, folder: Path) -> None:
         values = _score(config, folder, model, dataset, checkpoints, own)
         with marked_path(folder / SCORES, {"settings": settings}) as temporary:
             write_json(temporary, {"split": split, **values})
-        console.say(score_table(values))
+        console.say(result(score_table(values)))
         if "fold_changes" in values:
-            console.say(f"\n{group_table(values)}")
-        console.say(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}")
+            console.say(result(f"\n{group_table(values)}"))
+        console.say(result(f"\nscores       {folder / SCORES}\nloci         {folder / LOCI}"))
         offer_report(folder, config.overwrite)
 
 
@@ -111,7 +111,9 @@ def _score(
     columns = _baselines(dataset, config)
     seen = seen_in_training(checkpoints, dataset, config)
     if seen:
-        console.say(f"{seen:,} of these {len(rows):,} loci are of chromosomes seen in training")
+        console.say(
+            warning(f"{seen:,} of these {len(rows):,} loci are of chromosomes seen in training")
+        )
     predict = CUDAGraphModel(model)
     source, _ = place(dataset.loci, device, "auto")
     label = dataset.loci.label

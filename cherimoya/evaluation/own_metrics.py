@@ -12,7 +12,7 @@ from cherimoya.config.train import TAKEN
 from cherimoya.errors import CherimoyaError, OwnError
 from cherimoya.inference.checkpoints import Checkpoint
 from cherimoya.registry import find
-from cherimoya.util.console import say
+from cherimoya.util.console import say, warning
 from cherimoya.util.own_code import code_digest, own_errors
 
 # Of profiles p and counts (N, tracks, L) and the signal groups: (N, n_groups), NaN if undefined.
@@ -67,5 +67,5 @@ def metrics_of_runs(
         except CherimoyaError as error:
             left_out.append(str(error))
     if left_out:
-        say(f"left out of the run's own metrics: {' '.join(left_out)}")
+        say(warning(f"left out of the run's own metrics: {' '.join(left_out)}"))
     return found, {"metrics": chosen} if chosen else {}

@@ -27,6 +27,7 @@ from cherimoya.prepare.provenance import check_output, made_from
 from cherimoya.records.overwrite import check_inputs_kept
 from cherimoya.records.provenance import git_commit, versions
 from cherimoya.util import console
+from cherimoya.util.console import result
 from cherimoya.util.files import lock_output
 from cherimoya.util.marks import marked_path
 from cherimoya.util.model_file import CONFIG
@@ -63,7 +64,7 @@ def _export(config: ExportConfig, output: Path, to: Format) -> None:
     settings |= {"export": config.kind, "sources": made["sources"]}
     settings |= {} if config.kind == SAFETENSORS else {"input": length}
     if is_done(output, settings, config.overwrite, console.say):
-        console.say(f"done already: {output}")
+        console.say(result(f"done already: {output}"))
         return
     made["sources"] = named_sources(made["sources"], [checkpoint])
     facts = _facts(checkpoint, model, length if config.kind != SAFETENSORS else None)
@@ -83,7 +84,7 @@ def _export(config: ExportConfig, output: Path, to: Format) -> None:
                 f"largest, more than {to.tolerance:g}, so it is not kept. Choose another export."
             )
         size = temporary.stat().st_size
-    console.say(f"{output}: written, {size:,} bytes")
+    console.say(result(f"{output}: written, {size:,} bytes"))
 
 
 def _facts(checkpoint: Checkpoint, model: Cherimoya, length: int | None) -> dict[str, Any]:

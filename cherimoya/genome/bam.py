@@ -14,7 +14,7 @@ from cherimoya.errors import DataError
 from cherimoya.genome.fasta import ends_whole
 from cherimoya.genome.track import Cuts, Shift, Track, stem
 from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, warning
 from cherimoya.util.files import atomic_path
 from cherimoya.util.marks import read_mark, write_mark
 from cherimoya.util.native import LibraryError, call
@@ -135,7 +135,9 @@ def _indexed(path: Path, key: str, config: BamConfig, spool: Path, tell: Say) ->
             f"{key}={path}: truncated or damaged ({said}). Make or copy it again."
         ) from None
     if older := _older_index(path):
-        tell(f"{older.name} is older than {path.name}: not used, the BAM was indexed afresh")
+        tell(
+            warning(f"{older.name} is older than {path.name}: not used, the BAM was indexed afresh")
+        )
     return Reads(path, spool, lengths, config)
 
 

@@ -29,7 +29,7 @@ from cherimoya.genome.fasta import (
 )
 from cherimoya.genome.sequence import CODES
 from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, warning
 
 TABLE = np.frombuffer(CODES, np.uint8)
 AT_ONCE = 1 << 22  # bases
@@ -225,10 +225,8 @@ def open_indexed(path: Path, tell: Say) -> IndexedGenome | None:
         _check_places(content, records)
     except (NoIndexError, OSError, ValueError, zlib.error) as error:
         if str(error):
-            tell(
-                f"{path}.fai is not used ({error}), so all of {path.name} is read. Make it again: "
-                f"samtools faidx {path}"
-            )
+            said = f"{path}.fai is not used ({error}), so all of {path.name} is read. Make it again"
+            tell(warning(f"{said}: samtools faidx {path}"))
         return None
     lengths = {name: record.length for name, record in records.items()}
     return IndexedGenome(path, lengths, {}, None, content, records)

@@ -15,7 +15,7 @@ from cherimoya.genome.fragment_lines import usual_lines
 from cherimoya.genome.spooled_ends import ABSENT, LAST, Spooled
 from cherimoya.genome.track import Shift, Track, stem
 from cherimoya.util import console
-from cherimoya.util.console import Say, counted
+from cherimoya.util.console import Say, counted, warning
 from cherimoya.util.marks import not_as_written, read_mark, write_mark
 
 KIND = "fragments"
@@ -80,16 +80,15 @@ def read_fragments(
         spooled.chroms, spooled.depths = known["chroms"], known["depths"]
     else:
         if noted.is_file():
-            tell(f"{spool}: {not_as_written(mark)}, so {path.name} is read again")
+            tell(warning(f"{spool}: {not_as_written(mark)}, so {path.name} is read again"))
         known = _Reader(path, key, spooled, cells).read(tell)
         known |= {"chroms": spooled.chroms, "depths": spooled.depths}
         write_mark(noted, known, spooled.files())
     if known["empty"][0]:
         n, first = known["empty"]
-        tell(
-            f"{path.name}: {counted(n, 'fragment')} without a base (start = end) "
-            f"{'is' if n == 1 else 'are'} left out, the first in line {first:,}"
-        )
+        left_out = f"{'is' if n == 1 else 'are'} left out, the first in line {first:,}"
+        said = f"{path.name}: {counted(n, 'fragment')} without a base (start = end) {left_out}"
+        tell(warning(said))
     if cells is not None:
         cells.check_all_there(spooled.depths, path)
         absent = known.get("absent", [])  # an earlier version did not note it

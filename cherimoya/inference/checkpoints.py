@@ -20,7 +20,7 @@ from cherimoya.errors import CherimoyaError, ConfigError, DataError
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import BEST, RunFolder, is_run, read_run
-from cherimoya.util.console import say
+from cherimoya.util.console import say, warning
 from cherimoya.util.hub import HubFile, fetch, is_address
 from cherimoya.util.model_file import read_content
 
@@ -245,7 +245,9 @@ def known_window(checkpoints: Sequence[Checkpoint], key: str, requested: int | N
     if requested is not None:
         others = " or ".join(f"{length:,}" for length in said if length != requested)
         if others:
-            say(f"{key:<12} {requested:,} bases, as set; the model was trained on {others}")
+            say(
+                warning(f"{key:<12} {requested:,} bases, as set; the model was trained on {others}")
+            )
         return requested
     if len(said) > 1:
         listed = ", ".join(f"{path} with {length:,}" for length, path in said.items())

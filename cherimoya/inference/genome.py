@@ -40,7 +40,7 @@ from cherimoya.inference.writers import output_names, write_outputs
 from cherimoya.records.overwrite import check_inputs_kept, check_own, noting
 from cherimoya.records.provenance import choose_device, git_commit, typed, versions
 from cherimoya.records.run import check_output_folder
-from cherimoya.util.console import counted, say
+from cherimoya.util.console import counted, result, say, warning
 from cherimoya.util.files import TEMPORARY, atomic_path, lock_output, remove
 from cherimoya.util.marks import measured, not_as_written, read_mark, set_aside, write_mark
 from cherimoya.util.resume import STOPPED
@@ -88,7 +88,7 @@ def predict_genome(config: PredictConfig) -> Path:
         write_mark(folder / DONE, facts, files)
         remove(folder / PARTS)
         for path in files:
-            say(f"written      {path}")
+            say(result(f"written      {path}"))
     return folder
 
 
@@ -120,7 +120,7 @@ def _predict_all(
         try:
             predict_missing(parts, predict, shape, genome, controls, size, device)
         except KeyboardInterrupt:
-            say(STOPPED)
+            say(result(STOPPED))
             raise
     return parts, lengths
 
@@ -252,7 +252,7 @@ def _stale(
         ours = read_mark(folder / PARTS / WRITTEN)
         check_own(written, {PARTS: None}, {} if ours is None else ours.files)
         if mark is None:
-            say(f"{noted}: {not_as_written(mark)}, so it starts over")
+            say(warning(f"{noted}: {not_as_written(mark)}, so it starts over"))
             return present
     if before != plan:
         differ = ", ".join(sorted(k for k in plan if (before or {}).get(k) != plan[k]))
@@ -264,12 +264,12 @@ def _stale(
     if record == noted:
         return []
     if mark is not None and not mark.damaged():
-        say(f"done already: {folder}")
+        say(result(f"done already: {folder}"))
         return None
     if isinstance(named, list) and all(path.is_file() for path in files):
-        say(f"done already: {folder}, before {DONE} had digests: whether it is whole is not known")
+        say(warning(f"done already: {folder}, which may not be whole: it has no digests in {DONE}"))
         return None
-    say(f"{folder}: {not_as_written(mark)}, so it is made again")
+    say(warning(f"{folder}: {not_as_written(mark)}, so it is made again"))
     for path in filter(os.path.lexists, files):
         if sizes[path.name] not in (None, measured(path)):
             set_aside(path, say)

@@ -40,7 +40,7 @@ from cherimoya.records.overwrite import check_inputs_kept, own_files
 from cherimoya.records.provenance import choose_device
 from cherimoya.report.pages import offered
 from cherimoya.util import console
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result, warning
 from cherimoya.util.files import lock_output
 from cherimoya.util.marks import mark_of, not_as_written, read_mark
 from cherimoya.util.resume import Journal, is_done
@@ -99,7 +99,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
         else:
             _attribute_all(config, models, loci, window, method, at_once, settings, files)
         many = counted(len(loci), "locus", "loci")
-        console.say(f"{output}: {many}, {', '.join(t.name for t in targets)}")
+        console.say(result(f"{output}: {many}, {', '.join(t.name for t in targets)}"))
         if deltas:
             console.say(
                 f"contributions add up to the change of the prediction within {max(deltas):.1g}"
@@ -108,7 +108,7 @@ def _attribute(config: AttributeConfig, output: Path) -> None:
             _offer_pictures(output, config.logos, find_checkpoint(config.checkpoint[0]).groups)
         if config.bigwig:
             for path in write_tracks(output, lengths):
-                console.say(f"{path}: contributions")
+                console.say(result(f"{path}: contributions"))
     if config.modisco:
         find_motifs(output, config.max_seqlets, config.motif_file, config.overwrite)
 
@@ -142,7 +142,9 @@ def _is_done(output: Path, config: AttributeConfig, settings: dict[str, Any]) ->
     if output.exists() and not config.overwrite and read_mark(mark_of(output)) is None:
         with suppress(DataError):  # of somebody else
             if read_attributions(output).settings == json.loads(json.dumps(settings)):
-                console.say(f"{output}: {not_as_written(None)}; overwrite=true makes it anew")
+                console.say(
+                    warning(f"{output}: {not_as_written(None)}; overwrite=true makes it anew")
+                )
                 return True
     return is_done(output, settings, config.overwrite, console.say)
 
@@ -265,7 +267,7 @@ def _without_n(loci: Sequences) -> Sequences:
         raise DataError("every locus holds an N, which method=deep_lift_shap cannot shuffle.")
     if len(whole) < len(loci):
         every = counted(len(loci), "locus", "loci")
-        console.say(f"{len(loci) - len(whole):,} of {every} left out: they hold an N")
+        console.say(warning(f"{len(loci) - len(whole):,} of {every} left out: they hold an N"))
     return loci.take(whole)
 
 
@@ -277,9 +279,9 @@ def _offer_pictures(output: Path, loci: int, groups: list[str]) -> None:
         attributions = read_attributions(output)
         shown = min(loci, len(attributions.sequence))
         for path in logo_pages(attributions, loci, output, groups):
-            console.say(f"{path}: loci with the strongest bases ({shown})")
+            console.say(result(f"{path}: loci with the strongest bases ({shown})"))
         for path in dependency_pages(attributions, loci, output, groups):
-            console.say(f"{path}: which base's effect depends on which, of the same loci")
+            console.say(result(f"{path}: which base's effect depends on which, of the same loci"))
 
 
 def track_path(path: Path, target: str) -> Path:

@@ -26,7 +26,7 @@ from cherimoya.records.overwrite import check_inputs_kept, own_files, to_make
 from cherimoya.records.provenance import choose_device
 from cherimoya.report.pages import offered
 from cherimoya.util import console
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result, warning
 from cherimoya.util.files import lock_output
 from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import Journal, is_done
@@ -138,9 +138,9 @@ def _write(
     """The files beside the table that are to be made."""
     edits, fasta, page = (path_of(output, ending) for ending in (EDITS, FASTA, PAGE))
     if edits in todo:
-        console.say(f"{write_edits(edits, designs)}: edits, one by one")
+        console.say(result(f"{write_edits(edits, designs)}: edits, one by one"))
     if fasta in todo:
-        console.say(f"{write_fasta(fasta, designs)}: the sequences")
+        console.say(result(f"{write_fasta(fasta, designs)}: the sequences"))
     if page in todo:
         _offer_page(config, page, designer, loci, designs)
 
@@ -160,16 +160,18 @@ def _offer_page(
             profiles.append(designer.ask(both, _controls(loci, row)).counts[:, own])
         name = Path(config.output).name
         shown = Shown(name, str(config.target), config.tolerance, designs, profiles)
-        console.say(f"{write_page(page, shown)}: before and after")
+        console.say(result(f"{write_page(page, shown)}: before and after"))
 
 
 def _tell(output: Path, designs: list[Design]) -> None:
     short = sum(not one.reached for one in designs)
     edits = counted(sum(len(one.offsets) for one in designs), "edit")
-    console.say(f"{output}: {counted(len(designs), 'locus', 'loci')}, {edits}")
+    console.say(result(f"{output}: {counted(len(designs), 'locus', 'loci')}, {edits}"))
     if short:
         every = counted(len(designs), "locus", "loci")
         console.say(
-            f"{short:,} of {every} did not reach the goal (reached=no). More may with a smaller "
-            "edit_weight, a larger edit_within, max_iter or attempts, or a nearer goal."
+            warning(
+                f"{short:,} of {every} did not reach the goal (reached=no). More may with a "
+                "smaller edit_weight, a larger edit_within, max_iter or attempts, or a nearer goal."
+            )
         )

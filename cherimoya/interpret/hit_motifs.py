@@ -10,7 +10,7 @@ from cherimoya.genome.meme import read_meme
 from cherimoya.interpret.modisco import MOTIFS, folder_of
 from cherimoya.records.hits import HitMotif
 from cherimoya.records.patterns import TABLE, is_hdf5, read_matches, read_patterns
-from cherimoya.util.console import counted, say
+from cherimoya.util.console import counted, say, warning
 from cherimoya.util.files import check_readable
 
 KEY, PATTERNS = "motifs", "modisco.h5"
@@ -63,14 +63,14 @@ def read_hit_motifs(path: Path, trim: float, length: int) -> list[HitMotif]:
         matrices = read_meme(path, KEY)
         found = [motif for name, matrix in matrices.items() for motif in of_matrix(name, matrix)]
         if flat := len(matrices) - len(found) // 2:
-            say(f"{counted(flat, 'motif')} left out: no column of them prefers a base")
+            say(warning(f"{counted(flat, 'motif')} left out: no column of them prefers a base"))
     called = [motif.name for motif in found]
     if twice := next((name for name in called if called.count(name) > 1), None):
         raise DataError(f"{KEY}={path}: two motifs would be called {twice}. Rename one.")
     kept = [motif for motif in found if motif.weights.shape[1] <= length]
     if len(kept) < len(found):
         names = ", ".join(printable(m.name) for m in found if m not in kept)[:200]
-        say(f"left out, wider than the {length} bases attributed: {names}")
+        say(warning(f"left out, wider than the {length} bases attributed: {names}"))
     if not kept:
         raise DataError(f"{KEY}={path}: no motif in it that can be placed in {length} bases.")
     return kept

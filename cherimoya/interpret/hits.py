@@ -30,7 +30,7 @@ from cherimoya.records.overwrite import check_inputs_kept, own_files, to_make
 from cherimoya.records.provenance import choose_device
 from cherimoya.report.pages import offered
 from cherimoya.util import console
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result, warning
 from cherimoya.util.files import lock_output
 from cherimoya.util.marks import is_whole, marked_folder
 from cherimoya.util.resume import forget_parts, is_done, resumable_output
@@ -104,7 +104,9 @@ def _hits(config: HitsConfig, output: Path, beside: dict[Path, str]) -> None:
     del settings["attributions"]
     done = is_done(output, settings, config.overwrite, console.say)
     if (attributions.start < 0).all():
-        console.say("no BED file and no track: the attributions do not say where their loci are")
+        console.say(
+            warning("no BED file and no track: the attributions do not say where their loci are")
+        )
         beside = {path: fix for path, fix in beside.items() if not path.name.endswith(PLACED)}
     if done:
         forget_parts(output)
@@ -191,7 +193,7 @@ def _found(work: Work, fits: list[Fit]) -> Hits:
                       for name in Placed.__dataclass_fields__))  # fmt: skip
     converged = np.concatenate([fit.converged for fit in fits])
     if failed := int((~converged).sum()):
-        console.say(f"the fit of {counted(failed, 'locus', 'loci')} did not converge")
+        console.say(warning(f"the fit of {counted(failed, 'locus', 'loci')} did not converge"))
     m = len(work.motifs)
     widths = np.array([motif.weights.shape[1] for motif in work.motifs])
     motif, strand = placed.motif % m, np.where(placed.motif < m, 1, -1)
@@ -259,16 +261,16 @@ def _write(
         path_of(output, ending) for ending in (*PLACED, LOCI, SEQLETS, PAGE)
     )
     if bed in todo:
-        console.say(f"{write_bed(bed, found)}: written")
+        console.say(result(f"{write_bed(bed, found)}: written"))
     if track in todo:
-        console.say(f"{write_track(track, found, work.contributions)}: written")
+        console.say(result(f"{write_track(track, found, work.contributions)}: written"))
     if loci in todo:
         write_loci(loci, found, work.contributions.shape[1])
-        console.say(f"{loci}: instances by locus")
+        console.say(result(f"{loci}: instances by locus"))
     if of_seqlets in todo:
         seqlets = find_seqlets(work.contributions, config.seqlet_p)
         write_seqlets(of_seqlets, seqlets, found)
-        console.say(f"{of_seqlets}: {counted(len(seqlets.locus), 'seqlet')}")
+        console.say(result(f"{of_seqlets}: {counted(len(seqlets.locus), 'seqlet')}"))
     if page in todo:
         _offer_page(config, page, work, found)
 
@@ -279,7 +281,7 @@ def _offer_page(config: HitsConfig, path: Path, work: Work, found: Hits) -> None
         from cherimoya.report.hits import write_page
 
         write_page(path, found, work.attributions, work.target, config.cutoff, config.examples)
-        console.say(f"{path}: charts")
+        console.say(result(f"{path}: charts"))
 
 
 def _tell(output: Path, found: Hits) -> None:
@@ -289,4 +291,4 @@ def _tell(output: Path, found: Hits) -> None:
             motif: Any = found.motifs[i]
             match = f"  {motif.match}" if motif.match else ""
             console.say(f"  {motif.name}  {totals[i]:,}{match}")
-    console.say(f"{output}: {counted(len(found), 'instance')}")
+    console.say(result(f"{output}: {counted(len(found), 'instance')}"))

@@ -16,7 +16,7 @@ from cherimoya.inference.checkpoints import USUAL_OUTPUT, find_checkpoint, input
 from cherimoya.inference.ensemble import Ensemble
 from cherimoya.inference.genome_inputs import check_chroms
 from cherimoya.network import Cherimoya
-from cherimoya.util.console import counted, say
+from cherimoya.util.console import counted, say, warning
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ def _of_genome(config: LociConfig, model: Cherimoya | Ensemble) -> Sequences:
             (past, f"the {window} bases around them reach past an end of the chromosome"),
         ):
             if n:
-                say(f"{n:,} of {counted(len(loci), 'locus', 'loci')} left out: {why}")
+                say(warning(f"{n:,} of {counted(len(loci), 'locus', 'loci')} left out: {why}"))
         if not len(inside):
             raise DataError(f"loci={config.loci}: no locus whose {window} bases lie in the genome.")
         chrom, start = loci.chrom[inside], start[inside]
@@ -154,7 +154,7 @@ def _of_genome(config: LociConfig, model: Cherimoya | Ensemble) -> Sequences:
         )
     controls = None
     if model.n_control_tracks:
-        say("the model's control tracks are set to zero: a BED file has none")
+        say(warning("the model's control tracks are set to zero: a BED file has none"))
         controls = torch.zeros(len(inside), model.n_control_tracks, window)
     files = {
         "loci": [str(config.loci)],

@@ -24,7 +24,7 @@ from cherimoya.records.marginals import PAIRED, STATISTICS, Marginals, read_tabl
 from cherimoya.records.overwrite import check_inputs_kept, own_files, to_make
 from cherimoya.report.pages import offered
 from cherimoya.util import console
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result
 from cherimoya.util.files import lock_output
 from cherimoya.util.optional import import_optional
 from cherimoya.util.resume import Journal, is_done
@@ -96,7 +96,7 @@ def _marginalize_all(config: MarginalizeConfig, output: Path, plot: dict[Path, s
             found = _measure(output, motifs, rival, backgrounds, settings, target, more)
             write_table(output, found, provenance, made)
             many = f"{counted(len(motifs), 'motif')} in {counted(len(codes), 'background')}"
-            console.say(f"{output}: {many}")
+            console.say(result(f"{output}: {many}"))
         if todo:
             _offer_plot(output, read_table(output, motifs), backgrounds, config.profiles)
 
@@ -194,7 +194,7 @@ def _offer_plot(output: Path, marginals: Marginals, backgrounds: Backgrounds, n:
         after = {m.name: _counts(backgrounds.after(m), groups) for m in shown}
         plot = output.with_suffix(".png")
         path = effects_page(marginals, before, after, plot, backgrounds.groups)
-        console.say(f"{path}: effects, and profiles of the strongest")
+        console.say(result(f"{path}: effects, and profiles of the strongest"))
 
 
 def _counts(prediction: Prediction, groups: list[int]) -> np.ndarray:

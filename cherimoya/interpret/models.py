@@ -22,6 +22,7 @@ from cherimoya.metrics import group_softmax
 from cherimoya.prepare.provenance import made_from
 from cherimoya.records.provenance import choose_device
 from cherimoya.util import console
+from cherimoya.util.console import warning
 
 
 def check_effects_precision(precision: str, device: torch.device) -> None:
@@ -29,8 +30,10 @@ def check_effects_precision(precision: str, device: torch.device) -> None:
     check_precision(precision, device)
     if precision != "fp32":
         console.say(
-            f"precision={precision} rounds effects, which are small differences of predictions. "
-            "Where they are weak, compare precision=fp32."
+            warning(
+                f"precision={precision} rounds effects, which are small differences of "
+                "predictions. Where they are weak, compare precision=fp32."
+            )
         )
 
 

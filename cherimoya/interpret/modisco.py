@@ -19,7 +19,7 @@ from cherimoya.records.attributions import Attributions, read_attributions
 from cherimoya.records.patterns import TABLE
 from cherimoya.report.pages import offered
 from cherimoya.util import console
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result, warning
 from cherimoya.util.files import atomic_path, atomic_write
 from cherimoya.util.marks import OF_FOLDER, checked_digest, marked_folder, read_mark
 from cherimoya.util.optional import import_optional
@@ -70,8 +70,10 @@ def find_motifs(
     known = None if motif_file is None else read_meme(Path(motif_file))
     if known is not None and len(known) < FEW_MOTIFS:
         console.say(
-            f"{motif_file} has {counted(len(known), 'motif')}: p-values of matches are rough with "
-            f"fewer than {FEW_MOTIFS}"
+            warning(
+                f"{motif_file} has {counted(len(known), 'motif')}: p-values of matches are rough "
+                f"with fewer than {FEW_MOTIFS}"
+            )
         )
     facts = {
         "attributions": checked_digest(output),
@@ -81,7 +83,7 @@ def find_motifs(
     folders = []
     for target in attributions.hypothetical:
         if not overwrite and _is_made(folder_of(output, target), facts):
-            console.say(f"{folder_of(output, target)}: done already")
+            console.say(result(f"{folder_of(output, target)}: done already"))
             _offer_report(folder_of(output, target), known)
             continue
         with marked_folder(folder_of(output, target), facts) as folder:
@@ -91,7 +93,9 @@ def find_motifs(
             _tell(target, patterns, matches)
         _offer_report(folder_of(output, target), known)
         folders.append(folder_of(output, target))
-        console.say(f"{folders[-1]}: {', '.join(sorted(p.name for p in folders[-1].iterdir()))}")
+        console.say(
+            result(f"{folders[-1]}: {', '.join(sorted(p.name for p in folders[-1].iterdir()))}")
+        )
     return folders
 
 
@@ -202,7 +206,9 @@ def _unique_names(names: list[str]) -> list[str]:
 def _tell(target: str, patterns: list[Pattern], matches: list[Match]) -> None:
     if not patterns:
         console.say(
-            f"{target}: no motifs. TF-MoDISco wants more than 100 seqlets of a sign: more loci?"
+            warning(
+                f"{target}: no motifs. TF-MoDISco wants more than 100 seqlets of a sign: more loci?"
+            )
         )
         return
     console.say(f"{target}: {counted(len(patterns), 'motif')}; drawing their report")

@@ -9,7 +9,7 @@ from cherimoya.errors import ConfigError
 from cherimoya.genome.meme import read_meme
 from cherimoya.genome.motif import Motif
 from cherimoya.genome.sequence import BASES, IUPAC, N_CODE
-from cherimoya.util.console import say
+from cherimoya.util.console import say, warning
 
 _LETTER_OF = {bases: letter for letter, bases in IUPAC.items()}
 
@@ -35,7 +35,7 @@ def read_motifs(named: Sequence[str], file: str | None) -> list[Motif]:
         known[motif.name] = source
     empty = [motif.name for motif, _ in sources if set(motif.letters) == {"N"}]
     if empty:
-        say(f"of {', '.join(empty)} no column names a base: they change nothing")
+        say(warning(f"of {', '.join(empty)} no column names a base: they change nothing"))
     return [motif for motif, _ in sources]
 
 

@@ -32,7 +32,7 @@ from cherimoya.prepare.provenance import check_output
 from cherimoya.records.overwrite import check_inputs_kept, own_files, to_make
 from cherimoya.report.pages import offered, write_page
 from cherimoya.util import console
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result, warning
 from cherimoya.util.files import lock_output
 from cherimoya.util.resume import is_done
 
@@ -65,7 +65,7 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
     usual = 2 * trimming + USUAL_OUTPUT, f"for {USUAL_OUTPUT:,} predicted"
     length = input_window(checkpoints, trimming, "in_window", config.in_window, usual)
     if predict.model.n_control_tracks:
-        console.say("the model's control tracks are set to zero")
+        console.say(warning("the model's control tracks are set to zero"))
     named = read_variants(config.variants)
     files = {
         "variants": [config.variants],
@@ -90,7 +90,7 @@ def _score_all(config: VariantsConfig, output: Path, beside: Mapping[Path, str])
         effects = read_effects(output, named, predict.groups)
         if vcf and vcf[0] in todo:
             no_index = write_vcf(vcf[0], Path(config.variants), effects)
-            console.say(f"{vcf[0]}: the same as INFO{f'; {no_index}' if no_index else ''}")
+            console.say(result(f"{vcf[0]}: the same as INFO{f'; {no_index}' if no_index else ''}"))
         if output.with_suffix(PAGE) in todo:
             _offer_page(output, effects, variants, ask)
 
@@ -108,7 +108,7 @@ def _score(
     output, genome, length = Path(config.output), ask.genome, ask.length
     status = check_variants(variants, genome, length, config.variants)
     for message in (*left_out(variants.skipped), *not_scored(variants, status, genome.lengths)):
-        console.say(message)
+        console.say(warning(message))
     rows = np.flatnonzero(status == OK)
     n, peaks = config.random_variants, None
     if config.peaks:
@@ -120,7 +120,7 @@ def _score(
     columns = {name: np.full(len(variants), np.nan) for name in found}
     for name, value in found.items():
         columns[name][rows] = value
-    console.say(f"{output}: {len(rows):,} of {counted(len(variants), 'variant')} scored")
+    console.say(result(f"{output}: {len(rows):,} of {counted(len(variants), 'variant')} scored"))
     return Effects(named, status, columns, len(random), provenance)
 
 
@@ -135,7 +135,7 @@ def _offer_page(output: Path, effects: Effects, variants: Variants, ask: Questio
             tracks, effects.n_random, effects.provenance,
         )  # fmt: skip
         page = write_page(output.with_suffix(PAGE), "variants.html", contents(shown))
-        console.say(f"{page}: all effects")
+        console.say(result(f"{page}: all effects"))
 
 
 def _beside(output: Path, config: VariantsConfig) -> dict[Path, str]:

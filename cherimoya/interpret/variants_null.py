@@ -12,7 +12,7 @@ from cherimoya.genome.fasta import Genome
 from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.sequence import N_CODE, decode
 from cherimoya.genome.vcf import Variants
-from cherimoya.util.console import say
+from cherimoya.util.console import say, warning
 
 GC_STEP = 0.05  # of a window: variants of one kind have the same GC content to this
 AT_ONCE = 256  # places that are tried
@@ -61,7 +61,12 @@ def random_variants(
             found += [one for one, _ in zip(places, range(times), strict=False)]
     asked = n * (int(shifted.any()) + int(not shifted.all()))
     if len(found) < asked:
-        say(f"{len(found):,} of {asked:,} random variants: the genome has no place for the others")
+        say(
+            warning(
+                f"{len(found):,} of {asked:,} random variants: the genome has no place for the "
+                "others"
+            )
+        )
     chrom, pos, ref, alt = (
         np.array([one[i] for one in found], dtype=kind)
         for i, kind in enumerate((object, np.int64, object, object))

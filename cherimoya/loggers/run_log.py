@@ -18,6 +18,7 @@ from cherimoya.loggers.base import Logger
 from cherimoya.records import status
 from cherimoya.records.sweep import MEMBER, sync_command
 from cherimoya.util import console
+from cherimoya.util.console import warning
 from cherimoya.util.files import jsonable, names_file, open_owned, write_json
 from cherimoya.util.shapes import Table, read_json_lines
 
@@ -46,7 +47,7 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         self._earlier = status.read(self.folder)
         if self._earlier.get("state") == status.DAMAGED:
-            console.say(f"{self.folder / status.NAME} cannot be read, and is written anew")
+            console.say(warning(f"{self.folder / status.NAME} cannot be read, and is written anew"))
         self._write_status("running")
         self._rows = open_owned(self._rows_path, "r+b" if self._rows_path.exists() else "w+b")
         self._rows.seek(0, os.SEEK_END)
@@ -118,8 +119,10 @@ class RunLog:
             except (Exception, SystemExit) as error:
                 del self._told[name], self._loggers[name]
                 console.say(
-                    f"logger {name} failed ({type(error).__name__}: {error}). The run goes on "
-                    "without it; its folder still gets everything."
+                    warning(
+                        f"logger {name} failed ({type(error).__name__}: {error}). The run goes on "
+                        "without it; its folder still gets everything."
+                    )
                 )
 
     def rows(self, size: int | None = None) -> str:
@@ -150,7 +153,9 @@ class RunLog:
         """
         content = rows.encode()
         if not self._rows_path.read_bytes().startswith(content):
-            console.say(f"{self._rows_path} was changed: its rows are put back as they were")
+            console.say(
+                warning(f"{self._rows_path} was changed: its rows are put back as they were")
+            )
         self._rows.seek(0)
         self._rows.write(content)
         self._rows.truncate()

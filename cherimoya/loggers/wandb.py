@@ -22,6 +22,7 @@ from cherimoya.loggers.wandb_server import REACH_SECONDS, wandb_mode
 from cherimoya.records import metrics
 from cherimoya.records.sweep import MEMBER
 from cherimoya.util import console
+from cherimoya.util.console import warning
 
 FINISH_SECONDS = 60.0  # for the last rows to be sent; what is left can be synced later
 FLUSH_SECONDS = 1.0  # after which a row is on disk, even if the process is killed
@@ -220,8 +221,10 @@ class WandbLogger(Logger):
         except Exception as error:
             self._run = None
             console.say(
-                f"W&B failed ({type(error).__name__}: {error}). The run goes on; its folder "
-                "still gets everything."
+                warning(
+                    f"W&B failed ({type(error).__name__}: {error}). The run goes on; its folder "
+                    "still gets everything."
+                )
             )
 
 

@@ -13,7 +13,7 @@ from cherimoya.prepare.prepare import placed
 from cherimoya.prepare.workers import core_count
 from cherimoya.records.overwrite import may_write
 from cherimoya.util import console
-from cherimoya.util.console import Say, counted
+from cherimoya.util.console import Say, counted, result
 from cherimoya.util.resume import partial_path
 
 COUNT = 2  # bytes, in most experiments
@@ -30,24 +30,28 @@ def inspect(config: PrepareConfig, say: Say = console.say) -> None:
     with open_sources(config, None, say) as sources:
         genome = sources.genome
         say(
-            f"fasta: {genome.path.name}: {counted(len(genome.lengths), 'sequence')}, "
-            f"{sum(genome.lengths.values()):,} bases: {format_names(genome.lengths)}"
+            result(
+                f"fasta: {genome.path.name}: {counted(len(genome.lengths), 'sequence')}, "
+                f"{sum(genome.lengths.values()):,} bases: {format_names(genome.lengths)}"
+            )
         )
         for key, groups in (("signal", sources.signal), ("control", sources.control)):
             for i, group in enumerate(groups, 1):
                 for track in group:
                     say(
-                        f"{key}, group {i} of {len(groups)}: {track.name} ({track.kind}, "
-                        f"{track.path.name}): {counted(len(track.lengths), 'chromosome')}"
+                        result(
+                            f"{key}, group {i} of {len(groups)}: {track.name} ({track.kind}, "
+                            f"{track.path.name}): {counted(len(track.lengths), 'chromosome')}"
+                        )
                     )
         intervals, filters = placed(sources)
-        say(filters.table())
-        say("filters by sequence and signal come after these")
+        say(result(filters.table()))
+        say(result("filters by sequence and signal come after these"))
         for line in _costs(intervals, sources):
-            say(line)
+            say(result(line))
     if config.output is not None:
-        say(f"output={config.output}: {_fate(Path(config.output), config)}")
-    say("nothing was written: leave check=true out to prepare")
+        say(result(f"output={config.output}: {_fate(Path(config.output), config)}"))
+    say(result("nothing was written: leave check=true out to prepare"))
 
 
 def _costs(intervals: Intervals, sources: Sources) -> list[str]:

@@ -19,7 +19,7 @@ from cherimoya.prepare.background import Windows
 from cherimoya.prepare.parts import PART, Sources, flat
 from cherimoya.prepare.shift import settle_shifts
 from cherimoya.prepare.workers import Workers, core_count
-from cherimoya.util.console import Say, counted
+from cherimoya.util.console import Say, counted, warning
 from cherimoya.util.marks import not_as_written, read_mark, write_mark
 
 GENOME = "genome.json"
@@ -37,7 +37,7 @@ def open_sources(config: PrepareConfig, folder: Path | None, say: Say) -> Iterat
     say(f"loci are centred on their {config.center}s (center={config.center})")
     if config.center == "midpoint":
         for path in filter(has_summits, config.loci_files):
-            say(f"{path} has summits in column 10: center=summit puts windows on these")
+            say(warning(f"{path} has summits in column 10: center=summit puts windows on these"))
     regions = [read_intervals(path, "midpoint", "exclude") for path in config.exclude_files]
     with (
         Workers(_worker_count(config, files) if folder else 1, folder or Path()) as workers,
@@ -107,7 +107,7 @@ def spooled_genome(path: str | Path, folder: Path, say: Say) -> Genome:
     mark = read_mark(noted)
     if mark is None or mark.damaged():
         if noted.exists():
-            say(f"{folder}: {not_as_written(mark)}, so the genome is read again")
+            say(warning(f"{folder}: {not_as_written(mark)}, so the genome is read again"))
         genome = read_genome(path, spool, say)
         write_mark(noted, {"lengths": genome.lengths, "letters": genome.letters}, [spool])
         return genome

@@ -20,7 +20,7 @@ from cherimoya.prepare.inputs import describe_parts, open_sources
 from cherimoya.prepare.parts import Column, Sources, StoredWindows, extract_windows, flat
 from cherimoya.records.overwrite import own_files, settle
 from cherimoya.util import console
-from cherimoya.util.console import Say, counted
+from cherimoya.util.console import Say, counted, result, warning
 from cherimoya.util.marks import check_mark, mark_of, set_aside
 from cherimoya.util.resume import forget_parts, resumable_output
 
@@ -75,13 +75,15 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
     if output.exists() and not config.overwrite:
         damage = provenance.check_unchanged(output, config)
         if damage is None:
-            say(f"{output}: up to date, made from these files and this configuration already")
+            made = "up to date, made from these files and this configuration already"
+            say(result(f"{output}: {made}"))
             if not mark_of(output).exists():
-                say(f"{mark_of(output)} is missing: whether the file is whole cannot be checked")
+                unsure = "is missing: whether the file is whole cannot be checked"
+                say(warning(f"{mark_of(output)} {unsure}"))
             forget_parts(output)
             settle(output)
             return output
-        say(f"{output}: {damage}, so it is prepared again")
+        say(warning(f"{output}: {damage}, so it is prepared again"))
         set_aside(output, say)
     elif not config.overwrite:
         check_mark(mark_of(output))
@@ -104,7 +106,7 @@ def prepare(config: PrepareConfig, say: Say = console.say) -> Path:
             "the genome has bases, 8 for each fragment, and the windows uncompressed (check=true "
             "says how many). Free space, or choose another folder."
         ) from None
-    say(f"{said}, {output.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s")
+    say(result(f"{said}, {output.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began:.1f} s"))
     return output
 
 
@@ -124,11 +126,13 @@ def placed(sources: Sources) -> tuple[Intervals, FilterReport]:
         past = intervals.take(~inside)
         chrom, one = str(past.chrom[0]), len(past) == 1
         sources.say(
-            f"{counted(len(past), 'locus is', 'loci are')} left out because "
-            f"{'its window' if one else 'their windows'} of {windows.stored:,} bases "
-            f"{'reaches' if one else 'reach'} past an end of the chromosome, the first "
-            f"{past.name(0)} ({chrom} has {genome.lengths[chrom]:,} bases). A smaller in_window or "
-            "max_jitter keeps more."
+            warning(
+                f"{counted(len(past), 'locus is', 'loci are')} left out because "
+                f"{'its window' if one else 'their windows'} of {windows.stored:,} bases "
+                f"{'reaches' if one else 'reach'} past an end of the chromosome, the first "
+                f"{past.name(0)} ({chrom} has {genome.lengths[chrom]:,} bases). A smaller "
+                "in_window or max_jitter keeps more."
+            )
         )
     intervals = intervals.take(filters.keep("past an end of the chromosome", inside))
     intervals = intervals.take(filters.keep("same centre as another", _first_of_each(intervals)))
@@ -221,10 +225,10 @@ def _background(
     rows = match_gc(peaks.gc, pool_gc, wanted, config.gc_bin, rng)
     fix = "Lower background_ratio or min_distance, or widen gc_bin, to get as many."
     if not len(pool):
-        say(_no_room(wanted, sources))
+        say(warning(_no_room(wanted, sources)))
         return None, {}
     if not len(rows):
-        say(f"background: none of {wanted:,} requested: {len(pool):,} free windows. {fix}")
+        say(warning(f"background: none of {wanted:,} requested: {len(pool):,} free windows. {fix}"))
         return None, {}
     loci = extract_windows(pool.take(rows), "background", sources)
     if cut_offs is not None:
@@ -303,7 +307,9 @@ def _say_letters(inside: int, sources: Sources) -> None:
     if letters:
         listed = ", ".join(f"{letter} {count:,}" for letter, count in sorted(letters.items()))
         sources.say(
-            f"letters other than A C G T are treated as N: {listed} ({inside:,} in the windows)"
+            warning(
+                f"letters other than A C G T are treated as N: {listed} ({inside:,} in the windows)"
+            )
         )
 
 

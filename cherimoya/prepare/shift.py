@@ -14,7 +14,7 @@ from cherimoya.genome.fasta import Genome
 from cherimoya.genome.intervals import Intervals
 from cherimoya.genome.strands import strands_of
 from cherimoya.genome.track import Shift, Track
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, warning
 
 LENGTH = 1000  # bases of the windows at loci in which cuts are looked at
 MOST_WINDOWS = 2000
@@ -168,7 +168,7 @@ def _unclear(
             "or as bam.shift_plus and the like say."
         )
     if config.shift == "auto" or config.check:
-        say(f"{unit.name}: {why} ({fix}): ends count as they are")
+        say(warning(f"{unit.name}: {why} ({fix}): ends count as they are"))
 
 
 def _judged(unit: Unit, seen: Match, config: PrepareConfig) -> str:

@@ -4,6 +4,7 @@ from operator import not_
 from pathlib import Path
 from typing import Any
 
+from cherimoya.config.diff import read_changes
 from cherimoya.records import metrics
 from cherimoya.util.shapes import Table, read_yaml
 
@@ -108,3 +109,18 @@ EVALUATION = Table(
 def read_config(folder: Path) -> dict[str, Any]:
     """config.yaml of the run in `folder`; empty where there is none. Raises DataError."""
     return read_yaml(folder / CONFIG, VALUES)
+
+
+def as_asked(folder: Path) -> dict[str, Any]:
+    """config.yaml of the run in `folder`, with the defaults that it changed to fit its length.
+
+    Empty where there is none. Raises DataError.
+    """
+    values, made = read_config(folder), read_changes(folder)
+    for key, default in (made.adapts if values and made else {}).items():
+        *groups, leaf = key.split(".")
+        node = values
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[leaf] = default
+    return values

@@ -12,6 +12,7 @@ from cherimoya.records.layout import CONFIG, PAGE
 from cherimoya.records.own_folders import is_page
 from cherimoya.records.run import BEST
 from cherimoya.util import console
+from cherimoya.util.console import result
 from cherimoya.util.files import check_name, hearing
 from cherimoya.util.marks import OF_FOLDER, Size, mark_of, measured, read_mark, write_sizes
 
@@ -131,7 +132,7 @@ def to_make(
     """
     if not done:
         return dict(beside)
-    console.say(f"done already: {output}")
+    console.say(result(f"done already: {output}"))
     made, first = _noted(output)[0], next(iter(joined), None)
 
     def is_made(path: Path) -> bool:

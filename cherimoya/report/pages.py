@@ -13,6 +13,7 @@ from cherimoya.records.layout import PAGE
 from cherimoya.records.own_folders import check_page
 from cherimoya.records.run import is_run
 from cherimoya.util import console
+from cherimoya.util.console import result, warning
 from cherimoya.util.files import atomic_write
 
 
@@ -64,10 +65,10 @@ def offered(what: str = "page") -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        console.say(f"no {what}: {error}. pip install 'cherimoya-train[plots]'")
+        console.say(warning(f"no {what}: {error}. pip install 'cherimoya-train[plots]'"))
     except Exception as error:  # a drawing that fails is no reason to lose the output
         said = str(error).rstrip(".") if isinstance(error, CherimoyaError) else repr(error)
-        console.say(f"no {what}: {said}. The same command tries again")
+        console.say(warning(f"no {what}: {said}. The same command tries again"))
 
 
 def is_sweep(folder: Path) -> bool:
@@ -78,11 +79,11 @@ def is_sweep(folder: Path) -> bool:
 def offer_report(folder: Path, overwrite: bool = False) -> None:
     """Write the page at the end of other work, which a page that cannot be must not spoil."""
     try:
-        console.say(f"report       {write_report(folder, overwrite)}")
+        console.say(result(f"report       {write_report(folder, overwrite)}"))
     except CherimoyaError as error:
         console.say_once(str(error))
     except Exception as error:  # a drawing that fails is no reason to call the run failed
-        console.say(f"no report: {error!r}. Try again with: cherimoya-report {folder}")
+        console.say(warning(f"no report: {error!r}. Try again with: cherimoya-report {folder}"))
 
 
 @cache

@@ -90,6 +90,8 @@ def _changed(run: RunFolder) -> list[tuple[str, Any, Any]]:
     if run.changes is None:
         return []
     keys = [(key, at(run.config, key), default) for key, default in run.changes.keys.items()]
+    adapted = [(key, at(run.config, key), was) for key, was in run.changes.adapts.items()]
+    keys += [row for row in adapted if row[1] != row[2]]
     groups = [(group, *pair) for group, pair in run.changes.groups.items()]
     return [*groups, *((k, v, "to be set" if d == "???" else d) for k, v, d in keys)]
 

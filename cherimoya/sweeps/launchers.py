@@ -92,10 +92,8 @@ class Pool:
         gpus = _gpus() if waiting and trainer.device != "cpu" else []
         free = slots(self.wanted, gpus, _cores(), trainer.devices, total)
         if waiting:
-            print(
-                f"{counted(total, 'run')} to do, {len(free)} at a time{_in_words(free[0])}",
-                flush=True,
-            )
+            at_once = f"{len(free)} at a time{_in_words(free[0])}"
+            console.say(f"{counted(total, 'run')} to do, {at_once}")
         running: list[_Process] = []
         told = False
         with stop_request() as stop, _all_stopped(running):
@@ -118,10 +116,10 @@ class Pool:
         folder.mkdir(parents=True, exist_ok=True)
         hydras = [w for w in self.config.hydra.overrides.hydra if w.startswith(FOR_MEMBERS)]
         command = [sys.executable, "-c", TRAIN, MEMBER_OF, str(self.sweep.folder)]
-        print(f"start  {folder.name}", flush=True)
+        console.say(f"start  {folder.name}")
         with open_owned(folder / OUTPUT, "ab") as output, _pinned(slot):
             process = subprocess.Popen(
-                [*command, *words, *hydras], env=os.environ | slot.environment,
+                [*command, *words, *hydras], env=_all_said() | slot.environment,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         return _Process(process, slot, folder)
@@ -136,9 +134,15 @@ class Pool:
             words += f": {member.error}"
         else:
             words += f": {_how(code)}, see {ended.folder / OUTPUT}"
-        print(f"{words}  ({how_far})", flush=True)
+        said = f"{words}  ({how_far})"
+        console.say(said if member.finished else console.warning(said))
         if code == 1 and member.state != "failed":
             self.problems.append((ended.folder.name, f"see {ended.folder / OUTPUT}"))
+
+
+def _all_said() -> dict[str, str]:
+    """This process's environment for one whose messages go to a file, which gets them all."""
+    return {k: v for k, v in os.environ.items() if k != console.LEVEL}
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def not_done(sweep: Sweep, jobs: Sequence[Sequence[str]]) -> list[Sequence[str]]
     for words in jobs:
         folder = sweep.folder_of(words)
         if sweeps.read_member(folder).finished:
-            print(f"done already: {folder}", flush=True)
+            console.say(f"done already: {folder}")
         else:
             left.append(words)
     return left
@@ -167,19 +171,19 @@ def wait_for(jobs: Sequence[Any], folder: str) -> None:
     """Wait until submitit's jobs have ended; Ctrl-C stops the waiting alone."""
     left = list(jobs)
     listed = ", ".join(str(job.job_id) for job in jobs)
-    print(f"{counted(len(jobs), 'job')} submitted: {listed}", flush=True)
-    print(f"logs    {Path(jobs[0].paths.folder).parent}", flush=True)
-    print(f"status  cherimoya-sweep status {folder}", flush=True)
+    console.say(f"{counted(len(jobs), 'job')} submitted: {listed}")
+    console.say(f"logs    {Path(jobs[0].paths.folder).parent}")
+    console.say(f"status  cherimoya-sweep status {folder}")
     try:
         while left:
             for job in [j for j in left if j.done()]:
                 left.remove(job)
                 how_far = f"{len(jobs) - len(left)} of {len(jobs)}"
-                print(f"ended   job {job.job_id}  ({how_far})", flush=True)
+                console.say(f"ended   job {job.job_id}  ({how_far})")
             time.sleep(SUBMITTED_LOOK_SECONDS)
     except KeyboardInterrupt:
         go_on = counted(len(left), "job goes on by itself", "jobs go on by themselves")
-        print(f"no longer waiting; {go_on}", flush=True)
+        console.say(console.result(f"no longer waiting; {go_on}"))
         raise
 
 

@@ -1,6 +1,5 @@
 """The members of a sweep: whether each can begin, where it stands, and how all ended."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from cherimoya.config.schema import build, to_dict
 from cherimoya.config.train import FREE_ON_RESUME, TrainConfig
 from cherimoya.errors import CherimoyaError, ConfigError, OtherRun
 from cherimoya.records import sweep as sweeps
-from cherimoya.records.layout import read_config
+from cherimoya.records.layout import as_asked
 from cherimoya.records.own_folders import check_run_folder
 from cherimoya.records.status import DAMAGED
 from cherimoya.records.sweep import Member, sync_command
 from cherimoya.sweeps.data import check_data
 from cherimoya.sweeps.plan import Sweep
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, note
 from cherimoya.util.files import lock_folder
 
 PATIENCE_SECONDS = 15  # for a process that was just told to stop, to leave its folder
@@ -72,13 +71,13 @@ def check(sweep: Sweep, free: tuple[str, ...] = ()) -> None:
         check_data(data.values(), len(sweep.members))
     for key in [key for key in (idle[0] if idle else ()) if all(key in each for each in idle)]:
         raise ConfigError(idle[0][key])
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr, flush=True)
+    for said in notes:
+        note(said)
 
 
 def check_same(folder: Path, wanted: Mapping[str, Any], free: tuple[str, ...]) -> None:
     """Raise OtherRun when `folder` holds a run that is not configured as `wanted`."""
-    changed = differences(read_config(folder), wanted, free)
+    changed = differences(as_asked(folder), wanted, free)
     if changed:
         raise OtherRun(
             f"{folder} holds a run with another configuration: {'; '.join(changed)}. Move it "

@@ -30,7 +30,7 @@ from cherimoya.records.study import STORAGE, Search, open_storage, optuna
 from cherimoya.sweeps import plan as grid
 from cherimoya.sweeps.members import check
 from cherimoya.sweeps.plan import GROUP, Sweep, hydra_of
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, say
 from cherimoya.util.files import lock_folder
 
 SWEEPER = "hydra/sweeper"
@@ -245,7 +245,7 @@ def sweep(
                     search.note(trial, run)
                     open_ones[run] = [*fixed, *(f"{k}={v}" for k, v in each.items())]
             if open_ones:
-                print(_progress(search), flush=True)
+                say(_progress(search))
                 launcher.launch(list(open_ones.values()), initial_job_idx=jobs)
                 jobs += len(open_ones)
             _tell(search, dict(zip([t.number for t in trials], runs, strict=True)))

@@ -1,7 +1,7 @@
 """The short summary at the start of a run."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,7 +31,6 @@ def banner(
     `known` says of device, precision, loci and metrics what only their makers know.
     """
     model, loci = step.model, dataset.loci
-    parameters = dict(step.named_parameters())
     examples = examples_per_epoch(loci.label[dataset.rows["train"]], config.data.negative_ratio)
     held_out = [
         f"{split} {format_names(dict.fromkeys(loci.chrom[dataset.rows[split]].tolist()))}"
@@ -44,7 +43,7 @@ def banner(
     facts = {
         "run": f"{folder}, seed {config.seed}",
         "device": known["device"],
-        "steps run": known["precision"],
+        "precision": known["precision"],
         "kernels": kernels.why + others,
         "model": f"{counted(config.model.n_filters, 'filter')} x "
         f"{counted(config.model.n_layers, 'block' if block == 'cheri' else f'{block} block')}, "
@@ -60,19 +59,28 @@ def banner(
         ),
         "held out": "; ".join(held_out),
         "steps": _length(config.trainer, examples, step.total_steps),
+        **{key: known[key] for key in ("warm-up",) if key in known},
         "metrics": known["metrics"],
     }
     facts |= _ceiling(dataset)
     lines = [f"Cherimoya {__version__}"]
     lines += [f"  {name:<9} {value}" for name, value in facts.items()]
     for optimizer, names in step.routes.items():
-        numbers = sum(parameters[n].numel() for n in names)
+        numbers = sum(p.numel() for n, p in step.named_parameters() if n in names)
         held = f"{counted(len(names), 'tensor')}, {counted(numbers, 'number')}"
         lines.append(f"  {optimizer:<9} {held}: {_short(names)}")
-    warnings = window_warnings(config.model.n_layers, loci.in_window)
-    per_epoch = examples // config.trainer.batch_size
-    warnings += patience_warnings(config.trainer, per_epoch, step.total_steps)
-    return "\n".join([*lines, *(f"  warning   {warning}" for warning in warnings)])
+    return "\n".join(lines)
+
+
+def banner_warnings(config: TrainConfig, step: TrainingStep, dataset: Dataset) -> Iterator[str]:
+    """What of the configuration is of no use on this data, a line each, to stand below the rest."""
+    label = dataset.loci.label[dataset.rows["train"]]
+    examples = examples_per_epoch(label, config.data.negative_ratio)
+    found = window_warnings(config.model.n_layers, dataset.loci.in_window)
+    found += patience_warnings(
+        config.trainer, examples // config.trainer.batch_size, step.total_steps
+    )
+    yield from (f"  warning   {line}" for line in found)
 
 
 def _groups(config: TrainConfig, dataset: Dataset) -> dict[str, str]:

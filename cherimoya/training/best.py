@@ -5,6 +5,7 @@ import math
 from cherimoya.errors import CherimoyaError, DataError
 from cherimoya.records.run import BEST, FINAL
 from cherimoya.training.trainer import Trainer
+from cherimoya.util.console import warning
 from cherimoya.util.torch_file import read_torch_file
 
 
@@ -26,14 +27,18 @@ def check_best(trainer: Trainer) -> None:
         raise CherimoyaError(f"{path}: something else than a file has its name. Move it away.")
     what = f"{path} is missing or damaged"
     if state.best_epoch == state.epoch - 1 and state.validated == state.step:
-        trainer.say(f"{what}: it is written again from the state after epoch {state.best_epoch}")
+        trainer.say(
+            warning(f"{what}: it is written again from the state after epoch {state.best_epoch}")
+        )
         if trainer.log:
             with step.ema.swapped_in():
                 trainer.checkpoints.save_model(step.model, BEST, trainer.told)
     elif trainer.goes_on():
         trainer.say(
-            f"{what}: the best model so far, of epoch {state.best_epoch}, is lost, and the best of "
-            "the epochs from now on takes its place"
+            warning(
+                f"{what}: the best model so far, of epoch {state.best_epoch}, is lost, and the "
+                "best of the epochs from now on takes its place"
+            )
         )
         state.best_loss, state.best_epoch = math.inf, -1
     else:

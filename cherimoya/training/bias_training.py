@@ -36,9 +36,11 @@ from cherimoya.records.run import BEST, LAST, PREVIOUS, begin_run
 from cherimoya.records.sweep import SUMMARY
 from cherimoya.training.bias import BIAS_MODELS, CHOICE, read_choice
 from cherimoya.training.interrupt import stop_request
+from cherimoya.training.length import SHARE
 from cherimoya.training.packed import train_packed
 from cherimoya.training.run import RunContext, model_for
 from cherimoya.util import console
+from cherimoya.util.console import result, warning
 from cherimoya.util.files import lock_folder, write_json
 from cherimoya.util.shapes import Table, read_json
 
@@ -77,10 +79,10 @@ def train_whole_packed(
                 train_bias_models(config, folder, RunContext(bar=False), changes)
             ready.append((config, folder, changes))
         except InUse as error:
-            console.say(f"[{folder.name}] left to the process that is at it: {error}")
+            console.say(warning(f"[{folder.name}] left to the process that is at it: {error}"))
         except Exception as error:
             failed[folder] = error
-            console.say(f"[{folder.name}] error: {error}")
+            console.say(warning(f"[{folder.name}] error: {error}"))
     return failed | (train_packed(ready) if ready else {})
 
 
@@ -129,7 +131,7 @@ def train_bias_models(
         choice = choose(found, settings.max_count_pearson)
         write_json(home / CHOICE, choice)
     for line in table(choice):
-        context.say(line)
+        context.say(warning(line) if line.startswith("warning") else line)
 
 
 @contextmanager
@@ -190,7 +192,7 @@ def _scored_all(
                 for name, one in configs.items()
             ]
     except Interrupted:
-        context.say(f"stopped. Continue with: {console.resume_command(home.parent)}")
+        context.say(result(f"stopped. Continue with: {console.resume_command(home.parent)}"))
         raise
 
 
@@ -219,7 +221,7 @@ def _possible(
     if not configs:
         raise ConfigError(f"bias_model.background_below={settings.background_below}: {reasons[-1]}")
     for reason in reasons:
-        context.say(f"no bias model of it: {reason}")
+        context.say(warning(f"no bias model of it: {reason}"))
     return configs, datasets
 
 
@@ -248,9 +250,12 @@ def of_bias(
         min_steps=None, max_steps=None, early_stopping=None, resume=None, devices=1,
         profile=False, plots=False,
     )  # fmt: skip
+    warmup = config.optim.warmup_epochs
+    warmup = warmup if warmup <= settings.max_epochs else settings.max_epochs * SHARE
     return replace(
-        config, model=model, data=data, trainer=trainer, logger={}, metrics={}, bias_model=None
-    )
+        config, model=model, data=data, trainer=trainer, logger={}, metrics={}, bias_model=None,
+        optim=replace(config.optim, warmup_epochs=warmup),
+    )  # fmt: skip
 
 
 def scored(path: Path, narrow: Dataset, below: float, device: torch.device) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from cherimoya.data.batches import Batch
 from cherimoya.distributed.processes import on_stream
 from cherimoya.ops.precompile import compiled_together
 from cherimoya.training.step import TrainingStep
+from cherimoya.util.console import warning
 
 WARMUP_STEPS = 3  # compile, choose launch options and fill caches before a capture
 SHARED_WARMUP_STEPS = 11  # what DistributedDataParallel asks for
@@ -72,7 +73,9 @@ class Runner:
             self._capture = False
             torch.cuda.synchronize()
             first = str(error).strip().splitlines()[0]
-            self._say(f"steps run operation by operation, since capturing one failed: {first}")
+            self._say(
+                warning(f"steps run operation by operation, since capturing one failed: {first}")
+            )
             return
         self._graph = graph
 

@@ -17,6 +17,7 @@ from cherimoya.inference.checkpoints import GROUPS, TRAINED_ON, WINDOW
 from cherimoya.network import Cherimoya
 from cherimoya.records.run import LAST, PREVIOUS
 from cherimoya.registry import own_classes
+from cherimoya.util.console import warning
 from cherimoya.util.files import sync
 from cherimoya.util.torch_file import read_torch_file, write_torch_file
 
@@ -78,11 +79,11 @@ class Checkpoints:
             if path.name == f"{LAST}.new":  # the process was killed before it came to that
                 self._put_in_place()
             if reasons:
-                say(f"{reasons[-1]} Continuing from {name}, the one before")
+                say(warning(f"{reasons[-1]} Continuing from {name}, the one before"))
             return state
         if reasons:
             raise CherimoyaError(f"cannot resume: {' '.join(reasons)} Or start a new run.")
-        say(f"{self.folder} holds no {LAST} yet, so the run starts over")
+        say(warning(f"{self.folder} holds no {LAST} yet, so the run starts over"))
         return None
 
 

@@ -18,6 +18,7 @@ from cherimoya.training.interrupt import stop_request
 from cherimoya.training.run import RunContext, ready
 from cherimoya.training.trainer import Trainer
 from cherimoya.util import console
+from cherimoya.util.console import warning
 
 
 class Lane:
@@ -95,10 +96,10 @@ def train_packed(
                 except Interrupted as error:
                     interrupted = error
                 except InUse as error:
-                    _say(lane.folder.name, f"left to the process that is at it: {error}")
+                    _say(lane.folder.name, warning(f"left to the process that is at it: {error}"))
                 except Exception as error:
                     failed[lane.folder] = error
-                    _say(lane.folder.name, f"error: {error}")
+                    _say(lane.folder.name, warning(f"error: {error}"))
                     if not isinstance(error, CherimoyaError):
                         traceback.print_exc()
                 going.remove(lane)
@@ -110,4 +111,4 @@ def train_packed(
 def _say(name: str, message: str) -> None:
     """Each line of the message behind the name of the member."""
     for line in message.splitlines():
-        console.say(f"[{name}] {line}")
+        console.say(console.like(message, f"[{name}] {line}"))

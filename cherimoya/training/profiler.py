@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result, warning
 
 WARMUP_LOOKS = 3  # of the training loop, before the record begins
 STEPS = 16  # recorded at least
@@ -41,7 +41,7 @@ class Profile:
         if self._profiler is not None:
             self._write(self._profiler)
         elif not self._steps:
-            self._say(f"no profile: it begins after {WARMUP_LOOKS} looks at the steps")
+            self._say(warning(f"no profile: it begins after {WARMUP_LOOKS} looks at the steps"))
 
     def _write(self, profiler: torch.profiler.profile) -> None:
         if self._cuda:
@@ -54,4 +54,4 @@ class Profile:
         table = profiler.key_averages().table(sort_by=by, row_limit=ROWS)
         steps = counted(self._steps, "step")
         (self._folder / "table.txt").write_text(f"{steps}\n{table}")
-        self._say(f"profile of {steps}: {self._folder}/table.txt and trace.json")
+        self._say(result(f"profile of {steps}: {self._folder}/table.txt and trace.json"))

@@ -1,9 +1,8 @@
 """One run, from its configuration to its scores and plots."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from cherimoya.config.data import DataConfig
 from cherimoya.config.diff import Changes
 from cherimoya.config.schema import to_dict
 from cherimoya.config.train import TrainConfig, check_trimming
-from cherimoya.data.batches import examples_per_epoch
 from cherimoya.data.dataset import Dataset, load_dataset
 from cherimoya.data.feed import Resident, Source, place
 from cherimoya.distributed.processes import Processes, joined
@@ -23,25 +21,24 @@ from cherimoya.loggers.run_log import RunLog
 from cherimoya.network import Cherimoya, build_model
 from cherimoya.records.own_folders import check_page, check_run_folder
 from cherimoya.records.provenance import choose_device, describe_device, provenance, typed
-from cherimoya.records.run import PLOTS, begin_run, forget_run, note_moved_data
+from cherimoya.records.run import PLOTS, begin_run, forget_run, note_moved_data, write_config
 from cherimoya.records.sweep import MEMBER
 from cherimoya.report.pages import offer_report
-from cherimoya.training.banner import banner
+from cherimoya.training.banner import banner, banner_warnings
 from cherimoya.training.best import check_best
 from cherimoya.training.bias import bias_model, find_bias
 from cherimoya.training.checkpoint import Checkpoints
 from cherimoya.training.failure import own_code_named
 from cherimoya.training.interrupt import StopRequest, stop_request
+from cherimoya.training.length import Length, length_of, with_warmup
 from cherimoya.training.own_loss import check_block, check_loss
 from cherimoya.training.step import TrainingStep
 from cherimoya.training.summary import write_summary
 from cherimoya.training.trainer import EpochCallback, Trainer
 from cherimoya.training.warm_start import begin_from, read_start
 from cherimoya.util import console
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result, warning
 from cherimoya.util.files import lock_folder, remove_left
-
-MOST_STEPS = 10_000_000  # whose learning rates lie ready on the device
 
 
 def _nothing(message: str) -> None:
@@ -62,6 +59,12 @@ class RunContext:
     part_of: Path | None = None  # the run that goes on in place of this one
     datasets: dict[str, Dataset] = field(default_factory=dict)
     resident: dict[str, tuple[Source, str]] = field(default_factory=dict)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What numbers made here depend on besides data, code and machine."""
+        command = {"command": typed(self.command)} if self.command else {}
+        return {"runs_at_once": self.at_once, **command}
 
     def load(self, config: DataConfig) -> Dataset:
         """The dataset of `config`, which may be loaded already."""
@@ -133,7 +136,8 @@ def ready(
             model = model_for(config, dataset, bias.model.cpu() if bias else None)
             began_with = {"bias": dict(bias.origin)} if bias else {}
             began_with |= begin_from(start, config, model, dataset)
-            length = saved.get("total_steps") if saved else None
+            length = length_of(config, dataset, device.type == "cuda", saved)
+            config, note = _fitted(config, length, changes, log)
             step = training_step(config, model.to(device), dataset, precision, processes, length)
             source, where_loci_are = context.place(dataset, device, config.data)
             trainer = Trainer(
@@ -146,10 +150,9 @@ def ready(
             elif settings.resume and log:
                 log.rewind("")
             origin = provenance(dataset.fingerprint, device, precision)
-            origin |= {"runs_at_once": context.at_once, **began_with}
-            origin |= {"command": typed(context.command)} if context.command else {}
+            origin |= {**context.provenance, **began_with}
             if log:
-                _announce(trainer, log, saved, where_loci_are, origin)
+                _announce(trainer, log, saved, {"loci": where_loci_are, **note}, origin)
             begun = trainer
             with _saved_at_signals(trainer, folder, stop):
                 yield trainer
@@ -181,11 +184,22 @@ def _recorded(
             yield log
 
 
+def _fitted(
+    config: TrainConfig, length: Length, changes: Changes | None, log: RunLog | None
+) -> tuple[TrainConfig, dict[str, str]]:
+    """As `with_warmup`; config.yaml says what became of it."""
+    config, note = with_warmup(config, length, changes)
+    if log and note:
+        new = replace(config, trainer=replace(config.trainer, resume=None))
+        write_config(log.folder, to_dict(new))
+    return config, note
+
+
 def _announce(
     trainer: Trainer,
     log: RunLog,
     saved: Mapping[str, Any] | None,
-    where_loci_are: str,
+    facts: Mapping[str, str],
     origin: Mapping[str, Any],
 ) -> None:
     """Say what is to be trained on what; from here on it is a run that has begun, on disk too."""
@@ -197,13 +211,15 @@ def _announce(
     log.start_loggers({**to_dict(config), "network": step.model.config, **origin}, ids)
     chosen = " (by trainer.precision=auto)" if settings.precision == "auto" else ""
     facts = {
+        **facts,
         "device": describe_device(step.device, settings.device, step.processes.world),
-        "loci": where_loci_are,
         "metrics": log.where,
-        "precision": f"{step.precision}{chosen}, {trainer.runner.in_words}",
+        "precision": f"{step.precision}{chosen}; steps: {trainer.runner.in_words}",
     }
     facts |= {name: origin["words"] for name, origin in trainer.began_with.items()}
     trainer.say(banner(config, log.folder, facts, step, trainer.dataset))
+    for line in banner_warnings(config, step, trainer.dataset):
+        trainer.say(warning(line))
     if saved:
         trainer.say(f"resumed after {counted(state.step, 'step')}, in epoch {state.epoch}")
     log.progress(
@@ -237,7 +253,7 @@ def _left_behind(config: TrainConfig, log: RunLog, context: RunContext) -> Itera
         yield
     except Interrupted:
         whole = context.part_of or log.folder
-        context.say(f"stopped. Continue with: {console.resume_command(whole)}")
+        context.say(result(f"stopped. Continue with: {console.resume_command(whole)}"))
         raise
     except KeyboardInterrupt:
         raise
@@ -297,38 +313,12 @@ def training_step(
     dataset: Dataset,
     precision: str,
     processes: Processes,
-    length: int | None = None,
+    length: Length,
 ) -> TrainingStep:
-    """The training step for this data; length: steps in all, of a run that goes on.
-
-    Raises ConfigError when an epoch has no full batch, or the warm-up does not end in time.
-    """
-    label = dataset.loci.label[dataset.rows["train"]]
-    examples = examples_per_epoch(label, config.data.negative_ratio)
-    batch_size = config.trainer.batch_size
-    if examples < batch_size:
-        raise ConfigError(
-            f"trainer.batch_size={batch_size}, but an epoch has {counted(examples, 'example')} and "
-            f"only full batches are used. Set trainer.batch_size={max(examples // 4, 1)} or less."
-        )
-    per_epoch = examples // batch_size
-    length = length or config.trainer.total_steps(per_epoch, model.lw0.is_cuda)
-    if length > MOST_STEPS:
-        raise ConfigError(
-            f"a training of {length:,} steps, {per_epoch:,} an epoch (trainer.max_epochs, "
-            f"trainer.min_steps), is longer than the {MOST_STEPS:,} that are possible. The "
-            "learning rates fall over all of it: lower both, even with trainer.early_stopping."
-        )
-    warmup = round(config.optim.warmup_epochs * per_epoch)
-    if warmup > length:
-        raise ConfigError(
-            f"optim.warmup_epochs={config.optim.warmup_epochs:g} are {warmup} steps of {per_epoch} "
-            f"an epoch, longer than the training of {length} (trainer.max_steps, "
-            f"trainer.max_epochs). Set optim.warmup_epochs={length / per_epoch / 4:.2g}."
-        )
-    piece = batch_size // config.trainer.accumulate // processes.world
+    """The training step for this data. Raises ConfigError for a loss that cannot be trained."""
+    piece = config.trainer.batch_size // config.trainer.accumulate // processes.world
     check_loss(config.loss, model, piece, dataset.loci.out_window)
     return TrainingStep(
-        model, config.loss, config.optim, per_epoch, math.ceil(length / per_epoch), precision,
-        config.trainer.accumulate, processes, length,
+        model, config.loss, config.optim, length.per_epoch, length.epochs, precision,
+        config.trainer.accumulate, processes, length.steps,
     )  # fmt: skip

@@ -25,7 +25,7 @@ from cherimoya.report.format import score
 from cherimoya.training.bias import BIAS_MODELS
 from cherimoya.training.trainer import Trainer
 from cherimoya.util import console
-from cherimoya.util.console import counted
+from cherimoya.util.console import counted, result, warning
 from cherimoya.util.files import write_json
 
 
@@ -60,22 +60,22 @@ def write_summary(
     write_examples(folder / EXAMPLES, examples)
     checks = _tried_quality(trainer, model, folder)
     plots = _tried_plots(trainer, scores, examples, log, say) if config.trainer.plots else []
-    say("")
     scored = counted(len(dataset.peaks(split)), f"{split} peak")
-    say(f"best epoch {state.best_epoch}, on the {scored}:")
-    say(score_table(columns))
+    say("")
+    say(result(f"best epoch {state.best_epoch}, on the {scored}:"))
+    say(result(score_table(columns)))
     for line in checks:
-        say(line)
+        say(result(line))
     took = f"{counted(state.step, 'step')} in {console.duration(state.seconds)}"
-    say(f"\n{took}{_speed_in_words(speed)}")
-    say(f"run          {folder}")
-    say(f"checkpoints  {folder / 'checkpoints'}")
+    say(result(f"\n{took}{_speed_in_words(speed)}"))
+    say(result(f"run          {folder}"))
+    say(result(f"checkpoints  {folder / 'checkpoints'}"))
     if plots:
-        say(f"plots        {folder / 'plots'}")
+        say(result(f"plots        {folder / 'plots'}"))
     log.table(metrics.LOCI, folder / SCORED_LOCI, state.step)
     log.model({**origin, "config": to_dict(config), "network": model.config, "best": columns})
     if log.sync_command:
-        say(f"W&B          {log.sync_command}")
+        say(result(f"W&B          {log.sync_command}"))
 
 
 def write_pruned_summary(
@@ -86,9 +86,9 @@ def write_pruned_summary(
     summary = _numbers(trainer, trainer.step.model, trainer.speed())
     summary |= {"pruned": {"epoch": state.epoch - 1, "why": state.stopped}}
     log.summary({**summary, "provenance": dict(origin)})
-    say(f"\npruned: {state.stopped}")
-    say(f"{counted(state.step, 'step')} in {console.duration(state.seconds)}")
-    say(f"run          {log.folder}")
+    say(result(f"\npruned: {state.stopped}"))
+    say(result(f"{counted(state.step, 'step')} in {console.duration(state.seconds)}"))
+    say(result(f"run          {log.folder}"))
 
 
 def _speed_in_words(speed: Mapping[str, float | None]) -> str:
@@ -210,7 +210,7 @@ def _tried_plots(
     try:
         return _plots(trainer, scores, examples, log)
     except Exception as error:
-        say(f"no plots: {error!r}. The page has the same: cherimoya-report {log.folder}")
+        say(warning(f"no plots: {error!r}. The page has the same: cherimoya-report {log.folder}"))
         return []
 
 

@@ -344,7 +344,7 @@ def _epoch_line(row: dict[str, Any], is_best: bool, epochs: int) -> str:
     width = len(str(epochs))
     return (
         f"epoch {row['epoch']:{width}d}  train loss {row['train/loss']:8.3f}  "
-        f"valid MNLL {row['valid/profile_mnll']:9.3f}  "
+        f"valid loss {row['valid/loss']:9.3f}  MNLL {row['valid/profile_mnll']:8.3f}  "
         f"profile r {row['valid/profile_pearson']:.3f}  count r {row['valid/count_pearson']:.3f}"
         f"{'  best' if is_best else ''}"
     )

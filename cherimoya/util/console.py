@@ -1,10 +1,12 @@
 """Messages, and how long work shows that it moves: a bar on a terminal, plain lines elsewhere.
 
-Messages go to the logger "cherimoya". Commands print them (`print_messages`); in a program of a
-user's own they go where its `logging` sends them.
+Messages go to the logger "cherimoya". Commands print them (`print_messages`), from the level on
+that --quiet, --log-level or $CHERIMOYA_LOG_LEVEL says; in a program of a user's own they go where
+its `logging` sends them.
 """
 
 import logging
+import os
 import re
 import shlex
 import sys
@@ -29,6 +31,41 @@ WARMUP_STEPS = 2  # steps that the estimate leaves out
 
 
 LOGGER = logging.getLogger("cherimoya")
+RESULT = 25  # what a command leaves: more than information, and no warning
+LEVELS = {
+    "info": logging.INFO,
+    "result": RESULT,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+LEVEL = "CHERIMOYA_LOG_LEVEL"  # the environment variable with one of their names
+logging.addLevelName(RESULT, "RESULT")
+
+
+class Message(str):
+    """A message and its level, whoever it is handed to."""
+
+    level: int
+
+    def __new__(cls, text: str, level: int = logging.INFO) -> "Message":
+        made = super().__new__(cls, text)
+        made.level = level
+        return made
+
+
+def result(text: str) -> Message:
+    """A message on what a command leaves, such as a file or a score, which --quiet shows too."""
+    return Message(text, RESULT)
+
+
+def warning(text: str) -> Message:
+    """A message on what the user may want to do otherwise."""
+    return Message(text, logging.WARNING)
+
+
+def like(message: str, text: str) -> Message:
+    """`text` at the level of `message`."""
+    return Message(text, getattr(message, "level", logging.INFO))
 
 
 class Printer(logging.Handler):
@@ -44,7 +81,7 @@ def print_messages() -> None:
     """Have this process print its messages, as commands do, and nobody else repeat them."""
     if not _is_printing():
         LOGGER.addHandler(Printer())
-        LOGGER.setLevel(logging.INFO)
+        LOGGER.setLevel(LEVELS.get(os.environ.get(LEVEL, ""), logging.INFO))
         LOGGER.propagate = False
 
 
@@ -52,17 +89,40 @@ def _is_printing() -> bool:
     return any(isinstance(handler, Printer) for handler in LOGGER.handlers)
 
 
-def say(message: str, level: int = logging.INFO) -> None:
-    """Log a message on the progress of the work."""
+def say(message: str) -> None:
+    """Log a message, by default on the progress of the work, else as `result` or `warning`."""
     if LOGGER.disabled and _is_printing():  # by Hydra's logging, as all that it does not know
         LOGGER.disabled = False
-    LOGGER.log(level, message)
+    LOGGER.log(getattr(message, "level", logging.INFO), message)
 
 
 @cache
 def say_once(message: str) -> None:
     """Log, as a warning, what this process has not said yet."""
-    say(message, logging.WARNING)
+    say(warning(message))
+
+
+def note(said: str) -> None:
+    """Print a warning on what was typed, on standard error."""
+    if LOGGER.getEffectiveLevel() <= logging.WARNING:
+        print(f"note: {said}", file=sys.stderr, flush=True)
+
+
+def is_quiet() -> bool:
+    """Whether this process, a command's, was asked for less than all messages."""
+    return _is_printing() and LOGGER.level > logging.INFO
+
+
+@contextmanager
+def one_of_several() -> Iterator[None]:
+    """Where --quiet leaves out results too: those of one run of several are in its folder."""
+    before = LOGGER.level
+    if is_quiet():
+        LOGGER.setLevel(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(before)
 
 
 def track(
@@ -79,7 +139,7 @@ def track(
     With a bar on a terminal, unless there is to be none; else `tell` gets a line now and then.
     `total` is None where it is unknown.
     """
-    if bar and sys.stderr.isatty():
+    if bar and sys.stderr.isatty() and not is_quiet():
         yield from tqdm(items, desc=label, initial=done, total=total, leave=False, unit=unit)
         return
     last = time.monotonic()
@@ -144,7 +204,7 @@ def duration(seconds: float) -> str:
 
 def resume_command(folder: Path) -> str:
     """The command that continues the run in `folder`, as a shell and Hydra read it."""
-    plain = re.fullmatch(r"[\w./:+-]+", str(folder))
+    plain = re.fullmatch(r"[\w./:+=,-]+", str(folder))  # as the folders of sweeps
     value = str(folder) if plain else '"{}"'.format(str(folder).replace('"', '\\"'))
     words = [*(f"--config-dir={path}" for path in own_folders()), f"trainer.resume={value}"]
     return f"cherimoya-train {shlex.join(words)}"

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from cherimoya.errors import DataError, DiskError, InUse, disk_words
 from cherimoya.util import console
+from cherimoya.util.console import warning
 
 LOCK = ".lock"  # of a run's folder
 TEMPORARY = ".tmp"  # how the name of a file ends that is not whole
@@ -207,7 +208,7 @@ def cut_torn_line(path: Path) -> None:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             file.truncate(whole)
-            console.say(f"{path}: its last line was cut short, and is left out")
+            console.say(warning(f"{path}: its last line was cut short, and is left out"))
 
 
 def remove(path: Path) -> None:

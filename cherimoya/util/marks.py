@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cherimoya.errors import DataError
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, warning
 from cherimoya.util.files import atomic_path, names_file, remove, sync, write_json
 
 FILES, DIGEST = "files", "sha256"
@@ -132,7 +132,7 @@ def is_whole(folder: Path, say: Say) -> bool:
     mark = read_mark(folder / OF_FOLDER)
     if mark is not None and not mark.damaged():
         return True
-    say(f"{folder}: {not_as_written(mark)}, so it is made again")
+    say(warning(f"{folder}: {not_as_written(mark)}, so it is made again"))
     remove(folder)
     return False
 
@@ -142,7 +142,7 @@ def set_aside(path: Path, say: Say) -> None:
     names = (f"{path.name}.damaged{number or ''}" for number in count())
     kept = next(kept for kept in map(path.with_name, names) if not os.path.lexists(kept))
     os.replace(path, kept)
-    say(f"{path}: what was there is kept as {kept.name}")
+    say(warning(f"{path}: what was there is kept as {kept.name}"))
 
 
 def not_as_written(mark: Mark | None) -> str:

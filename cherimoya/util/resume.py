@@ -16,7 +16,7 @@ import numpy as np
 
 from cherimoya.errors import DataError, DiskError, InUse, PackageError
 from cherimoya.util import console
-from cherimoya.util.console import Say
+from cherimoya.util.console import Say, result, warning
 from cherimoya.util.files import (
     LOCK,
     TEMPORARY,
@@ -62,7 +62,7 @@ def is_done(output: Path, settings: Mapping[str, Any], overwrite: bool, say: Say
         differ = ", ".join(sorted(k for k in {**before, **now} if before.get(k) != now.get(k)))
         raise DataError(f"output={output}: exists already, made with another {differ}. {fix}")
     if mark.damaged():
-        say(f"{output}: {not_as_written(mark)}, so it is made again")
+        say(warning(f"{output}: {not_as_written(mark)}, so it is made again"))
         set_aside(output, say)
         return False
     discard_journal(output)
@@ -130,7 +130,7 @@ class Journal:
         if error is None:
             discard_journal(self._output)
         elif isinstance(error, KeyboardInterrupt):
-            console.say(STOPPED)
+            console.say(result(STOPPED))
 
     def missing(self, total: int, label: str, unit: str, each: str = "block") -> Iterator[slice]:
         """The rows of each block that is still to do, of `total` rows, while progress is shown."""
@@ -181,7 +181,9 @@ class Journal:
         mark = read_mark(self._mark)
         said = {} if mark is None else mark.files.get(self._path.name, {})
         if mark is None or not said.get("size") or measured(self._path, said["size"]) != said:
-            console.say(f"{self._path}: changed since it was written, so all of it is made again")
+            console.say(
+                warning(f"{self._path}: changed since it was written, so all of it is made again")
+            )
             set_aside(self._path, console.say)
             return 0
         same = mark.facts == json.loads(json.dumps(self._settings))
@@ -241,7 +243,7 @@ def resumable_output(
             if isinstance(error, (DataError, PackageError)) and not isinstance(error, DiskError):
                 remove(folder)
             else:
-                say(f"{STOPPED} What is done is kept in {folder}")
+                say(result(f"{STOPPED} What is done is kept in {folder}"))
             raise
         remove(folder)
 
@@ -265,7 +267,7 @@ def _begin(
     if (folder / MADE_FROM).is_file():
         before = {} if mark is None else mark.facts["made_from"]
         said = changed_keys(before, made_from)
-        say(f"{folder}: an interrupted run had other inputs, so it starts over: {said}")
+        say(warning(f"{folder}: an interrupted run had other inputs, so it starts over: {said}"))
     for path in folder.iterdir():
         if path.name != LOCK and not (path.name == MADE_FROM and path.is_file()):
             remove(path)

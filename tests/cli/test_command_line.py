@@ -104,8 +104,12 @@ def test_a_name_with_a_comma_that_is_there_is_one(tmp_path, monkeypatch):
             (TrainConfig, "data.path", name),
         ]:  # fmt: skip
             assert parse(readable(f"{key}={name}", schema, several=True)).value() == wanted
-        word = readable(f"loci=[{name}]", PrepareConfig, several=False)
-        assert parse(word).value() == ([name] if "(" in name else ["a", "b.h5"])
+        word = readable(f"loci=[{name},x.bed]", PrepareConfig, several=False)
+        assert parse(word).value() == [name, "x.bed"]
+    (tmp_path / "a").write_text("")
+    (tmp_path / "b.h5").write_text("")  # now each is a file, and so are both together
+    word = readable("loci=[a,b.h5]", PrepareConfig, several=False)
+    assert parse(word).value() == ["a", "b.h5"]
 
 
 @pytest.mark.parametrize("key", ["bias_model.blocks", "bias_model/blocks"])

@@ -12,6 +12,7 @@ from cherimoya import __version__
 from cherimoya.cli import commands, help
 from cherimoya.config import explain
 from cherimoya.config.interpret import HitsConfig
+from cherimoya.config.keys import known_fields
 from cherimoya.config.schema import checked
 from cherimoya.config.train import TrainConfig
 from cherimoya.errors import ConfigError
@@ -72,6 +73,23 @@ def test_every_key_has_a_sentence_a_type_and_a_default(name):
         assert re.match(r"[a-z_][\w.]*=.*[a-z]{3}.* \([^()]+\)", words), words
     rows = "\n".join(listed).splitlines()
     assert max(len(row) for row in rows if "optim.routing=" not in row) <= help.WIDEST
+
+
+OWN_NULL = ("data.keys.", "data.path", "bias_model")  # each of whose options sets or refuses it
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_what_null_means_is_said(name):
+    """Of each key that can be null, one is told what it then does."""
+    schema = SCHEMAS[name]
+    said = explain.sentences(name, {"data": "hdf5"} if name == "train" else None)
+    nullable = [
+        k for k in explain.explained(schema, known_fields(schema), said) if "null" in k.kind
+    ]
+    assert nullable
+    unsaid = [k.name for k in nullable if not re.search(r"\bnull\b", k.sentence)]
+    unsaid = [key for key in unsaid if not key.startswith(OWN_NULL)]
+    assert unsaid == (["target"] if name == "design" else [])  # which refuses it
 
 
 def test_the_values_are_those_that_are_composed():

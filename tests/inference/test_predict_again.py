@@ -133,9 +133,7 @@ def test_a_record_that_is_damaged_or_old(predicted, capsys):
     old = {k: v for k, v in whole.items() if k != "sha256"} | {"files": ["predictions.h5"]}
     record.write_text(json.dumps(old))
     predicted()
-    assert "before predictions.json had digests: whether it is whole is not known" in (
-        capsys.readouterr().out
-    )
+    assert "may not be whole: it has no digests in predictions.json" in capsys.readouterr().out
     record.write_text("{")
     with pytest.raises(CherimoyaError, match=r"predictions\.json, which is damaged\. Choose an"):
         predicted()

@@ -2,16 +2,22 @@
 
 import json
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from configs import composed
 from training_runs import assert_same_run
 
+from cherimoya.config.diff import Changes
 from cherimoya.config.schema import build
 from cherimoya.config.train import TrainConfig, TrainerConfig
 from cherimoya.errors import ConfigError, Interrupted
+from cherimoya.training.bias_training import of_bias
 from cherimoya.training.interrupt import StopRequest
+from cherimoya.training.length import Length, with_warmup
 from cherimoya.training.run import RunContext, train
 from cherimoya.training.state import TrainState
 
@@ -63,6 +69,83 @@ def test_a_warm_up_must_end_in_time(train_arguments, tmp_path):
     assert longer.optim.warmup_epochs > longer.trainer.max_epochs
 
 
+SHORT = {"max_epochs": 2}
+ADAPTS = Changes({}, {}, adapts={"optim.warmup_epochs": 5.0})
+
+
+def rates(run) -> list[float]:
+    return [row["lr/muon"] for row in rows(run)]
+
+
+@pytest.mark.parametrize("trainer", [SHORT, {"max_steps": 13}, SHORT | {"gpu_min_steps": 900}])
+def test_a_default_warm_up_is_shortened_to_a_quarter(train_arguments, tmp_path, capsys, trainer):
+    """Visibly, in the banner and in config.yaml, and with the numbers of one that was typed."""
+    arguments = [word for word in train_arguments if "warmup" not in word]
+    config = configured(arguments, **trainer)
+    assert config.optim.warmup_epochs == 5
+    train(config, tmp_path / "run", changes=ADAPTS)
+    said = capsys.readouterr().out
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["optim"]
+    steps, per_epoch = rows(tmp_path / "run")[-1]["step"], rows(tmp_path / "run")[0]["step"]
+    assert saved["warmup_epochs"] == steps / per_epoch / 4
+    assert f"warm-up   {saved['warmup_epochs']:.3g} epochs, a quarter of the training" in said
+    typed = configured([*arguments, f"optim.warmup_epochs={saved['warmup_epochs']}"], **trainer)
+    train(typed, tmp_path / "typed")
+    assert "warm-up" not in capsys.readouterr().out
+    assert rates(tmp_path / "typed") == rates(tmp_path / "run")
+    assert_same_run(tmp_path / "typed", tmp_path / "run")
+
+
+@pytest.mark.parametrize("epochs", [5, 6, 20])
+def test_a_default_warm_up_that_ends_in_time_stays(train_arguments, epochs):
+    config = configured([w for w in train_arguments if "warmup" not in w], max_epochs=epochs)
+    assert with_warmup(config, Length(8, 8 * epochs), ADAPTS) == (config, {})
+
+
+def test_bias_models_of_few_epochs_have_a_warm_up_that_ends(train_arguments):
+    config = configured([w for w in train_arguments if "warmup" not in w])
+    narrow = SimpleNamespace(loci=SimpleNamespace(in_window=200))
+    for epochs, warmup in ((12, 5), (5, 5), (4, 1)):
+        settings = replace(config.bias_model, max_epochs=epochs)
+        assert of_bias(config, settings, 0.5, narrow).optim.warmup_epochs == warmup
+
+
+def test_a_run_with_a_shortened_warm_up_goes_on(cherimoya_train, train_arguments, tmp_path):
+    """Alone, with its options typed again, and as a member of a sweep that is typed again."""
+    arguments = [w for w in train_arguments if "warmup" not in w and "max_epochs" not in w]
+    swept = ["-m", *arguments, "trainer.max_epochs=2,5", "hydra.sweep.dir=sweep"]
+    done = cherimoya_train(*swept)
+    assert done.returncode == 0, done.stderr
+    runs = [tmp_path / "sweep" / f"max_epochs={n}" for n in (2, 5)]
+    saved = [yaml.safe_load((run / "config.yaml").read_text())["optim"] for run in runs]
+    assert [optim["warmup_epochs"] for optim in saved] == [0.5, 5]
+    assert cherimoya_train(*swept).stdout.count("done already") == 2
+    other = cherimoya_train(*swept, "optim.warmup_epochs=1")
+    assert other.returncode == 1
+    assert "optim.warmup_epochs was 5.0, now 1.0" in other.stderr
+    (runs[0] / "summary.json").unlink()
+    again = cherimoya_train(*arguments, f'trainer.resume="{runs[0]}"', "trainer.max_epochs=2")
+    assert again.returncode == 0, again.stderr
+    assert "resumed after 16 steps" in again.stdout
+
+
+def test_a_warm_up_of_ones_own_is_never_shortened(cherimoya_train, train_arguments, tmp_path):
+    arguments = [w for w in train_arguments if "warmup" not in w and "max_epochs" not in w]
+    typed = [*arguments, "trainer.max_epochs=2", "optim.warmup_epochs=5"]
+    for words in (typed, ["-m", *typed, "seed=0,1"]):  # also one that is the default
+        refused = cherimoya_train(*words)
+        assert refused.returncode == 1
+        assert "optim.warmup_epochs=5 is longer than trainer.max_epochs=2" in refused.stderr
+        assert "leave it out: its default is shortened" in refused.stderr
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "long.yaml").write_text(
+        "# @package _global_\noptim:\n  warmup_epochs: 4\n"
+    )
+    own = ["--config-dir=mine", *arguments, "experiment=long", "trainer.max_epochs=2"]
+    assert "optim.warmup_epochs=4 is longer" in cherimoya_train(*own).stderr
+    assert not (tmp_path / "outputs").exists()
+
+
 @pytest.mark.parametrize("length", [{"max_epochs": 10**8}, {"min_steps": 10**9}])
 def test_more_steps_than_have_learning_rates_are_refused(train_arguments, tmp_path, length):
     with pytest.raises(ConfigError, match="longer than the 10,000,000 that are possible"):
@@ -78,7 +161,12 @@ def test_the_schedule_and_the_rows_follow_the_steps(train_arguments, tmp_path, c
     last = made[-1]["lr/muon"]  # of a cosine from the warm-up's end to the last step
     share = (steps - 1 - per_epoch) / (steps - per_epoch)
     assert last == pytest.approx(1e-5 + (0.025 - 1e-5) * (1 + math.cos(math.pi * share)) / 2)
-    assert f"{len(made)} epochs, {steps} in all" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{len(made)} epochs, {steps} in all" in said
+    best = min(made, key=lambda row: row["valid/loss"])  # which best is about, and the line shows
+    (line,) = [each for each in said.splitlines() if each.startswith(f"epoch {best['epoch']}")]
+    assert f"valid loss {best['valid/loss']:9.3f}" in line
+    assert line.endswith("  best")
 
 
 def test_a_short_last_epoch_is_a_beginning_of_the_whole_one(train_arguments, tmp_path):

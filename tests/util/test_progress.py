@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from cherimoya.config.command_line import parse, readable
+from cherimoya.config.train import TrainConfig
 from cherimoya.util import console
 
 
@@ -60,11 +61,17 @@ def test_the_time_left_is_told_once_and_leaves_the_warm_up_out(monkeypatch):
     assert told == ["500 ms a step: about 1 min 0 s of training, at most"]
 
 
-@pytest.mark.parametrize("folder", ["outputs/a/b_1", "sweep/x=4,y=[0]", "a b/c's", 'say "x"'])
-def test_the_command_to_continue_is_read_as_it_was_meant(folder):
-    shell = shlex.split(console.resume_command(Path(folder)))
+@pytest.mark.parametrize("folder", [
+    "outputs/a/b_1", "sweep/x=4,y=[0]", "a b/c's", 'say "x"', "sweeps/lr_1/lr=0.1,n=+3",
+])  # fmt: skip
+def test_the_command_to_continue_is_read_as_it_was_meant(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir(parents=True)
+    said = console.resume_command(Path(folder))
+    assert ("'" in said) == (folder not in ("outputs/a/b_1", "sweeps/lr_1/lr=0.1,n=+3"))
+    shell = shlex.split(said)
     assert shell[0] == "cherimoya-train"
-    override = OverridesParser.create().parse_override(shell[1])
+    override = parse(readable(shell[1], TrainConfig, several=True))
     assert not override.is_sweep_override()
     assert override.key_or_group == "trainer.resume"
     assert override.value() == folder

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from page_commands import PAGES, ROOT, shown
 
 from cherimoya.cli import commands
 from cherimoya.config import groups
@@ -19,24 +20,17 @@ from cherimoya.config.groups import plain_values
 from cherimoya.config.schema import MissingValue, build
 from cherimoya.config.train import TrainConfig
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCHEMAS = {n: v.args[1] for n, v in vars(commands).items() if isinstance(v, partial)}
 SCHEMAS["train"] = TrainConfig
 TOLD = ("--help", "--version", "-sc", "--config-dir=my_lab")  # what no configuration comes of
 
 
 def commands_of(page: Path) -> dict[str, bool]:
-    """Every command that a page shows; whether it is whole, as those in blocks are."""
-    text, found = page.read_text(), {}
-    for block in re.findall(r"```(?:console)?\n(.*?)```", text, re.DOTALL):
-        lines = [line.strip().removeprefix("$ ").partition(" #")[0] for line in block.splitlines()]
-        found |= {line.strip(): True for line in lines if line.startswith("cherimoya-")}
-    inline = re.findall(r"`(cherimoya-[a-z]+(?: [^`\n]*)?)`", text)
-    return {line.strip(): False for line in inline} | found
+    """Every command of ours that a page shows; whether it is whole, as those in blocks are."""
+    return {line: whole for line, whole in shown(page) if line.startswith("cherimoya-")}
 
 
-SHOWN = [(page, *shown) for page in PAGES for shown in commands_of(page).items()]
+SHOWN = [(page, *command) for page in PAGES for command in commands_of(page).items()]
 
 
 def one_run(words: list[str]) -> list[str]:

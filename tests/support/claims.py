@@ -121,6 +121,18 @@ CLAIMS: list[tuple[tuple[str, ...], str, Numbers]] = [
     ((SPEED,), "from {:.0f} to {:.0f} filters, {:.0f} to {:.0f} sequences and {:.0f} to {:,.0f} bases, is",
      r.kernel_shapes),
     ((SPEED,), "the gain is {:.1f} to {:.1f} times", r.kernel_gains),
+    # studies
+    *((("docs/gallery/ablation.md",), f"| {name} | {{:.3f}} | {{:.1f}} | {{:.3f}} |",
+       lambda settings=settings: r.ablation(**settings)) for name, settings in r.ABLATION.items()),
+    *((("docs/gallery/ablation.md",), f"| `{name}` | {{:.3f}} | {{:.1f}} | {{:.3f}} |",
+       lambda settings=settings: r.ablation(**settings)) for name, settings in r.PARTS.items()),
+    (("docs/gallery/depth_width.md",), "from {:.2f} to {:.2f} with 5 blocks to {:.2f} to {:.2f} with 10",
+     lambda: (*r.by_width(5), *r.by_width(10))),
+    (("docs/gallery/depth_width.md",), "10 blocks of 32 filters ({:,.0f} parameters, {:.3f}) beat 7 blocks of 160 "
+     "({:,.0f}, {:.3f})", lambda: (*r.of_shape(10, 32), *r.of_shape(7, 160))),
+    (("docs/gallery/depth_width.md",), "gain {:.2f} for {:.0f} times the parameters",
+     lambda: (r.of_shape(10, 160)[1] - r.of_shape(10, 32)[1],
+              r.of_shape(10, 160)[0] / r.of_shape(10, 32)[0])),
     # answers
     ((ANSWERS,), "finds {:.0f} % of them with a precision of {:.0f} % when given the true motifs",
      lambda: r.hits("planted")),

@@ -195,6 +195,39 @@ def rounded_up(value: float) -> float:
     return float(10 ** math.ceil(math.log10(value)))
 
 
+def sweep(name: str, score: str, **settings: object) -> float:
+    """A test score of a sweep's runs with these settings, the mean over all else."""
+    wanted = {f"{key}={value}" for key, value in settings.items()}
+    rows = [row for row in table(name) if wanted <= set(row["run"].split(","))]
+    return mean(float(row[score]) for row in rows)
+
+
+def ablation(**settings: object) -> tuple[float, ...]:
+    """Profile Pearson, MNLL and count Pearson of the ablation's runs with these settings."""
+    return tuple(
+        sweep(f"ablation/{'bpnet' if settings.get('blocks') == 'bpnet' else 'results'}.csv",
+              f"test {score}", **{k: v for k, v in settings.items() if v != "bpnet"})
+        for score in ("profile_pearson", "profile_mnll", "count_pearson")
+    )  # fmt: skip
+
+
+def by_width(layers: int) -> tuple[float, float]:
+    """The least and largest profile Pearson of the widths at a depth."""
+    return spread(
+        sweep("depth_width/results.csv", "test profile_pearson", n_layers=layers, n_filters=width)
+        for width in (32, 64, 96, 128, 160)
+    )
+
+
+def of_shape(layers: int, filters: int) -> tuple[float, float]:
+    """Parameters and profile Pearson of a depth and width."""
+    shape = {"n_layers": layers, "n_filters": filters}
+    return tuple(
+        sweep("depth_width/results.csv", what, **shape)
+        for what in ("parameters", "test profile_pearson")
+    )  # type: ignore[return-value]
+
+
 STEPS = [
     (96, "bf16", "bf16", "01c6c7f"), (96, "TF32", "tf32", "0b6ba9f"),
     (128, "bf16", "bf16", "c7c5a55"), (128, "TF32", "tf32", "c7c5a55"),
@@ -213,3 +246,20 @@ KERNELS = [
     ("9 blocks, inference", "stack", "fwd", 64, 2114, 96, "bf16", "bf16",
      "{:.3f} ms | - | - | {:.3f} ms"),
 ]  # fmt: skip
+DEFAULT = {"blocks": "cheri", "loss": "kendall", "residual_scale": 0.15, "expansion": 2}
+ABLATION = {
+    "the default: cheri, `loss=kendall`, residual scale 0.15, expansion 2": DEFAULT,
+    "residual scale 1": DEFAULT | {"residual_scale": "1.0"},
+    "expansion 1": DEFAULT | {"expansion": 1},
+    "`loss=poisson`": DEFAULT | {"loss": "poisson"},
+    "`model.blocks=convnext`": DEFAULT | {"blocks": "convnext"},
+    "`model.blocks=bpnet`": {"blocks": "bpnet", "loss": "kendall"},
+}
+PARTS = {
+    f"{key}={value}": {key: value}
+    for key, values in (
+        ("blocks", ("cheri", "convnext")), ("loss", ("kendall", "poisson", "fixed")),
+        ("residual_scale", ("0.15", "1.0")), ("expansion", (1, 2)),
+    )
+    for value in values
+}  # fmt: skip

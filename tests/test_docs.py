@@ -1,6 +1,5 @@
-"""The documentation builds without a warning, its commands are real, its numbers are measured."""
+"""The documentation builds without a warning, and its commands are real."""
 
-import csv
 import html
 import re
 import shlex
@@ -9,9 +8,9 @@ import sys
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from statistics import mean
 
 import pytest
+from page_commands import PAGES, ROOT, shown
 
 from cherimoya.cli import commands
 from cherimoya.config import groups
@@ -21,24 +20,17 @@ from cherimoya.config.groups import plain_values
 from cherimoya.config.schema import MissingValue, build
 from cherimoya.config.train import TrainConfig
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCHEMAS = {n: v.args[1] for n, v in vars(commands).items() if isinstance(v, partial)}
 SCHEMAS["train"] = TrainConfig
 TOLD = ("--help", "--version", "-sc", "--config-dir=my_lab")  # what no configuration comes of
 
 
 def commands_of(page: Path) -> dict[str, bool]:
-    """Every command that a page shows; whether it is whole, as those in blocks are."""
-    text, found = page.read_text(), {}
-    for block in re.findall(r"```(?:console)?\n(.*?)```", text, re.DOTALL):
-        lines = [line.strip().removeprefix("$ ").partition(" #")[0] for line in block.splitlines()]
-        found |= {line.strip(): True for line in lines if line.startswith("cherimoya-")}
-    inline = re.findall(r"`(cherimoya-[a-z]+(?: [^`\n]*)?)`", text)
-    return {line.strip(): False for line in inline} | found
+    """Every command of ours that a page shows; whether it is whole, as those in blocks are."""
+    return {line: whole for line, whole in shown(page) if line.startswith("cherimoya-")}
 
 
-SHOWN = [(page, *shown) for page in PAGES for shown in commands_of(page).items()]
+SHOWN = [(page, *command) for page in PAGES for command in commands_of(page).items()]
 
 
 def one_run(words: list[str]) -> list[str]:
@@ -119,56 +111,3 @@ def test_the_site_builds_without_a_warning(site):
     for name in SCHEMAS:
         assert f"cherimoya-{name}" in every, name
     assert (site / "_images" / "architecture.svg").is_file()
-
-
-def numbers(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "gallery.md"])
-def test_scores_are_those_of_the_record(page):
-    rows = numbers(ROOT / "experiments" / "versus" / "scores.csv")
-    text = page.read_text()
-
-    def scores(data: str, model: str, models: int = 1, strands: int = 1) -> str:
-        own = [
-            row for row in rows
-            if row["data"] == data and re.fullmatch(model, row["model"])
-            and (int(row["models"]), int(row["strands"])) == (models, strands)
-        ]  # fmt: skip
-        assert own, model
-        both = (mean(float(row[f"{x}_pearson"]) for row in own) for x in ("profile", "count"))
-        return ", ".join(f"{value:.3f}" for value in both)
-
-    shown = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
-    (recommended,) = [v for k, v in shown.items() if k.startswith("`experiment=recommended`")]
-    for data in ("stripeseq", "atac"):
-        assert scores(data, r"recommended_\d") in recommended.replace("*", "")
-        for name, line in shown.items():
-            if "three of them" in name:
-                assert scores(data, "recommended.*", 3, 2) in line
-            if name.startswith("`data=hdf5`"):
-                assert scores(data, r"defaults_\d") in line
-
-
-def test_times_of_steps_are_those_of_the_record():
-    text = (ROOT / "README.md").read_text()
-    rows = numbers(ROOT / "experiments" / "train_step" / "results.csv")
-    for filters, precision in ((96, "bf16"), (96, "tf32"), (128, "bf16"), (128, "tf32")):
-        label = f"{filters}, {precision.replace('tf', 'TF')}"
-        ours, upstream, ratio = re.search(
-            rf"\| {label} \| ([\d.]+) ms \| ([\d.]+) ms \| ([\d.]+) \|", text
-        ).groups()
-        known = {
-            who: [
-                float(row["ms"]) for row in rows
-                if row["what"] == "step" and row["contender"].startswith(who) and row["ms"]
-                and (row["precision"], int(row["n_filters"])) == (precision, filters)
-                and row["profile_kernel"] == "75" and "H100" in row["gpu"]
-            ]
-            for who in ("ours", "upstream")
-        }  # fmt: skip
-        assert any(abs(ms - float(ours)) < 0.006 for ms in known["ours"]), label
-        assert any(abs(ms - float(upstream)) < 0.06 for ms in known["upstream"]), label
-        assert float(ratio) == pytest.approx(float(upstream) / float(ours), abs=0.06)

@@ -55,10 +55,13 @@ def group_number(asked: str | int, names: Sequence[str], count: int, key: str) -
     is_number = text.isascii() and text.isdecimal() and not named_by_numbers
     if is_number and int(text) < count:
         return int(text)
-    there = f"{count} signal groups, 0 to {count - 1}" if count > 1 else "one signal group, 0"
+    there = f"There are {count} signal groups, 0 to {count - 1}"
+    if count == 1:
+        there = "There is one signal group, 0"
     if names:
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        there = shown if named_by_numbers else f"{shown} (or their numbers, from 0)"
+        there = f"There are {shown}" if len(names) > 1 else f"There is {shown}"
+        there += "" if named_by_numbers else " (or their numbers, from 0)"
     near = difflib.get_close_matches(text, names, n=1)
     guess = f" Did you mean {near[0]}?" if near else ""
-    raise ConfigError(f"{key}: there is no signal group {text}.{guess} There are {there}.")
+    raise ConfigError(f"{key}: there is no signal group {text}.{guess} {there}.")

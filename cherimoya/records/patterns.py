@@ -51,7 +51,8 @@ def read_patterns(path: Path, key: str) -> list[StoredPattern]:
         ) from None
     if not found:
         raise DataError(
-            f"{key}={path}: no pattern in it. Give a file with pos_patterns or neg_patterns."
+            f"{key}={path}: no pattern in it. Attribute more loci, some hundreds, or name a MEME "
+            "file, such as motifs=JASPAR.meme."
         )
     return found
 

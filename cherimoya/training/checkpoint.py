@@ -90,7 +90,7 @@ class Checkpoints:
 def of_training(dataset: Dataset, began_with: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's file tells of its training.
 
-    Bases in and out, what its signal groups are called, if there are several, and of each
+    Bases in and out, what its signal groups are called, if several or named, and of each
     chromosome whether it was trained on, also by the model that this one started from.
     """
     loci, groups = dataset.loci, group_labels(dataset.loci)
@@ -99,7 +99,7 @@ def of_training(dataset: Dataset, began_with: Mapping[str, Any]) -> dict[str, An
     earlier = began_with.get("init", {}).get("trained_on") or {}
     seen |= {name: True for name, before in earlier.items() if before}
     told = {WINDOW: (loci.in_window, loci.out_window), TRAINED_ON: seen}
-    return told | ({GROUPS: groups} if len(groups) > 1 else {})
+    return told | ({GROUPS: groups} if len(groups) > 1 or loci.group_names else {})
 
 
 def _check_read_back(path: Path) -> None:

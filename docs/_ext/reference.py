@@ -1,6 +1,7 @@
 """Directives that write the reference out of the package: keys of commands, options of groups."""
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import metadata, requires
 from pathlib import Path
@@ -143,10 +144,19 @@ def licence_of(name: str) -> str:
     return ", ".join(classified) or (told.get("License") or "see the package").split("\n")[0][:60]
 
 
+def copy_pages(docs: Path) -> None:
+    """Put the pages that commands made, as experiments/ keeps them, where the gallery links to."""
+    (docs / "_static" / "pages").mkdir(parents=True, exist_ok=True)
+    for page in docs.parent.glob("experiments/*/*.html"):
+        name = page.parent.name if page.stem == "report" else page.stem
+        shutil.copy(page, docs / "_static" / "pages" / f"{name}.html")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Make the directives known to Sphinx."""
     known = (("keys", Keys), ("options", Options), ("about", About), ("licences", Licences))
     for name, directive in known:
         app.add_directive(name, directive)
     app.connect("builder-inited", lambda app: architecture.write(Path(app.srcdir) / "_static"))
+    app.connect("builder-inited", lambda app: copy_pages(Path(app.srcdir)))
     return {"parallel_read_safe": True}

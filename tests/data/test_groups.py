@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,6 +22,7 @@ from cherimoya.errors import ConfigError, DataError
 from cherimoya.evaluation.evaluate import evaluate_checkpoints
 from cherimoya.inference.checkpoints import find_checkpoint
 from cherimoya.inference.genome import _track_names
+from cherimoya.training.checkpoint import of_training
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,15 @@ def test_where_names_are_numbers_only_names_count() -> None:
     with pytest.raises(ConfigError, match=r"no signal group 0\. There are 1, 2, 3\.$"):
         group_number("0", clusters, 3, "groups")
     assert group_number("1", ["A", "B"], 2, "groups") == 1
+
+
+def test_a_model_keeps_the_name_of_its_only_group(whole: Path) -> None:
+    """Where there is one; a name that was not given, such as a track's, is not kept."""
+    loci = with_groups(hdf5.read(whole), ["B"], str(whole))
+    rows = {"train": np.arange(4)}
+    assert of_training(SimpleNamespace(loci=loci, rows=rows), {})["groups"] == ["B"]
+    unnamed = SimpleNamespace(loci=replace(loci, group_names=[]), rows=rows)
+    assert "groups" not in of_training(unnamed, {})
 
 
 @pytest.mark.slow

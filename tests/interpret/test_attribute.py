@@ -208,7 +208,7 @@ def test_a_bed_file_and_a_genome(toy: Toy, model, tmp_path, capsys):
         ({"chrom_alias": "auto"}, r"chrom_alias=auto is for loci=<BED file>"),
         ({"loci": "a.bed"}, r"data\.path=.*small\.h5 and loci=a\.bed both name loci"),
         ({"chroms": ["chr9"]}, r"chroms=chr9: no locus there. There are sim1, sim2"),
-        ({"groups": ["1"]}, r"groups=\[1\]: there is no signal group 1. There are one signal"),
+        ({"groups": ["1"]}, r"groups=\[1\]: there is no signal group 1. There is one signal"),
         ({"groups": ["0", "0"]}, r"groups=\[0,0\] names a signal group twice"),
         ({"data__in_window": 90}, r"data\.in_window=90: the model trims 50 bases from each side"),
         ({"data__in_window": 300}, r"data\.in_window=300: .*small\.h5 stores 216 bases"),

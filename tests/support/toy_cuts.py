@@ -21,21 +21,25 @@ ENDS = {  # the base of the 5' end, from where a cut is counted, by strand
 
 
 class CutGenome:
-    """Two random chromosomes; pairs of cuts, of the plus and of the minus strand.
+    """Random chromosomes, two if none are said; pairs of cuts, of the plus and of the minus strand.
 
+    peaks: positions on each chromosome that are cut 20 times as often, 150 bases to either side
     cuts: chromosome -> (n, 2) where the cuts of each fragment are to be counted
     """
 
-    def __init__(self, folder: Path, enzyme: str | None, each: float = 0.06, seed: int = 0) -> None:
+    def __init__(
+        self, folder: Path, enzyme: str | None, each: float = 0.06, seed: int = 0,
+        lengths: dict[str, int] = LENGTHS, peaks: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
         rng = np.random.default_rng(seed)
-        self.folder, self.enzyme = folder, enzyme
-        self.codes = {c: rng.integers(0, 4, n).astype(np.uint8) for c, n in LENGTHS.items()}
+        self.folder, self.enzyme, self.lengths, self.peaks = folder, enzyme, lengths, peaks
+        self.codes = {c: rng.integers(0, 4, n).astype(np.uint8) for c, n in self.lengths.items()}
         self.cuts = {c: self._cut(codes, round(len(codes) * each), rng)
                      for c, codes in self.codes.items()}  # fmt: skip
         text = "".join(f">{c}\n{decode(codes)}\n" for c, codes in self.codes.items())
         self.write("cut.fa", text)
         self.write("cut.bed", "".join(
-            f"{c}\t{at}\t{at + 20}\n" for c, n in LENGTHS.items() for at in range(900, n - 900, 700)
+            f"{c}\t{at}\t{at + 20}\n" for c, n in lengths.items() for at in range(900, n - 900, 700)
         ))  # fmt: skip
 
     def _cut(self, codes: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -55,6 +59,8 @@ class CutGenome:
             log = np.log(frequencies / frequencies.mean(axis=0))
             for position, row in enumerate(log, FIRST):
                 weights *= np.exp(row[np.roll(codes, -position)])
+        for at in self.peaks:
+            weights[at - 150 : at + 150] *= 20
         weights[:EDGE] = 0
         weights[len(codes) - (EDGE if strand else 2 * EDGE) :] = 0
         return weights
@@ -67,14 +73,14 @@ class CutGenome:
         """A fragment file whose starts and ends were shifted before."""
         return self.write(name, "".join(
             f"{c}\t{start + plus}\t{last + 1 + minus}\tAC\t1\n"
-            for c in LENGTHS for start, last in self.ends(c).tolist()
+            for c in self.lengths for start, last in self.ends(c).tolist()
         ))  # fmt: skip
 
     def reads(self, name: str = "reads.bed") -> Path:
         """The reads in BED6."""
         return self.write(name, "".join(
             f"{c}\t{start}\t{start + READ}\tr\t9\t+\n{c}\t{last + 1 - READ}\t{last + 1}\tr\t9\t-\n"
-            for c in LENGTHS for start, last in self.ends(c).tolist()
+            for c in self.lengths for start, last in self.ends(c).tolist()
         ))  # fmt: skip
 
     def bam(self, name: str = "reads.bam") -> Path:
@@ -82,10 +88,10 @@ class CutGenome:
         import pysam
 
         path = self.folder / name
-        sq = [{"SN": c, "LN": n} for c, n in LENGTHS.items()]
+        sq = [{"SN": c, "LN": n} for c, n in self.lengths.items()]
         header = {"HD": {"VN": "1.6", "SO": "coordinate"}, "SQ": sq}
         with pysam.AlignmentFile(str(path), "wb", header=header) as file:
-            for chrom in LENGTHS:
+            for chrom in self.lengths:
                 plus, last = self.ends(chrom).T
                 reads = [(at, 0) for at in plus.tolist()]
                 reads += [(at + 1 - READ, 16) for at in last.tolist()]
@@ -102,12 +108,12 @@ class CutGenome:
         import pybigtools
 
         path, entries = self.folder / name, []
-        for chrom in LENGTHS:
+        for chrom in self.lengths:
             at = [self.cuts[chrom][:, s] + (-shift if s else shift) for s in strands]
             where, counts = np.unique(np.concatenate(at), return_counts=True)
             entries += [(chrom, int(a), int(a) + 1, float(n))
                         for a, n in zip(where, counts, strict=True)]  # fmt: skip
-        pybigtools.open(str(path), "w").write(LENGTHS, iter(entries))
+        pybigtools.open(str(path), "w").write(self.lengths, iter(entries))
         return path
 
     def write(self, name: str, text: str) -> Path:
@@ -131,6 +137,8 @@ class CutGenome:
     def counted(self, loci: hdf5.Loci) -> np.ndarray:
         """(n, out_window) how often each base of the loci is to be counted."""
         at, length = loci.start + (loci.in_window - loci.out_window) // 2, loci.out_window
-        counts = {c: np.bincount(self.cuts[c].ravel(), minlength=n) for c, n in LENGTHS.items()}
+        counts = {
+            c: np.bincount(self.cuts[c].ravel(), minlength=n) for c, n in self.lengths.items()
+        }
         places = zip(loci.chrom.tolist(), at.tolist(), strict=True)
         return np.stack([counts[chrom][start : start + length] for chrom, start in places])

@@ -3,11 +3,11 @@ r"""In yeast: do hits of ATAC-seq attributions agree with the genome's matches o
     cherimoya-train experiment=yeast_atac data.path=atac.h5
     cherimoya-attribute checkpoint=outputs/<date>/<run> data.path=atac.h5 method=deep_lift_shap \
         n_shuffles=5 max_loci=220 'chroms=[chrIV,chrXI]' output=bases.h5
-    python experiments/hits/yeast.py bases.h5
+    python experiments/hits/yeast.py bases.h5 --model yeast_atac
 
 The motifs are consensus sequences of Reb1, Abf1, Rap1 and Cbf1 as matrices, below. A site is a
 place in the attributed bases, on either strand, whose log-odds against the bases of these loci has
-a p-value below 1e-4, exactly (dynamic programming over scores, as FIMO does). Scores, to yeast.csv:
+a p-value below 1e-4, exactly (dynamic programming over scores, as FIMO does). Scores, for yeast.csv:
 
 precision: of hits, those within one base of a site of the same factor
 recall: of the sites whose contributions add up to at least HIGH of the median hit of that factor,
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from rows import write_rows
+from rows import append_row, origin
 
 from cherimoya.genome.sequence import IUPAC, encode, reverse_complement
 from cherimoya.records.attributions import read_attributions
@@ -134,7 +134,7 @@ def scored(
         "sites": len(known), "strong sites": len(strong), "precision": round(precision, 3),
         "recall": round(float(near(strong, hits).mean()), 3) if len(strong) else "",
         "recall of all sites": round(float(near(known, hits).mean()), 3),
-        "enrichment": round(precision / chance, 1),
+        "enrichment": round(float(precision / chance), 1),
         "site contribution": round(float(np.median(sums) / every.std()), 2),
     }  # fmt: skip
 
@@ -142,17 +142,18 @@ def scored(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("attributions", type=Path)
+    parser.add_argument("--model", default="", help="what the attributions are of, for the table")
     parser.add_argument("--cutoffs", type=float, nargs="+", default=[0.7, 0.6, 0.5])
     args = parser.parse_args()
     held = read_attributions(args.attributions)
     values = next(iter(held.contributions.values()))
-    rows = []
     for cutoff in args.cutoffs:
         found = called(args.attributions, cutoff)
         for name in CONSENSUS:
-            rows.append(scored(name, held.sequence, values, found, cutoff))
-            print(rows[-1])
-    write_rows(HERE / "yeast.csv", rows)
+            row = {"model": args.model, "method": held.settings["method"]}
+            row |= scored(name, held.sequence, values, found, cutoff)
+            append_row(HERE / "yeast.csv", origin() | row)
+            print(row)
 
 
 if __name__ == "__main__":

@@ -137,6 +137,11 @@ CLAIMS: list[tuple[tuple[str, ...], str, Numbers]] = [
     ((ANSWERS,), "finds {:.0f} % of them with a precision of {:.0f} % when given the true motifs",
      lambda: r.hits("planted")),
     ((ANSWERS,), "and {:.0f} % with {:.0f} % when given TF-MoDISco's", lambda: r.hits("TF-MoDISco")),
+    ((ANSWERS,), "with a precision of {:.0f} %, {:.0f} times chance, and find {:.0f} % of those",
+     lambda: r.yeast_hits("Abf1")),
+    ((ANSWERS,), "on an H200, {:,.0f} variants take {:.0f} s with a model of 128 filters, and {:.0f} s the",
+     lambda: (r.one("variants/speed.csv", "variants", what="first"),
+              *(r.one("variants/speed.csv", "seconds", what=what) for what in ("first", "again")))),
     ((ANSWERS,), "it found {:.0f} % of the variants that break a planted motif at p < 0.001, where the "
      "fold change alone found {:.0f} %",
      lambda: tuple(100 * r.one("variants/results.csv", f"{score} p < 1e-3", variants="planted")

@@ -149,6 +149,15 @@ def mutagenesis(who: str, wanted: str, **where: object) -> list[float]:
 CPU, GPU = {"machine": re.compile(".*EPYC.*")}, {"commit": re.compile("f82e109.*")}
 
 
+def yeast_hits(factor: str) -> tuple[float, ...]:
+    """Precision and enrichment of a factor's hits, and recall of its strong sites."""
+    chosen = {"model": "recommended", "method": "deep_lift_shap", "cutoff": 0.7, "factor": factor}
+    precision, chance, recall = (
+        one("hits/yeast.csv", column, **chosen) for column in ("precision", "enrichment", "recall")
+    )
+    return 100 * precision, chance, 100 * recall
+
+
 def hits(motifs: str) -> tuple[float, float]:
     """Recall and precision of motif instances at the default cut-off, in %."""
     return tuple(

@@ -15,7 +15,7 @@ from cherimoya.util.files import check_readable
 
 KEY, PATTERNS = "motifs", "modisco.h5"
 NEGATIVE = "(-)"  # ends the name of a MEME file's motif, where it lowers the prediction
-GAP = 10  # bases between the parts of one motif, a turn of the helix
+GAP = 5  # bases between the parts of one motif, as in Abf1's RTCRYNNNNNACG
 UNIFORM = 0.25  # chance of each base in the background
 
 

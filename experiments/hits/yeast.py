@@ -7,7 +7,7 @@ r"""In yeast: do hits of ATAC-seq attributions agree with the genome's matches o
 
 The motifs are consensus sequences of Reb1, Abf1, Rap1 and Cbf1 as matrices, below. A site is a
 place in the attributed bases, on either strand, whose log-odds against the bases of these loci has
-a p-value below 1e-4, exactly (dynamic programming over scores, as FIMO does). Scores, for yeast.csv:
+a p-value below 1e-4, exactly (dynamic programming over scores, as FIMO does). Scores, yeast.csv:
 
 precision: of hits, those within one base of a site of the same factor
 recall: of the sites whose contributions add up to at least HIGH of the median hit of that factor,

@@ -216,12 +216,12 @@ def test_patterns_lose_the_ends_that_contribute_little():
 def test_patterns_lose_what_lies_far_from_their_core():
     """As where motifs that are often near, at any distance, smear over a pattern's ends."""
     scores = np.zeros((4, 40))
-    scores[1, [2, 3, 4, 10, 15, 26, 38]] = [0.5, 0.5, 0.5, 0.6, 1.0, 0.7, 0.9]
+    scores[1, [3, 4, 10, 15, 21, 38]] = [0.5, 0.5, 0.6, 1.0, 0.7, 0.9]
     kept = of_pattern("p", scores, 0.15).weights
-    assert kept.shape == (4, 25)  # from the first to the one 10 bases behind the largest
-    assert kept[1, 13] == pytest.approx(1 / np.sqrt(0.75 + 0.36 + 1 + 0.49))
-    scores[1, [26, 27]] = [0, 0.7]  # 11 bases behind it
-    assert of_pattern("p", scores, 0.15).weights.shape == (4, 14)
+    assert kept.shape == (4, 19)  # from the first to the one behind the largest, 5 bases between
+    assert kept[1, 12] == pytest.approx(1 / np.sqrt(0.5 + 0.36 + 1 + 0.49))
+    scores[1, [21, 22]] = [0, 0.7]  # 6 bases between
+    assert of_pattern("p", scores, 0.15).weights.shape == (4, 13)
     assert of_pattern("p", scores, 0).weights.shape == (4, 40)
 
 

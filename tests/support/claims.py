@@ -137,6 +137,8 @@ CLAIMS: list[tuple[tuple[str, ...], str, Numbers]] = [
     ((ANSWERS,), "finds {:.0f} % of them with a precision of {:.0f} % when given the true motifs",
      lambda: r.hits("planted")),
     ((ANSWERS,), "and {:.0f} % with {:.0f} % when given TF-MoDISco's", lambda: r.hits("TF-MoDISco")),
+    ((ANSWERS,), "in a second genome {:.0f} % with {:.0f} %, and {:.0f} % with {:.0f} %",
+     lambda: (*r.hits("planted", 11), *r.hits("TF-MoDISco", 11))),
     ((ANSWERS,), "with a precision of {:.0f} %, {:.0f} times chance, and find {:.0f} % of those",
      lambda: r.yeast_hits("Abf1")),
     ((ANSWERS,), "on an H200, {:,.0f} variants take {:.0f} s with a model of 128 filters, and {:.0f} s the",

@@ -95,6 +95,7 @@ def why_not(line: str, whole: bool) -> str | None:
 def to_run(line: str, run: str) -> tuple[str, list[str], str | None]:
     """The command, its words and the file that takes its output, with a run in place of <run>."""
     more = next((w for known, w in ADDED.items() if re.fullmatch(known, line)), "")
+    line = line.replace("model.init=outputs/<date>/<run>", "model.init=base")  # of the same data
     for written, meant in {"outputs/<date>/<run>": run, "checkpoint=...": f"checkpoint={run}",
                            "GROUP": "model"}.items():  # fmt: skip
         line = line.replace(written, meant)

@@ -51,7 +51,7 @@ def test_commands_of_a_page_run(page, scene, hub, tmp_path):
         page_scene.before(folder, line)
         name, words, target = to_run(line, last_run(folder))
         done = command(
-            name, *words, folder=folder, timeout=600, **page_scene.QUIET, **hub.environment
+            name, *words, folder=folder, timeout=1200, **page_scene.QUIET, **hub.environment
         )
         if target:
             (folder / target).write_text(done.stdout)

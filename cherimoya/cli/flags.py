@@ -42,7 +42,9 @@ def check(arguments: Sequence[str]) -> None:
                 f"such as -sc install=bash. Shells: {', '.join(SHELLS)}."
             )
     told = ("--help", "--version", "--cfg=schema", "-c=schema")
-    parser().parse_args([w for w in arguments if not w.startswith(told) and not _is_help(w)])
+    parser().parse_intermixed_args(
+        [w for w in arguments if not w.startswith(told) and not _is_help(w)]
+    )
 
 
 def _is_help(word: str) -> bool:

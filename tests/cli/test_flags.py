@@ -22,7 +22,8 @@ WRONG = [
 RIGHT = [
     ["--cfg", "job"], ["-c", "all", "--resolve"], ["--cfg", "hydra", "-p", "hydra.run"],
     ["--cfg", "schema"], ["-sc", "install=bash"], ["-sc", "uninstall=fish"], ["--info"],
-    ["--info", "searchpath"], ["-m", "seed=0,1"], ["model=tiny", "-m", "seed=0,1", "x=1"], ["--help"], ["-h", "seed"], ["--version"],
+    ["--info", "searchpath"], ["-m", "seed=0,1"], ["model=tiny", "-m", "seed=0,1", "x=1"],
+    ["--help"], ["-h", "seed"], ["--version"],
     ["--config-dir", "a b", "--config-name=mine"], ["--hydra-help"], ["~logger"],
 ]  # fmt: skip
 

@@ -74,6 +74,8 @@ CLAIMS: list[tuple[tuple[str, ...], str, Numbers]] = [
     *(((SPEED,), f"| {filters} | {name} | {{:.2f}} ms | {{:.1f}} ms | {{:.1f}} |",
        lambda a=(precision, filters, commit): r.step(*a))
       for filters, name, precision, commit in r.STEPS),
+    ((README,), "| 96, bf16, H200 | {:.2f} ms | {:.1f} ms | {:.1f} |", r.on_h200),
+    ((SPEED,), "| 96 | bf16, H200 | {:.2f} ms | {:.1f} ms | {:.1f} |", r.on_h200),
     ((README,), "| 96, CPU | {:.0f} ms | {:,.0f} ms | {:.1f} |", lambda: r.cpu_step(96, 3)),
     ((SPEED,), "| 32 | {:.0f} ms | {:.0f} ms | {:.1f} ({:.1f} in a shorter run) |",
      lambda: (*r.cpu_step(32, 5), r.cpu_step(32, 2)[-1])),
@@ -81,10 +83,9 @@ CLAIMS: list[tuple[tuple[str, ...], str, Numbers]] = [
      lambda: (*r.cpu_step(96, 3), r.cpu_step(96, 2)[-1])),
     ((SPEED,), "9 blocks take {:.2f} ms in bf16, {:.2f} ms with TF32 and {:.1f} ms in full fp32",
      lambda: (r.alone("bf16"), r.alone("tf32"), r.alone("fp32"))),
-    ((SPEED,), "10,000 validation loci takes {:.1f} s.",
+    ((SPEED,), "10,000 validation loci takes {:.1f} s on an H100.",
      lambda: (r.trained("epoch", "seconds", placement="resident"),)),
-    ((SPEED,), "Two GPUs train {:.2f} times the sequences of one.",
-     lambda: (2 * r.trained("1 devices", "ms") / r.trained("2 devices", "ms"),)),
+    ((SPEED,), "Two H200 train {:.2f} times the sequences of one.", lambda: (r.two_devices(),)),
     ((SPEED,), "A batch on 80 GB holds {:,.0f} sequences of 2,114 bases, against {:,.0f} of upstream.",
      lambda: tuple(r.trained("largest batch", "batch_size", contender=who)
                    for who in ("ours", "upstream"))),

@@ -77,8 +77,11 @@ def gains() -> tuple[float, float]:
     return min(known), max(known)
 
 
+LAST = "6bfeebc"  # the last measurement of whole steps on an H200
+
+
 def step(precision: str, filters: int, commit: str) -> tuple[float, float, float]:
-    """Milliseconds of our step and of upstream's compiled one on an H100, and their ratio."""
+    """Milliseconds of our step and of upstream's compiled one in one run, and their ratio."""
     ours, theirs = (
         one("train_step/results.csv", "ms", what="step", contender=who, precision=precision,
             n_filters=filters, profile_kernel=75, graph=1, commit=commit)
@@ -98,9 +101,22 @@ def cpu_step(filters: int, rounds: int) -> tuple[float, float, float]:
 
 
 def alone(precision: str) -> float:
-    """Milliseconds of a step of 96 filters on an H200."""
+    """Milliseconds of a step of 96 filters on an H200, when last measured."""
     return one("train_step/results.csv", "ms", what="step", contender="ours", n_filters=96,
-               precision=precision, profile_kernel=1, graph=1, gpu="NVIDIA H200")  # fmt: skip
+               precision=precision, profile_kernel=1, graph=1, commit=LAST)  # fmt: skip
+
+
+def on_h200() -> tuple[float, float, float]:
+    """Our step with upstream's head on an H200, upstream's in the same run, and the ratio."""
+    return step("bf16", 96, "fec0f06")
+
+
+def two_devices() -> float:
+    """How many times the sequences of one H200 two of them train."""
+    one_ms, two_ms = (
+        one("train_step/results.csv", "ms", what=f"{n} devices", commit=LAST) for n in (1, 2)
+    )
+    return 2 * one_ms / two_ms
 
 
 def trained(what: str, wanted: str, **where: object) -> float:

@@ -34,12 +34,15 @@ def settled(device: str, losses: list[float], failed: float) -> list[Tensor]:
     return [t.cpu() for t in (now, count, flag, found, sums)]
 
 
-def moved(device: str, found_inf: float) -> list[Tensor]:
+def moved(device: str, found_inf: float, like: str = "plain") -> list[Tensor]:
     """Averages of sizes below, at and above a piece, moved three times."""
     generator = torch.Generator().manual_seed(0)
     source, average = (
         [torch.randn(n, generator=generator).to(device) for n in (1, 1024, 2500)] for _ in range(2)
     )
+    if like == "of strangers' blocks":  # another dtype, and gaps in memory
+        source[1], average[1] = source[1].double(), average[1].double()
+        source[2], average[2] = (torch.stack([t, t], dim=1)[:, 0] for t in (source[2], average[2]))
     average[0].fill_(0.0)
     mover = Average(average, source)
     for decay in (0.1, 0.9, 0.999):
@@ -101,13 +104,13 @@ def wrong(device: str) -> Iterator[str]:
                 results.append(settled(device, losses, failed))
             if not all(map(torch.equal, *results)):
                 yield f"settle {losses} {failed}: {results}"
-    for found_inf in (0.0, 1.0):
+    for found_inf, like in ((0.0, "plain"), (1.0, "plain"), (0.0, "of strangers' blocks")):
         results = []
         for kernels in ("triton", "reference"):
             by(kernels)
-            results.append(moved(device, found_inf))
+            results.append(moved(device, found_inf, like))
         if not all(map(torch.equal, *results)):
-            yield f"average {found_inf}"
+            yield f"average {found_inf} {like}"
     by("triton")
     for name, shape in SHAPES.items():
         got, truth = trained(device, shape), exact(shape)

@@ -80,16 +80,18 @@ class AddressTable:
 
 
 class Average:
-    """Moves tensors towards others, all fp32 and contiguous."""
+    """Moves tensors towards others of their shapes; by a kernel if all are fp32 and contiguous."""
 
     def __init__(self, average: Sequence[Tensor], source: Sequence[Tensor]) -> None:
         self._average, self._source = list(average), list(source)
+        every = (*self._average, *self._source)
+        self._plain = all(t.dtype == torch.float32 and t.is_contiguous() for t in every)
         self._table = AddressTable()
 
     def move(self, decay: Tensor, found_inf: Tensor) -> None:
         """1 - `decay` () of the way; nothing if `found_inf` () is 1."""
         device = decay.device
-        if by_kernels(device):
+        if self._plain and by_kernels(device):
             from cherimoya.ops.update.kernels import average_kernel
 
             pieces = self._table.of(self._pieces(), device)

@@ -135,9 +135,11 @@ def test_packed_runs_are_those_alone_to_the_bit(cherimoya_train, train_arguments
 
 def test_the_time_a_step_takes_is_told_before_the_end(cherimoya_train, tmp_path):
     done = cherimoya_train(
-        "trainer=gpu", "model=tiny", "logger=none", "trainer.plots=false", "hydra.run.dir=run"
-    )
+        "trainer=gpu", "model.n_filters=96", "model.n_layers=9", "logger=none",
+        "trainer.plots=false", "hydra.run.dir=run",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    # Of a tiny model half of the time is what happens between epochs, which the estimate leaves out.
     told = float(re.search(r"([\d.]+) ms a step: about", done.stdout)[1])
     assert told == pytest.approx(summary(tmp_path / "run")["speed"]["ms_per_step"], rel=0.5)
 

@@ -139,7 +139,7 @@ def test_the_time_a_step_takes_is_told_before_the_end(cherimoya_train, tmp_path)
         "trainer.plots=false", "hydra.run.dir=run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    # Of a tiny model half of the time is what happens between epochs, which the estimate leaves out.
+    # A tiny model's steps take no longer than to ask for them, which the estimate leaves out.
     told = float(re.search(r"([\d.]+) ms a step: about", done.stdout)[1])
     assert told == pytest.approx(summary(tmp_path / "run")["speed"]["ms_per_step"], rel=0.5)
 

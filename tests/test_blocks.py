@@ -205,7 +205,7 @@ def test_the_moving_average_follows_the_blocks_weights(name):
             for p, average in zip(model.parameters(), averaged.parameters(), strict=True):
                 p.add_(0.1 * torch.randn_like(p))
                 average.copy_(decay * average + (1 - decay) * p)
-        ema.update(torch.tensor(decay))
+        ema.update(torch.tensor(decay), torch.tensor(0.0))
     with torch.no_grad():
         before = model(X)
         with ema.swapped_in():

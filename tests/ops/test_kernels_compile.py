@@ -109,6 +109,7 @@ def around(capability, dtype, C, widths):
     from cherimoya.ops.heads import kernels as heads
     from cherimoya.ops.loss import kernels as loss
     from cherimoya.ops.stem import kernels as stem
+    from cherimoya.ops.block.weights import column_widths
     from cherimoya.ops.update import kernels as update
     from cherimoya.ops.windows import kernels as gather
 
@@ -134,11 +135,12 @@ def around(capability, dtype, C, widths):
             "count": i64, "sums": "*fp64"}, {"K": 4, "KP": 4, **pdl})
     yield (update.average_kernel, {"pieces": i64, "decay": f32, "found_inf": f32},
            {"BLOCK": 1024, **pdl})
-    rows = min(128, C)
+    rows = min(96 if capability == 89 else 128, C)  # that have room, see `fits_muon`
+    first, second = column_widths(2 * rows)
     yield (update.muon_kernel,
            {"parameters": i64, **dict.fromkeys(("gradients", "momentum", "lr", "found_inf"), f32)},
-           {"ROWS": rows, "COLS": 2 * rows, "RP": triton.next_power_of_2(rows), "CA": 128,
-            "CB": 128 if rows == 128 else 64, "STEPS": 5, "DT": triton.language.bfloat16, **pdl})
+           {"ROWS": rows, "COLS": 2 * rows, "RP": triton.next_power_of_2(rows), "CA": first,
+            "CB": second, "STEPS": 5, "DT": triton.language.bfloat16, **pdl})
     groups = {"G": 2, "GROUPS": (1, 2), "BLOCK": 1024, **pdl}
     yield loss.loss_fwd_kernel, {"logits": f32, "signal": f32, "rows": f32}, groups
     names = ("rows", "log_counts", "w0", "w1", "total", "profile", "count", "coefficients")

@@ -10,6 +10,7 @@ import torch
 from command_lines import clean_environment
 from torch import Tensor
 
+from cherimoya.ops.update import op
 from cherimoya.ops.update.op import Average, settle
 from cherimoya.optim.muon import Muon, orthogonalize
 
@@ -141,6 +142,17 @@ def test_the_kernels_in_the_interpreter():
 def test_the_kernels_on_a_gpu(monkeypatch):
     monkeypatch.setenv("CHERIMOYA_KERNELS", "")  # put back afterwards
     assert [*wrong("cuda")] == []
+
+
+def test_muons_kernel_takes_what_a_gpu_has_room_for(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setattr(op, "by_kernels", lambda device: True)
+    for kilobytes, served in ((99, 96), (163, 128), (227, 128)):
+        monkeypatch.setattr(op, "shared_memory", lambda device, kb=kilobytes: kb * 1024)
+        fitting = [c for c in (8, 32, 96, 128, 192) if op.fits_muon([torch.zeros(c, 2 * c)])]
+        assert fitting == [c for c in (8, 32, 96, 128) if c <= served]
+    assert not op.fits_muon([torch.zeros(8, 4), torch.zeros(4, 8).double()])
+    assert not op.fits_muon([torch.zeros(8, 4).t()])
 
 
 def test_muon_on_the_cpu_is_within_the_same_limit():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cherimoya.ops.device import dependent_launch
+from cherimoya.ops.device import dependent_launch, shared_memory
 from cherimoya.ops.dispatch import route
 
 PIECE = 1024  # elements of the average that one program moves
@@ -126,10 +126,21 @@ class MuonSettings:
 
 def fits_muon(parameters: Sequence[Tensor]) -> bool:
     """Whether `muon` takes these matrices, of one shape up to transposition."""
-    rows, columns = sorted(parameters[0].shape)
-    same = all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
-    fits = 0 < rows <= MOST_ROWS and columns <= MOST_COLUMNS
-    return same and fits and by_kernels(parameters[0].device)
+    device, (rows, columns) = parameters[0].device, sorted(parameters[0].shape)
+    if not by_kernels(device) or not 0 < rows <= MOST_ROWS or columns > MOST_COLUMNS:
+        return False
+    plain = all(p.dtype == torch.float32 and p.is_contiguous() for p in parameters)
+    padded_rows, widths = _padded(rows, columns)
+    return plain and 4 * padded_rows * sum(widths) <= shared_memory(device)
+
+
+def _padded(rows: int, columns: int) -> tuple[int, tuple[int, int]]:
+    """Rows of a program's tile, and columns of its two parts."""
+    import triton
+
+    from cherimoya.ops.block.weights import column_widths
+
+    return max(16, triton.next_power_of_2(rows)), column_widths(columns)
 
 
 def muon(
@@ -157,19 +168,18 @@ def muon(
     lr, found_inf : Tensor ()
         The rate; and 1 for a step that changes nothing.
     """
-    import triton
     import triton.language as tl
 
-    from cherimoya.ops.block.weights import column_widths
     from cherimoya.ops.update.kernels import muon_kernel
 
     n, rows, columns = momentum.shape
+    padded_rows, widths = _padded(rows, columns)
     dtype = tl.bfloat16 if momentum.is_cuda else tl.float32  # as in `optim.muon`
     table = addresses.of([p.data_ptr() for p in parameters], momentum.device)
     with torch.cuda.device_of(momentum):
         muon_kernel[(n,)](
             table, gradients, momentum, lr, found_inf, n_tall, settings.beta,
             settings.weight_decay, (columns / rows) ** 0.5, rows, columns,
-            max(16, triton.next_power_of_2(rows)), *column_widths(columns), settings.ns_steps,
+            padded_rows, *widths, settings.ns_steps,
             dtype, num_warps=8, **dependent_launch(momentum.device),
         )  # fmt: skip

@@ -2,15 +2,20 @@
 
 import itertools
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
+from cherimoya.config.diff import at
+from cherimoya.errors import DataError, without_password
 from cherimoya.records import sweep as sweeps
+from cherimoya.records.layout import read_config
 from cherimoya.records.metrics import METRIC_INFO
 from cherimoya.records.run import read_run
 from cherimoya.records.status import DAMAGED
@@ -41,6 +46,7 @@ def contents(folder: Path) -> dict[str, Any]:
     runs = [_run(member) for member in members]
     return {
         **frame(f"sweep {folder.resolve().name}"),
+        **_origin(folder, members),
         "states": _states(members),
         "n_runs": len(members),
         "n_configurations": len(configurations),
@@ -60,6 +66,23 @@ def contents(folder: Path) -> dict[str, Any]:
         "runs": runs,
         "run_columns": {m: _name(m) for m in (LOSS, "profile_pearson", "count_pearson")},
     }  # fmt: skip
+
+
+def _origin(folder: Path, members: Sequence[Member]) -> dict[str, str | None]:
+    """The command of the sweep, and the data of the first run that says; None where unknown.
+
+    What is damaged is said elsewhere on the page.
+    """
+    command = data = None
+    with suppress(DataError):
+        if plan := sweeps.read_plan(folder):
+            command = shlex.join(map(without_password, plan.command))
+    for member in members:
+        with suppress(DataError):
+            if config := read_config(member.folder):
+                data = at(config, "data.path") or at(config, "data.source")
+                break
+    return {"command": command, "data": None if data is None else str(data)}
 
 
 def _name(measure: str) -> str:

@@ -259,6 +259,29 @@ def test_a_sweeps_page_has_the_numbers_of_its_runs(sweep_page):
     assert cells[:4] == ["306.33", "305.08", "305.00", "303.75"]
 
 
+def test_a_sweeps_page_names_its_command_and_its_data(tmp_path):
+    folder = add_member(tmp_path, lr=0.1)
+    command = [
+        "cherimoya-train",
+        "-m",
+        "optim.adamw.lr=0.1,0.2",
+        "data.path=a b.h5",
+        f"x={HOSTILE}",
+    ]
+    write_plan(tmp_path, Plan("a", command, ["optim.adamw.lr"], [{"optim.adamw.lr": "0.1"}]))
+    config = folder / "config.yaml"
+    config.write_text(config.read_text() + "data:\n  path: a b.h5\n")
+    page = Page(write_report(tmp_path))
+    assert "data: a b.h5" in page.text("li")
+    assert page.text("code").startswith(
+        "cherimoya-train -m optim.adamw.lr=0.1,0.2 'data.path=a b.h5' "
+    )
+    assert page.count("img") == 0
+    (tmp_path / "sweep.json").write_text("{")
+    config.write_text("{")
+    assert "cherimoya-train -m" not in Page(write_report(tmp_path)).text()
+
+
 def test_links_of_a_sweeps_page_lead_to_the_pages_of_its_runs(written, sweep_page):
     links = {a["href"] for tag, a in sweep_page.elements if tag == "a" and "report" in a["href"]}
     assert len(links) == 2

@@ -70,16 +70,20 @@ def load(
     the Hugging Face Hub, hf://owner/name/path/to/file[@revision]. A model that was trained with a
     bias model answers corrected, and with bias=True with it; None: if it has one. Raises
     CherimoyaError if there is no checkpoint, or it is damaged or no such checkpoint, or with
-    bias=True if it has no bias model.
+    bias=True if it has no bias model. The model's `in_window` is how many bases it was trained
+    with, None where its file does not say.
     """
     from pathlib import Path
 
+    from cherimoya.inference.checkpoints import Checkpoint
     from cherimoya.network import Cherimoya
     from cherimoya.util.hub import fetch, is_address
 
     path = fetch(str(path)).path if is_address(path) else Path(path)
     file = path / "checkpoints" / "best.pt" if path.is_dir() else path
-    return Cherimoya.load(file, device, bias).eval()
+    model = Cherimoya.load(file, device, bias).eval()
+    model.in_window = Checkpoint(file, None).window[0]
+    return model
 
 
 def __getattr__(name: str) -> Any:

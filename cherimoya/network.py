@@ -103,6 +103,7 @@ class Cherimoya(nn.Module):
             "trimming": self.trimming,
         }
         self.with_bias = bias_model is not None
+        self.in_window: int | None = None  # bases of the training's sequences, see `cherimoya.load`
         self.bias_model = bias_model
         if bias_model is not None:
             self._check_bias_model(bias_model)

@@ -10,6 +10,7 @@ from configs import composed
 from interpreted import configured, save_model
 from toy import Toy
 
+import cherimoya
 from cherimoya import Cherimoya
 from cherimoya.config.interpret import AttributeConfig, MarginalizeConfig, VariantsConfig
 from cherimoya.config.predict import EvaluateConfig, PredictConfig
@@ -70,6 +71,9 @@ def test_marginalize_takes_the_window_of_training(run_of, small_data, tmp_path, 
 def test_a_model_tells_its_window_outside_of_its_run(small_data, tmp_path, capsys):
     model = Cherimoya.load(save_model(tmp_path / "a.pt"))
     saved = Checkpoints(tmp_path).save_model(model, "best.pt", {"window": (TRAINED, TRAINED - 100)})
+    assert cherimoya.load(saved).in_window == TRAINED
+    silent = Checkpoints(tmp_path / "silent").save_model(model, "best.pt", {})
+    assert cherimoya.load(silent).in_window is None
     data = {"data__path": str(small_data)}
     found = marginals(saved.rename(tmp_path / "b.pt"), tmp_path / "b.tsv", **data)
     assert "data.in_window 160 bases, as in training" in capsys.readouterr().out

@@ -254,8 +254,8 @@ def of_shape(layers: int, filters: int) -> tuple[float, float]:
 
 
 STEPS = [
-    (96, "bf16", "bf16", "01c6c7f"), (96, "TF32", "tf32", "0b6ba9f"),
-    (128, "bf16", "bf16", "c7c5a55"), (128, "TF32", "tf32", "c7c5a55"),
+    (96, "bf16, H100", "bf16", "01c6c7f"), (96, "TF32, H100", "tf32", "0b6ba9f"),
+    (128, "bf16, H100", "bf16", "c7c5a55"), (128, "TF32, H100", "tf32", "c7c5a55"),
 ]  # fmt: skip
 ALL = " | ".join(["{:.3f} ms"] * 4)
 KERNELS = [

@@ -100,10 +100,10 @@ def cpu_step(filters: int, rounds: int) -> tuple[float, float, float]:
     return ours, min(theirs), min(theirs) / ours
 
 
-def alone(precision: str) -> float:
-    """Milliseconds of a step of 96 filters on an H200, when last measured."""
+def alone(precision: str, commit: str = LAST) -> float:
+    """Milliseconds of a step of 96 filters on an H200, by default when last measured."""
     return one("train_step/results.csv", "ms", what="step", contender="ours", n_filters=96,
-               precision=precision, profile_kernel=1, graph=1, commit=LAST)  # fmt: skip
+               precision=precision, profile_kernel=1, graph=1, commit=commit)  # fmt: skip
 
 
 def on_h200() -> tuple[float, float, float]:

@@ -8,10 +8,7 @@ from torch import Tensor
 
 from cherimoya.config import options
 from cherimoya.ops.update.op import AddressTable, MuonSettings, fits_muon, muon
-
-# Coefficients of the quintic iteration (Jordan et al. 2024), as in torch.optim.Muon.
-A, B, C = 3.4445, -4.7750, 2.0315
-EPS = 1e-7
+from cherimoya.ops.update.quintic import EPS, A, B, C
 
 
 class Muon(torch.optim.Optimizer):

@@ -1,13 +1,11 @@
 """What a step does after its gradients, by kernels and by PyTorch: interpreted, and on a GPU."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
-from command_lines import clean_environment
+from kernels import printed_by_the_interpreter
 from torch import Tensor
 
 from cherimoya.ops.update import op
@@ -130,12 +128,7 @@ def wrong(device: str) -> Iterator[str]:
 
 def test_the_kernels_in_the_interpreter():
     pytest.importorskip("triton")
-    environment = clean_environment() | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[]\n"
+    assert printed_by_the_interpreter(__file__) == "[]\n"
 
 
 @pytest.mark.gpu

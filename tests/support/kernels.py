@@ -268,6 +268,15 @@ def interpreting() -> dict[str, str]:
     return environment
 
 
+def printed_by_the_interpreter(script: str) -> str:
+    """What a script prints whose kernels run in Triton's interpreter."""
+    done = subprocess.run(
+        [sys.executable, script], env=interpreting(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 class Interpreter:
     """Another process in which Triton interprets, that makes the CHECKS of a script."""
 

@@ -22,6 +22,17 @@ from cherimoya.ops.conv_norm.kernels import (
 
 
 @triton.jit
+def reciprocal(d, FAST: tl.constexpr):
+    """1 / d; FAST: by the GPU's own instruction, with an error in its last bit."""
+    if FAST:
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [d], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return 1.0 / d
+
+
+@triton.jit
 def gelu_of_scaled(h, SCALE: tl.constexpr, LOG_SCALE: tl.constexpr, FAST: tl.constexpr):
     """gelu(h / SCALE), of which gelu(x) = x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
 
@@ -30,13 +41,7 @@ def gelu_of_scaled(h, SCALE: tl.constexpr, LOG_SCALE: tl.constexpr, FAST: tl.con
     LINEAR: tl.constexpr = -2 * 0.7978845608028654 * 1.4426950408889634 / SCALE  # of log2
     CUBIC: tl.constexpr = LINEAR * 0.044715 / (SCALE * SCALE)
     d = SCALE + tl.exp2(h * (h * h * CUBIC + LINEAR) + LOG_SCALE)
-    if FAST:
-        inverse = tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [d], dtype=tl.float32, is_pure=True, pack=1
-        )
-    else:
-        inverse = 1.0 / d
-    return h * inverse
+    return h * reciprocal(d, FAST)
 
 
 @triton.jit
@@ -45,12 +50,7 @@ def gelu_and_slope(h, FAST: tl.constexpr):
     LINEAR: tl.constexpr = 2 * 0.7978845608028654
     h2 = h * h
     d = 1.0 + tl.exp2(h * (h2 * (-LINEAR * 0.044715) - LINEAR) * 1.4426950408889634)
-    if FAST:
-        s = tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [d], dtype=tl.float32, is_pure=True, pack=1
-        )
-    else:
-        s = 1.0 / d
+    s = reciprocal(d, FAST)
     return h * s, s + h * s * (1.0 - s) * (h2 * (3 * LINEAR * 0.044715) + LINEAR)
 
 

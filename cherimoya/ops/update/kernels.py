@@ -7,10 +7,9 @@ import triton.language as tl
 
 from cherimoya.ops.block.kernels import load_rows, store_rows
 from cherimoya.ops.conv_norm.kernels import wait_for_previous_kernel
+from cherimoya.ops.update import quintic
 
-# Coefficients of the quintic iteration, and what a norm is at least: as in `optim.muon`.
-A, B, C = tl.constexpr(3.4445), tl.constexpr(-4.7750), tl.constexpr(2.0315)
-EPS = tl.constexpr(1e-7)
+A, B, C, EPS = map(tl.constexpr, (quintic.A, quintic.B, quintic.C, quintic.EPS))
 
 
 @triton.jit

@@ -121,15 +121,15 @@ def around(capability, dtype, C, widths):
     yield (gather.values_kernel, {"values": "*i16", "channels": i64, **plan, "out": f32},
            {"BLOCK": 512})
     split = {"C": C, "CA": widths[0], "CB": widths[1]}
-    windows = {**split, "K": 21, "FIRST": 0, "KA": 64, "KB": 32, "FAST": True}
+    columns = {"KA": 64, "KB": 32} if capability < 90 or dtype == "fp32" else {"KA": 128, "KB": 0}
+    windows = {**split, "K": 21, "FIRST": 0, **columns, "BM": 64, "FAST": True, **pdl}
     weights = {"weight": f32, "bias": f32}
     for full in (False, True)[: 2 if dtype == "fp32" else 1]:
         yield (stem.stem_fwd_kernel, {"x": f32, **weights, "out": x},
-               {**windows, "BM": 128, "FULL": full, "FAST": not full})
-    yield (stem.stem_bwd_kernel, {"x": f32, **weights, "dout": x, "part_dw": f32},
-           {**windows, "BM": 64})
+               {**windows, "FULL": full, "FAST": not full})
+    yield (stem.stem_bwd_kernel, {"x": f32, **weights, "dout": x, "part_dw": f32}, windows)
     yield (stem.stem_reduce_kernel, {"part_dw": f32, "dweight": f32, "dbias": f32},
-           {"C": C, "K": 21, "BLOCK": 32, "DEPTH": 128})
+           {"C": C, "K": 21, "BLOCK": 32, "DEPTH": 128, **pdl})
     yield (update.settle_kernel,
            {**dict.fromkeys(("losses", "rates", "now", "failed", "found_inf"), f32),
             "count": i64, "sums": "*fp64"}, {"K": 4, "KP": 4, **pdl})
@@ -315,7 +315,12 @@ def test_the_plain_kernels_compile(capability, dtype, channels, widths, single):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("capability", "dtype", "channels", "widths"),
-    [(80, "bf16", 96, (64, 32)), (89, "fp16", 128, (128, 0)), (90, "fp32", 96, (64, 32))],
+    [
+        (80, "bf16", 96, (64, 32)),
+        (89, "fp16", 128, (128, 0)),
+        (90, "fp32", 96, (64, 32)),
+        (90, "bf16", 96, (64, 32)),
+    ],
 )
 def test_the_kernels_around_the_blocks_compile(capability, dtype, channels, widths):
     found = compile_all("around", capability, dtype, channels, widths)

@@ -7,17 +7,20 @@ import torch
 from torch import Tensor
 
 from cherimoya.ops import reference
-from cherimoya.ops.device import fast_tanh, full_precision, interpreting, multiprocessors
+from cherimoya.ops.device import (
+    capability,
+    dependent_launch,
+    fast_tanh,
+    full_precision,
+    interpreting,
+    multiprocessors,
+)
 from cherimoya.ops.dispatch import autocast_dtype, route, wants_gradient
 
 WIDEST = 256  # channels; a convolution of more is PyTorch's
 SLICE = 128  # channels of one launch, whose sums a program can hold
-FORWARD = {"BM": 128, "num_warps": 4}
-FORWARD_WIDE = {"BM": 64, "num_warps": 4}  # of more than MANY channels
-BACKWARD = {"BM": 64, "num_warps": 4}
-BACKWARD_WIDE = {"BM": 64, "num_warps": 8}  # of more than MANY channels
-MANY = 96
-RESIDENT = 2  # programs of the backward that a multiprocessor holds
+MANY = 96  # channels from which on a program needs more registers
+FORWARD = {"BM": 64, "num_warps": 4}
 
 
 @torch.library.custom_op("cherimoya::stem", mutates_args=())
@@ -31,15 +34,16 @@ def fused_stem(X: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> T
     if not out.numel():
         return out
     n, length, _ = out.shape
-    options = FORWARD_WIDE if len(weight) > MANY else FORWARD
-    tiles = triton.cdiv(length, options["BM"])
+    tiles = triton.cdiv(length, FORWARD["BM"])
     full = full_precision(X.device, dtype)
+    programs = min(n * tiles, _resident(weight, dtype, full) * multiprocessors(X.device))
     parameters = weight.float().contiguous(), bias.float().contiguous()
     with torch.cuda.device_of(X):
-        for sizes in _slices(weight):
-            kernels.stem_fwd_kernel[(n * tiles,)](
-                X, *parameters, out, length, tiles, *X.stride(),
-                **sizes, **options, FAST=fast_tanh(X.device) and not full, FULL=full,
+        for sizes in _slices(weight, dtype, MANY if full else SLICE):
+            kernels.stem_fwd_kernel[(programs,)](
+                X, *parameters, out, length, tiles, n * tiles, *X.stride(),
+                **sizes, **FORWARD, FAST=fast_tanh(X.device) and not full, FULL=full,
+                **dependent_launch(X.device),
             )  # fmt: skip
     return out
 
@@ -59,25 +63,26 @@ def stem_backward(dout: Tensor, X: Tensor, weight: Tensor, bias: Tensor) -> tupl
     n, length, channels = dout.shape
     if not dout.numel():
         return weight.new_zeros(weight.shape), bias.new_zeros(channels)
-    options = BACKWARD_WIDE if channels > MANY else BACKWARD
+    options, resident = backward_options(X.device, dout.dtype, channels)
     tiles = triton.cdiv(length, options["BM"])
-    parts = min(n * tiles, RESIDENT * multiprocessors(X.device))
+    parts = min(n * tiles, resident * multiprocessors(X.device))
     size = weight.numel() + channels
     part_dw = X.new_empty(parts, size, dtype=torch.float32)
     dweight = weight.new_empty(weight.shape, dtype=torch.float32)
     dbias = bias.new_empty(channels, dtype=torch.float32)
     parameters = weight.float().contiguous(), bias.float().contiguous()
     dout = dout.contiguous()
+    single = dout.dtype == torch.float32 and capability(X.device)[0] < 9
     with torch.cuda.device_of(X):
-        for sizes in _slices(weight):
+        for sizes in _slices(weight, dout.dtype, MANY if single else SLICE):
             kernels.stem_bwd_kernel[(parts,)](
                 X, *parameters, dout, part_dw, length, tiles, n * tiles, *X.stride(),
-                **sizes, **options, FAST=fast_tanh(X.device),
+                **sizes, **options, FAST=fast_tanh(X.device), **dependent_launch(X.device),
             )  # fmt: skip
         block = 1024 if interpreting() else 32  # the interpreter likes few programs
         kernels.stem_reduce_kernel[(triton.cdiv(size, block),)](
             part_dw, dweight, dbias, parts, C=channels, K=weight.shape[2], BLOCK=block, DEPTH=128,
-            num_warps=4,
+            num_warps=4, **dependent_launch(X.device),
         )  # fmt: skip
     return dweight.to(weight.dtype), dbias.to(bias.dtype)
 
@@ -87,17 +92,37 @@ def _(dout, X, weight, bias):  # type: ignore[no-untyped-def]
     return weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
-def _slices(weight: Tensor) -> Iterator[dict[str, int]]:
-    """The kernels' constants of each launch for weight (C, 4, K).
+def _resident(weight: Tensor, dtype: torch.dtype, full: bool) -> int:
+    """Programs of the forward that a multiprocessor holds."""
+    if full:
+        return 2
+    return 4 - (len(weight) > MANY) - (dtype == torch.float32)
 
-    The backward's windows have one column more than 4 K, of ones.
+
+def backward_options(
+    device: torch.device, dtype: torch.dtype, channels: int
+) -> tuple[dict[str, int], int]:
+    """Launch options of the backward, and how many programs a multiprocessor holds."""
+    if channels <= MANY:
+        return {"BM": 64, "num_warps": 4}, 2
+    many_rows = dtype.itemsize == 2 and capability(device)[0] >= 9
+    return {"BM": 128 if many_rows else 64, "num_warps": 8}, 1
+
+
+def _slices(weight: Tensor, dtype: torch.dtype, width: int) -> Iterator[dict[str, int]]:
+    """The kernels' constants of each launch of up to `width` channels for weight (C, 4, K).
+
+    The backward's windows have one column more than 4 K, of ones. From sm_90 on, products have 64
+    rows or more, which are columns of the windows in the backward.
     """
     from cherimoya.ops.block.weights import column_widths
 
     channels, bases, taps = weight.shape
     ka, kb = column_widths(bases * taps + 1)
-    for first in range(0, channels, SLICE):
-        ca, cb = column_widths(min(SLICE, channels - first))
+    if 0 < kb < 64 and dtype.itemsize == 2 and capability(weight.device)[0] >= 9:
+        ka, kb = 2 * ka, 0
+    for first in range(0, channels, width):
+        ca, cb = column_widths(min(width, channels - first))
         yield {
             "C": channels, "K": taps, "FIRST": first, "CA": ca, "CB": cb, "KA": ka, "KB": kb,
         }  # fmt: skip

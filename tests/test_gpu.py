@@ -12,7 +12,7 @@ import pytest
 import torch
 from command_lines import TRAIN, clean_environment, wait_until
 from configs import composed
-from training_runs import assert_same_run, state_of
+from training_runs import assert_same_run
 
 import cherimoya
 from cherimoya import Cherimoya
@@ -122,48 +122,6 @@ def test_gradients_are_shared_on_the_stream_that_made_them(graph, one_of_two):
     assert [str(w.message) for w in seen] == []
     assert said == []
     assert int(step.count) == 4
-
-
-@pytest.mark.parametrize("graph", [True, False])
-def test_optimizers_side_by_side_are_those_in_turn_to_the_bit(graph, monkeypatch):
-    """Also where one of them is late, and what they wait for too."""
-    config = build(TrainConfig, composed("train", ["optim=recommended"]))
-    X = torch.nn.functional.one_hot(torch.randint(4, (4, 200)), 4).mT.float().cuda()
-    batches = [Batch(X.roll(i, 2), torch.full((4, 1, 160), 1.0 + i).cuda(), None) for i in range(3)]
-    now = Batch(torch.zeros_like(X), torch.zeros(4, 1, 160).cuda(), None)
-    found = []
-    for slow in (None, "here", "muon", "adamw", "sgd", "in turn"):
-        torch.manual_seed(0)
-        model = Cherimoya(8, 2, signal_groups=[1], trimming=20).cuda()
-        step = TrainingStep(model, config.loss, config.optim, 10, 9, "bf16")
-        assert [*step._streams] == [*step.optimizers][1:]
-        if slow == "in turn":
-            step._streams.clear()
-        elif slow == "here":
-            monkeypatch.setattr(step, "_optimize", delayed(step._optimize))
-        elif slow is not None:
-            optimizer = step.optimizers[slow]
-            monkeypatch.setattr(optimizer, "step", delayed(optimizer.step))
-        runner = Runner(step, lambda: [now], graph, pytest.fail)
-        for batch in batches:
-            now.X.copy_(batch.X)
-            now.signal.copy_(batch.signal)
-            runner()
-        assert (runner._graph is not None) == graph
-        found.append(state_of(step))
-    for other in found[:-1]:
-        assert [k for k, v in found[-1].items() if not torch.equal(v, other[k])] == []
-    assert int(step.count) == 3
-
-
-def delayed(call):
-    """`call` after some milliseconds of the GPU, on the current stream."""
-
-    def late(*arguments):
-        torch.cuda._sleep(10_000_000)
-        return call(*arguments)
-
-    return late
 
 
 def test_packed_runs_are_those_alone_to_the_bit(cherimoya_train, train_arguments, tmp_path):

@@ -26,12 +26,12 @@ class EMA:
         self._mover = Average(self.average, self._source)
 
     @torch.no_grad()
-    def update(self, decay: Tensor, found_inf: Tensor, joined: bool = False) -> None:
+    def update(self, decay: Tensor, found_inf: Tensor) -> None:
         """Move the average towards the parameters as they are now: 1 - `decay` () of the way.
 
-        Where `found_inf` () is 1 it stays. joined: the stream has just waited for others.
+        Where `found_inf` () is 1 it stays.
         """
-        self._mover.move(decay, found_inf, joined)
+        self._mover.move(decay, found_inf)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ one captured graph: the number of the step, the learning rates and the losses ar
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -81,10 +81,6 @@ class TrainingStep:
         self.capturable = all(map(_is_on_device, self.optimizers.values()))
         self.total_steps = min(steps_per_epoch * max_epochs, max_steps or sys.maxsize)
         self.schedules = build_schedules(optim, self.optimizers, steps_per_epoch, self.total_steps)
-        # Of those that wait for nothing but the device, all but the first have a stream each.
-        ready = [name for name, o in self.optimizers.items() if _is_on_device(o)]
-        beside = ready[1:] if self.device.type == "cuda" else []
-        self._streams = {name: torch.cuda.Stream(self.device) for name in beside}
         self.ema = EMA(model.trained_parameters())
         self.scale = LossScale(self.device) if precision == "fp16" else None
         self.processes = processes or Processes()
@@ -144,24 +140,10 @@ class TrainingStep:
             self.scale.update(in_range, self.failed == 0)
             self.failed.copy_(torch.where(self.scale.scale < LEAST_SCALE, 1.0, self.failed))
             self._found_inf.copy_(torch.where(in_range, self.failed, 1.0))
-        self._optimize()
-        self.ema.update(self._now[0, -1], self._found_inf, joined=bool(self._streams))
-
-    def _optimize(self) -> None:
-        """Every optimizer's step, side by side on a GPU: most keep a part of it busy.
-
-        Each side stream waits for the current one first, which in the end waits for all of them.
-        So memory of one that the other used is free for it when it comes to be used again.
-        """
-        for stream in self._streams.values():
-            stream.wait_stream(torch.cuda.current_stream(self.device))
-        for i, (name, optimizer) in enumerate(self.optimizers.items()):
-            own = self._streams.get(name)
-            with torch.cuda.stream(own) if own else nullcontext():
-                if self._is_due(optimizer, i):
-                    optimizer.step()
-        for stream in self._streams.values():
-            torch.cuda.current_stream(self.device).wait_stream(stream)
+        for i, optimizer in enumerate(self.optimizers.values()):
+            if self._is_due(optimizer, i):
+                optimizer.step()
+        self.ema.update(self._now[0, -1], self._found_inf)
 
     @contextmanager
     def changing_nothing(self) -> Iterator[None]:

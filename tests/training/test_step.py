@@ -1,7 +1,6 @@
 """One training step: what it changes, what a failed one leaves alone, pieces, scales."""
 
 import copy
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -51,45 +50,6 @@ def test_a_step_uses_the_rates_of_its_number():
         decay = ema_decay(np.array(number), 0.999, True)
         assert float(step._now[0, -1]) == pytest.approx(float(decay), rel=1e-6)
         assert int(step.count) == number + 1
-
-
-class FakeStream:
-    """A CUDA stream's waiting, written down."""
-
-    def __init__(self, name: str, seen: list[str]) -> None:
-        self.name, self.seen = name, seen
-
-    def wait_stream(self, other: "FakeStream") -> None:
-        self.seen.append(f"{self.name} waits for {other.name}")
-
-
-def test_optimizers_have_streams_that_fork_before_them_and_join_after_them(monkeypatch):
-    step, seen = a_step(), []
-    assert step._streams == {}  # on a CPU
-    step([a_batch()])
-    current = [FakeStream("main", seen)]
-
-    @contextmanager
-    def on(stream):
-        current.append(stream)
-        yield
-        current.pop()
-
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current[-1])
-    monkeypatch.setattr(torch.cuda, "stream", on)
-    names = [*step.optimizers]
-    assert names == ["muon", "sgd", "adamw"]
-    step._streams = {name: FakeStream(name, seen) for name in names[1:]}
-    for name, optimizer in step.optimizers.items():
-        monkeypatch.setattr(
-            optimizer, "step", lambda name=name: seen.append(f"{name} on {current[-1].name}")
-        )
-    step._optimize()
-    assert seen == [
-        "sgd waits for main", "adamw waits for main",
-        "muon on main", "sgd on sgd", "adamw on adamw",
-        "main waits for sgd", "main waits for adamw",
-    ]  # fmt: skip
 
 
 def test_sums_are_of_the_epochs_losses():

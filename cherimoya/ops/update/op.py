@@ -88,22 +88,17 @@ class Average:
         self._plain = all(t.dtype == torch.float32 and t.is_contiguous() for t in every)
         self._table = AddressTable()
 
-    def move(self, decay: Tensor, found_inf: Tensor, joined: bool = False) -> None:
-        """1 - `decay` () of the way; nothing if `found_inf` () is 1.
-
-        joined: the stream has just waited for others. A dependent launch is of one kernel after
-        one other, so this one then is not.
-        """
+    def move(self, decay: Tensor, found_inf: Tensor) -> None:
+        """1 - `decay` () of the way; nothing if `found_inf` () is 1."""
         device = decay.device
         if self._plain and by_kernels(device):
             from cherimoya.ops.update.kernels import average_kernel
 
             pieces = self._table.of(self._pieces(), device)
-            options = {"PDL": False} if joined else dependent_launch(device)
             with torch.cuda.device_of(decay):
                 average_kernel[(len(pieces),)](
                     pieces, decay, found_inf, PIECE, num_warps=4, enable_fp_fusion=False,
-                    **options,
+                    **dependent_launch(device),
                 )  # fmt: skip
             return
         distance = torch._foreach_sub(self._source, self._average)

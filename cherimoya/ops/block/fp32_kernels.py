@@ -13,7 +13,14 @@ each tile, so that what is lost of a small one is small beside the tile's larges
 import triton
 import triton.language as tl
 
-from cherimoya.ops.block.kernels import halves, load_inside, load_rows, load_table, store_rows
+from cherimoya.ops.block.kernels import (
+    halves,
+    load_inside,
+    load_rows,
+    load_table,
+    scale_for,
+    store_rows,
+)
 from cherimoya.ops.conv_norm.kernels import (
     combine_stats,
     load_taps,
@@ -63,10 +70,9 @@ def dot_halves(a_high, a_low, b_high, b_low, acc):
 
 
 @triton.jit
-def scale_for(largest):
-    """The power of two that makes `largest` about 2^10, far from both ends of fp16's range."""
-    exponent = tl.minimum(tl.maximum(largest.to(tl.int32, bitcast=True) >> 23, 40), 253)
-    return ((264 - exponent) << 23).to(tl.float32, bitcast=True)
+def mid_range_scale(largest):
+    """The power of two that brings `largest` far from both ends of fp16's range."""
+    return scale_for(largest, 10, 40)
 
 
 @triton.jit
@@ -172,7 +178,7 @@ def block_full_fp32_bwd_xhat_kernel(
         vb_high, vb_low = halves(load_rows(xhat, row, window, C, CA, CB))
         yb = load_rows(dout, row, window, C, CA, CB)
         largest = tl.maximum(largest, tl.max(tl.abs(yb)))
-    scale = scale_for(largest)
+    scale = mid_range_scale(largest)
     ya_high, ya_low = halves(ya * scale)
     ga = tl.zeros((BM, CA), dtype=tl.float32)
     if CB > 0:
@@ -201,7 +207,7 @@ def block_full_fp32_bwd_xhat_kernel(
         _, slope = gelu_and_slope(pre, FAST)
         dpre = dact * (slope * (1 / (SCALE * scale)))
         row_gx += tl.sum(dpre * pre, 1)
-        own = scale_for(tl.max(tl.abs(dpre)))
+        own = mid_range_scale(tl.max(tl.abs(dpre)))
         dpre_high, dpre_low = halves(dpre * own)
         share = tl.zeros((BM, CA), dtype=tl.float32)
         ga += dot_halves(dpre_high, dpre_low, up_a, up_a_low, share) * (1 / (SCALE * own))
@@ -251,7 +257,7 @@ def block_full_fp32_bwd_weights_kernel(
         if CB > 0:
             yb = load_rows(dout + start * C, row, left, C, CA, CB)
             largest = tl.maximum(largest, tl.max(tl.abs(yb)))
-        scale = scale_for(largest)
+        scale = mid_range_scale(largest)
         ya_high, ya_low = halves(ya * scale)
         pre = tl.zeros((HS, BM), dtype=tl.float32)
         dact = tl.zeros((HS, BM), dtype=tl.float32)
@@ -272,9 +278,9 @@ def block_full_fp32_bwd_weights_kernel(
             dact = dot_halves(down, down_low, tl.trans(yb_high), tl.trans(yb_low), dact)
         act, slope = gelu_and_slope(pre * (1 / SCALE), FAST)
         dpre = dact * (slope * (1 / (SCALE * scale)))
-        own = scale_for(tl.max(tl.abs(dpre)))
+        own = mid_range_scale(tl.max(tl.abs(dpre)))
         dpre_high, dpre_low = halves(dpre * own)
-        by_act = scale_for(tl.max(tl.abs(act)))
+        by_act = mid_range_scale(tl.max(tl.abs(act)))
         act_high, act_low = halves(act * by_act)
         by_act = 1 / (by_act * scale)
         share = tl.zeros((HS, CA), dtype=tl.float32)

@@ -344,6 +344,13 @@ def block_bwd_weights_kernel(
         tl.store(part_dw2 + at, dw2_b * unscale)
 
 
+@triton.jit
+def scale_for(largest, LOG: tl.constexpr, LEAST: tl.constexpr):
+    """The power of two that makes `largest`, if it is 2^(LEAST - 127) or more, about 2^LOG."""
+    exponent = tl.minimum(tl.maximum(largest.to(tl.int32, bitcast=True) >> 23, LEAST), 253)
+    return ((254 + LOG - exponent) << 23).to(tl.float32, bitcast=True)
+
+
 @triton.jit(do_not_specialize=["size", "tiles"])
 def scale_to_half_kernel(
     x, y, scales, size, tiles, TILE: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
@@ -360,9 +367,7 @@ def scale_to_half_kernel(
     inside = (i < TILE) & (first + i < size)
     at = (pid // tiles).to(tl.int64) * size + first + i
     v = tl.load(x + at, mask=inside, other=0.0)
-    bits = tl.max(tl.abs(v)).to(tl.int32, bitcast=True)
-    exponent = tl.minimum(tl.maximum(bits >> 23, 1), 253)  # of the largest, kept in range
-    scale = ((254 - exponent) << 23).to(tl.float32, bitcast=True)
+    scale = scale_for(tl.max(tl.abs(v)), 0, 1)
     tl.store(y + at, (v * scale).to(tl.float16), mask=inside)
     tl.store(scales + pid, scale)
 

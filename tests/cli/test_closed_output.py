@@ -48,6 +48,7 @@ FULL = Path("/dev/full")
 SAID = "error: standard output: No space left on device. Free space where it goes, or send it"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [

@@ -58,6 +58,7 @@ def test_what_is_missing_is_named_with_its_fix(doctor, monkeypatch):
     assert said["result"] == "see above"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [False, True])
 def test_kernels_are_tried_where_they_run(broken, tmp_path):
     pytest.importorskip("triton")

@@ -21,6 +21,7 @@ def said(done) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_training(cherimoya_train, train_arguments):
     """Its scores and where they are; of a longer network also the warning, and nothing else."""
     once = [*train_arguments, "trainer.max_epochs=1", "trainer.plots=true"]
@@ -40,6 +41,7 @@ def test_a_training(cherimoya_train, train_arguments):
     assert "Did you mean model.n_layers?" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "packed", "processes"])
 def test_a_sweep(cherimoya_train, train_arguments, tmp_path, launcher):
     """Its table alone; the processes of its members say all of it to their own files."""
@@ -77,6 +79,7 @@ def test_a_prediction_and_a_preparation(toy: Toy):
     assert lines[-1].startswith("o.h5: 1 ")
 
 
+@pytest.mark.slow
 def test_commands_without_a_configuration(cherimoya_train, train_arguments, tmp_path):
     done = command("doctor", "--quiet", folder=tmp_path)
     assert said(done) == "result        all that every command needs is there\n"

@@ -145,6 +145,7 @@ def test_insertions_on_the_command_line_that_multiply_are_refused(tmp_path):
     fails(done, "fasta=", "${...} come to more than 1,000,000 letters")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -46,6 +46,7 @@ def one(cherimoya_train, train_arguments, tmp_path):
     return tmp_path / "one"
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one_and_one_of_them_speaks(
     one, cherimoya_train, train_arguments, tmp_path
 ):

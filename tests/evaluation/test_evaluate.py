@@ -501,6 +501,7 @@ def test_a_mistake_is_one_message(trained, score, small_data, tmp_path, argument
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_command(trained, tmp_path):
     done = command(
         "evaluate", f"checkpoint={trained}", "bootstrap=5", "output=out", folder=tmp_path

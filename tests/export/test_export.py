@@ -65,6 +65,7 @@ def assert_same(found, expected, tolerance: float = 1e-5) -> None:
         assert float((a - b).abs().max()) <= tolerance * max(1.0, float(b.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "torch_export"])
 def test_groups_and_controls_in_batches_of_any_size(kind, tmp_path, capsys):
     model = small_model(controls=2)
@@ -76,6 +77,7 @@ def test_groups_and_controls_in_batches_of_any_size(kind, tmp_path, capsys):
             assert_same(answers(path, kind, X, X_ctl), model(X, X_ctl))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "torch_export"])
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_block_is_exported(kind, block, tmp_path):
@@ -87,6 +89,7 @@ def test_every_block_is_exported(kind, block, tmp_path):
         assert_same(answers(path, kind, X), model(X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("word", "bias"), [
     ("bias=false", False), ("bias=true", True), ("bias=null", True),
 ])  # fmt: skip
@@ -154,6 +157,7 @@ def test_the_window_is_that_of_training_and_facts_are_in_the_file(tmp_path):
     assert str(Path(cherimoya.__file__).parent).encode() not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_torch_reads_it_without_this_package(tmp_path):
     model = small_model(controls=1)
     path = graph(made(tmp_path / "a.pt", model), "torch_export")
@@ -243,6 +247,7 @@ def test_what_is_there_is_left_or_made_once(tmp_path, capsys):
         exported(path, "safetensors", "overwrite=true")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "said"), [
     (["output=a.bin"], "its ending says what is written: .safetensors"),
     (["output=a.pt2", "export=onnx"], "with export=onnx its name ends in .onnx"),
@@ -280,6 +285,7 @@ def test_a_checkpoint_of_the_hub_and_its_commit(tmp_path):
     assert (source["name"], source["commit"]) == (named, NEW)
 
 
+@pytest.mark.slow
 def test_every_command_reads_a_safetensors_file(tmp_path, toy):
     toy.bed("chrA\t1000\t1100")
     file = save_model(toy.folder / "a.pt")

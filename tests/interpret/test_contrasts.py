@@ -105,6 +105,7 @@ def asked_variants(toy: Toy, checkpoints: list[str], **values) -> VariantsConfig
     return configured("variants", VariantsConfig, **(given | values))
 
 
+@pytest.mark.slow
 def test_variants_have_the_contrast_beside_the_rest(toy: Toy, models) -> None:
     vcf(toy, *snvs(toy, 1000, 1500, 2000), ("chrA", 2, "v", "A", "C", ".", ".", "."))
     plain = table(variants(asked_variants(toy, models)))

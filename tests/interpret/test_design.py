@@ -243,6 +243,7 @@ def test_the_files_say_what_was_designed(asked, toy, capsys):
     assert [s["key"] for s in origin["sources"]] == ["checkpoint", "loci", "fasta"]
 
 
+@pytest.mark.slow
 def test_a_locus_has_the_same_design_in_whatever_company(asked, toy):
     app.design(asked(output="both.tsv"))
     torch.rand(7)
@@ -257,6 +258,7 @@ def test_a_locus_has_the_same_design_in_whatever_company(asked, toy):
     assert table("seed.tsv")[0]["edits"] != alone["edits"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_goes_on(asked, monkeypatch, capsys):
     app.design(asked(output="whole.tsv"))
     real, calls = Designer.design, []

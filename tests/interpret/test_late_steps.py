@@ -107,6 +107,7 @@ def beside(output: str) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_made_again_of_the_finished_work(run, monkeypatch, capsys):
     command, output = run
     command()
@@ -130,6 +131,7 @@ def test_what_is_lost_is_made_again_of_the_finished_work(run, monkeypatch, capsy
     assert f"done already: {output}\n" in said or f"{output}: attributed before" in said
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_keeps_the_finished_work(run, monkeypatch, capsys):
     command, output = run
     with monkeypatch.context() as broken:
@@ -151,6 +153,7 @@ def test_a_step_that_fails_keeps_the_finished_work(run, monkeypatch, capsys):
     assert any(name.endswith((".png", ".html")) for name in new)
 
 
+@pytest.mark.slow
 def test_what_was_changed_beside_a_table_is_neither_kept_in_silence_nor_written_over(run):
     command, output = run
     command()

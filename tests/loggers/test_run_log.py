@@ -272,6 +272,7 @@ def killed(folder, seconds: float, flush: float = FLUSH_SECONDS) -> str:
     return done.stdout.split()[-1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_has_its_rows_and_goes_on_as_the_same_run(tmp_path):
     wandb_id = killed(tmp_path, seconds=FLUSH_SECONDS + 0.7)
     (records,) = parts_of(tmp_path, ended=False)
@@ -316,6 +317,7 @@ def test_an_id_of_wandb_that_names_another_folder_is_refused(tmp_path):
     assert (tmp_path / "victim.wandb").exists()
 
 
+@pytest.mark.slow
 def test_rows_that_wandb_did_not_write_are_sent_on_resuming_and_no_row_twice(tmp_path):
     wandb_id = killed(tmp_path, seconds=FLUSH_SECONDS + 0.7)
     with open(tmp_path / "metrics.jsonl") as file:

@@ -158,6 +158,7 @@ def compiles_nothing_after_its_rehearsal(found):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_step_after_its_rehearsal_compiles_nothing(found):
     compiles_nothing_after_its_rehearsal(found["bf16"])
     assert "conv_norm_fwd_kernel" not in found["bf16"]["asked"]  # it keeps what that recomputes

@@ -134,6 +134,7 @@ def test_after_a_kill_the_files_are_still_ours(here: Path, monkeypatch) -> None:
     work("predict", format="hdf5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "file"),
     [
@@ -301,6 +302,7 @@ def test_preparing_leaves_a_plot_that_it_did_not_draw(toy: Toy) -> None:
         toy.run(**values | {"plots": False})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "text"),
     [

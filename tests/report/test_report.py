@@ -118,6 +118,7 @@ def sweep_page(written):
     return Page(written[0]["sweep"] / "report.html")
 
 
+@pytest.mark.slow
 def test_a_runs_page_has_the_numbers_of_its_files(run_page):
     page = run_page
     text = page.text()

@@ -30,6 +30,7 @@ def grid(train_arguments):
     return [*GRID, *train_arguments, "trainer.max_epochs=2", "hydra.sweep.dir=grid"]
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_in_a_table_and_is_not_done_twice(cherimoya_train, grid, tmp_path):
     grid = ["logger=wandb" if word == "logger=none" else word for word in grid]
     first = cherimoya_train(*grid, WANDB_MODE="disabled")

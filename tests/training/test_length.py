@@ -110,6 +110,7 @@ def test_bias_models_of_few_epochs_have_a_warm_up_that_ends(train_arguments):
         assert of_bias(config, settings, 0.5, narrow).optim.warmup_epochs == warmup
 
 
+@pytest.mark.slow
 def test_a_run_with_a_shortened_warm_up_goes_on(cherimoya_train, train_arguments, tmp_path):
     """Alone, with its options typed again, and as a member of a sweep that is typed again."""
     arguments = [w for w in train_arguments if "warmup" not in w and "max_epochs" not in w]

@@ -26,6 +26,7 @@ def alone(cherimoya_train, grid, tmp_path):
     return tmp_path / "alone"
 
 
+@pytest.mark.slow
 def test_packed_members_are_as_they_are_alone(alone, cherimoya_train, grid, tmp_path):
     done = cherimoya_train(*grid, *PACKED, "hydra.launcher.members=3", "hydra.sweep.dir=packed")
     assert done.returncode == 0, done.stderr

@@ -31,6 +31,7 @@ def config(train_arguments, tmp_path) -> TrainConfig:
     return build(TrainConfig, composed("train", words))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_quality_control_and_shows_it(config, tmp_path, capsys):
     folder = tmp_path / "run"
     train(config, folder)

@@ -47,6 +47,7 @@ def whole_run(undisturbed, tmp_path):
     return run_folder(tmp_path), printed
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_it_promises(whole_run):
     run, printed = whole_run
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -84,6 +85,7 @@ def test_a_run_draws_its_plots(cherimoya_train, train_arguments, tmp_path):
         assert (pixels[..., 2] - pixels[..., 0] > 0.2).sum() > 50, name
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(
     whole_run, cherimoya_train, train_arguments, tmp_path
 ):
@@ -138,6 +140,7 @@ def test_resuming_with_another_model_says_what_changed(whole_run, cherimoya_trai
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(whole_run, cherimoya_train):
     run, _ = whole_run
     before = (run / "metrics.jsonl").read_text(), weights(run, "final.pt")

@@ -30,7 +30,7 @@ test-long: $(READY) ## break commands off, 20 times each, and fuzz all readers w
 	$(BIN)/python tests/faults/campaign.py --trials 20 $(ARGS)
 	CHERIMOYA_FUZZ_GUIDED=$(FUZZ) $(BIN)/pytest -n $(WORKERS) tests/test_fuzz_*.py tests/*/test_fuzz_*.py
 
-quick: $(READY) ## run the quick tests alone, in 12 minutes on 2 cores
+quick: $(READY) ## run the quick tests alone, in 5 minutes on 2 cores
 	$(BIN)/pytest -n $(WORKERS) -m "not gpu and not slow" $(ARGS)
 
 lint: $(READY) ## check style and formatting

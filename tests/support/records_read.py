@@ -77,7 +77,7 @@ def gains() -> tuple[float, float]:
     return min(known), max(known)
 
 
-LAST = "6bfeebc"  # the last measurement of whole steps on an H200
+LAST = "f94b221"  # the last measurement of whole steps on an H200
 
 
 def step(precision: str, filters: int, commit: str) -> tuple[float, float, float]:
@@ -114,7 +114,7 @@ def on_h200() -> tuple[float, float, float]:
 def two_devices() -> float:
     """How many times the sequences of one H200 two of them train."""
     one_ms, two_ms = (
-        one("train_step/results.csv", "ms", what=f"{n} devices", commit=LAST) for n in (1, 2)
+        one("train_step/results.csv", "ms", what=f"{n} devices", commit="6bfeebc") for n in (1, 2)
     )
     return 2 * one_ms / two_ms
 

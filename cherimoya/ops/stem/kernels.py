@@ -51,6 +51,19 @@ def load_windows(
 
 
 @triton.jit
+def load_both_windows(
+    x, row, L, base_stride, stride, K: tl.constexpr, KA: tl.constexpr, KB: tl.constexpr,
+    DT: tl.constexpr, FAST: tl.constexpr,
+):  # fmt: skip
+    """Windows (KA, BM) and, if KB > 0, (KB, BM) of these positions."""
+    va = load_windows(x, row, L, base_stride, stride, K, 0, KA, DT, FAST)
+    vb = va
+    if KB > 0:
+        vb = load_windows(x, row, L, base_stride, stride, K, KA, KB, DT, FAST)
+    return va, vb
+
+
+@triton.jit
 def load_weight(
     weight, C: tl.constexpr, K: tl.constexpr, FIRST_C: tl.constexpr, WC: tl.constexpr,
     FIRST_K: tl.constexpr, WK: tl.constexpr, DT: tl.constexpr, FAST: tl.constexpr,
@@ -111,10 +124,7 @@ def stem_fwd_kernel(
         row = (tile % tiles) * BM + tl.arange(0, BM)
         x_n = x + n * example_stride
         out_n = out + n * L * C
-        va = load_windows(x_n, row, L, base_stride, stride, K, 0, KA, DT, FAST)
-        vb = va
-        if KB > 0:
-            vb = load_windows(x_n, row, L, base_stride, stride, K, KA, KB, DT, FAST)
+        va, vb = load_both_windows(x_n, row, L, base_stride, stride, K, KA, KB, DT, FAST)
         pre = convolved(va, vb, w_aa, w_ba, bias_a, KB, PRECISION)
         store_rows(out_n, row, L, 0.5 * twice_gelu(pre, FAST), C, FIRST, CA)
         if CB > 0:
@@ -171,10 +181,7 @@ def stem_bwd_kernel(
         row = (tile % tiles) * BM + tl.arange(0, BM)
         x_n = x + n * example_stride
         dout_n = dout + n * L * C
-        va = load_windows(x_n, row, L, base_stride, stride, K, 0, KA, DT, FAST)
-        vb = va
-        if KB > 0:
-            vb = load_windows(x_n, row, L, base_stride, stride, K, KA, KB, DT, FAST)
+        va, vb = load_both_windows(x_n, row, L, base_stride, stride, K, KA, KB, DT, FAST)
         dy = load_rows(dout_n, row, L, C, FIRST, CA).to(tl.float32)
         if CB > 0:  # before its turn, so that it is there in time
             dy_b = load_rows(dout_n, row, L, C, FIRST + CA, CB)

@@ -291,12 +291,13 @@ class TrainConfig:
     def unused_across_groups(self) -> dict[str, Used]:
         """The optimizers of loss weights alone, where the loss does not learn them.
 
-        And how bias models are trained, where none is, and what a model to start from has seen.
+        And how bias models are trained, where none is, and what a model taken over has seen.
         """
         found: dict[str, Used] = {}
-        if self.model.init is None:
-            why = "the training starts from no other model"
-            found["data.seen"] = Used(lambda config: False, why, "model.init=<run>")
+        if self.model.init is None and self.model.bias in (None, TRAIN_BIAS):
+            why = "the training takes over no other model"
+            used = Used(lambda config: False, why, "model.init=<run> or model.bias=<run>")
+            found["data.seen"] = used
         if self.bias_model is not None and self.model.bias != TRAIN_BIAS:
             why = "no bias model is trained"
             used = Used(lambda config: False, why, "model.bias=train")

@@ -24,8 +24,7 @@ def depths_of(loci: Loci) -> tuple[Tensor, str]:
     """
     if loci.group_depths:
         return torch.tensor(loci.group_depths, dtype=torch.float64), GENOME
-    groups = torch.tensor(loci.signal.sum(axis=(0, 2), dtype="float64")).split(loci.signal_groups)
-    return torch.stack([group.sum() for group in groups]), LOCI
+    return torch.from_numpy(loci.totals().sum(axis=0)), LOCI
 
 
 def fold_changes(log_counts: Tensor, depths: Tensor) -> Tensor:

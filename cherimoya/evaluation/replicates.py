@@ -49,7 +49,7 @@ def replicate_scores(dataset: Dataset, path: str, keys: KeysConfig | None) -> Sc
         )
     centre = other.signal[:, :, left : left + loci.out_window]
     signal = torch.from_numpy(centre[matches]).float()
-    totals = log_totals(signal, loci.signal_groups)
+    totals = log_totals(signal, loci.signal_groups, torch.float64)
     scores = scored_as(dataset, rows, signal, totals)
     undefined = torch.full_like(scores.profile["profile_mnll"], torch.nan)
     # a locus that is empty in the replicate has no profile there

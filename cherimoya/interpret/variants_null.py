@@ -75,10 +75,10 @@ def random_variants(
     return Variants(chrom, pos, nothing, ref, alt, nothing, {}, False)
 
 
-def _outside(peaks: Intervals | None) -> Callable[[str, int], bool]:
-    """Whether a position lies in none of the peaks."""
+def _outside(peaks: Intervals | None) -> Callable[[str, int, int], bool]:
+    """Whether the positions from the first to before the second lie in none of the peaks."""
     if peaks is None:
-        return lambda chrom, pos: True
+        return lambda chrom, start, stop: True
     starts, ends = {}, {}
     for chrom in set(peaks.chrom.tolist()):
         own = peaks.take(peaks.chrom == chrom)
@@ -86,11 +86,11 @@ def _outside(peaks: Intervals | None) -> Callable[[str, int], bool]:
         starts[chrom] = own.start[order]
         ends[chrom] = np.maximum.accumulate(own.end[order])  # of all that start before
 
-    def outside(chrom: str, pos: int) -> bool:
+    def outside(chrom: str, start: int, stop: int) -> bool:
         if chrom not in starts:
             return True
-        before = int(np.searchsorted(starts[chrom], pos, "right"))
-        return before == 0 or int(ends[chrom][before - 1]) <= pos
+        before = int(np.searchsorted(starts[chrom], stop, "left"))  # peaks that start before stop
+        return before == 0 or int(ends[chrom][before - 1]) <= start
 
     return outside
 
@@ -117,7 +117,7 @@ def _places(
     codes: Codes,
     length: int,
     seed: int,
-    outside: Callable[[str, int], bool],
+    outside: Callable[[str, int, int], bool],
 ) -> Iterator[tuple[str, int, str, str]]:
     """Changes of one kind at random: chrom, 0-based pos, ref, alt, without end where there are any.
 
@@ -141,7 +141,7 @@ def _places(
             then = alt or now[:1] + decode(inserted.astype(np.uint8))
             if "N" in now or then == now or (ref and now != ref):
                 continue
-            if not outside(names[number], pos):
+            if not outside(names[number], pos, pos + max(taken, 1)):
                 continue
             window = held[pos - length // 2 : pos + length - length // 2]
             if abs(_gc(window) - gc * GC_STEP) <= apart:

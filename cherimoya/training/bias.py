@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cherimoya.config.train import TRAIN_BIAS, ModelConfig
+from cherimoya.config.train import TRAIN_BIAS, ModelConfig, TrainConfig
 from cherimoya.data.dataset import Dataset
 from cherimoya.data.groups import group_labels
 from cherimoya.errors import CherimoyaError, ConfigError
@@ -16,6 +16,7 @@ from cherimoya.genome.sequence import one_hot
 from cherimoya.inference.checkpoints import Checkpoint, find_checkpoint
 from cherimoya.inference.predictor import predict
 from cherimoya.network import Cherimoya
+from cherimoya.training.seen import check_seen
 from cherimoya.util.hub import is_address
 from cherimoya.util.shapes import Table, read_json
 
@@ -34,7 +35,7 @@ class BiasModel:
 
 
 def bias_model(
-    config: ModelConfig,
+    run: TrainConfig,
     folder: Path,
     dataset: Dataset,
     device: torch.device,
@@ -44,8 +45,9 @@ def bias_model(
 
     With model.bias=train it is the one of `folder` that was chosen.
     A run that goes on has saved its weights, so only its shape is made again. Raises ConfigError
-    for a checkpoint that does not go with the data.
+    for a checkpoint that does not go with the data, or has seen what the run tests on.
     """
+    config = run.model
     if config.bias is None:
         return None
     if saved and "bias" in saved:
@@ -77,7 +79,14 @@ def bias_model(
     theirs, own = list(checkpoint.groups), group_labels(dataset.loci)
     if theirs and theirs != own:
         words += f"; it learned {', '.join(theirs)} and is taken for {', '.join(own)}"
-    origin = {**checkpoint.described(), "moved": shift, "network": model.config, "words": words}
+    known = checkpoint.trained_on()
+    if not made:  # one of this run's own was trained on the same chromosomes as it
+        seen = check_seen(f"model.bias={config.bias}", known, run, dataset)
+        words = "; ".join([words, *seen])
+    origin = {
+        **checkpoint.described(), "moved": shift, "network": model.config, "trained_on": known,
+        "words": words,
+    }  # fmt: skip
     origin |= {"choice": made} if made else {}
     return BiasModel(model, origin, words)
 

@@ -91,13 +91,15 @@ def of_training(dataset: Dataset, began_with: Mapping[str, Any]) -> dict[str, An
     """What a model's file tells of its training.
 
     Bases in and out, what its signal groups are called, if several or named, and of each
-    chromosome whether it was trained on, also by the model that this one started from.
+    chromosome whether it was trained on, also by the model that this one started from and by its
+    bias model.
     """
     loci, groups = dataset.loci, group_labels(dataset.loci)
     trained = set(loci.chrom[dataset.rows["train"]].tolist())
     seen = {name: name in trained for name in dict.fromkeys(loci.chrom.tolist())}
-    earlier = began_with.get("init", {}).get("trained_on") or {}
-    seen |= {name: True for name, before in earlier.items() if before}
+    for other in ("init", "bias"):
+        earlier = began_with.get(other, {}).get("trained_on") or {}
+        seen |= {name: True for name, before in earlier.items() if before}
     told = {WINDOW: (loci.in_window, loci.out_window), TRAINED_ON: seen}
     return told | ({GROUPS: groups} if len(groups) > 1 or loci.group_names else {})
 

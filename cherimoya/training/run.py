@@ -132,7 +132,7 @@ def ready(
             _set_threads(saved["threads"] if saved else settings.threads, processes)
             start, _ = read_start(config.model, saved), find_bias(config.model, folder, saved)
             dataset = context.load(config.data)
-            bias = bias_model(config.model, folder, dataset, device, saved)
+            bias = bias_model(config, folder, dataset, device, saved)
             model = model_for(config, dataset, bias.model.cpu() if bias else None)
             began_with = {"bias": dict(bias.origin)} if bias else {}
             began_with |= begin_from(start, config, model, dataset)

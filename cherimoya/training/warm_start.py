@@ -1,6 +1,6 @@
 """A training that starts from a trained model (model.init), and weights that stay as they are."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,10 +12,11 @@ from cherimoya.config.schema import to_dict
 from cherimoya.config.train import ModelConfig, TrainConfig
 from cherimoya.data.dataset import Dataset
 from cherimoya.errors import CherimoyaError, ConfigError
-from cherimoya.genome.chrom_names import format_names, name_mismatch
+from cherimoya.genome.chrom_names import format_names
 from cherimoya.inference.checkpoints import find_checkpoint
 from cherimoya.network import Cherimoya
 from cherimoya.training.bias import move_counts
+from cherimoya.training.seen import check_seen
 from cherimoya.util.console import counted
 
 MOST_LOCI = 512  # peaks that the level of the counts is taken from
@@ -109,7 +110,8 @@ def _taken(start: Start, config: TrainConfig, model: Cherimoya, dataset: Dataset
     """Copy what fits, see `begin_from`; what is to be noted of it."""
     source = start.model
     assert source is not None
-    seen = _check_seen(start, config, dataset)
+    named, known = f"model.init={config.model.init}", start.origin["trained_on"]
+    seen = check_seen(named, known, config, dataset)
     words = [str(start.origin["path"]), f"stem and {counted(len(model.blocks), 'block')} taken"]
     own = dict(model.named_parameters())
     with torch.no_grad():
@@ -149,41 +151,6 @@ def _taken(start: Start, config: TrainConfig, model: Cherimoya, dataset: Dataset
         "words": "; ".join([*words, *seen]),
         "heads": {labels[n]: n in pairs for n in range(len(labels))},
     }
-
-
-def _check_seen(start: Start, config: TrainConfig, dataset: Dataset) -> list[str]:
-    """What is to be said of chromosomes that the model was trained on. Raises ConfigError."""
-    known = start.origin["trained_on"]
-    if known is None:
-        return ["nothing tells what it was trained on: test on what it cannot have seen"]
-    trained = [name for name, seen in known.items() if seen]
-    held = {split: _chroms(dataset, split) for split in ("validation", "test")}
-    seen = {split: _same(names, trained) for split, names in held.items()}
-    if seen["test"] and config.data.seen != "allow":
-        raise ConfigError(
-            f"model.init={config.model.init}: it was trained on {format_names(seen['test'])}, "
-            "which this run tests on, so that its test scores would be too good. Test on other "
-            "chromosomes (data.test_chroms or data.fold), or set data.seen=allow."
-        )
-    return [
-        f"trained on {format_names(names)}, {what}"
-        for split, what in (
-            ("test", "so that the test scores are too good (data.seen=allow)"),
-            ("validation", "so that validation says less of when to stop"),
-        )
-        if (names := seen[split])
-    ]
-
-
-def _chroms(dataset: Dataset, split: str) -> list[str]:
-    return list(dict.fromkeys(dataset.loci.chrom[dataset.rows[split]].tolist()))
-
-
-def _same(names: Iterable[str], others: Sequence[str]) -> list[str]:
-    """Those of `names` that are among `others`, also as 1 for chr1."""
-    listed = list(names)
-    renamed = name_mismatch(listed, others)
-    return [name for name in listed if name in others or name in renamed]
 
 
 def _matching(

@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy import stats
 
-from cherimoya import Cherimoya
+from cherimoya import Cherimoya, metrics
 from cherimoya.config.data import DataConfig
 from cherimoya.data.dataset import load_dataset
 from cherimoya.data.feed import Resident
 from cherimoya.evaluation import baselines
-from cherimoya.evaluation.scores import evaluate
+from cherimoya.evaluation.scores import Scores, evaluate, log_totals
 from cherimoya.inference.cuda_graph import CUDAGraphModel
 from cherimoya.training.banner import window_warnings
 from cherimoya.training.summary import score_table
@@ -108,3 +108,16 @@ def test_dilations_beyond_the_window_are_warned_of(n_layers, in_window, word):
     warnings = window_warnings(n_layers, in_window)
     assert len(warnings) == (word is not None)
     assert word is None or word in warnings[0]
+
+
+def test_loci_of_equal_whole_counts_are_ties():
+    """As of a replicate of two groups, whose logs differ in the last bits."""
+    rng = np.random.default_rng(0)
+    signal = torch.from_numpy(rng.integers(0, 12, size=(400, 2, 10))).float()
+    label = torch.from_numpy(rng.integers(0, 2, size=400))
+    totals = log_totals(signal, [1, 1], torch.float64)
+    found = Scores({}, totals, totals, label).metrics()
+    exact = signal.sum(dim=(1, 2))
+    assert len(exact.unique()) < 100
+    assert found["auroc"] == metrics.auroc(exact, label).item()
+    assert found["auprc"] == metrics.auprc(exact, label).item()

@@ -423,6 +423,21 @@ def test_random_variants_lie_outside_of_peaks(toy: Toy):
     assert ((every.chrom == "chrA") & (every.pos > 200) & (every.pos < 2899)).sum() > 20
 
 
+def test_no_random_deletion_takes_a_base_of_a_peak(toy: Toy):
+    genome_path, taken = toy.folder / "toy.fa", 12
+    ref = toy.bases["chrA"][399 : 400 + taken]
+    rows = [("chrA", 400, "del", ref, ref[0], ".", ".", ".")]
+    named = read_variants(vcf(toy, *rows))
+    starts = np.arange(0, 3000, 60)
+    peaks = Intervals(np.full(len(starts), "chrA"), starts + 30, starts, starts + 20)
+    with genome_on_disk(genome_path) as genome:
+        found = random_variants(named, np.arange(1), genome, LENGTH, 300, 0, peaks)
+    first = found.pos[found.chrom == "chrA"] + 1  # after the base that VCF files write before it
+    assert len(first) > 50
+    covered = (np.arange(4000) % 60 < 20) & (np.arange(4000) < 3000)
+    assert not any(covered[pos : pos + taken].any() for pos in first.tolist())
+
+
 def test_what_a_model_says_of_random_variants_is_kept_for_the_next_file(
     toy: Toy, asked, monkeypatch, capsys
 ):

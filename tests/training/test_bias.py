@@ -234,6 +234,25 @@ def test_what_cannot_be_is_said_before_training(words, said, train_arguments, bi
     assert not (tmp_path / "run/config.yaml").exists()
 
 
+def test_chromosomes_that_it_was_trained_on_are_not_tested_on_in_silence(
+    train_arguments, bias_run, tmp_path
+):
+    exchanged = ["data.validation_chroms=[sim3]", "data.test_chroms=[sim1]"]
+    words = [*train_arguments, *exchanged, f"model.bias={bias_run}"]
+    with pytest.raises(
+        ConfigError, match=r"model\.bias=.*was trained on sim1, which this run tests"
+    ):
+        train(configured(words, max_epochs=1), tmp_path / "refused")
+    train(configured([*words, "data.seen=allow"], max_epochs=1), tmp_path / "run")
+    origin = json.loads((tmp_path / "run" / "summary.json").read_text())["provenance"]["bias"]
+    assert "; trained on sim1, so that the test scores are too good" in origin["words"]
+    moved = tmp_path / "moved.pt"  # the file tells it without its run
+    moved.write_bytes((tmp_path / "run" / "checkpoints" / "best.pt").read_bytes())
+    assert find_checkpoint(str(moved)).trained_on() == {
+        "sim1": True, "sim2": True, "sim3": False, "sim4": True
+    }  # fmt: skip
+
+
 def test_background_of_few_counts_takes_the_place_of_peaks(train_arguments):
     dataset = load_dataset(configured(train_arguments).data)
     totals = dataset.loci.totals()

@@ -33,6 +33,10 @@ def without_password(text: str) -> str:
     return PASSWORD.sub(lambda found: f"{found[1] or found[2]}{HIDDEN}", text)
 
 
+class OutputClosed(SystemExit):
+    """Nobody reads standard output any more: the process ends, without a message."""
+
+
 class CherimoyaError(Exception):
     """A problem the user can fix: printed as one message, without a traceback."""
 

@@ -190,23 +190,41 @@ def find(group: str, name: str, key: str = "") -> Any:
     if name not in known.ours:  # modules may lie here, or in a folder of the user's own
         sys.path += [f for f in [*own_folders(), os.getcwd()] if f not in sys.path]
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise NotFound(
             f"{key}={name}: there is no module {error.name}. Install its package, run where "
             f"{str(error.name).partition('.')[0]}.py lies, or name its folder by --config-dir or "
             "PYTHONPATH."
         ) from error
-    except AttributeError as error:
-        raise ConfigError(f"{key}={name}: the module {module} has no {attribute}.") from error
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{key}={name}: the module {module} does not load ({type(error).__name__}: {error})."
         ) from error
     if name not in known.ours:
+        _check_file(module, f"{key}={name}")
+    if not hasattr(loaded, attribute):
+        raise ConfigError(f"{key}={name}: the module {module} has no {attribute}.")
+    found = getattr(loaded, attribute)
+    if name not in known.ours:
         _check(known, found, f"{key}={name}")
         own_classes.setdefault(found, f"{key}={name}")
     return found
+
+
+def _check_file(module: str, named: str) -> None:
+    """Raise ConfigError where another file of the module's name was read than the user's own."""
+    top = module.partition(".")[0]
+    read = getattr(sys.modules[top], "__file__", None)
+    for folder in map(Path, [*own_folders(), os.getcwd()]):
+        for own in (folder / f"{top}.py", folder / top / "__init__.py"):
+            if own.is_file() and not (read and own.samefile(read)):
+                raise ConfigError(
+                    f"{named}: the module {top} is {read or 'one of Python'}, so {own} was not "
+                    "read. Give your file another name, or remove the other one."
+                )
+            if own.is_file():
+                return
 
 
 def _check(group: Group, found: Any, named: str) -> None:

@@ -131,7 +131,7 @@ def _hydra(arguments: list[str], several: bool) -> Iterator[tuple[Callable[..., 
     Hydra's own decorator would compose once more to find out whether there are several runs.
     """
     parser = flags.parser()
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     tells = args.cfg or args.info or args.hydra_help or args.shell_completion
     if tells or args.resolve or args.config_path or args.experimental_rerun:
         yield partial(_told_by_hydra, args, parser), args.overrides

@@ -41,6 +41,9 @@ def check(arguments: Sequence[str]) -> None:
                 f"{' '.join(['-sc', *asked])}: must be install or uninstall, and for which shell, "
                 f"such as -sc install=bash. Shells: {', '.join(SHELLS)}."
             )
+    folders = [w for w in arguments if w.partition("=")[0] in ("--config-dir", "-cd")]
+    if len(folders) > 1:
+        raise ConfigError("--config-dir is given twice, and one folder is read. Name one.")
     told = ("--help", "--version", "--cfg=schema", "-c=schema")
     parser().parse_intermixed_args(
         [w for w in arguments if not w.startswith(told) and not _is_help(w)]

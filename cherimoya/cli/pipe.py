@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cherimoya.errors import STDOUT, disk_words
+from cherimoya.errors import STDOUT, OutputClosed, disk_words
 from cherimoya.util import console
 
 CLOSED = 128 + signal.SIGPIPE  # the exit code of other commands, which that signal ends
@@ -35,7 +35,7 @@ class _Output(io.FileIO):
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
             if isinstance(error, BrokenPipeError):
-                raise SystemExit(CLOSED) from None
+                raise OutputClosed(CLOSED) from None
             error.filename, self.error = STDOUT, error
             raise
 

@@ -100,7 +100,7 @@ def start(config: TrainConfig, folder: Path, changes: Changes) -> None:
     values = json.dumps([to_dict(config), str(folder), asdict(changes)])
     before = {s: signal.getsignal(s) or signal.SIG_DFL for s in STOP_SIGNALS}
     try:
-        elastic_launch(settings, sys.executable)("-c", WORKER, values)
+        elastic_launch(settings, sys.executable)("-P", "-c", WORKER, values)
     except ChildFailedError as error:
         raise ProcessError(_what_happened(error.failures, folder)) from None
     except SignalException as error:

@@ -46,7 +46,7 @@ def write_report(folder: Path, overwrite: bool = False) -> Path:
     modules = {"run": run, "sweep": sweep, "evaluation": evaluation}
     contents = modules[kind].contents(folder)
     with atomic_write(folder / PAGE) as file:
-        file.write(page.render(**contents).encode())
+        file.write(page.render(**contents).encode(errors="replace"))
     return folder / PAGE
 
 
@@ -54,7 +54,7 @@ def write_page(path: Path, template: str, contents: Mapping[str, Any]) -> Path:
     """Write the page of one file to `path`. Raises ImportError without the packages that draw."""
     text = _template(template).render(**contents)
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="replace"))
     return path
 
 
@@ -83,7 +83,8 @@ def offer_report(folder: Path, overwrite: bool = False) -> None:
     except CherimoyaError as error:
         console.say_once(str(error))
     except Exception as error:  # a drawing that fails is no reason to call the run failed
-        console.say(warning(f"no report: {error!r}. Try again with: cherimoya-report {folder}"))
+        said = f"{type(error).__name__}: {error}"
+        console.say(warning(f"no report: {said}. Try again with: cherimoya-report {folder}"))
 
 
 @cache

@@ -115,7 +115,7 @@ class Pool:
         folder = self.sweep.folder_of(words)
         folder.mkdir(parents=True, exist_ok=True)
         hydras = [w for w in self.config.hydra.overrides.hydra if w.startswith(FOR_MEMBERS)]
-        command = [sys.executable, "-c", TRAIN, MEMBER_OF, str(self.sweep.folder)]
+        command = [sys.executable, "-P", "-c", TRAIN, MEMBER_OF, str(self.sweep.folder)]
         console.say(f"start  {folder.name}")
         with open_owned(folder / OUTPUT, "ab") as output, _pinned(slot):
             process = subprocess.Popen(

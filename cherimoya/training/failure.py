@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from cherimoya import registry
 from cherimoya.config.train import TrainConfig
-from cherimoya.errors import OwnError
+from cherimoya.errors import OutputClosed, OwnError
 from cherimoya.training.step import TrainingStep
 from cherimoya.training.trainer import Trainer
 from cherimoya.util import console
@@ -24,6 +24,8 @@ def own_code_named(config: TrainConfig, begun: Callable[[], Trainer | None]) -> 
     """
     try:
         yield
+    except OutputClosed:
+        raise
     except (Exception, SystemExit) as error:
         told = error if isinstance(error, OwnError) else own_error(error)
         words = str(told) if told else _of_exit(error) or _of_gradient(error, config)
@@ -36,9 +38,12 @@ def _how_to_go_on(trainer: Trainer | None) -> str:
     if trainer is None:
         return ""
     state, folder = trainer.state, trainer.checkpoints.folder
+    saved = (
+        f"what {folder} holds is from before it" if any(folder.iterdir()) else "nothing is saved"
+    )
     return (
-        f" It was at step {state.step} (epoch {state.epoch}), and what {folder} holds is from "
-        f"before it. Correct it, and continue with: {console.resume_command(folder.parent)}"
+        f" It was at step {state.step} (epoch {state.epoch}), and {saved}. Correct it, and "
+        f"continue with: {console.resume_command(folder.parent)}"
     )
 
 

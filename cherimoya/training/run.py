@@ -15,7 +15,7 @@ from cherimoya.config.train import TrainConfig, check_trimming
 from cherimoya.data.dataset import Dataset, load_dataset
 from cherimoya.data.feed import Resident, Source, place
 from cherimoya.distributed.processes import Processes, joined
-from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError
+from cherimoya.errors import CherimoyaError, ConfigError, Interrupted, LocalError, OutputClosed
 from cherimoya.inference.precision import choose_precision
 from cherimoya.loggers.run_log import RunLog
 from cherimoya.network import Cherimoya, build_model
@@ -255,7 +255,7 @@ def _left_behind(config: TrainConfig, log: RunLog, context: RunContext) -> Itera
         whole = context.part_of or log.folder
         context.say(result(f"stopped. Continue with: {console.resume_command(whole)}"))
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OutputClosed):
         raise
     except BaseException as error:
         new = config.trainer.resume is None and not (log.folder / MEMBER).is_file()

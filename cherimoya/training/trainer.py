@@ -29,6 +29,7 @@ from cherimoya.training.profiler import Profile
 from cherimoya.training.state import TrainState
 from cherimoya.training.step import TrainingStep
 from cherimoya.util import console
+from cherimoya.util.own_code import own_digests, say_changed
 
 # Steps that are asked of a GPU before the loop looks whether earlier ones went well: it never
 # runs dry while Python looks, and a signal is answered within a fraction of a second.
@@ -64,7 +65,7 @@ class Trainer:
         self.began_with = dict(began_with or {})  # bias: its bias model; init: what it started from
         self.state, self.in_epoch = TrainState(), False
         self.count_weight = count_weight(dataset)
-        self.told = of_training(dataset, self.began_with)
+        self.told, self.own_code = of_training(dataset, self.began_with), own_digests()
         settings, processes, groups = config.trainer, step.processes, step.model.signal_groups
         out_window = dataset.loci.out_window
         self.metrics = own_metrics(config.metrics, groups, out_window, step.device)
@@ -245,6 +246,7 @@ class Trainer:
                     "log": self.log.rows(),
                     "logger_ids": self.log.ids,
                     "fingerprint": self.dataset.fingerprint,
+                    "own_code": self.own_code,
                     **self.began_with,
                 }
             )
@@ -267,17 +269,15 @@ class Trainer:
         torch.set_rng_state(saved["rng"])
         if self.log:
             self.log.restore(saved, self.state.seconds)
+        say_changed(saved.get("own_code", {}), self.own_code, self.say)
 
     def _plan(self, epoch: int) -> EpochPlan:
-        data = self.config.data
+        data, loci = self.config.data, self.dataset.loci
+        label = loci.label[self.dataset.rows["train"]]
         return plan_epoch(
-            self.config.seed,
-            epoch,
-            self.dataset.loci.label[self.dataset.rows["train"]],
-            data.negative_ratio,
-            self.dataset.loci.max_jitter,
+            self.config.seed, epoch, label, data.negative_ratio, loci.max_jitter,
             data.reverse_complement,
-        )
+        )  # fmt: skip
 
     def _validate(self) -> dict[str, float]:
         """Scores of the averaged weights on the validation loci; the best ones are saved."""

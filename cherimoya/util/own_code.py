@@ -3,13 +3,14 @@
 import hashlib
 import inspect
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from cherimoya.errors import CherimoyaError, OwnError
 from cherimoya.registry import own_classes
+from cherimoya.util.console import warning
 
 # What nobody's code is to blame for: memory that is full, a device that fails, a closed pipe.
 NOBODYS = {"OutOfMemoryError", "AcceleratorError", "MemoryError", "BrokenPipeError"}
@@ -32,6 +33,23 @@ def own_errors(what: str) -> Iterator[None]:
 def code_digest(one: type) -> str:
     """The SHA-256 of the file that a class of the user's own is in."""
     return hashlib.sha256(Path(inspect.getfile(one)).read_bytes()).hexdigest()
+
+
+def own_digests() -> dict[str, str]:
+    """`code_digest` of each class of the user's own, by the setting that names it."""
+    found = {}
+    for one, named in own_classes.items():
+        with suppress(TypeError, OSError):  # a class without a file
+            found[named] = code_digest(one)
+    return found
+
+
+def say_changed(
+    before: Mapping[str, str], now: Mapping[str, str], say: Callable[[str], None]
+) -> None:
+    """Say which classes of the user's own are no longer those that a run began with."""
+    for named in (n for n, digest in now.items() if before.get(n, digest) != digest):
+        say(warning(f"{named}: its file has changed since the run began, which goes on with it"))
 
 
 def own_error(error: BaseException) -> OwnError | None:

@@ -9,6 +9,7 @@ from command_lines import clean_environment
 from interpreted import save_model
 
 from cherimoya.cli.pipe import CLOSED, quiet_when_closed
+from cherimoya.records import status
 
 COMMANDS = {
     "train": "cli.train:train", "sweep": "cli.sweep:main", "report": "cli.report:report",
@@ -75,6 +76,20 @@ def test_a_pipe_that_closes_in_the_midst_of_work_ends_it_quietly(toy):
     code = f"import os; os.chdir({str(toy.folder)!r})\nfrom cherimoya.cli.commands import predict"
     words = ("checkpoint=m.pt", "fasta=toy.fa", "output=out", "in_window=200", "device=cpu")
     assert closed_early(f"{code}; predict()", *words) == (CLOSED, "")
+
+
+@pytest.mark.slow
+def test_a_training_whose_reader_goes_away_is_interrupted(train_arguments, tmp_path):
+    code = "from cherimoya.cli.train import train; train()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *train_arguments, "hydra.run.dir=run"], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean_environment(), cwd=tmp_path,
+    ) as process:  # fmt: skip
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (CLOSED, "")
+    assert status.read(tmp_path / "run")["state"] == "interrupted"
 
 
 def test_no_output_at_all_is_no_error():

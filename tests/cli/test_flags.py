@@ -13,6 +13,7 @@ WRONG = [
     (["-c", "jobs"], "--cfg jobs: must be one of job"),
     (["--info", "foo"], "--info foo: must be one of all, config, defaults, defaults-tree, plugins"),
     (["--config-dir"], "--config-dir needs a value"),
+    (["--config-dir=a", "x=1", "--config-dir", "b"], "--config-dir is given twice"),
     (["-sc", "foo"], "-sc foo: must be install or uninstall, and for which shell, such as -sc in"),
     (["-sc"], "-sc: must be install or uninstall"),
     (["--quite"], "unknown flag --quite. Did you mean --quiet?"),
@@ -56,3 +57,10 @@ def test_each_configuration_that_is_named_is_shown(what):
     done = command("hits", "--cfg", what)
     assert done.returncode == 0, done.stderr
     assert ("attributions" in done.stdout) == (what != "hydra")
+
+
+def test_settings_may_follow_a_flag_with_a_value(tmp_path):
+    done = command(
+        "train", "model=tiny", f"--config-dir={tmp_path}", "seed=7", "--cfg=job", folder=tmp_path
+    )
+    assert "seed: 7" in done.stdout, done.stderr

@@ -14,8 +14,9 @@ from command_lines import TRAIN, clean_environment, command, wait_until
 from training_runs import assert_same_run
 
 import cherimoya
+from cherimoya import registry
 from cherimoya.config.train import TAKEN
-from cherimoya.errors import CherimoyaError
+from cherimoya.errors import CherimoyaError, ConfigError
 from cherimoya.records import metrics
 from cherimoya.records.run import read_run
 
@@ -531,3 +532,28 @@ def test_an_installed_package_adds_names_and_group_files(
     assert "loss.log_scale" in done.stdout
     done = cherimoya_train("loss.name=scald", "--cfg", "job", PYTHONPATH=site)
     assert "Did you mean scaled?" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["random:Random", "random:Mine"])
+def test_a_module_that_hides_the_users_own_file_is_named(name, tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("class Mine: pass\n")
+    monkeypatch.chdir(tmp_path)
+    said = rf"loss\.name={name}: the module random is .*random.py, so {tmp_path}/random.py was not"
+    with pytest.raises(ConfigError, match=said):
+        registry.find("loss", name)
+
+
+@pytest.mark.slow
+def test_code_that_changed_since_a_run_began_is_said(
+    lab, cherimoya_train, train_arguments, tmp_path
+):
+    where, arguments = lab("loss"), chosen("loss", train_arguments)
+    done = cherimoya_train(where, *arguments, "hydra.run.dir=run", "trainer.max_epochs=1")
+    assert done.returncode == 0, done.stderr
+    again = (where, "trainer.resume=run")
+    assert "has changed since" not in cherimoya_train(*again).stdout
+    with (tmp_path / "lab" / "mine.py").open("a") as file:
+        file.write("# another line\n")
+    said = "loss.name=mine:"
+    [line] = [x for x in cherimoya_train(*again).stdout.splitlines() if "has changed since" in x]
+    assert said in line

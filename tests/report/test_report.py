@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -435,3 +436,9 @@ def test_a_page_that_cannot_be_put_in_place_is_one_message(tmp_path, monkeypatch
     assert said.startswith("error: ")
     assert "report.html: Is a directory. Move it away, or choose another folder." in said
     assert not list(run.glob(".*.tmp"))
+
+
+def test_a_folder_whose_name_is_no_text_has_a_page(tmp_path):
+    folder = tmp_path / "lat\udcfc"  # a byte of Latin-1, as Python reads it
+    shutil.copytree(a_run(tmp_path / "run"), folder)
+    assert "lat?" in write_report(folder).read_text()

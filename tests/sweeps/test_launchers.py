@@ -212,3 +212,18 @@ def test_the_script_is_sound(tmp_path):
     for line in ("module load cuda\n", "#SBATCH --nice\n", "#SBATCH --array=0-89\n"):
         assert line in made.stdout
     assert "--gpus" not in made.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [
+    ["-m", "hydra/launcher=processes", "seed=0,1", "hydra.sweep.dir=runs"],
+    ["trainer.devices=2", "trainer.device=cpu", "hydra.run.dir=run"],
+], ids=["members", "devices"])  # fmt: skip
+def test_processes_read_no_file_of_the_working_folder_as_ours(more, train_arguments, tmp_path):
+    (tmp_path / "cherimoya.py").write_text("raise RuntimeError\n")
+    alone = [TRAIN[0], "-P", *TRAIN[1:]]  # as the installed command begins
+    done = subprocess.run(
+        [*alone, *train_arguments, "trainer.max_epochs=1", *more], cwd=tmp_path, text=True,
+        env=clean_environment(), capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

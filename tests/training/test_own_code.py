@@ -284,7 +284,9 @@ def test_it_ends_in_one_message_that_says_where_and_how_to_go_on(
     assert isinstance(error, LocalError)  # one of several processes may be the only one to meet it
     assert said in message
     assert named.partition(".name")[0].lstrip("+") in message
-    assert re.search(r"It was at step \d+ \(epoch [012]\), and what run/checkpoints holds", message)
+    assert re.search(
+        r"It was at step \d+ \(epoch [012]\), and (what run/checkpoints holds|nothing)", message
+    )
     assert "Correct it, and continue with: cherimoya-train trainer.resume=run" in message
     assert "\n" not in message
     if "torch" not in message and "returned" not in message:

@@ -18,6 +18,7 @@ from cherimoya.config.groups import does_nothing, initialized
 from cherimoya.config.keys import known_keys
 from cherimoya.config.schema import build, unknown_key, unused_keys
 from cherimoya.errors import FAULTY, FULL, CherimoyaError, ConfigError, DiskError, disk_words
+from cherimoya.registry import own_folders
 from cherimoya.util.own_code import own_error
 
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
@@ -68,7 +69,8 @@ def _no_file(error: MissingConfigException) -> str:
             f"--config-name={option}: there is no {option}.yaml. Name its folder too: "
             "--config-dir=<folder>"
         )
-    return f"{group}={option}: there is no such option. {nearest(option, error.options or [])}"
+    own = " One of your own needs --config-dir=<folder>." if not own_folders() else ""
+    return f"{group}={option}: there is no such option. {nearest(option, error.options or [])}{own}"
 
 
 def _not_inserted(error: InterpolationResolutionError, arguments: Sequence[str]) -> str:

@@ -127,7 +127,8 @@ class Pool:
     def _tell(self, ended: "_Process", how_far: str) -> None:
         """Say how a process ended; the sweep's folder alone counts, unless it knows nothing."""
         member, code = sweeps.read_member(ended.folder), ended.process.returncode
-        words = f"{member.state:6} {ended.folder.name}"
+        state = "failed" if code == 1 and not member.finished else member.state  # also before a run
+        words = f"{state:6} {ended.folder.name}"
         if member.finished:
             words += f"  in {console.duration(time.monotonic() - ended.since)}"
         elif member.state in ("failed", DAMAGED):

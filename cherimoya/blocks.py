@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from cherimoya.config import options
 from cherimoya.config.schema import Choice, choose, to_dict
@@ -121,6 +122,12 @@ def _check_block(block: Choice, n_filters: int) -> None:
     one = block.make(n_filters, 1)
     given = f"x (2, {length}, {n_filters}) with trim={trim}"
     with torch.no_grad(), own_errors(f"the block {block.name} on {given}"):
+        for name, held in (*one.named_parameters(), *one.named_buffers()):
+            if is_lazy(held):
+                raise ConfigError(
+                    f"the block {block.name} has {name} without a shape, as torch's lazy layers "
+                    "do. Name its sizes, as nn.Linear(n_filters, ...) has them."
+                )
         out = one(torch.zeros(2, length, n_filters), trim=trim)
     expected = (2, length - 2 * trim, n_filters)
     if not isinstance(out, Tensor) or out.shape != expected:

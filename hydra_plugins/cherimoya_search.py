@@ -7,6 +7,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 from cherimoya.errors import CherimoyaError
+from cherimoya.util.files import names_file
 
 
 class CheckedSweeper(BasicSweeper):
@@ -14,6 +15,12 @@ class CheckedSweeper(BasicSweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Nothing is left to check."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """As Hydra's own, which saves a file of its own: a full disk names the folder."""
+        assert self.config is not None
+        with names_file(Path(self.config.hydra.sweep.dir)):
+            return super().sweep(arguments)
 
 
 class OptunaSweeper(BasicSweeper):

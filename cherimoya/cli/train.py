@@ -290,8 +290,9 @@ def _loggers(
 
 def _saved_configuration(path: Path) -> dict[str, Any]:
     """What a run wrote down of its configuration. Raises ConfigError where it is damaged."""
+    fix = "Put back what the run wrote there, or start a new run."
     try:
-        read_config(path.parent)
+        read_config(path.parent, fix)
         with not_deep(path):
             saved = OmegaConf.to_container(OmegaConf.load(path))
         return to_dict(build(TrainConfig, current(saved)))
@@ -299,8 +300,7 @@ def _saved_configuration(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot resume: {error}") from None
     except (CherimoyaError, OmegaConfBaseException, YAMLError, ValueError, AttributeError) as error:
         raise ConfigError(
-            f"cannot resume: {path} is damaged ({' '.join(str(error).split())[:200]}). Put back "
-            "what the run wrote there, or start a new run."
+            f"cannot resume: {path} is damaged ({' '.join(str(error).split())[:200]}). {fix}"
         ) from None
 
 

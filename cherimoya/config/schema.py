@@ -5,6 +5,7 @@ import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from operator import ge, gt, le, lt
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cherimoya import registry
@@ -153,6 +154,8 @@ def _value(hint: Any, values: Mapping[str, Any], f: Any, key: str) -> Any:
         if f.metadata.get("many"):
             return _choices(group, values[f.name], key)
         return choose(group, values[f.name], key, f.metadata["usual"])
+    if type(values[f.name]) is int and abs(values[f.name]) > MOST:
+        _check(values[f.name], f.metadata, key)  # the key's own bounds say more than those of all
     value = _convert(hint, values[f.name], key)
     _check(value, f.metadata, key)
     return value
@@ -312,14 +315,16 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if is_dataclass(hint):
         return build(hint, value, key)  # type: ignore[arg-type]
     if hint in (int, float) and isinstance(value, int) and abs(value) > MOST:
-        raise ConfigError(f"{key}={value}: must be at most {MOST}, and at least -{MOST}")
+        raise ConfigError(f"{key}={value}: must be at {'most ' if value > 0 else 'least -'}{MOST}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)  # chromosome names such as 1
     if type(value) is not hint:
         shown = "null" if value is None else value
-        raise ConfigError(f"{key}={shown}: expected {_TYPE_NAMES.get(hint, hint.__name__)}")
+        whole = hint is int and type(value) is float and abs(value) <= MOST and value % 1 == 0
+        form = f", without e and point: {value:.0f}" if whole else ""
+        raise ConfigError(f"{key}={shown}: expected {_TYPE_NAMES.get(hint, hint.__name__)}{form}")
     return value
 
 
@@ -338,13 +343,7 @@ def _check(value: Any, metadata: Mapping[str, Any], key: str) -> None:
             raise ConfigError(f"{key}={item}: must be a finite number.{hint}")
         for name, limit in metadata["limits"].items():
             if limit is not None and not _COMPARE[name](item, limit):
-                words = name.replace("_", " ")
-                raise ConfigError(f"{key}={item}: must be {words} {limit}.{hint}")
+                raise ConfigError(f"{key}={item}: must be {name.replace('_', ' ')} {limit}.{hint}")
 
 
-_COMPARE = {
-    "at_least": lambda a, b: a >= b,
-    "above": lambda a, b: a > b,
-    "at_most": lambda a, b: a <= b,
-    "below": lambda a, b: a < b,
-}
+_COMPARE = {"at_least": ge, "above": gt, "at_most": le, "below": lt}

@@ -95,15 +95,17 @@ def enforce() -> None:
 
 
 def _load_file(self: ConfigRepository, config_path: str) -> ConfigResult | None:
-    """As Hydra loads a file. Raises ConfigError for one that would take all memory."""
+    """As Hydra loads a file. Raises ConfigError for one that takes all memory or is no UTF-8."""
     source = self._find_object_source(config_path, ObjectType.CONFIG)
     if source is None or source.scheme() != "file":
         return LOAD_FILE(self, config_path)
     path = Path(source.path, source._normalize_file_name(config_path))
-    check_yaml(path)
     try:
+        check_yaml(path)
         with not_deep(path):
             return LOAD_FILE(self, config_path)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: no UTF-8. Save it as UTF-8 (iconv does that).") from None
     except ValueError as error:
         if "digits" not in str(error):
             raise

@@ -98,12 +98,15 @@ class RunLog:
     @property
     def ids(self) -> dict[str, str | None]:
         """The id of each logger's copy, with which it goes on."""
+        self._each(_check_told)
         return {name: logger.id for name, logger in self._loggers.items()}
 
     @property
     def where(self) -> str:
         """One line on where the metrics go."""
-        return "; ".join(logger.where for logger in self._loggers.values()) or "the run folder only"
+        self._each(_check_told)
+        places = [str(logger.where) for logger in self._loggers.values()]
+        return "; ".join(places) or "the run folder only"
 
     @property
     def sync_command(self) -> str | None:
@@ -203,3 +206,11 @@ class RunLog:
     def _write_status(self, state: str, error: BaseException | None = None) -> None:
         facts = self._facts | self._progress
         status.write(self.folder, state, self._started, error, **facts)
+
+
+def _check_told(logger: Logger) -> None:
+    """Raise TypeError for a logger that does not say where it writes, or by which id."""
+    if callable(logger.where):
+        raise TypeError("its where is a method: write @property above it")
+    if type(logger.id) not in (str, int, type(None)):
+        raise TypeError(f"its id is {type(logger.id).__name__}: expected text")

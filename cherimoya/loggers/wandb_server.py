@@ -11,6 +11,8 @@ from cherimoya.config.options import Wandb
 from cherimoya.errors import CherimoyaError
 
 REACH_SECONDS = 4.0  # for the server to answer at the start
+MODES = ("online", "offline", "disabled", "shared")  # that WANDB_MODE may name
+OTHER_NAMES = {"dryrun": "offline", "run": "online"}
 
 
 def wandb_mode(config: Wandb) -> tuple[str, str]:
@@ -44,10 +46,17 @@ def wandb_mode(config: Wandb) -> tuple[str, str]:
 
 
 def switched(also_here: bool) -> str | None:
-    """What WANDB_MODE says, or `also_here` W&B's settings: online, offline, disabled, or None."""
-    mode = os.environ.get("WANDB_MODE", "").strip().lower()
+    """What WANDB_MODE says, or `also_here` W&B's settings: one of MODES, or None.
+
+    Raises CherimoyaError for a WANDB_MODE that W&B refuses.
+    """
+    mode = os.environ.get("WANDB_MODE", "")
+    if mode.strip().lower() == "disabled":  # W&B is not asked then
+        return "disabled"
+    if mode and mode not in (*MODES, *OTHER_NAMES):
+        raise CherimoyaError(f"WANDB_MODE={mode}: must be one of {', '.join(MODES)}.")
     if mode:
-        return {"dryrun": "offline"}.get(mode, mode)
+        return OTHER_NAMES.get(mode, mode)
     if not also_here:
         return None
     import wandb

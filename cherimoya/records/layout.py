@@ -6,7 +6,7 @@ from typing import Any
 
 from cherimoya.config.diff import read_changes
 from cherimoya.records import metrics
-from cherimoya.util.shapes import Table, read_yaml
+from cherimoya.util.shapes import FIX, Table, read_yaml
 
 CONFIG = "config.yaml"  # of a run
 SCORED_LOCI = f"{metrics.LOCI}.tsv"
@@ -106,9 +106,9 @@ EVALUATION = Table(
 )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, fix: str = FIX) -> dict[str, Any]:
     """config.yaml of the run in `folder`; empty where there is none. Raises DataError."""
-    return read_yaml(folder / CONFIG, VALUES)
+    return read_yaml(folder / CONFIG, VALUES, fix)
 
 
 def as_asked(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Models and the state from which a run continues, on disk."""
 
 import os
+import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from cherimoya.records.run import LAST, PREVIOUS
 from cherimoya.registry import own_classes
 from cherimoya.util.console import warning
 from cherimoya.util.files import sync
+from cherimoya.util.own_code import said
 from cherimoya.util.torch_file import read_torch_file, write_torch_file
 
 STATE_FORMAT = 2  # of last.pt
@@ -38,14 +40,14 @@ class Checkpoints:
         told: what the file tells of the training wherever it is, see `of_training`
         """
         content = {"config": model.config, "state_dict": model.state_dict(), **told}
-        return write_torch_file(self.folder / name, content)
+        return _written(self.folder / name, content)
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Save the training state; the one before stays as previous.pt.
 
         Raises OwnError if code of the user's own put into it what cannot be read back.
         """
-        path = write_torch_file(self.folder / f"{LAST}.new", state)
+        path = _written(self.folder / f"{LAST}.new", state)
         if own_classes and not self._read_back:
             _check_read_back(path)
             self._read_back = True
@@ -113,10 +115,24 @@ def _check_read_back(path: Path) -> None:
         reason = " ".join(str(error.__cause__ or error).split())
         found = re.search(r"GLOBAL (\S+)", reason)
         held = found[1] if found else f"what PyTorch does not read ({reason[:200]})"
-        raise OwnError(
-            f"{' or '.join(own_classes.values())}: state_dict returned {held}. A run goes on from "
-            "tensors, numbers and text, and lists and dicts of them."
-        ) from error
+        raise _wrong_state(held) from error
+
+
+def _written(path: Path, content: Mapping[str, Any]) -> Path:
+    """As write_torch_file. Raises OwnError for what code of the user's own put into `content`."""
+    try:
+        return write_torch_file(path, content)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        if not own_classes:
+            raise
+        raise _wrong_state(f"what cannot be saved ({said(error)})") from error
+
+
+def _wrong_state(held: str) -> OwnError:
+    return OwnError(
+        f"{' or '.join(own_classes.values())}: state_dict returned {held}. A run goes on from "
+        "tensors, numbers and text, and lists and dicts of them."
+    )
 
 
 def check_state(

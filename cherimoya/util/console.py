@@ -6,6 +6,7 @@ its `logging` sends them.
 """
 
 import logging
+import math
 import os
 import re
 import shlex
@@ -186,7 +187,9 @@ class TimeEstimate:
             self._first, self._since = self._count, time.monotonic()
         elif self._count >= TIMED_STEPS:
             ms = 1000 * (time.monotonic() - self._since) / (self._count - self._first)
-            left = duration(ms * max(self._left - self._count, 0) / 1000)
+            seconds = round(ms * max(self._left - self._count, 0) / 1000, 2)
+            unit = 1 if seconds < 3600 else 60  # as far as they are told
+            left = duration(unit * math.ceil(seconds / unit))
             each = f"{ms:.0f}" if ms >= 10 else f"{ms:.2f}"
             self._tell(f"{each} ms a step: about {left} of training, at most")
             self._told = True

@@ -26,15 +26,19 @@ def read_yaml(path: Path) -> Any:
 
 
 def check_yaml(path: Path) -> None:
-    """Raise TooLarge for a file of many bytes, or whose aliases multiply or lie deep."""
+    """Raise TooLarge for a file of many bytes, or whose aliases multiply or lie deep.
+
+    Raises UnicodeDecodeError where it is no UTF-8.
+    """
     with open(path, "rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise TooLarge(f"{path}: more than {MOST_BYTES:,} bytes, too many for a configuration.")
     if content.count(b"${") > MOST_INSERTED:
         raise TooLarge(f"{path}: more than {MOST_INSERTED:,} ${{...}}. Write out what is meant.")
+    text = content.decode()
     with not_deep(path):
-        root = yaml.compose(content, yaml.SafeLoader) if b"*" in content else None
+        root = yaml.compose(text, yaml.SafeLoader) if "*" in text else None
         values = 0 if root is None else _count(root, {})
     if values > MOST_VALUES:
         raise TooLarge(

@@ -9,7 +9,7 @@ import time
 
 import h5py
 import pytest
-from command_lines import fails
+from command_lines import command, fails
 
 from cherimoya.cli import commands
 from cherimoya.errors import CherimoyaError
@@ -122,6 +122,14 @@ def test_a_damaged_file(cherimoya_train, train_arguments, small_data, tmp_path, 
     damage(copy)
     done = timed(cherimoya_train, *train_arguments, f"data.path={copy}")
     fails(done, "copy.h5", words)
+
+
+def test_a_run_whose_configuration_is_damaged_is_not_told_to_remove_it(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("[1]")
+    done = command("train", "trainer.resume=run", folder=tmp_path)
+    fails(done, "run/config.yaml is damaged (", "Put back what the run wrote there, or start a new")
+    assert "remove it" not in done.stderr
 
 
 def attribute(path, name, value):

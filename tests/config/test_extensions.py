@@ -330,6 +330,13 @@ class TooFar(Shortens):
     def forward(self, x, trim=0):
         return x[:, trim : x.shape[1] - trim] + 1 // (2 - self.less)
 
+class Lazy(Untrimmed):
+    def __init__(self, n_filters, dilation):
+        super().__init__(n_filters, dilation)
+        self.linear = nn.LazyLinear(n_filters)
+    def forward(self, x, trim=0):
+        return self.linear(x[:, trim : x.shape[1] - trim])
+
 class Nothing:
     pass
 
@@ -438,6 +445,7 @@ def slow(*case: str):
             "model.blocks.name=mine:TooFar",
             "mine:TooFar: the network on 200 bases fails: ZeroDivisionError: integer division",
         ),
+        ("model.blocks.name=mine:Lazy", "mine:Lazy has linear.weight without a shape"),
         ("data.source=hdf", "Did you mean hdf5?"),
         ("loss.name=.mine:Loss", "or write module:Class"),
         slow("loss.name=leaves:Loss", "the module leaves does not load (SystemExit"),

@@ -129,6 +129,14 @@ def test_defaults_that_lead_back_to_themselves_are_refused(defaults, tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("text", ["# f\xfcr mich\n", "a: [*x] # f\xfcr mich\n"])
+def test_a_file_that_is_no_utf_8_is_named(text, tmp_path):
+    (tmp_path / "lab" / "loss").mkdir(parents=True)
+    (tmp_path / "lab" / "loss" / "k.yaml").write_bytes(text.encode("latin-1"))
+    done = command("train", "--config-dir=lab", "loss=k", folder=tmp_path)
+    fails(done, "lab/loss/k.yaml: no UTF-8. Save it as UTF-8")
+
+
 def test_an_experiment_sets_any_key_but_where_runs_lie(tmp_path):
     (tmp_path / "experiment").mkdir()
     content = "# @package _global_\nseed: 7\nhydra: {run: {dir: /elsewhere}}\n"

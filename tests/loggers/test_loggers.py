@@ -229,6 +229,29 @@ def test_a_logger_that_fails_is_left_out_and_the_run_goes_on(tmp_path, capsys):
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
 
 
+class WhereIsAMethod(Logger):
+    def where(self):
+        return "here"
+
+
+class WhereIsANumber(Logger):
+    where = 3
+
+
+class NoTextAsId(Logger):
+    id = object()
+
+
+def test_a_where_or_an_id_that_is_none_leaves_a_logger_out(tmp_path, capsys):
+    names = [one.__name__ for one in (WhereIsAMethod, WhereIsANumber, NoTextAsId)]
+    with logged(tmp_path, *(f"{__name__}:{name}" for name in names)) as log:
+        assert log.where == "3"
+        assert log.ids == {"WhereIsANumber": None}
+    printed = capsys.readouterr().out
+    assert "logger WhereIsAMethod failed (TypeError: its where is a method: write @prop" in printed
+    assert "logger NoTextAsId failed (TypeError: its id is object: expected text)" in printed
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_with_the_loggers_chosen_then(cherimoya_train, train_arguments, tmp_path):
     pytest.importorskip("tensorboard")

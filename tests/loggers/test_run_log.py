@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from command_lines import clean_environment
+from command_lines import clean_environment, command, fails
 from wandb_files import read_wandb
 from wandb_server import wandb_server
 
@@ -151,6 +151,14 @@ def test_w_and_b_is_as_no_logger_where_it_is_disabled(tmp_path, mode):
     given = clean_environment() | {"WANDB_MODE": mode, "WANDB_API_KEY": "0" * 40}
     subprocess.run([sys.executable, "-c", code], check=True, env=given, cwd=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "status.json"]
+
+
+@pytest.mark.parametrize("mode", ["nonsense", "Offline", " "])
+def test_a_mode_that_w_and_b_has_not_is_refused(tmp_path, mode):
+    words = ("model=tiny", "trainer.max_epochs=1", "hydra.run.dir=run")
+    done = command("train", *words, folder=tmp_path, WANDB_MODE=mode)
+    fails(done, f"WANDB_MODE={mode}: must be one of online, offline, disabled, shared")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_wandb_disabled_leaves_in_the_folder_counts(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from cherimoya.interpret.marginalize import marginalize
 from cherimoya.interpret.variants import variants
 from cherimoya.prepare.dry_run import inspect
 from cherimoya.records.overwrite import own_files
+from cherimoya.records.sweep import MEMBER
 from cherimoya.report.pages import offer_report, write_report
 from cherimoya.util.marks import mark_of, measured, read_mark, set_aside, write_sizes
 from cherimoya.util.resume import Journal, resumable_output
@@ -352,6 +353,15 @@ def test_a_member_whose_configuration_was_removed_goes_on(tmp_path: Path) -> Non
     assert (member / "config.yaml").read_text() == before
     assert (member / "metrics.jsonl").read_text() == rows
     assert (member / "summary.json").is_file()
+
+
+def test_a_full_disk_is_named_where_hydra_writes(tmp_path: Path) -> None:
+    (tmp_path / "sweep" / "seed=0").mkdir(parents=True)  # one of its runs
+    (tmp_path / "sweep" / "seed=0" / MEMBER).write_text("{}")
+    (tmp_path / "sweep" / "multirun.yaml").symlink_to("/dev/full")
+    words = ("-m", "seed=0,1", "hydra.sweep.dir=sweep")
+    done = command("train", *TRAINED, *words, folder=tmp_path)
+    fails(done, "sweep: No space left on device. Free space there, or choose another folder")
 
 
 @pytest.mark.parametrize("file", ["sweep.json", "multirun.yaml", "report.html"])

@@ -189,6 +189,10 @@ class Keeps(torch.optim.NAdam):
     def state_dict(self):
         return super().state_dict() | {"calls": Own()}
 
+class Hides(Keeps):
+    def state_dict(self):
+        return super().state_dict() | {"calls": lambda: 3}
+
 class Own:
     pass
 
@@ -268,6 +272,7 @@ ROUTED = "optim.routing=[{pattern: '*', optimizer: signs}]"
         ("model.blocks.name=mine:BlockChanges", "what forward returned, or its gradient, fails"),
         ("model.blocks.name=mine:BlockShortens", "of 200 bases the blocks returned 198. With"),
         (f"optim.signs.name=mine:Keeps {SIGNS % 'Keeps'} {ROUTED}", "returned mine.Own"),
+        (f"optim.signs.name=mine:Hides {SIGNS % 'Hides'} {ROUTED}", "returned what cannot be save"),
         (f"optim.signs.name=mine:Steps {SIGNS % 'Steps'} {ROUTED}", "Steps.step fails: Arithm"),
         (f"optim.signs.name=mine:Saves {SIGNS % 'Saves'} {ROUTED}", "Saves.state_dict fails: Look"),
         (f"optim.signs.name=mine:TorchsOwn {SIGNS % 'TorchsOwn'} {ROUTED}", "NAdam.step fails: Ty"),

@@ -61,6 +61,20 @@ def test_the_time_left_is_told_once_and_leaves_the_warm_up_out(monkeypatch):
     assert told == ["500 ms a step: about 1 min 0 s of training, at most"]
 
 
+@pytest.mark.parametrize(
+    ("steps", "each", "words"),
+    [(403, 0.00626, "3 s"), (30, 0.1, "2 s"), (3761, 1.0, "1 h 3 min")],
+)
+def test_what_is_left_at_most_is_not_rounded_down(steps, each, words, monkeypatch):
+    clock = iter([100.0, 100.0 + 8 * each])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    told: list[str] = []
+    estimate = console.TimeEstimate(steps, told.append)
+    for _ in range(10):
+        estimate.steps_done(1)
+    assert f"about {words} of training, at most" in told[0]
+
+
 @pytest.mark.parametrize("folder", [
     "outputs/a/b_1", "sweep/x=4,y=[0]", "a b/c's", 'say "x"', "sweeps/lr_1/lr=0.1,n=+3",
 ])  # fmt: skip

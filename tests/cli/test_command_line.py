@@ -263,7 +263,7 @@ DEAD_ENDS = [
     ([*HDF5, "data.synthetic.seed=1"], ["data=hdf5 reads a file"]),
     ([*HDF5, "data.keys.sequence=X"], ["'data.keys={sequence: ..., signal: ..., "]),
     (["hydra.launcher.processes=3"], ["Set hydra/launcher=processes too"]),
-    (["model=tinny"], ["model=tinny: there is no such option. Did you mean tiny? One of your own needs --con"]),
+    (["model=tinny"], ["there is no such option. Did you mean tiny?", "of your own needs --con"]),
     (["--config-name", "absent"], ["there is no absent.yaml", "--config-dir=<folder>"]),
     (["--config-dir", ".", "--config-name", "part"], ["part.yaml lacks", "[train, _self_]"]),
     (["--config-dir", ".", "--config-name", "part", "-m", "seed=0,1"], ["experiment/part.yaml"]),

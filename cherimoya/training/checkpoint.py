@@ -70,6 +70,8 @@ class Checkpoints:
             path = self.folder / name
             if not path.exists():
                 continue
+            if name == PREVIOUS and not reasons:
+                reasons.append(f"{self.folder / LAST} is missing.")
             try:
                 state = read_torch_file(path)
             except DataError as error:

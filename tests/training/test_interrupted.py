@@ -57,6 +57,16 @@ def test_a_run_that_had_saved_nothing_starts_over(whole_run, train_arguments, tm
     assert not list(run.rglob("*.tmp"))
 
 
+def test_a_state_that_is_missing_is_told_where_the_one_before_is_taken(
+    whole_run, train_arguments, tmp_path, capsys
+):
+    run = copied(whole_run, tmp_path / "again", "checkpoints/last.pt", "summary.json")
+    train(configured(train_arguments, resume=str(run)), run)
+    said = capsys.readouterr().out
+    assert f"{run}/checkpoints/last.pt is missing. Continuing from previous.pt, the one bef" in said
+    assert_same_run(run, whole_run)
+
+
 def spoil(path: Path, damage: str) -> None:
     path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:500])
 

@@ -201,7 +201,7 @@ def find(group: str, name: str, key: str = "") -> Any:
         raise ConfigError(
             f"{key}={name}: the module {module} does not load ({type(error).__name__}: {error})."
         ) from error
-    if name not in known.ours:
+    if target == name:  # a name of ours or of a package stands for the module of that package
         _check_file(module, f"{key}={name}")
     if not hasattr(loaded, attribute):
         raise ConfigError(f"{key}={name}: the module {module} has no {attribute}.")

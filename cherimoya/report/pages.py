@@ -12,7 +12,7 @@ from cherimoya.records.evaluation import is_evaluation
 from cherimoya.records.layout import PAGE
 from cherimoya.records.own_folders import check_page
 from cherimoya.records.run import is_run
-from cherimoya.util import console
+from cherimoya.util import console, own_code
 from cherimoya.util.console import result, warning
 from cherimoya.util.files import atomic_write
 
@@ -83,8 +83,8 @@ def offer_report(folder: Path, overwrite: bool = False) -> None:
     except CherimoyaError as error:
         console.say_once(str(error))
     except Exception as error:  # a drawing that fails is no reason to call the run failed
-        said = f"{type(error).__name__}: {error}"
-        console.say(warning(f"no report: {said}. Try again with: cherimoya-report {folder}"))
+        again = f"Try again with: cherimoya-report {folder}"
+        console.say(warning(f"no report: {own_code.said(error)}. {again}"))
 
 
 @cache

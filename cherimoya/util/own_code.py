@@ -49,7 +49,12 @@ def say_changed(
 ) -> None:
     """Say which classes of the user's own are no longer those that a run began with."""
     for named in (n for n, digest in now.items() if before.get(n, digest) != digest):
-        say(warning(f"{named}: its file has changed since the run began, which goes on with it"))
+        say(
+            warning(
+                f"{named}: its file has changed since the run began. The run goes on with what it "
+                "is now"
+            )
+        )
 
 
 def own_error(error: BaseException) -> OwnError | None:

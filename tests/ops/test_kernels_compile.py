@@ -48,7 +48,7 @@ def compiled(kernel, source, pointers, constants, capability, **options):
 
 def plain(capability, dtype, C, widths, single):
     """Every plain kernel, for x in `dtype` and products in fp16 if `single`, else in `dtype`."""
-    from cherimoya.ops.block import kernels as block
+    from cherimoya.ops.block import half_kernels, kernels as block
     from cherimoya.ops.conv_norm import kernels as conv
 
     x, f32, half = f"*{dtype}", "*fp32", "*fp16" if single else f"*{dtype}"
@@ -97,7 +97,7 @@ def plain(capability, dtype, C, widths, single):
         yield (full.block_full_fp32_bwd_weights_kernel,
                {**backward, "part_dw1": f32, "part_dw2": f32},
                {**gemm, "SCALE": SCALE, "HS": 64, "STAGES": 1})
-    yield (block.scale_to_half_kernel, {"x": f32, "y": "*fp16", "scales": f32},
+    yield (half_kernels.scale_to_half_kernel, {"x": f32, "y": "*fp16", "scales": f32},
            {"TILE": 64 * C, "BLOCK": 8192, **pdl})
     yield (block.block_reduce_kernel,
            {"part_dw1": f32, "part_dw2": f32, "part_dw": f32, "dw1": f32, "dw2": f32, "dw": f32},

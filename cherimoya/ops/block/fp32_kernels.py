@@ -13,14 +13,8 @@ each tile, so that what is lost of a small one is small beside the tile's larges
 import triton
 import triton.language as tl
 
-from cherimoya.ops.block.kernels import (
-    halves,
-    load_inside,
-    load_rows,
-    load_table,
-    scale_for,
-    store_rows,
-)
+from cherimoya.ops.block.half_kernels import halves, scale_for
+from cherimoya.ops.block.kernels import load_inside, load_rows, load_table, store_rows
 from cherimoya.ops.conv_norm.kernels import (
     combine_stats,
     load_taps,

@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from cherimoya.ops import proxy_fence
+from cherimoya.ops.block.half_kernels import halves
 from cherimoya.ops.conv_norm.kernels import conv_stats, sum_rows, wait_for_previous_kernel
 
 proxy_fence.install()  # for every kernel whose products read what is copied in a pipeline
@@ -50,13 +51,6 @@ def twice_gelu_and_slope(h, FAST: tl.constexpr):
     h2 = h * h
     t = tanh(h * (h2 * CUBIC + SCALE), FAST)
     return h + h * t, h * (h2 * CUBIC_SLOPE + SCALE) * (1.0 - t * t) + (1.0 + t)
-
-
-@triton.jit
-def halves(v):
-    """fp32 v as high + low, both fp16."""
-    high = v.to(tl.float16)
-    return high, (v - high.to(tl.float32)).to(tl.float16)
 
 
 @triton.jit
@@ -342,34 +336,6 @@ def block_bwd_weights_kernel(
         at = part.to(tl.int64) * (HP * CP) + hidden[:, None] * CP + (CA + tl.arange(0, CB))[None, :]
         tl.store(part_dw1 + at, dw1_b * unscale)
         tl.store(part_dw2 + at, dw2_b * unscale)
-
-
-@triton.jit
-def scale_for(largest, LOG: tl.constexpr, LEAST: tl.constexpr):
-    """The power of two that makes `largest`, if it is 2^(LEAST - 127) or more, about 2^LOG."""
-    exponent = tl.minimum(tl.maximum(largest.to(tl.int32, bitcast=True) >> 23, LEAST), 253)
-    return ((254 + LOG - exponent) << 23).to(tl.float32, bitcast=True)
-
-
-@triton.jit(do_not_specialize=["size", "tiles"])
-def scale_to_half_kernel(
-    x, y, scales, size, tiles, TILE: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
-):
-    """y = scale * x in fp16, with a power of two for each tile that makes its largest about 1.
-
-    x, y (N, size) -> scales (N, tiles), for tiles of TILE <= BLOCK elements of one example; the
-    last may be shorter. One program a tile.
-    """
-    wait_for_previous_kernel(PDL)
-    pid = tl.program_id(0)
-    first = (pid % tiles) * TILE
-    i = tl.arange(0, BLOCK)
-    inside = (i < TILE) & (first + i < size)
-    at = (pid // tiles).to(tl.int64) * size + first + i
-    v = tl.load(x + at, mask=inside, other=0.0)
-    scale = scale_for(tl.max(tl.abs(v)), 0, 1)
-    tl.store(y + at, (v * scale).to(tl.float16), mask=inside)
-    tl.store(scales + pid, scale)
 
 
 @triton.jit(do_not_specialize=["parts", "conv_parts", "programs"])

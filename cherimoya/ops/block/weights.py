@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from cherimoya.ops.block import kernels
+from cherimoya.ops.block.half_kernels import scale_to_half_kernel
 from cherimoya.ops.device import dependent_launch, operand_dtype
 
 HIDDEN_STEP = 64  # hidden units are padded to a multiple of this
@@ -90,7 +90,7 @@ class OutputGradient:
         values = torch.empty_like(dout, dtype=torch.float16)
         scales = dout.new_empty(n, tiles)
         tile = ROWS_OF_SUMS * channels
-        kernels.scale_to_half_kernel[(n * tiles,)](
+        scale_to_half_kernel[(n * tiles,)](
             dout, values, scales, window * channels, tiles, TILE=tile,
             BLOCK=triton.next_power_of_2(tile), num_warps=8, **dependent_launch(dout.device),
         )  # fmt: skip

@@ -19,7 +19,7 @@ from cherimoya.ops.dispatch import autocast_dtype, route, wants_gradient
 
 WIDEST = 256  # channels; a convolution of more is PyTorch's
 SLICE = 128  # channels of one launch, whose sums a program can hold
-MANY = 96  # channels from which on a program needs more registers
+MANY = 96  # channels; of more, a program needs more registers
 FORWARD = {"BM": 64, "num_warps": 4}
 
 
@@ -63,7 +63,7 @@ def stem_backward(dout: Tensor, X: Tensor, weight: Tensor, bias: Tensor) -> tupl
     n, length, channels = dout.shape
     if not dout.numel():
         return weight.new_zeros(weight.shape), bias.new_zeros(channels)
-    options, resident = backward_options(X.device, dout.dtype, channels)
+    options, resident = _backward_options(X.device, dout.dtype, channels)
     tiles = triton.cdiv(length, options["BM"])
     parts = min(n * tiles, resident * multiprocessors(X.device))
     size = weight.numel() + channels
@@ -99,7 +99,7 @@ def _resident(weight: Tensor, dtype: torch.dtype, full: bool) -> int:
     return 4 - (len(weight) > MANY) - (dtype == torch.float32)
 
 
-def backward_options(
+def _backward_options(
     device: torch.device, dtype: torch.dtype, channels: int
 ) -> tuple[dict[str, int], int]:
     """Launch options of the backward, and how many programs a multiprocessor holds."""

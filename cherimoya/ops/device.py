@@ -65,6 +65,16 @@ def total_memory(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).total_memory
 
 
+def bind_thread(device: torch.device) -> None:
+    """Let this thread's driver calls find the current GPU, as descriptors of tensors need.
+
+    A thread of autograd whose first work is a kernel, with its memory from torch's cache, has
+    called nothing before that would.
+    """
+    if device.type == "cuda":
+        torch.cuda.is_current_stream_capturing()
+
+
 def dependent_launch(device: torch.device) -> dict[str, bool]:
     """Launch options: start a kernel's set-up while the one before still runs (sm_90 and later).
 

@@ -26,7 +26,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 TOOLS = ("memcheck", "racecheck")
 PRECISIONS = ("bf16", "fp16", "tf32", "fp32")
 EXAMPLES, LENGTH, LAYERS = 12, 2114, 2
-WIDTHS = {"triton": (96, 128, 192), "portable": (96,)}
+WIDTHS = {"triton": (96, 64, 128, 192), "portable": (96,)}
 RESULT = "SANITIZED "
 ACCESS = re.compile(r"access at (\S+)\+0x\w+ in (\S+):(\d+)")
 # Where a Gluon kernel hands its partitions to their warps, Triton writes a byte for each warp,

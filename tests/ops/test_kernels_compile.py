@@ -14,7 +14,7 @@ if torch.version.hip:
 
 # Run by itself: this process may have imported Triton for its interpreter.
 COMPILE = '''
-import json, re, sys
+import itertools, json, re, sys
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -182,6 +182,7 @@ def around(capability, dtype, C, widths):
 def hopper(C, widths):
     """The Gluon kernels with each of their launch options."""
     from cherimoya.ops.block import hopper_fp32_kernels as single, hopper_kernels as half
+    from cherimoya.ops.block.hopper_bwd_kernels import hopper_bwd_kernel
     from cherimoya.ops.block import hopper_launch as launch
 
     f32 = "*fp32"
@@ -217,6 +218,15 @@ def hopper(C, widths):
                 "scales": f32, "g": "*bf16", "sum_g": f32, "sum_gx": f32},
                {**sizes, "STAGES": config["stages"], "CONSUMERS": config["consumers"],
                 "SCALED": False, "REGISTERS": kept}, entry)
+    joint = launch.JOINT if C in launch.JOINT_CHANNELS else []
+    for config, chunks in itertools.product(joint, launch.JOINT_CHUNKS):
+        entry, kept = launch.JOINT_REGISTERS
+        yield (hopper_bwd_kernel,
+               {**rows(("va", "vb"), "bf16"), **rows(("ya", "yb"), "bf16"),
+                **tables(("w1a", "w1b"), "bf16"), **tables(("w2a", "w2b"), "bf16"),
+                "g": "*bf16", **dict.fromkeys(("sum_g", "sum_gx", "part_dw1", "part_dw2"), f32)},
+               {**sizes, "CHUNKS": chunks, "STAGES": config["stages"], "SLOTS": config["slots"],
+                "P": config["positions"], "REGISTERS": kept}, entry)
     for config in fits(launch.FORWARD_FP32, 2 * 3 * 64 * 32 * 4):
         entry, kept = launch.REGISTERS[2]
         yield (single.hopper_fwd_fp32_kernel,
@@ -336,6 +346,6 @@ def test_the_kernels_around_the_blocks_compile(capability, dtype, channels, widt
 )
 def test_the_hopper_kernels_compile_with_every_launch_option(channels, widths):
     found = compile_all("hopper", channels, widths)
-    assert len({name for name, _, _ in found}) == 3
+    assert len({name for name, _, _ in found}) == (4 if channels in (64, 96) else 3)
     assert max(shared for _, shared, _ in found) <= SHARED_BYTES[90]
     assert all(wgmma for _, _, wgmma in found)

@@ -1,5 +1,6 @@
 """The fused operations on a GPU: accuracy, equal bits, captured graphs and compiled calls."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -20,6 +21,7 @@ from kernels import (
     DEVICE,
     LAYOUTS,
     Mode,
+    Recorder,
     assert_within,
     captured_graph,
     different,
@@ -150,9 +152,23 @@ def test_many_tiles_a_program_repeat_every_bit(mode, channels, kernels):
             assert torch.equal(first, fused(case, *values))
 
 
+@pytest.mark.parametrize(("channels", "expansion"), [(24, 3), (64, 3), (96, 1), (96, 3)])
 @in_modes("bf16")
-def test_three_hidden_units_a_channel(mode):
-    assert_accurate(Case("cheri_block", 3, 301, 24, 16, trim=5, expansion=3), mode)
+def test_other_numbers_of_hidden_units(mode, channels, expansion):
+    assert_accurate(Case("cheri_block", 3, 301, channels, 16, trim=5, expansion=expansion), mode)
+
+
+@in_modes("bf16", "tf32")
+def test_a_thread_may_begin_with_a_backward(mode):
+    case = Case("cheri_block", 3, 301, 96, 16, dtype=mode.dtype)
+    with Recorder() as recorder:
+        results(partial(fused, case), inputs(case, DEVICE), output_gradient(case, DEVICE))
+    (products,) = [c for c in recorder.calls if "backward_products" in str(c[0])]
+    op, arguments = products
+    expected = op(*arguments)  # and what it allocates comes from torch's cache from now on
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(op, *arguments).result()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -11,6 +11,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from cherimoya.ops.block.kernels import CUBIC, CUBIC_SLOPE, SCALE
+
 # Triton 3.6 calls it thread_barrier.
 sync_threads = getattr(gl, "barrier", None) or gl.thread_barrier
 
@@ -46,6 +48,14 @@ def tanh(u):
     return gl.inline_asm_elementwise(
         "tanh.approx.f32 $0, $1;", "=f,f", [u], dtype=gl.float32, is_pure=True, pack=1
     )
+
+
+@gluon.jit
+def twice_gelu_and_slope(pre):
+    """2 gelu(pre) and its derivative."""
+    pre2 = pre * pre
+    t = tanh(pre * (pre2 * CUBIC + SCALE))
+    return pre + pre * t, pre * (pre2 * CUBIC_SLOPE + SCALE) * (1.0 - t * t) + (1.0 + t)
 
 
 @gluon.jit
@@ -180,11 +190,11 @@ def produce(
 
 
 @gluon.jit
-def make_ring(count: gl.constexpr):
-    """`count` barriers, each waiting for one arrival."""
+def make_ring(count: gl.constexpr, arrivals: gl.constexpr = 1):
+    """`count` barriers, each waiting for so many arrivals."""
     bars = gl.allocate_shared_memory(gl.int64, [count, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(count):
-        mbarrier.init(bars.index(i), count=1)
+        mbarrier.init(bars.index(i), count=arrivals)
     return bars
 
 

@@ -33,14 +33,13 @@ from cherimoya.ops.block.hopper_common import (
     release,
     store_tile,
     sync_threads,
-    tanh,
     taps_to_shared,
+    twice_gelu_and_slope,
     twice_gelu_half,
     wait_down,
     wait_for_previous_kernel,
     widen,
 )
-from cherimoya.ops.block.kernels import CUBIC, CUBIC_SLOPE, SCALE
 
 
 @gluon.jit
@@ -213,9 +212,7 @@ def bwd_consume(
             product = multiply_up(va, vb, w1_a.index(c), w1_b.index(c), CB, HS)
             dproduct = multiply_up(ya, yb, w2_a.index(c), w2_b.index(c), CB, HS)
             pre, dact = warpgroup_mma_wait(0, deps=[product, dproduct])
-            pre2 = pre * pre
-            t = tanh(pre * (pre2 * CUBIC + SCALE))
-            slope = pre * (pre2 * CUBIC_SLOPE + SCALE) * (1.0 - t * t) + (1.0 + t)
+            _, slope = twice_gelu_and_slope(pre)
             dpre = dact * slope
             row_gx += gl.sum(dpre * pre, 1)
             dpre = gl.convert_layout(dpre.to(v_a.dtype), OPERAND)

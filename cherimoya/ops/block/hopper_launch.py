@@ -12,8 +12,15 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from cherimoya.ops import autotune
 from cherimoya.ops.autotune import Config, Run
 from cherimoya.ops.block import hopper_kernels as kernels
+from cherimoya.ops.block.hopper_bwd_kernels import hopper_bwd_kernel
 from cherimoya.ops.block.hopper_fp32_kernels import hopper_fwd_fp32_kernel
-from cherimoya.ops.block.weights import ROWS_OF_SUMS, OutputGradient, Tables
+from cherimoya.ops.block.weights import (
+    HIDDEN_STEP,
+    ROWS_OF_SUMS,
+    OutputGradient,
+    Tables,
+    padded_hidden,
+)
 from cherimoya.ops.conv_norm.launch import (
     Parts,
     empty_sums,
@@ -22,14 +29,18 @@ from cherimoya.ops.conv_norm.launch import (
     padded,
     unit_statistics,
 )
-from cherimoya.ops.device import dependent_launch, filling, multiprocessors
+from cherimoya.ops.device import bind_thread, dependent_launch, filling, multiprocessors
 
 TILE = ROWS_OF_SUMS  # positions
 FP32_WIDTH = 32  # columns of an fp32 stage
 SHARED_BYTES = 227 * 1024  # that one program may have
 CHANNELS = (32, 64, 96, 128)
+# Whose weights' gradients one program can add up, and in how many steps of hidden units.
+JOINT_CHANNELS, JOINT_CHUNKS = (64, 96), (2, 3)
 # By consumers: registers a thread at entry, and a consumer's after the producer gave its own up.
 REGISTERS = {2: (168, 232), 3: (128, 160)}
+JOINT_SUMS = 4  # of a tile
+JOINT_REGISTERS = (168, 240)
 
 FORWARD: list[Config] = [
     {"consumers": consumers, "stages": stages, "hidden": 64, "rolled": rolled}
@@ -42,6 +53,10 @@ FORWARD_FP32: list[Config] = [
 BACKWARD: list[Config] = [
     {"consumers": consumers, "stages": stages, "hidden": 64}
     for consumers, stages in ((3, 6), (3, 3), (2, 2), (2, 4), (2, 6))
+]
+JOINT: list[Config] = [  # all of them fit in shared memory
+    {"stages": stages, "slots": slots, "positions": positions}
+    for stages, slots, positions in ((3, 2, 32), (2, 1, 64), (2, 1, 32))
 ]
 
 
@@ -95,6 +110,7 @@ def forward(
 
         config = _best_forward(x, tables, rehearse)
     window = length - 2 * trim
+    bind_thread(x.device)
     out = torch.empty(n, window, channels, dtype=x.dtype, device=x.device)
     xhat = torch.empty_like(out, dtype=tables.up.dtype) if keep else out.new_empty(0)
     tiles = triton.cdiv(window, TILE)
@@ -139,6 +155,7 @@ def xhat_gradient(
         choices = _fitting(BACKWARD, channels, len(tables.up), 2 * TILE * 2 * channels)
         key = key_of(xhat, H=len(tables.up), scaled=int(dout.scales is not None))
         config = autotune.best("hopper_bwd_xhat", key, choices, rehearse)
+    bind_thread(xhat.device)
     g = torch.empty_like(xhat, dtype=dtype)
     sums = empty_sums(xhat, tiles)
     kernels.hopper_bwd_xhat_kernel[(min(multiprocessors(xhat.device), n * tiles),)](
@@ -149,6 +166,50 @@ def xhat_gradient(
         **dependent_launch(xhat.device),
     )  # fmt: skip
     return g, *few_sums(*sums)
+
+
+def is_joint(x: Tensor, hidden: int) -> bool:
+    """Whether `joint_gradients` takes x (N, L, C), not scaled, with so many hidden units."""
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    chunks = padded_hidden(hidden) // HIDDEN_STEP
+    return half and x.shape[2] in JOINT_CHANNELS and chunks in JOINT_CHUNKS
+
+
+def joint_programs(xhat: Tensor) -> int:
+    """Programs of `joint_gradients` for xhat (N, window, C): parts of the weights' gradients."""
+    return min(multiprocessors(xhat.device), len(xhat) * triton.cdiv(xhat.shape[1], TILE))
+
+
+def joint_gradients(
+    xhat: Tensor, dout: Tensor, tables: Tables, config: Config | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """g = d xhat (N, window, C), its sums, and both tables' gradients (2, parts, HP, CA + CB)."""
+    n, window, channels = xhat.shape
+    tiles = triton.cdiv(window, TILE)
+    chunks = len(tables.up) // HIDDEN_STEP
+    if config is None:
+
+        def rehearse() -> Run:
+            big = filling(xhat)
+            return partial(joint_gradients, big, big, tables)
+
+        key = key_of(xhat, H=len(tables.up))
+        config = autotune.best("hopper_bwd", key, JOINT, rehearse)
+    bind_thread(xhat.device)
+    g = torch.empty_like(xhat)
+    sums = empty_sums(xhat, tiles * JOINT_SUMS)
+    programs = joint_programs(xhat)
+    partial_sums = xhat.new_empty(2, programs, *tables.up.shape, dtype=torch.float32)
+    of_table = {"hidden": HIDDEN_STEP}
+    at_entry, consumer = JOINT_REGISTERS
+    hopper_bwd_kernel[(programs,)](
+        *_rows(xhat, tables), *_rows(dout, tables), *_tables(tables.up, tables, of_table),
+        *_tables(tables.down, tables, of_table), g, *sums, *partial_sums, window, tiles, n * tiles,
+        C=channels, CA=tables.widths[0], CB=tables.widths[1], HS=HIDDEN_STEP, CHUNKS=chunks,
+        STAGES=config["stages"], SLOTS=config["slots"], P=config["positions"],
+        REGISTERS=consumer, num_warps=4, maxnreg=at_entry, **dependent_launch(xhat.device),
+    )  # fmt: skip
+    return g, *few_sums(*sums), partial_sums
 
 
 def _fitting(choices: list[Config], channels: int, hidden: int, stage_bytes: int) -> list[Config]:

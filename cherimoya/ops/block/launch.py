@@ -143,6 +143,15 @@ def weight_parts(xhat: Tensor, padded_rows: int) -> int:
     return max(1, min(-(-rows // ROWS_OF_SUMS), resident))
 
 
+def backward_sizes(x: Tensor, dout: Tensor, hidden: int) -> tuple[int, int]:
+    """Sums of g an example, and parts of the weights' gradients, that the backward of x makes."""
+    tiles = triton.cdiv(dout.shape[1], ROWS_OF_SUMS)
+    hopper = hopper_launches(x, hidden)
+    if hopper and hopper.is_joint(x, hidden):
+        return tiles * hopper.JOINT_SUMS, hopper.joint_programs(dout)
+    return tiles, weight_parts(dout, padded_hidden(hidden))
+
+
 def reduce(
     partial_sums: Tensor, part_dw: Tensor, hidden: int, residual_scale: float, unscale: float
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -108,18 +108,20 @@ def backward_products(
     with torch.cuda.device_of(x):
         x, taps, d = conv.prepared(x, conv_weight, dilation)
         statistics, full = (mean, rstd), up.dim() == 3
+        dout = contiguous(dout.to(x.dtype))
         if not xhat.numel():
             dtype = x.dtype if full else operand_dtype(x)
             xhat = conv.normalised(x, taps, d, trim, dtype, None, statistics, 0.0)
         if full:
             halves = fp32_launch.tables_of(x, up, down, residual_scale)
-            dout = contiguous(dout.to(x.dtype))
             g, sum_g, sum_gx = fp32_launch.xhat_gradient(xhat, dout, halves)
             return g, sum_g, sum_gx, fp32_launch.weight_gradients(xhat, dout, halves)
         tables = Tables.of(x, up, down, down, residual_scale)
-        gradient = OutputGradient.of(contiguous(dout.to(x.dtype)))
-        by_xhat = (launch.hopper_launches(x, hidden) or launch).xhat_gradient
-        g, sum_g, sum_gx = by_xhat(xhat, gradient, tables, x.dtype)
+        hopper = launch.hopper_launches(x, hidden)
+        if hopper and hopper.is_joint(x, hidden):
+            return hopper.joint_gradients(xhat, dout, tables)
+        gradient = OutputGradient.of(dout)
+        g, sum_g, sum_gx = (hopper or launch).xhat_gradient(xhat, gradient, tables, x.dtype)
         return g, sum_g, sum_gx, launch.weight_gradients(xhat, gradient, tables)
 
 
@@ -128,15 +130,13 @@ def _empty_products(
     dout: Tensor, x: Tensor, conv_weight: Tensor, mean: Tensor, rstd: Tensor, xhat: Tensor,
     up: Tensor, down: Tensor, hidden: int, dilation: int, residual_scale: float, trim: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    from cherimoya.ops.block.launch import weight_parts
-    from cherimoya.ops.block.weights import ROWS_OF_SUMS
+    from cherimoya.ops.block import launch
     from cherimoya.ops.conv_norm.launch import few_tiles
 
     g = torch.empty_like(dout, dtype=x.dtype, memory_format=torch.contiguous_format)
-    tiles = few_tiles(-(-dout.shape[1] // ROWS_OF_SUMS))
-    sum_g, sum_gx = (x.new_empty(len(x), tiles, dtype=torch.float32) for _ in range(2))
-    shape = (2, weight_parts(dout, up.shape[-2]), *up.shape[-2:])
-    return g, sum_g, sum_gx, x.new_empty(shape, dtype=torch.float32)
+    sums, parts = launch.backward_sizes(x, dout, hidden)
+    sum_g, sum_gx = (x.new_empty(len(x), few_tiles(sums), dtype=torch.float32) for _ in range(2))
+    return g, sum_g, sum_gx, x.new_empty(2, parts, *up.shape[-2:], dtype=torch.float32)
 
 
 @torch.library.custom_op("cherimoya::cheri_block_backward_conv", mutates_args=())

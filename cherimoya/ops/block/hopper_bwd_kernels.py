@@ -77,6 +77,36 @@ def zero_sums(CA: gl.constexpr, CB: gl.constexpr):
 
 
 @gluon.jit
+def chunk_gradients(
+    chunk: gl.constexpr, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, stage, k, squares, at, free,
+    dw1_a, dw1_b, dw2_a, dw2_b,
+    CB: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, WAIT: gl.constexpr,
+):  # fmt: skip
+    """Add the k-th tile to a chunk's gradients, which may still run, and d pre to squares[at].
+
+    WAIT: until the slot is free.
+    """
+    OPERAND: gl.constexpr = gl.DotOperandLayout(0, mma_layout(P), 2)
+    for part in gl.static_range(64 // P):
+        va, vb = rows_of(v_a, v_b, stage, part, CB, P)
+        ya, yb = rows_of(y_a, y_b, stage, part, CB, P)
+        pre = multiply_rows(w1_a.index(chunk), w1_b.index(chunk), va, vb, CB, P)
+        dact = multiply_rows(w2_a.index(chunk), w2_b.index(chunk), ya, yb, CB, P)
+        if part > 0:
+            dw1_a, dw1_b = wait_down(dw1_a, dw1_b, CB)
+            dw2_a, dw2_b = wait_down(dw2_a, dw2_b, CB)
+        act, dpre = activations(pre, dact, v_a.dtype)
+        if WAIT and part == 0:
+            mbarrier.wait(free.index(k % SLOTS), ((k // SLOTS) & 1) ^ 1)
+        squares.index(at).slice(part * P, P, 1).store(dpre)
+        dpre = gl.convert_layout(dpre, OPERAND)
+        dw1_a, dw1_b = multiply_down(dpre, va, vb, dw1_a, dw1_b, CB)
+        act = gl.convert_layout(act, OPERAND)
+        dw2_a, dw2_b = multiply_down(act, ya, yb, dw2_a, dw2_b, CB)
+    return dw1_a, dw1_b, dw2_a, dw2_b
+
+
+@gluon.jit
 def sums_by_row(g, xhat, W: gl.constexpr):
     """Sums of g (64, W) and of g * xhat over the columns."""
     return gl.sum(g, 1), gl.sum(g * xhat.load(mma_layout(W)).to(gl.float32), 1)
@@ -116,7 +146,6 @@ def first_consume(
     STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr,
 ):  # fmt: skip
     """Every tile: gradients of chunk 0's weights, then g, and linear1's gradient of chunk 2."""
-    OPERAND: gl.constexpr = gl.DotOperandLayout(0, mma_layout(P), 2)
     ROWS_A: gl.constexpr = gl.SliceLayout(1, mma_layout(CA))
     OTHERS: gl.constexpr = CHUNKS - 1
     mbarrier.wait(loaded, 0)
@@ -127,32 +156,24 @@ def first_consume(
         stage = k % STAGES
         slot = k % SLOTS
         mbarrier.wait(full.index(stage), (k // STAGES) & 1)
-        for part in gl.static_range(64 // P):
-            va, vb = rows_of(v_a, v_b, stage, part, CB, P)
-            ya, yb = rows_of(y_a, y_b, stage, part, CB, P)
-            pre = multiply_rows(w1_a.index(0), w1_b.index(0), va, vb, CB, P)
-            dact = multiply_rows(w2_a.index(0), w2_b.index(0), ya, yb, CB, P)
-            if part > 0:
-                dw1_a, dw1_b = wait_down(dw1_a, dw1_b, CB)
-                dw2_a, dw2_b = wait_down(dw2_a, dw2_b, CB)
-            act, dpre = activations(pre, dact, v_a.dtype)
-            own.slice(part * P, P, 1).store(dpre)
-            dpre = gl.convert_layout(dpre, OPERAND)
-            dw1_a, dw1_b = multiply_down(dpre, va, vb, dw1_a, dw1_b, CB)
-            act = gl.convert_layout(act, OPERAND)
-            dw2_a, dw2_b = multiply_down(act, ya, yb, dw2_a, dw2_b, CB)
+        dw1_a, dw1_b, dw2_a, dw2_b = chunk_gradients(
+            0, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, stage, k, own, 0, free,
+            dw1_a, dw1_b, dw2_a, dw2_b, CB, SLOTS, P, False,
+        )  # fmt: skip
         fence_async_shared()
         sync_threads()
         dw1_a, dw1_b = wait_down(dw1_a, dw1_b, CB)
         dw2_a, dw2_b = wait_down(dw2_a, dw2_b, CB)
         mbarrier.wait(ready.index(slot), (k // SLOTS) & 1)
         ga, gb = zero_sums(CA, CB)
-        ga = warpgroup_mma(own.permute((1, 0)), w1_a.index(0), ga, is_async=True)
+        dpre = own.index(0).permute((1, 0))
+        ga = warpgroup_mma(dpre, w1_a.index(0), ga, is_async=True)
         for c in gl.static_range(OTHERS):
             dpre = others.index(slot * OTHERS + c).permute((1, 0))
             ga = warpgroup_mma(dpre, w1_a.index(c + 1), ga, is_async=True)
         if CB > 0:
-            gb = warpgroup_mma(own.permute((1, 0)), w1_b.index(0), gb, is_async=True)
+            dpre = own.index(0).permute((1, 0))
+            gb = warpgroup_mma(dpre, w1_b.index(0), gb, is_async=True)
             for c in gl.static_range(OTHERS):
                 dpre = others.index(slot * OTHERS + c).permute((1, 0))
                 gb = warpgroup_mma(dpre, w1_b.index(c + 1), gb, is_async=True)
@@ -203,22 +224,10 @@ def second_consume(
         stage = k % STAGES
         slot = k % SLOTS
         mbarrier.wait(full.index(stage), (k // STAGES) & 1)
-        for part in gl.static_range(64 // P):
-            va, vb = rows_of(v_a, v_b, stage, part, CB, P)
-            ya, yb = rows_of(y_a, y_b, stage, part, CB, P)
-            pre = multiply_rows(w1_a.index(1), w1_b.index(1), va, vb, CB, P)
-            dact = multiply_rows(w2_a.index(1), w2_b.index(1), ya, yb, CB, P)
-            if part > 0:
-                dw1_a, dw1_b = wait_down(dw1_a, dw1_b, CB)
-                dw2_a, dw2_b = wait_down(dw2_a, dw2_b, CB)
-            act, dpre = activations(pre, dact, v_a.dtype)
-            if part == 0:
-                mbarrier.wait(free.index(slot), ((k // SLOTS) & 1) ^ 1)
-            others.index(slot * OTHERS).slice(part * P, P, 1).store(dpre)
-            dpre = gl.convert_layout(dpre, OPERAND)
-            dw1_a, dw1_b = multiply_down(dpre, va, vb, dw1_a, dw1_b, CB)
-            act = gl.convert_layout(act, OPERAND)
-            dw2_a, dw2_b = multiply_down(act, ya, yb, dw2_a, dw2_b, CB)
+        dw1_a, dw1_b, dw2_a, dw2_b = chunk_gradients(
+            1, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, stage, k, others, slot * OTHERS, free,
+            dw1_a, dw1_b, dw2_a, dw2_b, CB, SLOTS, P, True,
+        )  # fmt: skip
         if CHUNKS == 3:
             for part in gl.static_range(64 // P):
                 va, vb = rows_of(v_a, v_b, stage, part, CB, P)
@@ -277,7 +286,7 @@ def hopper_bwd_kernel(
         y_b = gl.allocate_shared_memory(va.dtype, [STAGES, 64, CB], w1b.layout)
         w1_b = gl.allocate_shared_memory(va.dtype, [CHUNKS, 64, CB], w1b.layout)
         w2_b = gl.allocate_shared_memory(va.dtype, [CHUNKS, 64, CB], w2b.layout)
-    own = gl.allocate_shared_memory(va.dtype, [64, 64], SQUARE)
+    own = gl.allocate_shared_memory(va.dtype, [1, 64, 64], SQUARE)
     others = gl.allocate_shared_memory(va.dtype, [SLOTS * (CHUNKS - 1), 64, 64], SQUARE)
     full = make_ring(STAGES)
     empty = make_ring(STAGES, 2)

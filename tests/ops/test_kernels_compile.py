@@ -14,7 +14,7 @@ if torch.version.hip:
 
 # Run by itself: this process may have imported Triton for its interpreter.
 COMPILE = '''
-import itertools, json, re, sys
+import itertools, json, os, re, subprocess, sys, tempfile
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -226,7 +226,7 @@ def hopper(C, widths):
                 **tables(("w1a", "w1b"), "bf16"), **tables(("w2a", "w2b"), "bf16"),
                 "g": "*bf16", **dict.fromkeys(("sum_g", "sum_gx", "part_dw1", "part_dw2"), f32)},
                {**sizes, "CHUNKS": chunks, "STAGES": config["stages"], "SLOTS": config["slots"],
-                "P": config["positions"], "REGISTERS": kept}, entry)
+                "P": launch.joint_positions(C), "REGISTERS": kept}, entry)
     for config in fits(launch.FORWARD_FP32, 2 * 3 * 64 * 32 * 4):
         entry, kept = launch.REGISTERS[2]
         yield (single.hopper_fwd_fp32_kernel,
@@ -267,6 +267,16 @@ def report(kernel, done):
     print(json.dumps(facts))
 
 
+def assembler_says(ptx):
+    """What ptxas remarks on the way from PTX to sm_90a."""
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        ptxas = triton.knobs.nvidia.ptxas.path
+        command = [ptxas, "-v", "--gpu-name=sm_90a", file.name, "-o", os.devnull]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+
 def main():
     kind, *arguments = json.loads(sys.argv[1])
     if kind == "hopper":
@@ -276,6 +286,8 @@ def main():
             done = compiled(kernel, GluonASTSource, pointers, constants, 90,
                             num_warps=4, maxnreg=registers)
             report(kernel, done)
+            # else products wait for each other, for want of registers
+            assert "serialized" not in assembler_says(done.asm["ptx"]), (kernel, constants)
     else:
         capability, *arguments = arguments
         kernels = {"plain": plain, "around": around}[kind]

@@ -55,8 +55,7 @@ BACKWARD: list[Config] = [
     for consumers, stages in ((3, 6), (3, 3), (2, 2), (2, 4), (2, 6))
 ]
 JOINT: list[Config] = [  # all of them fit in shared memory
-    {"stages": stages, "slots": slots, "positions": positions}
-    for stages, slots, positions in ((3, 2, 32), (2, 1, 64), (2, 1, 32))
+    {"stages": stages, "slots": slots} for stages, slots in ((3, 2), (2, 1), (3, 1))
 ]
 
 
@@ -175,6 +174,11 @@ def is_joint(x: Tensor, hidden: int) -> bool:
     return half and x.shape[2] in JOINT_CHANNELS and chunks in JOINT_CHUNKS
 
 
+def joint_positions(channels: int) -> int:
+    """Positions that go through a consumer's first products at once: a thread has 240 registers."""
+    return TILE if channels <= 64 else TILE // 2
+
+
 def joint_programs(xhat: Tensor) -> int:
     """Programs of `joint_gradients` for xhat (N, window, C): parts of the weights' gradients."""
     return min(multiprocessors(xhat.device), len(xhat) * triton.cdiv(xhat.shape[1], TILE))
@@ -206,7 +210,7 @@ def joint_gradients(
         *_rows(xhat, tables), *_rows(dout, tables), *_tables(tables.up, tables, of_table),
         *_tables(tables.down, tables, of_table), g, *sums, *partial_sums, window, tiles, n * tiles,
         C=channels, CA=tables.widths[0], CB=tables.widths[1], HS=HIDDEN_STEP, CHUNKS=chunks,
-        STAGES=config["stages"], SLOTS=config["slots"], P=config["positions"],
+        STAGES=config["stages"], SLOTS=config["slots"], P=joint_positions(channels),
         REGISTERS=consumer, num_warps=4, maxnreg=at_entry, **dependent_launch(xhat.device),
     )  # fmt: skip
     return g, *few_sums(*sums), partial_sums

@@ -83,13 +83,14 @@ def predict(
     Raises
     ------
     ValueError
-        For letters that are no bases, lengths or shapes that do not fit, or a GPU where none is.
+        For letters that are no bases, anything else that is no sequences, numbers that are not
+        finite, lengths or shapes that do not fit, or a GPU where none is.
     ConfigError
         For a precision that the device does not have.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
-    X = one_hot(X) if is_text(X) else torch.as_tensor(X)  # (N, 4, L)
+    X = _sequences(X)
     control = None if X_ctl is None else torch.as_tensor(X_ctl)
     if control is not None and len(control) != len(X):
         raise ValueError(f"X_ctl has {len(control)} rows, but X has {len(X)}")
@@ -107,6 +108,24 @@ def predict(
             raise ValueError("X is empty: there is nothing to predict")
     logits, log_counts = (torch.cat(column) for column in zip(*parts, strict=True))
     return Prediction(logits, log_counts, groups)
+
+
+def _sequences(X: Sequences) -> Tensor:
+    """X as a tensor (N, 4, L), though its shape is left to the model."""
+    if is_text(X):
+        return one_hot(X)
+    try:
+        found = torch.as_tensor(X)
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or not found.dim() or found.is_complex():
+        raise ValueError(
+            f"X is of type {type(X).__name__}: expected one-hot sequences (N, 4, L) in a tensor or "
+            "array, or letters in a string or a list of strings"
+        )
+    if found.is_floating_point() and not found.isfinite().all():
+        raise ValueError("X has numbers that are not finite. Unknown bases are zeros.")
+    return found
 
 
 def predict_batch(

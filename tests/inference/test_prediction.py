@@ -94,6 +94,10 @@ def test_a_gpu_that_is_not_there_and_a_batch_of_nothing(monkeypatch):
         ([], "lengths"),
         (torch.zeros(0, 4, 100), "X is empty"),
         (torch.zeros(2, 100, 4), r"expected \(N, 4, L\)"),
+        (None, "X is of type NoneType: expected one-hot sequences"),
+        (["ACGT" * 25, None], "X is of type list"),
+        (torch.zeros(1, 4, 100, dtype=torch.complex64), "X is of type Tensor"),
+        (torch.full((1, 4, 100), torch.nan), "X has numbers that are not finite"),
     ],
 )
 def test_sequences_that_are_none(given, words):

@@ -117,7 +117,7 @@ def _table(members: Sequence[Member], best: Member | None, room: int | None) -> 
         values = [printable(member.overrides.get(key, ""), LONGEST) for key in keys]
         values = values or [member.folder.name]
         loss = _loss(member)
-        cells = [_epochs(member.status), _speed(member.status), _number(loss)]
+        cells = [_epochs(member.status), _speed(member.status), _number(_loss_so_far(member))]
         word = "best" if member is best and loss < math.inf else _note(member)
         rows.append([*values, member.state, *cells, word])
     lines = console.table(header, [[*row[:-1], ""] for row in rows]).splitlines()
@@ -146,6 +146,16 @@ def _note(member: Member) -> str:
 def _loss(member: Member) -> float:
     loss = member.number("best_valid_loss") if member.state == "done" else math.nan
     return math.inf if math.isnan(loss) else loss
+
+
+def _loss_so_far(member: Member) -> float:
+    """The least validation loss that the member has reached; infinite where nothing tells."""
+    if member.state == "done":
+        return _loss(member)
+    nothing: list[dict[str, Any]] = []
+    rows = tried([], lambda: status.read_rows(member.folder / status.ROWS), nothing)
+    losses = [row.get("valid/loss") for row in rows]
+    return min((x for x in losses if isinstance(x, float) and not math.isnan(x)), default=math.inf)
 
 
 def _epochs(how: Mapping[str, Any]) -> str:

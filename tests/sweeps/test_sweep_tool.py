@@ -117,6 +117,10 @@ def test_the_status_of_a_sweep(folder):
     assert cells[3][:6] == ["1", "running", "5", "of", "10", "12.3"]
     assert cells[4] == ["2", "failed", "-", "-", "-", "too", "much"]
     assert cells[6] == ["4", "waiting", "-", "-", "-"]
+    rows = [{"epoch": epoch, "valid/loss": loss} for epoch, loss in ((1, 9.5), (2, 8.25), (3, 8.5))]
+    (folder / "seed=1" / "metrics.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
+    cells = [line.split() for line in sweep_status.describe(folder).splitlines()[4:]]
+    assert cells[3][:7] == ["1", "running", "5", "of", "10", "12.3", "8.25"]  # the best so far
     os.utime(folder / "seed=1" / "status.json", (time.time() - 7200,) * 2)
     assert "silent for 2 h 0 min" in sweep_status.describe(folder)
 

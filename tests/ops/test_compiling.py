@@ -173,9 +173,10 @@ def test_a_step_of_any_kind_compiles_nothing_after_its_rehearsal(case, cases):
 @pytest.mark.slow
 def test_the_cases_ask_for_every_kind_of_kernel(cases):
     asked = {name for case in CASES for name in cases[case]["asked"]}
-    for name in ("hopper_fwd_kernel", "hopper_fwd_fp32_kernel", "block_fwd_kernel",
-                 "scale_to_half_kernel", "heads_bwd_x_kernel", "point_heads_bwd_kernel",
-                 "loss_bwd_kernel", "stem_bwd_kernel", "values_kernel"):  # fmt: skip
+    for name in ("hopper_fwd_kernel", "hopper_bwd_kernel", "hopper_fwd_fp32_kernel",
+                 "block_fwd_kernel", "scale_to_half_kernel", "heads_bwd_x_kernel",
+                 "point_heads_bwd_kernel", "loss_bwd_kernel", "stem_bwd_kernel",
+                 "values_kernel"):  # fmt: skip
         assert name in asked
 
 

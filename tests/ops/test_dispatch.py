@@ -124,3 +124,50 @@ def test_derivatives_in_forward_mode_are_those_of_differences():
         tangents, model(X + step * direction), model(X - step * direction), strict=True
     ):
         torch.testing.assert_close(tangent, (after - before) / (2 * step), rtol=1e-5, atol=1e-8)
+
+
+JOINT = [
+    ("bfloat16", 96, 192, True),
+    ("float16", 64, 128, True),
+    ("bfloat16", 96, 100, True),  # padded to 128
+    ("bfloat16", 64, 192, True),
+    ("bfloat16", 64, 64, False),
+    ("bfloat16", 96, 256, False),
+    ("bfloat16", 128, 256, False),
+    ("float32", 96, 192, False),
+]
+
+
+@pytest.mark.parametrize(("dtype", "channels", "hidden", "joint"), JOINT)
+def test_one_kernel_does_a_backwards_products_where_their_sums_fit(
+    dtype, channels, hidden, joint, monkeypatch
+):
+    launch = pytest.importorskip("cherimoya.ops.block.launch")
+    asked = (torch.device("cuda"), getattr(torch, dtype), channels, hidden)
+    for capability, expected in (((9, 0), joint), ((8, 0), False), ((10, 0), False)):
+        monkeypatch.setattr(launch, "capability", lambda _, c=capability: c)
+        assert launch.is_joint(*asked) == expected
+    monkeypatch.setattr(launch, "capability", lambda _: (9, 0))
+    monkeypatch.setenv("CHERIMOYA_KERNELS", "portable")
+    assert not launch.is_joint(*asked)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_the_forward_is_told_how_the_backward_will_be(joint, monkeypatch):
+    # What the backward returns has other shapes then. torch.compile keeps code on disk by the
+    # forward's arguments: without this one, code for one of them was taken for the other.
+    given = []
+    monkeypatch.setattr(block, "route", lambda *_: Route(True, True, True, ""))
+    monkeypatch.setattr(block, "_is_joint", lambda *_: joint)
+    monkeypatch.setattr(block, "fused_block", lambda *args: given.append(args) or [None])
+    block.cheri_block(*(torch.randn(shape) for shape in BLOCK), 1, 0.15)
+    (arguments,) = given
+    names = [a.name for a in torch.ops.cherimoya.cheri_block.default._schema.arguments]
+    assert dict(zip(names, arguments, strict=True))["joint"] is joint
+
+
+@pytest.mark.parametrize(("window", "sums"), [(1, 4), (2114, 136), (8192, 512), (8193, 129)])
+def test_long_examples_have_no_more_sums_than_one_program_reads(window, sums):
+    launch = pytest.importorskip("cherimoya.ops.block.hopper_launch")
+    assert launch.joint_sums(torch.empty(1, window, 1)) == sums
+    assert launch.few_tiles(sums) == sums  # else torch adds them up, in an order of its own

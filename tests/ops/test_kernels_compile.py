@@ -226,7 +226,7 @@ def hopper(C, widths):
                 **tables(("w1a", "w1b"), "bf16"), **tables(("w2a", "w2b"), "bf16"),
                 "g": "*bf16", **dict.fromkeys(("sum_g", "sum_gx", "part_dw1", "part_dw2"), f32)},
                {**sizes, "CHUNKS": chunks, "STAGES": config["stages"], "SLOTS": config["slots"],
-                "P": launch.joint_positions(C), "REGISTERS": kept}, entry)
+                "P": launch.joint_positions(C), "SUMS": 4, "REGISTERS": kept}, entry)
     for config in fits(launch.FORWARD_FP32, 2 * 3 * 64 * 32 * 4):
         entry, kept = launch.REGISTERS[2]
         yield (single.hopper_fwd_fp32_kernel,

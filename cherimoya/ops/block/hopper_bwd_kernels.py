@@ -6,11 +6,11 @@ activations are made again once, and five products are left of the seven that
 
 Everything but g is transposed, hidden units by rows, in CHUNKS of 64: so the activations leave
 the first products in the registers where the gradients of the weights want them. These
-gradients stay in registers for the life of the program, half of what a multiprocessor has. The
-first consumer owns chunk 0 and makes g. The second owns chunk 1 and makes d pre of chunk 2, if
-there is one; the gradients of that chunk's weights are divided, linear1's to the first consumer,
-linear2's to the second. What g needs of the second consumer goes through a ring of SLOTS in
-shared memory.
+gradients stay in registers for the life of the program, at 96 channels more than half of what a
+multiprocessor has. The first consumer owns chunk 0 and makes g. The second owns chunk 1 and makes
+d pre of chunk 2, if there is one; the gradients of that chunk's weights are divided, linear1's to
+the first consumer, linear2's to the second. The second consumer's d pre goes to the first through
+a ring of SLOTS in shared memory.
 """
 
 import triton.language as tl
@@ -82,9 +82,9 @@ def chunk_gradients(
     dw1_a, dw1_b, dw2_a, dw2_b,
     CB: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, WAIT: gl.constexpr,
 ):  # fmt: skip
-    """Add the k-th tile to a chunk's gradients, which may still run, and d pre to squares[at].
+    """Start to add the k-th tile to a chunk's gradients, and store its d pre in squares[at].
 
-    WAIT: until the slot is free.
+    WAIT: before the first store, until the slot is free.
     """
     OPERAND: gl.constexpr = gl.DotOperandLayout(0, mma_layout(P), 2)
     for part in gl.static_range(64 // P):
@@ -113,11 +113,14 @@ def sums_by_row(g, xhat, W: gl.constexpr):
 
 
 @gluon.jit
-def store_sums(p, tile, by_row):
-    """Write the sums of each 16 of 64 rows, those of a warp, to p (tiles, 4)."""
-    by_warp = gl.sum(gl.reshape(by_row, [4, 16]), 1)
-    LAYOUT: gl.constexpr = by_warp.type.layout
-    gl.store(p + tile * 4 + gl.arange(0, 4, LAYOUT), by_warp)
+def store_sums(p, tile, by_row, SUMS: gl.constexpr):
+    """Write the sum of 64 rows, or those of each warp's 16, to p (tiles, SUMS)."""
+    if SUMS == 1:
+        gl.store(p + tile, gl.sum(by_row, 0))
+    else:
+        by_warp = gl.sum(gl.reshape(by_row, [4, 16]), 1)
+        LAYOUT: gl.constexpr = by_warp.type.layout
+        gl.store(p + tile * 4 + gl.arange(0, 4, LAYOUT), by_warp)
 
 
 @gluon.jit
@@ -143,7 +146,7 @@ def first_consume(
     v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, own, others, full, empty, ready, free, loaded,
     g, sum_g, sum_gx, part_dw1, part_dw2, start, stop, tiles, window,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, CHUNKS: gl.constexpr,
-    STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr,
+    STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, SUMS: gl.constexpr,
 ):  # fmt: skip
     """Every tile: gradients of chunk 0's weights, then g, and linear1's gradient of chunk 2."""
     ROWS_A: gl.constexpr = gl.SliceLayout(1, mma_layout(CA))
@@ -195,8 +198,8 @@ def first_consume(
         tile = start + k
         n = tile // tiles
         first = (tile % tiles) * 64
-        store_sums(sum_g, tile, row_g)
-        store_sums(sum_gx, tile, row_gx)
+        store_sums(sum_g, tile, row_g, SUMS)
+        store_sums(sum_gx, tile, row_gx, SUMS)
         store_tile(g, n, first, window, ga, C, 0, CA)
         if CB > 0:
             store_tile(g, n, first, window, gb, C, CA, CB)
@@ -211,7 +214,7 @@ def second_consume(
     v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, own, others, full, empty, ready, free, loaded,
     g, sum_g, sum_gx, part_dw1, part_dw2, start, stop, tiles, window,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, CHUNKS: gl.constexpr,
-    STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr,
+    STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, SUMS: gl.constexpr,
 ):  # fmt: skip
     """Every tile: gradients of chunk 1's weights, then d pre and linear2's gradient of chunk 2."""
     OPERAND: gl.constexpr = gl.DotOperandLayout(0, mma_layout(P), 2)
@@ -251,7 +254,7 @@ def second_consume(
         else:
             dw1_a, dw1_b = wait_down(dw1_a, dw1_b, CB)
             dw2_a, dw2_b = wait_down(dw2_a, dw2_b, CB)
-        sync_threads()
+        sync_threads()  # no fence as in `release`: products alone have read the stage
         mbarrier.arrive(empty.index(stage), count=1)
     store_gradient(part_dw1, 1, dw1_a, dw1_b, CA, CB)
     store_gradient(part_dw2, 1, dw2_a, dw2_b, CA, CB)
@@ -264,16 +267,16 @@ def hopper_bwd_kernel(
     va, vb, ya, yb, w1a, w1b, w2a, w2b, g, sum_g, sum_gx, part_dw1, part_dw2,
     window, tiles, all_tiles,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, HS: gl.constexpr, CHUNKS: gl.constexpr,
-    STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, REGISTERS: gl.constexpr,
-    PDL: gl.constexpr,
+    STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, SUMS: gl.constexpr,
+    REGISTERS: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """g = d xhat, its sums, and the partial gradients of both linear weights.
 
     Descriptors: va, vb of xhat and ya, yb of dout, both (N, window, C), boxes (1, 64, CA | CB);
     w1a, w1b, w2a, w2b of the tables (64 CHUNKS, C), boxes (64, CA | CB). g (N, window, C); sum_g
-    and sum_gx (N, tiles, 4), of g and g * xhat over each 16 positions; part_dw1 and part_dw2
-    (programs, 64 CHUNKS, CA + CB). P positions of a tile go through a consumer's first products
-    at once. Programs own tiles as in `hopper_fwd_kernel`.
+    and sum_gx (N, tiles, SUMS), of g and g * xhat over each tile or each warp's 16 positions of
+    it; part_dw1 and part_dw2 (programs, 64 CHUNKS, CA + CB). P positions of a tile go through a
+    consumer's first products at once. Programs own tiles as in `hopper_fwd_kernel`.
     """
     SQUARE: gl.constexpr = gl.NVMMASharedLayout(128, element_bitwidth=16, rank=2)
     v_a = gl.allocate_shared_memory(va.dtype, [STAGES, 64, CA], w1a.layout)
@@ -303,7 +306,7 @@ def hopper_bwd_kernel(
         v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, own, others, full, empty, ready, free, loaded,
         g, sum_g, sum_gx, part_dw1 + part, part_dw2 + part, start, stop, tiles, window,
     )  # fmt: skip
-    SIZES: gl.constexpr = (C, CA, CB, CHUNKS, STAGES, SLOTS, P)
+    SIZES: gl.constexpr = (C, CA, CB, CHUNKS, STAGES, SLOTS, P, SUMS)
     streamed = (va, vb, ya, yb, v_a, v_b, y_a, y_b, full, empty, start, stop, tiles)
     STREAMED: gl.constexpr = (0, 0, C, CA, CB, STAGES, 1, True)
     gl.warp_specialize([

@@ -9,7 +9,8 @@ each other. The weights stay in shared memory for the life of the program, one p
 A consumer reads the taps straight into the registers that wgmma takes its first operand from,
 where it convolves, normalises and rounds them; the middle tap, converted, is the accumulator's
 start, so the residual costs nothing. C = CA + CB columns, powers of two (96 = 64 + 32).
-Hidden activations are fp16 in the forward: |2 gelu(pre)| must stay below 65504.
+Hidden activations are fp16 in the forward: |2 gelu(pre)| must stay below 65504. In place of the
+second, `hopper_bwd_kernels` makes the weights' gradients too, where a program can hold them.
 """
 
 import triton.language as tl

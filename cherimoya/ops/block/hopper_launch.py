@@ -19,12 +19,12 @@ from cherimoya.ops.block.weights import (
     ROWS_OF_SUMS,
     OutputGradient,
     Tables,
-    padded_hidden,
 )
 from cherimoya.ops.conv_norm.launch import (
     Parts,
     empty_sums,
     few_sums,
+    few_tiles,
     key_of,
     padded,
     unit_statistics,
@@ -39,7 +39,6 @@ CHANNELS = (32, 64, 96, 128)
 JOINT_CHANNELS, JOINT_CHUNKS = (64, 96), (2, 3)
 # By consumers: registers a thread at entry, and a consumer's after the producer gave its own up.
 REGISTERS = {2: (168, 232), 3: (128, 160)}
-JOINT_SUMS = 4  # of a tile
 JOINT_REGISTERS = (168, 240)
 
 FORWARD: list[Config] = [
@@ -167,11 +166,10 @@ def xhat_gradient(
     return g, *few_sums(*sums)
 
 
-def is_joint(x: Tensor, hidden: int) -> bool:
-    """Whether `joint_gradients` takes x (N, L, C), not scaled, with so many hidden units."""
-    half = x.dtype in (torch.bfloat16, torch.float16)
-    chunks = padded_hidden(hidden) // HIDDEN_STEP
-    return half and x.shape[2] in JOINT_CHANNELS and chunks in JOINT_CHUNKS
+def is_joint(dtype: torch.dtype, channels: int, hidden: int) -> bool:
+    """Whether `joint_gradients` serves x of this dtype, and so many hidden units, padded."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    return half and channels in JOINT_CHANNELS and hidden // HIDDEN_STEP in JOINT_CHUNKS
 
 
 def joint_positions(channels: int) -> int:
@@ -181,7 +179,13 @@ def joint_positions(channels: int) -> int:
 
 def joint_programs(xhat: Tensor) -> int:
     """Programs of `joint_gradients` for xhat (N, window, C): parts of the weights' gradients."""
-    return min(multiprocessors(xhat.device), len(xhat) * triton.cdiv(xhat.shape[1], TILE))
+    return min(multiprocessors(xhat.device), xhat.shape[0] * triton.cdiv(xhat.shape[1], TILE))
+
+
+def joint_sums(xhat: Tensor) -> int:
+    """Sums of g an example: one for each warp of a tile, or for each tile where these are many."""
+    tiles = triton.cdiv(xhat.shape[1], TILE)
+    return 4 * tiles if few_tiles(4 * tiles) == 4 * tiles else tiles
 
 
 def joint_gradients(
@@ -201,7 +205,7 @@ def joint_gradients(
         config = autotune.best("hopper_bwd", key, JOINT, rehearse)
     bind_thread(xhat.device)
     g = torch.empty_like(xhat)
-    sums = empty_sums(xhat, tiles * JOINT_SUMS)
+    sums = empty_sums(xhat, joint_sums(xhat))
     programs = joint_programs(xhat)
     partial_sums = xhat.new_empty(2, programs, *tables.up.shape, dtype=torch.float32)
     of_table = {"hidden": HIDDEN_STEP}
@@ -211,7 +215,8 @@ def joint_gradients(
         *_tables(tables.down, tables, of_table), g, *sums, *partial_sums, window, tiles, n * tiles,
         C=channels, CA=tables.widths[0], CB=tables.widths[1], HS=HIDDEN_STEP, CHUNKS=chunks,
         STAGES=config["stages"], SLOTS=config["slots"], P=joint_positions(channels),
-        REGISTERS=consumer, num_warps=4, maxnreg=at_entry, **dependent_launch(xhat.device),
+        SUMS=joint_sums(xhat) // tiles, REGISTERS=consumer, num_warps=4, maxnreg=at_entry,
+        **dependent_launch(xhat.device),
     )  # fmt: skip
     return g, *few_sums(*sums), partial_sums
 

@@ -143,12 +143,13 @@ def weight_parts(xhat: Tensor, padded_rows: int) -> int:
     return max(1, min(-(-rows // ROWS_OF_SUMS), resident))
 
 
-def backward_sizes(x: Tensor, dout: Tensor, hidden: int) -> tuple[int, int]:
-    """Sums of g an example, and parts of the weights' gradients, that the backward of x makes."""
-    tiles = triton.cdiv(dout.shape[1], ROWS_OF_SUMS)
-    hopper = hopper_launches(x, hidden)
-    if hopper and hopper.is_joint(x, hidden):
-        return tiles * hopper.JOINT_SUMS, hopper.joint_programs(dout)
+def backward_sizes(dout: Tensor, hidden: int, joint: bool) -> tuple[int, int]:
+    """Sums of g an example, and parts of the weights' gradients, that the backward makes."""
+    if joint:
+        from cherimoya.ops.block import hopper_launch
+
+        return conv.few_tiles(hopper_launch.joint_sums(dout)), hopper_launch.joint_programs(dout)
+    tiles = conv.few_tiles(triton.cdiv(dout.shape[1], ROWS_OF_SUMS))
     return tiles, weight_parts(dout, padded_hidden(hidden))
 
 
@@ -184,10 +185,21 @@ def _options(config: Config, x: Tensor) -> dict[str, object]:
 
 def hopper_launches(x: Tensor, hidden: int) -> ModuleType | None:
     """The launches in Gluon, where they serve x (N, L, C)."""
-    if capability(x.device)[0] != 9 or portable():
+    hopper = _hopper(x.device)
+    return hopper if hopper and hopper.is_supported(x, padded_hidden(hidden)) else None
+
+
+def is_joint(device: torch.device, dtype: torch.dtype, channels: int, hidden: int) -> bool:
+    """Whether one kernel does all products of the backward, `hopper_launch.joint_gradients`."""
+    hopper = _hopper(device)
+    return hopper is not None and hopper.is_joint(dtype, channels, padded_hidden(hidden))
+
+
+def _hopper(device: torch.device) -> ModuleType | None:
+    if capability(device)[0] != 9 or portable():
         return None
     try:
         from cherimoya.ops.block import hopper_launch
     except ImportError:  # a Triton without this Gluon
         return None
-    return hopper_launch if hopper_launch.is_supported(x, padded_hidden(hidden)) else None
+    return hopper_launch

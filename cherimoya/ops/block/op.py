@@ -28,11 +28,12 @@ def fused_block(
     eps: float,
     trim: int,
     keep: bool,
+    joint: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The block's output (N, L - 2 trim, C), and what its backward needs besides x and the taps.
 
     That is mean and 1 / std (N,), xhat like the output (of no elements unless `keep`), and the
-    tables.
+    tables. joint: of the backward, an argument here since torch.compile's caches go by these.
     """
     from cherimoya.ops.block import launch
     from cherimoya.ops.block.weights import Tables
@@ -40,7 +41,7 @@ def fused_block(
 
     weights = (conv_weight, linear1_weight, linear2_weight)
     if not x.numel() or x.shape[1] == 2 * trim:
-        return _empty(x, *weights, dilation, residual_scale, eps, trim, keep)
+        return _empty(x, *weights, dilation, residual_scale, eps, trim, keep, joint)
     with torch.cuda.device_of(x):
         x, taps, d = conv.prepared(x, conv_weight, dilation)
         w1, w2 = contiguous(linear1_weight), contiguous(linear2_weight)
@@ -58,16 +59,9 @@ def fused_block(
 
 @fused_block.register_fake
 def _empty(
-    x: Tensor,
-    conv_weight: Tensor,
-    linear1_weight: Tensor,
-    linear2_weight: Tensor,
-    dilation: int,
-    residual_scale: float,
-    eps: float,
-    trim: int,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x: Tensor, conv_weight: Tensor, linear1_weight: Tensor, linear2_weight: Tensor,
+    dilation: int, residual_scale: float, eps: float, trim: int, keep: bool, joint: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     from cherimoya.ops.block.weights import Tables
 
     n, length, channels = x.shape
@@ -92,11 +86,13 @@ def backward_products(
     dilation: int,
     residual_scale: float,
     trim: int,
+    joint: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The part of the backward that reads xhat, which may have no elements.
 
-    Returns g = d xhat (N, window, C), its sums by tiles (N, tiles) and those of g * xhat, and the
+    Returns g = d xhat (N, window, C), its sums by tiles (N, sums) and those of g * xhat, and the
     gradients of the tables in parts (2, parts, HP, CA + CB). Tables of both halves: in full fp32.
+    joint: in one kernel, see `launch.is_joint`.
     """
     from cherimoya.ops.block import fp32_launch, launch
     from cherimoya.ops.block.weights import OutputGradient, Tables
@@ -104,7 +100,7 @@ def backward_products(
 
     if not dout.numel():
         tensors = (dout, x, conv_weight, mean, rstd, xhat, up, down)
-        return _empty_products(*tensors, hidden, dilation, residual_scale, trim)
+        return _empty_products(*tensors, hidden, dilation, residual_scale, trim, joint)
     with torch.cuda.device_of(x):
         x, taps, d = conv.prepared(x, conv_weight, dilation)
         statistics, full = (mean, rstd), up.dim() == 3
@@ -117,11 +113,13 @@ def backward_products(
             g, sum_g, sum_gx = fp32_launch.xhat_gradient(xhat, dout, halves)
             return g, sum_g, sum_gx, fp32_launch.weight_gradients(xhat, dout, halves)
         tables = Tables.of(x, up, down, down, residual_scale)
-        hopper = launch.hopper_launches(x, hidden)
-        if hopper and hopper.is_joint(x, hidden):
-            return hopper.joint_gradients(xhat, dout, tables)
+        if joint:
+            from cherimoya.ops.block import hopper_launch
+
+            return hopper_launch.joint_gradients(xhat, dout, tables)
         gradient = OutputGradient.of(dout)
-        g, sum_g, sum_gx = (hopper or launch).xhat_gradient(xhat, gradient, tables, x.dtype)
+        by_xhat = (launch.hopper_launches(x, hidden) or launch).xhat_gradient
+        g, sum_g, sum_gx = by_xhat(xhat, gradient, tables, x.dtype)
         return g, sum_g, sum_gx, launch.weight_gradients(xhat, gradient, tables)
 
 
@@ -129,13 +127,13 @@ def backward_products(
 def _empty_products(
     dout: Tensor, x: Tensor, conv_weight: Tensor, mean: Tensor, rstd: Tensor, xhat: Tensor,
     up: Tensor, down: Tensor, hidden: int, dilation: int, residual_scale: float, trim: int,
+    joint: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    from cherimoya.ops.block import launch
-    from cherimoya.ops.conv_norm.launch import few_tiles
+    from cherimoya.ops.block.launch import backward_sizes
 
     g = torch.empty_like(dout, dtype=x.dtype, memory_format=torch.contiguous_format)
-    sums, parts = launch.backward_sizes(x, dout, hidden)
-    sum_g, sum_gx = (x.new_empty(len(x), few_tiles(sums), dtype=torch.float32) for _ in range(2))
+    sums, parts = backward_sizes(dout, hidden, joint)
+    sum_g, sum_gx = (x.new_empty(x.shape[0], sums, dtype=torch.float32) for _ in range(2))
     return g, sum_g, sum_gx, x.new_empty(2, parts, *up.shape[-2:], dtype=torch.float32)
 
 
@@ -220,15 +218,9 @@ def fused_block_full_fp32(
 
 @fused_block_full_fp32.register_fake
 def _empty_full_fp32(
-    x: Tensor,
-    conv_weight: Tensor,
-    linear1_weight: Tensor,
-    linear2_weight: Tensor,
-    dilation: int,
-    residual_scale: float,
-    eps: float,
-    trim: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x: Tensor, conv_weight: Tensor, linear1_weight: Tensor, linear2_weight: Tensor,
+    dilation: int, residual_scale: float, eps: float, trim: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     from cherimoya.ops.block.fp32_launch import empty_tables
 
     n, length, channels = x.shape
@@ -240,6 +232,7 @@ def _empty_full_fp32(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, conv_weight, linear1_weight, linear2_weight, dilation, residual_scale, _, trim = inputs[:8]
+    ctx.joint = len(inputs) > 9 and inputs[9]
     _, mean, rstd, *xhat, up, down = output  # in full fp32 it is not kept
     ctx.save_for_backward(x, conv_weight, mean, rstd, up, down)
     ctx.kept = xhat  # not saved: the backward drops it before the gradient of x needs room
@@ -255,7 +248,7 @@ def _gradients(ctx: Any, dout: Tensor | None, *_: Tensor) -> tuple[Tensor | None
         return None, None, None, None, *none
     *given, up, down = ctx.saved_tensors
     kept = ctx.kept.pop() if ctx.kept else dout.new_empty(0)  # a second backward has none
-    products = backward_products(dout, *given, kept, up, down, *ctx.sizes)
+    products = backward_products(dout, *given, kept, up, down, *ctx.sizes, ctx.joint)
     del kept
     dx, *gradients = backward_conv(dout, *given, *products, *ctx.sizes)
     weights = (g.to(dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True))
@@ -264,6 +257,13 @@ def _gradients(ctx: Any, dout: Tensor | None, *_: Tensor) -> tuple[Tensor | None
 
 fused_block.register_autograd(_gradients, setup_context=_save)
 fused_block_full_fp32.register_autograd(_gradients, setup_context=_save)
+
+
+@constant_when_compiled
+def _is_joint(device: torch.device, dtype: torch.dtype, channels: int, hidden: int) -> bool:
+    from cherimoya.ops.block.launch import is_joint
+
+    return is_joint(device, dtype, channels, hidden)
 
 
 @constant_when_compiled
@@ -339,9 +339,9 @@ def cheri_block(
         return reference.cheri_block(x, *weights, dilation, residual_scale, eps, trim)
     if chosen.block:
         size = math.prod(x.shape) * x.element_size()  # x.nbytes is not for symbolic shapes
-        small = size <= KEPT_SHARE * total_memory(x.device)
-        keep = small and wants_gradient(x, *weights)
-        return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep)[0]
+        keep = size <= KEPT_SHARE * total_memory(x.device) and wants_gradient(x, *weights)
+        joint = _is_joint(x.device, x.dtype, channels, hidden)
+        return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep, joint)[0]
     backward = wants_gradient(x, *weights)
     if chosen.inference and _fits_full_fp32(x.device, channels, backward):
         return fused_block_full_fp32(x, *weights, dilation, residual_scale, eps, trim)[0]

@@ -11,7 +11,7 @@ from cherimoya.ops.block.half_kernels import scale_to_half_kernel
 from cherimoya.ops.device import dependent_launch, operand_dtype
 
 HIDDEN_STEP = 64  # hidden units are padded to a multiple of this
-ROWS_OF_SUMS = 64  # positions that share a sum of gradients, and a scale
+ROWS_OF_SUMS = 64  # positions that share a sum of gradients or several, and a scale
 
 
 @dataclass(frozen=True)

@@ -219,14 +219,15 @@ def hopper(C, widths):
                {**sizes, "STAGES": config["stages"], "CONSUMERS": config["consumers"],
                 "SCALED": False, "REGISTERS": kept}, entry)
     joint = launch.JOINT if C in launch.JOINT_CHANNELS else []
-    for config, chunks in itertools.product(joint, launch.JOINT_CHUNKS):
+    for config, chunks, sums in itertools.product(joint, launch.JOINT_CHUNKS, (4, 1)):
         entry, kept = launch.JOINT_REGISTERS
         yield (hopper_bwd_kernel,
                {**rows(("va", "vb"), "bf16"), **rows(("ya", "yb"), "bf16"),
                 **tables(("w1a", "w1b"), "bf16"), **tables(("w2a", "w2b"), "bf16"),
                 "g": "*bf16", **dict.fromkeys(("sum_g", "sum_gx", "part_dw1", "part_dw2"), f32)},
-               {**sizes, "CHUNKS": chunks, "STAGES": config["stages"], "SLOTS": config["slots"],
-                "P": launch.joint_positions(C), "SUMS": 4, "REGISTERS": kept}, entry)
+               {"C": C, "CA": widths[0], "CB": widths[1], "CHUNKS": chunks, "PDL": True,
+                "STAGES": config["stages"], "SLOTS": config["slots"], "SUMS": sums,
+                "P": launch.joint_positions(C), "REGISTERS": kept}, entry)
     for config in fits(launch.FORWARD_FP32, 2 * 3 * 64 * 32 * 4):
         entry, kept = launch.REGISTERS[2]
         yield (single.hopper_fwd_fp32_kernel,

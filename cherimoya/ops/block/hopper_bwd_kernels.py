@@ -266,7 +266,7 @@ def second_consume(
 def hopper_bwd_kernel(
     va, vb, ya, yb, w1a, w1b, w2a, w2b, g, sum_g, sum_gx, part_dw1, part_dw2,
     window, tiles, all_tiles,
-    C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, HS: gl.constexpr, CHUNKS: gl.constexpr,
+    C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, CHUNKS: gl.constexpr,
     STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, SUMS: gl.constexpr,
     REGISTERS: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
@@ -298,7 +298,7 @@ def hopper_bwd_kernel(
     loaded = make_ring(1).index(0)
     fence_async_shared()
     wait_for_previous_kernel(PDL)
-    load_weights(w1a, w1b, w2a, w2b, w1_a, w1_b, w2_a, w2_b, loaded, C, CA, CB, HS, CHUNKS)
+    load_weights(w1a, w1b, w2a, w2b, w1_a, w1_b, w2_a, w2_b, loaded, C, CA, CB, 64, CHUNKS)
     start, stop = owned_tiles(all_tiles)
     sync_threads()
     part = gl.program_id(0) * (CHUNKS * 64 * (CA + CB))

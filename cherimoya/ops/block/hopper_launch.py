@@ -14,12 +14,7 @@ from cherimoya.ops.autotune import Config, Run
 from cherimoya.ops.block import hopper_kernels as kernels
 from cherimoya.ops.block.hopper_bwd_kernels import hopper_bwd_kernel
 from cherimoya.ops.block.hopper_fp32_kernels import hopper_fwd_fp32_kernel
-from cherimoya.ops.block.weights import (
-    HIDDEN_STEP,
-    ROWS_OF_SUMS,
-    OutputGradient,
-    Tables,
-)
+from cherimoya.ops.block.weights import HIDDEN_STEP, ROWS_OF_SUMS, OutputGradient, Tables
 from cherimoya.ops.conv_norm.launch import (
     Parts,
     empty_sums,
@@ -213,9 +208,9 @@ def joint_gradients(
     hopper_bwd_kernel[(programs,)](
         *_rows(xhat, tables), *_rows(dout, tables), *_tables(tables.up, tables, of_table),
         *_tables(tables.down, tables, of_table), g, *sums, *partial_sums, window, tiles, n * tiles,
-        C=channels, CA=tables.widths[0], CB=tables.widths[1], HS=HIDDEN_STEP, CHUNKS=chunks,
+        C=channels, CA=tables.widths[0], CB=tables.widths[1], CHUNKS=chunks,
         STAGES=config["stages"], SLOTS=config["slots"], P=joint_positions(channels),
-        SUMS=joint_sums(xhat) // tiles, REGISTERS=consumer, num_warps=4, maxnreg=at_entry,
+        SUMS=sums[0].shape[1] // tiles, REGISTERS=consumer, num_warps=4, maxnreg=at_entry,
         **dependent_launch(xhat.device),
     )  # fmt: skip
     return g, *few_sums(*sums), partial_sums

@@ -94,7 +94,7 @@ def sanitize(tool: str, precision: str, sanitizer: str, log: Path) -> dict[str, 
     import triton
 
     command = [
-        sanitizer, "--tool", tool, "--target-processes", "application-only", "--print-limit", "20",
+        sanitizer, "--tool", tool, "--target-processes", "application-only", "--print-limit", "200",
         sys.executable, __file__, "--work", precision,
     ]  # fmt: skip
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "CHERIMOYA_AUTOTUNE": "0"}

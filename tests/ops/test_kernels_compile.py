@@ -68,9 +68,9 @@ def plain(capability, dtype, C, widths, single):
     yield (conv.conv_norm_bwd_sums_kernel,
            {"x": x, "weight": f32, "dy": x, "mean": f32, "rstd": f32, **sums}, march)
     yield (conv.conv_norm_bwd_kernel,
-           {"x": x, "weight": f32, "g": x, "dout": x, "mean": f32, "rstd": f32, **sums,
-            "dx": x, "part_dw": f32}, {**march, "TILES": 64, "RESIDUAL": True})
-    yield (conv.sum_rows_kernel, {"parts": f32, "out": f32}, {"BLOCK": 32, "DEPTH": 128, **pdl})
+           {"x": x, "weight": f32, "g": x, "mean": f32, "rstd": f32, **sums,
+            "dx": x, "part_dw": f32}, {**march, "TILES": 64})
+    yield (conv.sum_rows_kernel, {"parts": f32, "out": f32}, {"BLOCK": 8, "DEPTH": 2048, **pdl})
     yield (block.block_stats_kernel, {"x": x, "weight": f32, **parts, **weights},
            {**stats, "HALF": not single, "SPLIT": False})
     yield (block.block_fwd_kernel, {"xhat": half, "x": x, **tables, "out": x}, {**gemm, "HS": 32})
@@ -99,9 +99,11 @@ def plain(capability, dtype, C, widths, single):
                {**gemm, "SCALE": SCALE, "HS": 64, "STAGES": 1})
     yield (half_kernels.scale_to_half_kernel, {"x": f32, "y": "*fp16", "scales": f32},
            {"TILE": 64 * C, "BLOCK": 8192, **pdl})
-    yield (block.block_reduce_kernel,
-           {"part_dw1": f32, "part_dw2": f32, "part_dw": f32, "dw1": f32, "dw2": f32, "dw": f32},
-           {"C": C, "H": 2 * C, "CP": sum(widths), "HP": 192, "BLOCK": 32, "DEPTH": 128, **pdl})
+    yield (block.block_bwd_conv_kernel,
+           {"x": x, "weight": f32, "g": x, "dout": x, "mean": f32, "rstd": f32, **sums, "dx": x,
+            "part_dw": f32, "partial_sums": f32, "dw1": f32, "dw2": f32},
+           {**march, "TILES": 64, "H": 2 * C, "CP": sum(widths), "HP": 192, "BLOCK": 64,
+            "DEPTH": 64})
 
 
 def around(capability, dtype, C, widths):

@@ -359,3 +359,14 @@ def test_the_shipped_table_reaches_two_octaves_from_its_lengths(cache, gpu, leng
     gpu.best(L=length)
     assert len(gpu.launched) == measured
     assert gpu.best(L=length) == ({"rows": 32} if measured else {"rows": 64})
+
+
+def test_a_multiprocessor_holds_every_program_of_the_backward_march_at_once(monkeypatch):
+    pytest.importorskip("triton")
+    from cherimoya.ops.conv_norm import launch
+
+    monkeypatch.setattr(launch, "multiprocessors", lambda device: 1)
+    for config in launch.BACKWARD:
+        granted = -(-launch.registers(config)["maxnreg"] // 8) * 8  # by a GPU, in eights
+        programs = launch._resident(torch.device("cuda"), config)
+        assert programs * granted * 32 * config["num_warps"] <= 65_536, config

@@ -75,7 +75,7 @@ def normalised_rows(
 ):
     """Columns FIRST .. FIRST + WIDTH of the normalised convolution of x (L, C) at these rows."""
     column = FIRST + tl.arange(0, WIDTH)
-    w0, w1, w2 = load_taps(weight, column, C)
+    w0, w1, w2 = load_taps(weight, column[None, :], C)
     before = load_inside(x, row - d, L, C, FIRST, WIDTH)
     here = load_inside(x, row, L, C, FIRST, WIDTH)
     after = load_inside(x, row + d, L, C, FIRST, WIDTH)

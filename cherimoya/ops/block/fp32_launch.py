@@ -16,6 +16,7 @@ from cherimoya.ops.block.weights import (
     ROWS_OF_SUMS,
     Tables,
     column_widths,
+    empty_partial_sums,
     padded_hidden,
     table_scales,
 )
@@ -135,9 +136,9 @@ def weight_gradients(
 
         name = "block_full_fp32_bwd_weights"
         config = _best_backward(name, xhat, tables, BACKWARD_WEIGHTS, rehearse)
-    rows, columns = tables.up.shape[-2:]
+    rows = tables.up.shape[-2]
     parts = weight_parts(xhat, rows)
-    partial_sums = xhat.new_empty(2, parts, rows, columns)
+    partial_sums = empty_partial_sums(xhat, parts, tables.up)
     residual_scale = tables.unscale * SCALE
     _, unscale = table_scales(xhat, residual_scale)
     kernels.block_full_fp32_bwd_weights_kernel[(parts * (rows // config["hidden"]),)](

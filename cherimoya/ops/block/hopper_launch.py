@@ -14,7 +14,13 @@ from cherimoya.ops.autotune import Config, Run
 from cherimoya.ops.block import hopper_kernels as kernels
 from cherimoya.ops.block.hopper_bwd_kernels import hopper_bwd_kernel
 from cherimoya.ops.block.hopper_fp32_kernels import hopper_fwd_fp32_kernel
-from cherimoya.ops.block.weights import HIDDEN_STEP, ROWS_OF_SUMS, OutputGradient, Tables
+from cherimoya.ops.block.weights import (
+    HIDDEN_STEP,
+    ROWS_OF_SUMS,
+    OutputGradient,
+    Tables,
+    empty_partial_sums,
+)
 from cherimoya.ops.conv_norm.launch import (
     Parts,
     empty_sums,
@@ -202,7 +208,7 @@ def joint_gradients(
     g = torch.empty_like(xhat)
     sums = empty_sums(xhat, joint_sums(xhat))
     programs = joint_programs(xhat)
-    partial_sums = xhat.new_empty(2, programs, *tables.up.shape, dtype=torch.float32)
+    partial_sums = empty_partial_sums(xhat, programs, tables.up)
     of_table = {"hidden": HIDDEN_STEP}
     at_entry, consumer = JOINT_REGISTERS
     hopper_bwd_kernel[(programs,)](

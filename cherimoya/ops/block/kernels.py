@@ -19,7 +19,12 @@ import triton.language as tl
 
 from cherimoya.ops import proxy_fence
 from cherimoya.ops.block.half_kernels import halves
-from cherimoya.ops.conv_norm.kernels import conv_stats, sum_rows, wait_for_previous_kernel
+from cherimoya.ops.conv_norm.kernels import (
+    conv_stats,
+    march_back,
+    sum_rows,
+    wait_for_previous_kernel,
+)
 
 proxy_fence.install()  # for every kernel whose products read what is copied in a pipeline
 
@@ -338,30 +343,53 @@ def block_bwd_weights_kernel(
         tl.store(part_dw2 + at, dw2_b * unscale)
 
 
-@triton.jit(do_not_specialize=["parts", "conv_parts", "programs"])
-def block_reduce_kernel(
-    part_dw1, part_dw2, part_dw, dw1, dw2, dw, parts, conv_parts, programs, scale1, scale2,
+@triton.jit
+def sum_weights(
+    partial_sums, dw1, dw2, parts, s, slices, scale1, scale2,
     C: tl.constexpr, H: tl.constexpr, CP: tl.constexpr, HP: tl.constexpr,
-    BLOCK: tl.constexpr, DEPTH: tl.constexpr, PDL: tl.constexpr,
+    BLOCK: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Add partial sums up, in a fixed order.
+    """One of `slices` of the weights' gradients from their partial sums, in a fixed order.
 
-    part_dw1, part_dw2 (parts, HP, CP), part_dw (conv_parts, 3, C) -> dw1 (H, C) = scale1 * sum,
-    dw2 (C, H) = scale2 * sum transposed, dw (3, C). `programs` programs each for the first two.
+    partial_sums (2, parts, HP, CP) -> dw1 (H, C) = scale1 * sum, dw2 (C, H) = scale2 * sum
+    transposed.
+    """
+    first = s < slices // 2
+    at = tl.where(first, s, s - slices // 2) * BLOCK + tl.arange(0, BLOCK)
+    h = at // CP
+    c = at % CP
+    inside = (h < H) & (c < C)
+    if not first:
+        partial_sums += parts.to(tl.int64) * (HP * CP)
+    total = sum_rows(partial_sums, parts, HP * CP, at, BLOCK, DEPTH)
+    if first:
+        tl.store(dw1 + h * C + c, total * scale1, mask=inside)
+    else:
+        tl.store(dw2 + c * H + h, total * scale2, mask=inside)
+
+
+@triton.jit(do_not_specialize=[
+    "N", "L", "window", "trim", "d", "lanes", "blocks", "tiles", "parts", "slices",
+])  # fmt: skip
+def block_bwd_conv_kernel(
+    x, weight, g, dout, mean, rstd, sum_g, sum_gx, dx, part_dw, partial_sums, dw1, dw2,
+    N, L, window, trim, d, lanes, blocks, tiles, parts, slices, scale1, scale2,
+    C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
+    AHEAD: tl.constexpr, TILES: tl.constexpr, H: tl.constexpr, CP: tl.constexpr,
+    HP: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """`sum_weights`, each program its share of the slices; then `march_back` with the residual.
+
+    In this order the partial sums still lie in the second-level cache.
     """
     wait_for_previous_kernel(PDL)
-    pid = tl.program_id(0)
-    if pid < 2 * programs:
-        at = (pid % programs) * BLOCK + tl.arange(0, BLOCK)
-        h = at // CP
-        c = at % CP
-        inside = (h < H) & (c < C)
-        if pid < programs:
-            total = sum_rows(part_dw1, parts, HP * CP, at, BLOCK, DEPTH) * scale1
-            tl.store(dw1 + h * C + c, total, mask=inside)
-        else:
-            total = sum_rows(part_dw2, parts, HP * CP, at, BLOCK, DEPTH) * scale2
-            tl.store(dw2 + c * H + h, total, mask=inside)
-    else:
-        at = (pid - 2 * programs) * BLOCK + tl.arange(0, BLOCK)
-        tl.store(dw + at, sum_rows(part_dw, conv_parts, 3 * C, at, BLOCK, DEPTH), mask=at < 3 * C)
+    for s in tl.range(
+        tl.program_id(0), slices, tl.num_programs(0), num_stages=1, disable_licm=True
+    ):
+        sum_weights(
+            partial_sums, dw1, dw2, parts, s, slices, scale1, scale2, C, H, CP, HP, BLOCK, DEPTH
+        )
+    march_back(
+        x, weight, g, dout, mean, rstd, sum_g, sum_gx, dx, part_dw, N, L, window, trim, d, lanes,
+        blocks, tiles, C, COLUMNS, ROWS, STEPS, AHEAD, TILES, True,
+    )  # fmt: skip

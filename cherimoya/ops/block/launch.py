@@ -15,7 +15,9 @@ from cherimoya.ops.block.weights import (
     ROWS_OF_SUMS,
     OutputGradient,
     Tables,
+    empty_partial_sums,
     padded_hidden,
+    table_scales,
 )
 from cherimoya.ops.conv_norm import launch as conv
 from cherimoya.ops.conv_norm.launch import March, Parts
@@ -55,7 +57,7 @@ def stats_and_tables(
     kernels.block_stats_kernel[(n * march.tiles + weight_programs,)](
         x, conv_weight, parts.mean, parts.m2, parts.count, linear1_weight, linear2_weight,
         tables.up, tables.down, tables.down_half,
-        length, dilation, march.lanes, march.blocks, n * march.tiles, tables.scale,
+        length, dilation, march.lanes, march.tiles, n * march.tiles, tables.scale,
         H=len(linear1_weight), CP=padded_channels, HP=padded_rows, BLOCK=WEIGHT_BLOCK,
         HALF=tables.down_half is not tables.down, SPLIT=tables.up.dim() == 3,
         **march.options, **dependent_launch(x.device),
@@ -126,7 +128,7 @@ def weight_gradients(
         n, window = 1, n * window
     tiles = triton.cdiv(window, config["rows"])
     slices = len(tables.up) // config["hidden"]
-    partial_sums = xhat.new_empty(2, parts, *tables.up.shape, dtype=torch.float32)
+    partial_sums = empty_partial_sums(xhat, parts, tables.up)
     kernels.block_bwd_weights_kernel[(parts * slices,)](
         xhat, dout.values, dout.scales_or_any, tables.up, tables.down, *partial_sums,
         window, tiles, n * tiles, C=channels, **tables.options(), SCALED=scaled,
@@ -153,22 +155,52 @@ def backward_sizes(dout: Tensor, hidden: int, joint: bool) -> tuple[int, int]:
     return tiles, weight_parts(dout, padded_hidden(hidden))
 
 
-def reduce(
-    partial_sums: Tensor, part_dw: Tensor, hidden: int, residual_scale: float, unscale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the taps (3, C), linear1 (H, C) and linear2 (C, H), fp32, from their parts."""
-    parts, padded_rows, padded_channels = partial_sums.shape[1:]
-    channels = part_dw.shape[2]
-    new = partial_sums.new_empty
-    dw, dw1, dw2 = new(3, channels), new(hidden, channels), new(channels, hidden)
-    block = 1024 if interpreting() else 32  # the interpreter likes few programs
-    programs = triton.cdiv(padded_rows * padded_channels, block)
-    kernels.block_reduce_kernel[(2 * programs + triton.cdiv(3 * channels, block),)](
-        *partial_sums, part_dw, dw1, dw2, dw, parts, len(part_dw), programs,
-        unscale, residual_scale / 2, C=channels, H=hidden, CP=padded_channels, HP=padded_rows,
-        BLOCK=block, DEPTH=128, num_warps=4, **dependent_launch(partial_sums.device),
+def backward_conv(
+    x: Tensor,
+    weight: Tensor,
+    g: Tensor,
+    dout: Tensor,
+    statistics: tuple[Tensor, Tensor],
+    sums: tuple[Tensor, Tensor],
+    partial_sums: Tensor,
+    hidden: int,
+    dilation: int,
+    residual_scale: float,
+    trim: int,
+    config: Config | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, and of the taps (3, C), linear1 (H, C) and linear2 (C, H), fp32.
+
+    g (N, L - 2 trim, C) is the gradient of the normalised convolution, dout that of the block's
+    output, of the same shape; partial_sums (2, parts, HP, CP) those of both tables.
+    """
+    n, length, channels = x.shape
+    window, tiles = g.shape[1], sums[0].shape[1]
+    if config is None:
+
+        def rehearse(big: Tensor) -> Run:
+            zero = big.new_zeros(len(big), tiles, dtype=torch.float32)
+            grad, given, parts = filling(g, len(big)), conv.unit_statistics(big), (zero, zero)
+            return partial(
+                backward_conv, big, weight, grad, grad, given, parts, partial_sums, hidden,
+                dilation, residual_scale, trim,
+            )  # fmt: skip
+
+        config = conv.best("block_bwd_conv", x, conv.BACKWARD, rehearse)
+    march, dx, part_dw = conv.march_back(x, dilation, config)
+    _, parts, padded_rows, padded_channels = partial_sums.shape
+    shapes = (hidden, channels), (channels, hidden)
+    dw1, dw2 = (x.new_empty(shape, dtype=torch.float32) for shape in shapes)
+    block = 1024 if interpreting() else 64  # the interpreter likes few slices
+    _, unscale = table_scales(x, residual_scale)
+    kernels.block_bwd_conv_kernel[(len(part_dw),)](
+        x, weight, g, dout, *statistics, *sums, dx, part_dw, partial_sums, dw1, dw2,
+        n, length, window, trim, dilation, march.lanes, march.tiles, tiles, parts,
+        2 * triton.cdiv(padded_rows * padded_channels, block), unscale, residual_scale / 2,
+        TILES=conv.padded(tiles), H=hidden, CP=padded_channels, HP=padded_rows, BLOCK=block,
+        DEPTH=64, **march.options, **conv.registers(config), **dependent_launch(x.device),
     )  # fmt: skip
-    return dw, dw1, dw2
+    return dx, conv.sum_rows(part_dw), dw1, dw2
 
 
 def _options(config: Config, x: Tensor) -> dict[str, object]:

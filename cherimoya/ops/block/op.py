@@ -130,11 +130,12 @@ def _empty_products(
     joint: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     from cherimoya.ops.block.launch import backward_sizes
+    from cherimoya.ops.block.weights import empty_partial_sums
 
     g = torch.empty_like(dout, dtype=x.dtype, memory_format=torch.contiguous_format)
     sums, parts = backward_sizes(dout, hidden, joint)
     sum_g, sum_gx = (x.new_empty(x.shape[0], sums, dtype=torch.float32) for _ in range(2))
-    return g, sum_g, sum_gx, x.new_empty(2, parts, *up.shape[-2:], dtype=torch.float32)
+    return g, sum_g, sum_gx, empty_partial_sums(x, parts, up)
 
 
 @torch.library.custom_op("cherimoya::cheri_block_backward_conv", mutates_args=())
@@ -155,7 +156,6 @@ def backward_conv(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x (its dtype), of the taps (3, C), linear1 (H, C) and linear2 (C, H), fp32."""
     from cherimoya.ops.block import launch
-    from cherimoya.ops.block.weights import table_scales
     from cherimoya.ops.conv_norm import launch as conv
 
     if not dout.numel():
@@ -167,9 +167,9 @@ def backward_conv(
         x, taps, d = conv.prepared(x, conv_weight, dilation)
         dout = contiguous(dout.to(x.dtype))
         statistics, sums = (mean, rstd), (sum_g, sum_gx)
-        dx, part_dw = conv.backward(x, taps, g, dout, statistics, sums, d, trim)
-        _, unscale = table_scales(x, residual_scale)
-        return dx, *launch.reduce(partial_sums, part_dw, hidden, residual_scale, unscale)
+        return launch.backward_conv(
+            x, taps, g, dout, statistics, sums, partial_sums, hidden, d, residual_scale, trim
+        )
 
 
 @backward_conv.register_fake

@@ -73,6 +73,11 @@ def padded_hidden(hidden: int) -> int:
     return triton.cdiv(hidden, HIDDEN_STEP) * HIDDEN_STEP
 
 
+def empty_partial_sums(x: Tensor, parts: int, table: Tensor) -> Tensor:
+    """Gradients of both tables in parts, (2, parts, HP, CA + CB), fp32, to be filled."""
+    return x.new_empty(2, parts, *table.shape[-2:], dtype=torch.float32)
+
+
 @dataclass(frozen=True)
 class OutputGradient:
     """The gradient of a block's output (N, window, C), in the dtype of the products."""

@@ -23,31 +23,39 @@ def wait_for_previous_kernel(PDL: tl.constexpr):
 
 
 @triton.jit
-def lane_starts(block, lanes, L, d, ROWS: tl.constexpr, STEPS: tl.constexpr):
-    """First rows (ROWS,) of a block of lanes; beyond every row for lanes that do not exist."""
-    lane = block * ROWS + tl.arange(0, ROWS)
-    first = lane % d + (lane // d) * (STEPS * d)
-    return tl.where(lane < lanes, first, L + 4 * d)
+def columns_of(block, C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
+    """Columns (ROWS, COLUMNS) of a tile's pieces."""
+    SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
+    piece = block * ROWS + tl.arange(0, ROWS)
+    return (piece % SPLIT * COLUMNS)[:, None] + tl.arange(0, COLUMNS)[None, :]
 
 
 @triton.jit
-def tile_of(
-    pid, L, d, lanes, blocks,
+def first_rows(
+    block, lanes, L, d,
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """Example, columns (COLUMNS,) and first rows of the lanes (ROWS,) of a program's tile."""
+    """First rows (ROWS, 1) of a tile's pieces; beyond every row for pieces that do not exist."""
     SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
-    block = (pid // SPLIT) % blocks
-    n = pid // (SPLIT * blocks)
-    column = (pid % SPLIT) * COLUMNS + tl.arange(0, COLUMNS)
-    return n, column, lane_starts(block, lanes, L, d, ROWS, STEPS)
+    lane = (block * ROWS + tl.arange(0, ROWS)) // SPLIT
+    first = lane % d + (lane // d) * (STEPS * d)
+    return tl.where(lane < lanes, first, L + 4 * d)[:, None]
+
+
+@triton.jit
+def exists(column, C: tl.constexpr, COLUMNS: tl.constexpr):
+    """Whether these columns are below C."""
+    if C % COLUMNS == 0:
+        return tl.full((1, 1), True, tl.int1)
+    else:
+        return column < C
 
 
 @triton.jit
 def load_row(x, offset, row, step: tl.constexpr, d, dC, L, in_columns):
     """x[row + step * d] in its own dtype, zero outside 0..L; offset is that of x[row]."""
     r = row + step * d
-    return tl.load(x + offset + step * dC, mask=((r >= 0) & (r < L))[:, None] & in_columns, other=0)
+    return tl.load(x + offset + step * dC, mask=(r >= 0) & (r < L) & in_columns, other=0)
 
 
 @triton.jit
@@ -61,11 +69,11 @@ def load_ahead(x, offset, row, FIRST: tl.constexpr, STOP: tl.constexpr, d, dC, L
 
 @triton.jit
 def load_taps(weight, column, C: tl.constexpr):
-    """The three taps of these columns, each (1, COLUMNS)."""
+    """The three taps of these columns."""
     inside = column < C
-    w0 = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)[None, :]
-    w1 = tl.load(weight + C + column, mask=inside, other=0.0).to(tl.float32)[None, :]
-    w2 = tl.load(weight + 2 * C + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+    w0 = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    w1 = tl.load(weight + C + column, mask=inside, other=0.0).to(tl.float32)
+    w2 = tl.load(weight + 2 * C + column, mask=inside, other=0.0).to(tl.float32)
     return w0, w1, w2
 
 
@@ -80,11 +88,13 @@ def conv_stats(
     Each element's lane is summed about its first value, then lanes are joined as by Chan et al.
     (1983): exact enough when |mean| >> std.
     """
-    n, column, row = tile_of(pid, L, d, lanes, blocks, C, COLUMNS, ROWS, STEPS)
-    in_columns = (column < C)[None, :]
+    n = pid // blocks
+    column = columns_of(pid % blocks, C, COLUMNS, ROWS)
+    row = first_rows(pid % blocks, lanes, L, d, C, COLUMNS, ROWS, STEPS)
+    in_columns = exists(column, C, COLUMNS)
     dC = d * C
     x += n.to(tl.int64) * L * C
-    offset = (row * C)[:, None] + column[None, :]
+    offset = row * C + column
     queue = load_ahead(x, offset, row, -1, AHEAD + 1, d, dC, L, in_columns)
     w0, w1, w2 = load_taps(weight, column, C)
     before = queue[0].to(tl.float32)
@@ -100,20 +110,20 @@ def conv_stats(
             origin = before * w0 + (here * w1 + after * w2)
         else:
             dev = before * w0 + (here * w1 + (after * w2 - origin))
-            dev = tl.where((row + k * d < L)[:, None], dev, 0.0)
+            dev = tl.where(row + k * d < L, dev, 0.0)
             total += dev
             square += dev * dev
         before = here
         here = after
-    count = tl.minimum(tl.maximum((L - row + d - 1) // d, 0), STEPS).to(tl.float32)[:, None]
-    count = tl.where(in_columns, count, 0.0)
-    exists = count > 0.5
+    count = tl.minimum(tl.maximum((L - row + d - 1) // d, 0), STEPS).to(tl.float32)
+    count = tl.broadcast_to(tl.where(in_columns, count, 0.0), ROWS, COLUMNS)
+    counted = count > 0.5
     inverse = 1.0 / tl.maximum(count, 1.0)
     lane_mean = origin + total * inverse
     all_count = tl.sum(count)
-    mean = tl.sum(tl.where(exists, lane_mean * count, 0.0)) / tl.maximum(all_count, 1.0)
+    mean = tl.sum(tl.where(counted, lane_mean * count, 0.0)) / tl.maximum(all_count, 1.0)
     dev = lane_mean - mean
-    m2 = tl.where(exists, square - total * total * inverse + count * dev * dev, 0.0)
+    m2 = tl.where(counted, square - total * total * inverse + count * dev * dev, 0.0)
     tl.store(part_mean + pid, mean)
     tl.store(part_m2 + pid, tl.sum(m2))
     tl.store(part_count + pid, all_count)
@@ -138,7 +148,7 @@ def conv_stats_kernel(
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
     AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """x (N, L, C), weight (3, C) -> part_* (N, blocks * ceil(C / COLUMNS)). One program a tile."""
+    """x (N, L, C), weight (3, C) -> part_* (N, blocks). One program a tile."""
     wait_for_previous_kernel(PDL)
     conv_stats(
         x, weight, part_mean, part_m2, part_count, tl.program_id(0), L, d, lanes, blocks,
@@ -160,19 +170,21 @@ def conv_norm_fwd_kernel(
     """
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
-    n, column, row = tile_of(pid, L, d, lanes, blocks, C, COLUMNS, ROWS, STEPS)
-    in_columns = (column < C)[None, :]  # of y; x is `trim` rows ahead
+    n = pid // blocks
+    column = columns_of(pid % blocks, C, COLUMNS, ROWS)
+    row = first_rows(pid % blocks, lanes, L, d, C, COLUMNS, ROWS, STEPS)
+    in_columns = exists(column, C, COLUMNS)
     dC = d * C
     x += n.to(tl.int64) * L * C
     y += n.to(tl.int64) * window * C
-    y_offset = (row * C)[:, None] + column[None, :]
+    y_offset = row * C + column  # x is `trim` rows ahead
     row += trim
-    offset = (row * C)[:, None] + column[None, :]
+    offset = row * C + column
     queue = load_ahead(x, offset, row, -1, AHEAD + 1, d, dC, L, in_columns)
     if COMBINE:
         size = (L * C).to(tl.float32)
         mean, rstd = combine_stats(part_mean, part_m2, part_count, n, parts, size, eps, PARTS)
-        if pid % (tl.cdiv(C, COLUMNS) * blocks) == 0:
+        if pid % blocks == 0:
             tl.store(mean_out + n, mean)
             tl.store(rstd_out + n, rstd)
     else:
@@ -186,7 +198,7 @@ def conv_norm_fwd_kernel(
             queue = queue + (load_row(x, offset, row, k + AHEAD + 1, d, dC, L, in_columns),)
         after = queue[k + 2].to(tl.float32)
         v = (before * w0 + (here * w1 + (after * w2 - mean))) * rstd
-        inside = (row + k * d < trim + window)[:, None] & in_columns
+        inside = (row + k * d < trim + window) & in_columns
         tl.store(y + y_offset + k * dC, v.to(y.dtype.element_ty), mask=inside)
         before = here
         here = after
@@ -200,16 +212,18 @@ def conv_norm_bwd_sums_kernel(
 ):  # fmt: skip
     """Sums of dy and of dy * xhat over tiles, with xhat computed again from x.
 
-    x, dy (N, L, C), weight (3, C), mean, rstd (N,) -> sum_g, sum_gx (N, blocks * splits).
+    x, dy (N, L, C), weight (3, C), mean, rstd (N,) -> sum_g, sum_gx (N, blocks).
     """
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
-    n, column, row = tile_of(pid, L, d, lanes, blocks, C, COLUMNS, ROWS, STEPS)
-    in_columns = (column < C)[None, :]
+    n = pid // blocks
+    column = columns_of(pid % blocks, C, COLUMNS, ROWS)
+    row = first_rows(pid % blocks, lanes, L, d, C, COLUMNS, ROWS, STEPS)
+    in_columns = exists(column, C, COLUMNS)
     dC = d * C
     x += n.to(tl.int64) * L * C
     dy += n.to(tl.int64) * L * C
-    offset = (row * C)[:, None] + column[None, :]
+    offset = row * C + column
     queue = load_ahead(x, offset, row, -1, AHEAD + 1, d, dC, L, in_columns)
     gs = load_ahead(dy, offset, row, 0, AHEAD, d, dC, L, in_columns)
     shift = tl.load(mean + n)
@@ -247,49 +261,57 @@ def norm_coefficients(sum_g, sum_gx, mean, rstd, n, tiles, size, TILES: tl.const
     return b, -rstd * mean_g - b * mean
 
 
-@triton.jit(do_not_specialize=["N", "L", "window", "trim", "d", "lanes", "blocks", "tiles"])
-def conv_norm_bwd_kernel(
+@triton.jit
+def owned_tiles(all_tiles, SPLIT: tl.constexpr):
+    """The first tile of this program's range, and the first after it."""
+    part = tl.program_id(0) // SPLIT
+    parts = tl.num_programs(0) // SPLIT
+    start = part * all_tiles.to(tl.int64) // parts
+    stop = (part + 1) * all_tiles.to(tl.int64) // parts
+    return start.to(tl.int32), stop.to(tl.int32)
+
+
+@triton.jit
+def march_back(
     x, weight, g, dout, mean, rstd, sum_g, sum_gx, dx, part_dw,
     N, L, window, trim, d, lanes, blocks, tiles,
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
-    AHEAD: tl.constexpr, TILES: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr,
+    AHEAD: tl.constexpr, TILES: tl.constexpr, RESIDUAL: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the convolution with normalisation by its input and its taps.
 
     x (N, L, C), g and dout (N, window, C): the gradient of the normalised convolution and, when
     RESIDUAL, that of the block's output, of rows trim .. trim + window; mean, rstd (N,);
-    sum_g, sum_gx (N, tiles) -> dx (N, L, C), part_dw (programs / splits, 3, C). Programs own
-    fixed ranges of tiles, so that few partial sums of the taps' gradient are left to add.
+    sum_g, sum_gx (N, tiles) -> dx (N, L, C), part_dw (programs, 3, C). Programs own fixed ranges
+    of tiles, so that few partial sums of the taps' gradient are left to add.
     """
-    wait_for_previous_kernel(PDL)
     SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
-    part = tl.program_id(0) // SPLIT
-    parts = tl.num_programs(0) // SPLIT
-    column = (tl.program_id(0) % SPLIT) * COLUMNS + tl.arange(0, COLUMNS)
-    in_columns = (column < C)[None, :]
+    turn = tl.program_id(0) % SPLIT
+    column = columns_of(turn, C, COLUMNS, ROWS)
+    in_columns = exists(column, C, COLUMNS)
     w0, w1, w2 = load_taps(weight, column, C)
     dw0 = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     dw1 = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     dw2 = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     dC = d * C
     size = (L * C).to(tl.float32)
-    all_tiles = (N * blocks).to(tl.int64)
-    start = (part * all_tiles // parts).to(tl.int32)
-    stop = ((part + 1) * all_tiles // parts).to(tl.int32)
+    turns = tl.cdiv(blocks, SPLIT)
+    start, stop = owned_tiles(N * turns, SPLIT)
     current = -1
     b = 0.0
     c = 0.0
     scale = 0.0
     for tile in tl.range(start, stop, num_stages=1, disable_licm=True):
-        n = tile // blocks
-        row = lane_starts(tile % blocks, lanes, L, d, ROWS, STEPS)
+        n = tile // turns
+        block = tile % turns * SPLIT + turn
+        row = first_rows(block, lanes, L, d, C, COLUMNS, ROWS, STEPS)
         x_n = x + n.to(tl.int64) * L * C
         dx_n = dx + n.to(tl.int64) * L * C
         g_n = g + n.to(tl.int64) * window * C
         dout_n = dout + n.to(tl.int64) * window * C
-        offset = (row * C)[:, None] + column[None, :]
+        offset = row * C + column
         g_row = row - trim
-        g_offset = (g_row * C)[:, None] + column[None, :]
+        g_offset = g_row * C + column
         xs = load_ahead(x_n, offset, row, -2, AHEAD + 2, d, dC, L, in_columns)
         gs = load_ahead(g_n, g_offset, g_row, -1, AHEAD + 1, d, dC, window, in_columns)
         douts = ()
@@ -305,10 +327,10 @@ def conv_norm_bwd_kernel(
         here = xs[2].to(tl.float32)
         after = xs[3].to(tl.float32)
         conv = before2 * w0 + (before * w1 + here * w2)
-        inside = ((row >= d) & (row - d < L))[:, None]
+        inside = (row >= d) & (row - d < L)
         dconv_before = tl.where(inside, gs[0].to(tl.float32) * scale + (conv * b + c), 0.0)
         conv = before * w0 + (here * w1 + after * w2)
-        dconv = tl.where((row < L)[:, None], gs[1].to(tl.float32) * scale + (conv * b + c), 0.0)
+        dconv = tl.where(row < L, gs[1].to(tl.float32) * scale + (conv * b + c), 0.0)
         for k in tl.static_range(STEPS):
             if k + AHEAD < STEPS:
                 xs = xs + (load_row(x_n, offset, row, k + AHEAD + 2, d, dC, L, in_columns),)
@@ -321,12 +343,12 @@ def conv_norm_bwd_kernel(
                     )
             after2 = xs[k + 4].to(tl.float32)
             conv = here * w0 + (after * w1 + after2 * w2)
-            inside = (row + (k + 1) * d < L)[:, None]
+            inside = row + (k + 1) * d < L
             dconv_after = tl.where(inside, gs[k + 2].to(tl.float32) * scale + (conv * b + c), 0.0)
             v = w0 * dconv_after + w1 * dconv + w2 * dconv_before
             if RESIDUAL:
                 v += douts[k].to(tl.float32)
-            here_inside = (row + k * d < L)[:, None] & in_columns
+            here_inside = (row + k * d < L) & in_columns
             tl.store(dx_n + offset + k * dC, v.to(dx.dtype.element_ty), mask=here_inside)
             dw0 += dconv * before
             dw1 += dconv * here
@@ -336,10 +358,29 @@ def conv_norm_bwd_kernel(
             after = after2
             dconv_before = dconv
             dconv = dconv_after
-    out = part_dw + part * (3 * C) + column
-    tl.store(out, tl.sum(dw0, 0), mask=column < C)
-    tl.store(out + C, tl.sum(dw1, 0), mask=column < C)
-    tl.store(out + 2 * C, tl.sum(dw2, 0), mask=column < C)
+    out = part_dw + tl.program_id(0) * (3 * C)
+    group = column // COLUMNS
+    column = tl.arange(0, COLUMNS)
+    for i in tl.static_range(SPLIT):
+        at = out + i * COLUMNS + column
+        inside = i * COLUMNS + column < C
+        tl.store(at, tl.sum(tl.where(group == i, dw0, 0.0), 0), mask=inside)
+        tl.store(at + C, tl.sum(tl.where(group == i, dw1, 0.0), 0), mask=inside)
+        tl.store(at + 2 * C, tl.sum(tl.where(group == i, dw2, 0.0), 0), mask=inside)
+
+
+@triton.jit(do_not_specialize=["N", "L", "d", "lanes", "blocks", "tiles"])
+def conv_norm_bwd_kernel(
+    x, weight, g, mean, rstd, sum_g, sum_gx, dx, part_dw, N, L, d, lanes, blocks, tiles,
+    C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
+    AHEAD: tl.constexpr, TILES: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """`march_back` of all rows."""
+    wait_for_previous_kernel(PDL)
+    march_back(
+        x, weight, g, g, mean, rstd, sum_g, sum_gx, dx, part_dw, N, L, L, 0, d, lanes, blocks,
+        tiles, C, COLUMNS, ROWS, STEPS, AHEAD, TILES, False,
+    )  # fmt: skip
 
 
 @triton.jit

@@ -15,6 +15,7 @@ from cherimoya.ops.device import (
     contiguous,
     dependent_launch,
     filling,
+    interpreting,
     length_bucket,
     multiprocessors,
 )
@@ -31,10 +32,11 @@ FORWARD = _march(
     (32, 64, 5, 3, 8), (32, 128, 3, 2, 16), (64, 32, 5, 5, 8),
 )  # fmt: skip
 BACKWARD = _march(
-    (32, 16, 9, 4, 4), (32, 16, 5, 4, 4), (32, 8, 9, 3, 2), (64, 16, 9, 2, 4), (32, 16, 17, 3, 4),
+    (32, 16, 9, 4, 4), (32, 16, 5, 4, 4), (32, 8, 9, 4, 2), (64, 16, 9, 2, 4), (32, 16, 17, 3, 4),
     (64, 32, 9, 2, 16), (32, 32, 5, 3, 8),
 )  # fmt: skip
 MANY_TILES = 512
+REGISTERS = 32  # of a thread in the backward, for each position and channel that it holds
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class March:
     """How `rows` positions fall into lanes, see the kernels' docstring."""
 
     lanes: int
-    blocks: int  # tiles of an example and a group of columns
-    splits: int  # groups of columns
+    tiles: int  # of an example
+    splits: int  # pieces of a row
     options: dict[str, int]  # the kernels' constants and launch options
 
     @staticmethod
@@ -61,13 +63,8 @@ class March:
             "AHEAD": min(config["ahead"], steps),
             "num_warps": config["num_warps"],
         }
-        blocks = triton.cdiv(lanes, config["rows"])
-        return March(lanes, blocks, triton.cdiv(channels, config["columns"]), options)
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of one example."""
-        return self.blocks * self.splits
+        splits = triton.cdiv(channels, config["columns"])
+        return March(lanes, triton.cdiv(lanes * splits, config["rows"]), splits, options)
 
 
 def few_tiles(tiles: int) -> int:
@@ -138,7 +135,7 @@ def stats(x: Tensor, weight: Tensor, dilation: int, config: Config | None = None
     parts = Parts.empty(x, march.tiles)
     kernels.conv_stats_kernel[(n * march.tiles,)](
         x, weight, parts.mean, parts.m2, parts.count, length, dilation, march.lanes,
-        march.blocks, **march.options, **dependent_launch(x.device),
+        march.tiles, **march.options, **dependent_launch(x.device),
     )  # fmt: skip
     return parts.few()
 
@@ -175,7 +172,7 @@ def normalised(
     given = parts or Parts(mean, mean, mean, 1)
     kernels.conv_norm_fwd_kernel[(n * march.tiles,)](
         x, weight, given.mean, given.m2, given.count, mean, rstd, y,
-        length, window, trim, dilation, march.lanes, march.blocks, given.tiles, eps,
+        length, window, trim, dilation, march.lanes, march.tiles, given.tiles, eps,
         PARTS=padded(given.tiles), COMBINE=parts is not None,
         **march.options, **dependent_launch(x.device),
     )  # fmt: skip
@@ -201,7 +198,7 @@ def gradient_sums(
     march = March.over(length, dilation, channels, config)
     sums = empty_sums(x, march.tiles)
     kernels.conv_norm_bwd_sums_kernel[(n * march.tiles,)](
-        x, weight, dy, *statistics, *sums, length, dilation, march.lanes, march.blocks,
+        x, weight, dy, *statistics, *sums, length, dilation, march.lanes, march.tiles,
         **march.options, **dependent_launch(x.device),
     )  # fmt: skip
     return few_sums(*sums)
@@ -210,52 +207,50 @@ def gradient_sums(
 def backward(
     x: Tensor,
     weight: Tensor,
-    g: Tensor,
-    dout: Tensor | None,
+    dy: Tensor,
     statistics: tuple[Tensor, Tensor],
     sums: tuple[Tensor, Tensor],
     dilation: int,
-    trim: int,
     config: Config | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """dx (N, L, C), and the taps' gradient in parts (parts, 3, C).
-
-    g (N, L - 2 trim, C) is the gradient of the normalised convolution, dout that of the
-    residual, of the same shape.
-    """
-    n, length, channels = x.shape
-    window, tiles = length - 2 * trim, sums[0].shape[1]
+    """dx (N, L, C), and the taps' gradient in parts (parts, 3, C), for dy (N, L, C)."""
+    tiles = sums[0].shape[1]
     if config is None:
 
         def rehearse(big: Tensor) -> Run:
             zero = big.new_zeros(len(big), tiles, dtype=torch.float32)
-            grad = filling(g, len(big))
-            residual = None if dout is None else grad
-            given = unit_statistics(big)
-            sums = zero, zero
-            return partial(backward, big, weight, grad, residual, given, sums, dilation, trim)
+            grad, given = filling(dy, len(big)), unit_statistics(big)
+            return partial(backward, big, weight, grad, given, (zero, zero), dilation)
 
-        config = best("conv_norm_bwd" if dout is None else "block_bwd_conv", x, BACKWARD, rehearse)
-    dx = torch.empty_like(x)
-    march = March.over(length, dilation, channels, config)
-    parts = max(1, min(n * march.blocks, _resident(x.device, config) // march.splits))
-    part_dw = x.new_empty(parts, 3, channels, dtype=torch.float32)
-    kernels.conv_norm_bwd_kernel[(parts * march.splits,)](
-        x, weight, g, g if dout is None else dout, *statistics, *sums, dx, part_dw,
-        n, length, window, trim, dilation, march.lanes, march.blocks, tiles,
-        TILES=padded(tiles), RESIDUAL=dout is not None,
-        **march.options, **dependent_launch(x.device),
+        config = best("conv_norm_bwd", x, BACKWARD, rehearse)
+    march, dx, part_dw = march_back(x, dilation, config)
+    kernels.conv_norm_bwd_kernel[(len(part_dw),)](
+        x, weight, dy, *statistics, *sums, dx, part_dw,
+        len(x), x.shape[1], dilation, march.lanes, march.tiles, tiles,
+        TILES=padded(tiles), **march.options, **registers(config), **dependent_launch(x.device),
     )  # fmt: skip
     return dx, part_dw
+
+
+def march_back(x: Tensor, dilation: int, config: Config) -> tuple[March, Tensor, Tensor]:
+    """How the backward marches, dx (N, L, C) and the taps' gradient (programs, 3, C) to fill."""
+    n, length, channels = x.shape
+    march = March.over(length, dilation, channels, config)
+    turns = n * triton.cdiv(march.tiles, march.splits)
+    parts = max(1, min(turns, _resident(x.device, config) // march.splits))
+    part_dw = x.new_empty(parts * march.splits, 3, channels, dtype=torch.float32)
+    return march, torch.empty_like(x), part_dw
 
 
 def sum_rows(parts: Tensor) -> Tensor:
     """Sum over the first dimension of a contiguous fp32 tensor, in a fixed order."""
     rows, size = len(parts), parts[0].numel()
     out = torch.empty_like(parts[0])
-    kernels.sum_rows_kernel[(triton.cdiv(size, 32),)](
-        parts, out, rows, size, BLOCK=32, DEPTH=128, num_warps=4, **dependent_launch(parts.device)
-    )
+    block = 256 if interpreting() else 8  # the interpreter likes few programs
+    kernels.sum_rows_kernel[(triton.cdiv(size, block),)](
+        parts, out, rows, size, BLOCK=block, DEPTH=2048, num_warps=8,
+        **dependent_launch(parts.device),
+    )  # fmt: skip
     return out
 
 
@@ -282,9 +277,19 @@ def unit_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_zeros(len(x), dtype=torch.float32), x.new_ones(len(x), dtype=torch.float32)
 
 
+def registers(config: Config) -> dict[str, int]:
+    """The launch option of the backward that bounds a thread's registers, on NVIDIA GPUs."""
+    return {} if torch.version.hip else {"maxnreg": min(255, REGISTERS * _held(config))}
+
+
+def _held(config: Config) -> int:
+    """Positions and channels that a thread of a march holds at once."""
+    return config["rows"] * config["columns"] // (32 * config["num_warps"])
+
+
 def _resident(device: torch.device, config: Config) -> int:
-    """Programs that the GPU holds at once, at about 128 registers a thread."""
-    return multiprocessors(device) * max(1, 16 // config["num_warps"])
+    """Programs of the backward that the GPU holds at once."""
+    return multiprocessors(device) * max(1, 64 // (_held(config) * config["num_warps"]))
 
 
 def prepared(x: Tensor, weight: Tensor, dilation: int) -> tuple[Tensor, Tensor, int]:

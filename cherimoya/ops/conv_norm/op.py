@@ -47,7 +47,7 @@ def conv_norm_backward(
         x, taps, dilation = launch.prepared(x, weight, dilation)
         dy, statistics = contiguous(dy.to(x.dtype)), (mean, rstd)
         sums = launch.gradient_sums(x, taps, dy, statistics, dilation)
-        dx, parts = launch.backward(x, taps, dy, None, statistics, sums, dilation, 0)
+        dx, parts = launch.backward(x, taps, dy, statistics, sums, dilation)
         return dx, launch.sum_rows(parts).to(weight.dtype)
 
 

@@ -221,15 +221,19 @@ def hopper(C, widths):
                {**sizes, "STAGES": config["stages"], "CONSUMERS": config["consumers"],
                 "SCALED": False, "REGISTERS": kept}, entry)
     joint = launch.JOINT if C in launch.JOINT_CHANNELS else []
-    for config, chunks, sums in itertools.product(joint, launch.JOINT_CHUNKS, (4, 1)):
+    for config, chunks, sums, scaled in itertools.product(
+        joint, launch.JOINT_CHUNKS, (4, 1), (False, True)
+    ):
         entry, kept = launch.JOINT_REGISTERS
+        dtype = "fp16" if scaled else "bf16"
         yield (hopper_bwd_kernel,
-               {**rows(("va", "vb"), "bf16"), **rows(("ya", "yb"), "bf16"),
-                **tables(("w1a", "w1b"), "bf16"), **tables(("w2a", "w2b"), "bf16"),
-                "g": "*bf16", **dict.fromkeys(("sum_g", "sum_gx", "part_dw1", "part_dw2"), f32)},
+               {**rows(("va", "vb"), dtype), **rows(("ya", "yb"), dtype),
+                **tables(("w1a", "w1b"), dtype), **tables(("w2a", "w2b"), dtype), "scales": f32,
+                "g": f32 if scaled else "*bf16",
+                **dict.fromkeys(("sum_g", "sum_gx", "part_dw1", "part_dw2"), f32)},
                {"C": C, "CA": widths[0], "CB": widths[1], "CHUNKS": chunks, "PDL": True,
                 "STAGES": config["stages"], "SLOTS": config["slots"], "SUMS": sums,
-                "P": launch.joint_positions(C), "REGISTERS": kept}, entry)
+                "P": launch.joint_positions(C), "SCALED": scaled, "REGISTERS": kept}, entry)
     for config in fits(launch.FORWARD_FP32, 2 * 3 * 64 * 32 * 4):
         entry, kept = launch.REGISTERS[2]
         yield (single.hopper_fwd_fp32_kernel,

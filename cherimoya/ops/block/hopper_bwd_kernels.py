@@ -59,11 +59,11 @@ def multiply_rows(w_a, w_b, rows_a, rows_b, CB: gl.constexpr, P: gl.constexpr):
 
 
 @gluon.jit
-def activations(pre, dact, DT: gl.constexpr):
-    """2 gelu(pre) and d pre = dact * slope, in the products' dtype."""
+def activations(pre, dact):
+    """2 gelu(pre) and d pre = dact * slope, fp32."""
     pre, dact = warpgroup_mma_wait(0, deps=[pre, dact])
     act, slope = twice_gelu_and_slope(pre)
-    return act.to(DT), (dact * slope).to(DT)
+    return act, dact * slope
 
 
 @gluon.jit
@@ -79,13 +79,15 @@ def zero_sums(CA: gl.constexpr, CB: gl.constexpr):
 @gluon.jit
 def chunk_gradients(
     chunk: gl.constexpr, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, stage, k, squares, at, free,
-    dw1_a, dw1_b, dw2_a, dw2_b,
+    ratio, dw1_a, dw1_b, dw2_a, dw2_b,
     CB: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, WAIT: gl.constexpr,
+    SCALED: gl.constexpr,
 ):  # fmt: skip
     """Start to add the k-th tile to a chunk's gradients, and store its d pre in squares[at].
 
-    WAIT: before the first store, until the slot is free.
+    WAIT: before the first store, until the slot is free. SCALED: what is added is times ratio.
     """
+    DT: gl.constexpr = v_a.dtype
     OPERAND: gl.constexpr = gl.DotOperandLayout(0, mma_layout(P), 2)
     for part in gl.static_range(64 // P):
         va, vb = rows_of(v_a, v_b, stage, part, CB, P)
@@ -95,13 +97,16 @@ def chunk_gradients(
         if part > 0:
             dw1_a, dw1_b = wait_down(dw1_a, dw1_b, CB)
             dw2_a, dw2_b = wait_down(dw2_a, dw2_b, CB)
-        act, dpre = activations(pre, dact, v_a.dtype)
+        act, dpre = activations(pre, dact)
         if WAIT and part == 0:
             mbarrier.wait(free.index(k % SLOTS), ((k // SLOTS) & 1) ^ 1)
-        squares.index(at).slice(part * P, P, 1).store(dpre)
-        dpre = gl.convert_layout(dpre, OPERAND)
+        squares.index(at).slice(part * P, P, 1).store(dpre.to(DT))
+        if SCALED:
+            act *= ratio
+            dpre *= ratio
+        dpre = gl.convert_layout(dpre.to(DT), OPERAND)
         dw1_a, dw1_b = multiply_down(dpre, va, vb, dw1_a, dw1_b, CB)
-        act = gl.convert_layout(act, OPERAND)
+        act = gl.convert_layout(act.to(DT), OPERAND)
         dw2_a, dw2_b = multiply_down(act, ya, yb, dw2_a, dw2_b, CB)
     return dw1_a, dw1_b, dw2_a, dw2_b
 
@@ -124,11 +129,11 @@ def store_sums(p, tile, by_row, SUMS: gl.constexpr):
 
 
 @gluon.jit
-def store_gradient(p, chunk: gl.constexpr, a, b, CA: gl.constexpr, CB: gl.constexpr):
-    """Write a chunk's sums to its rows of p (64 CHUNKS, CA + CB)."""
-    store_columns(p, chunk, a, 0, CA, CA + CB)
+def store_gradient(p, chunk: gl.constexpr, a, b, factor, CA: gl.constexpr, CB: gl.constexpr):
+    """Write factor * a chunk's sums to its rows of p (64 CHUNKS, CA + CB)."""
+    store_columns(p, chunk, a * factor, 0, CA, CA + CB)
     if CB > 0:
-        store_columns(p, chunk, b, CA, CB, CA + CB)
+        store_columns(p, chunk, b * factor, CA, CB, CA + CB)
 
 
 @gluon.jit
@@ -144,14 +149,18 @@ def store_columns(
 @gluon.jit
 def first_consume(
     v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, own, others, full, empty, ready, free, loaded,
-    g, sum_g, sum_gx, part_dw1, part_dw2, start, stop, tiles, window,
+    g, sum_g, sum_gx, part_dw1, part_dw2, scales, least, start, stop, tiles, window, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, CHUNKS: gl.constexpr,
     STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, SUMS: gl.constexpr,
+    SQUARES: gl.constexpr, SCALED: gl.constexpr,
 ):  # fmt: skip
     """Every tile: gradients of chunk 0's weights, then g, and linear1's gradient of chunk 2."""
     ROWS_A: gl.constexpr = gl.SliceLayout(1, mma_layout(CA))
-    OTHERS: gl.constexpr = CHUNKS - 1
     mbarrier.wait(loaded, 0)
+    ratio = 1.0
+    sums_factor = 1.0
+    if SCALED:
+        sums_factor = 1.0 / least
     dw1_a, dw1_b = zero_sums(CA, CB)
     dw2_a, dw2_b = zero_sums(CA, CB)
     last_a, last_b = zero_sums(CA, CB)
@@ -159,9 +168,12 @@ def first_consume(
         stage = k % STAGES
         slot = k % SLOTS
         mbarrier.wait(full.index(stage), (k // STAGES) & 1)
+        if SCALED:
+            scale = gl.load(scales + start + k)
+            ratio = least / scale
         dw1_a, dw1_b, dw2_a, dw2_b = chunk_gradients(
             0, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, stage, k, own, 0, free,
-            dw1_a, dw1_b, dw2_a, dw2_b, CB, SLOTS, P, False,
+            ratio, dw1_a, dw1_b, dw2_a, dw2_b, CB, SLOTS, P, False, SCALED,
         )  # fmt: skip
         fence_async_shared()
         sync_threads()
@@ -171,18 +183,18 @@ def first_consume(
         ga, gb = zero_sums(CA, CB)
         dpre = own.index(0).permute((1, 0))
         ga = warpgroup_mma(dpre, w1_a.index(0), ga, is_async=True)
-        for c in gl.static_range(OTHERS):
-            dpre = others.index(slot * OTHERS + c).permute((1, 0))
+        for c in gl.static_range(CHUNKS - 1):
+            dpre = others.index(slot * SQUARES + c).permute((1, 0))
             ga = warpgroup_mma(dpre, w1_a.index(c + 1), ga, is_async=True)
         if CB > 0:
             dpre = own.index(0).permute((1, 0))
             gb = warpgroup_mma(dpre, w1_b.index(0), gb, is_async=True)
-            for c in gl.static_range(OTHERS):
-                dpre = others.index(slot * OTHERS + c).permute((1, 0))
+            for c in gl.static_range(CHUNKS - 1):
+                dpre = others.index(slot * SQUARES + c).permute((1, 0))
                 gb = warpgroup_mma(dpre, w1_b.index(c + 1), gb, is_async=True)
         if CHUNKS == 3:
             va, vb = rows_of(v_a, v_b, stage, 0, CB, 64)
-            dpre = others.index(slot * OTHERS + 1)
+            dpre = others.index(slot * SQUARES + SQUARES - 1)
             last_a, last_b = multiply_down(dpre, va, vb, last_a, last_b, CB)
             last_a, last_b = wait_down(last_a, last_b, CB)
         ga, gb = wait_down(ga, gb, CB)
@@ -191,6 +203,13 @@ def first_consume(
             more_g, more_gx = sums_by_row(gb, v_b.index(stage), CB)
             row_g += gl.convert_layout(more_g, ROWS_A)
             row_gx += gl.convert_layout(more_gx, ROWS_A)
+        if SCALED:
+            factor = unscale / scale
+            ga *= factor
+            row_g *= factor
+            row_gx *= factor
+            if CB > 0:
+                gb *= factor
         fence_async_shared()  # as in `release`
         sync_threads()
         mbarrier.arrive(empty.index(stage), count=1)
@@ -203,23 +222,28 @@ def first_consume(
         store_tile(g, n, first, window, ga, C, 0, CA)
         if CB > 0:
             store_tile(g, n, first, window, gb, C, CA, CB)
-    store_gradient(part_dw1, 0, dw1_a, dw1_b, CA, CB)
-    store_gradient(part_dw2, 0, dw2_a, dw2_b, CA, CB)
+    store_gradient(part_dw1, 0, dw1_a, dw1_b, sums_factor, CA, CB)
+    store_gradient(part_dw2, 0, dw2_a, dw2_b, sums_factor, CA, CB)
     if CHUNKS == 3:
-        store_gradient(part_dw1, 2, last_a, last_b, CA, CB)
+        store_gradient(part_dw1, 2, last_a, last_b, sums_factor, CA, CB)
 
 
 @gluon.jit
 def second_consume(
     v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, own, others, full, empty, ready, free, loaded,
-    g, sum_g, sum_gx, part_dw1, part_dw2, start, stop, tiles, window,
+    g, sum_g, sum_gx, part_dw1, part_dw2, scales, least, start, stop, tiles, window, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, CHUNKS: gl.constexpr,
     STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, SUMS: gl.constexpr,
+    SQUARES: gl.constexpr, SCALED: gl.constexpr,
 ):  # fmt: skip
     """Every tile: gradients of chunk 1's weights, then d pre and linear2's gradient of chunk 2."""
+    DT: gl.constexpr = v_a.dtype
     OPERAND: gl.constexpr = gl.DotOperandLayout(0, mma_layout(P), 2)
-    OTHERS: gl.constexpr = CHUNKS - 1
     mbarrier.wait(loaded, 0)
+    ratio = 1.0
+    sums_factor = 1.0
+    if SCALED:
+        sums_factor = 1.0 / least
     dw1_a, dw1_b = zero_sums(CA, CB)
     dw2_a, dw2_b = zero_sums(CA, CB)
     last_a, last_b = zero_sums(CA, CB)
@@ -227,9 +251,11 @@ def second_consume(
         stage = k % STAGES
         slot = k % SLOTS
         mbarrier.wait(full.index(stage), (k // STAGES) & 1)
+        if SCALED:
+            ratio = least / gl.load(scales + start + k)
         dw1_a, dw1_b, dw2_a, dw2_b = chunk_gradients(
-            1, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, stage, k, others, slot * OTHERS, free,
-            dw1_a, dw1_b, dw2_a, dw2_b, CB, SLOTS, P, True,
+            1, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, stage, k, others, slot * SQUARES,
+            free, ratio, dw1_a, dw1_b, dw2_a, dw2_b, CB, SLOTS, P, True, SCALED,
         )  # fmt: skip
         if CHUNKS == 3:
             for part in gl.static_range(64 // P):
@@ -242,9 +268,13 @@ def second_consume(
                     dw2_a, dw2_b = wait_down(dw2_a, dw2_b, CB)
                 else:
                     last_a, last_b = wait_down(last_a, last_b, CB)
-                act, dpre = activations(pre, dact, v_a.dtype)
-                others.index(slot * OTHERS + 1).slice(part * P, P, 1).store(dpre)
-                act = gl.convert_layout(act, OPERAND)
+                act, dpre = activations(pre, dact)
+                others.index(slot * SQUARES + 1).slice(part * P, P, 1).store(dpre.to(DT))
+                if SCALED:
+                    act *= ratio
+                    dpre *= ratio
+                    others.index(slot * SQUARES + 2).slice(part * P, P, 1).store(dpre.to(DT))
+                act = gl.convert_layout(act.to(DT), OPERAND)
                 last_a, last_b = multiply_down(act, ya, yb, last_a, last_b, CB)
         fence_async_shared()
         sync_threads()
@@ -256,19 +286,30 @@ def second_consume(
             dw2_a, dw2_b = wait_down(dw2_a, dw2_b, CB)
         sync_threads()  # no fence as in `release`: products alone have read the stage
         mbarrier.arrive(empty.index(stage), count=1)
-    store_gradient(part_dw1, 1, dw1_a, dw1_b, CA, CB)
-    store_gradient(part_dw2, 1, dw2_a, dw2_b, CA, CB)
+    store_gradient(part_dw1, 1, dw1_a, dw1_b, sums_factor, CA, CB)
+    store_gradient(part_dw2, 1, dw2_a, dw2_b, sums_factor, CA, CB)
     if CHUNKS == 3:
-        store_gradient(part_dw2, 2, last_a, last_b, CA, CB)
+        store_gradient(part_dw2, 2, last_a, last_b, sums_factor, CA, CB)
+
+
+@gluon.jit
+def least_scale(scales, start, stop):
+    """The least of these tiles' scales, in every thread."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    least = gl.full([128], 3e38, gl.float32, LAYOUT)
+    for first in tl.range(start, stop, 128):
+        at = first + gl.arange(0, 128, LAYOUT)
+        least = gl.minimum(least, gl.load(scales + at, mask=at < stop, other=3e38))
+    return gl.min(least, 0)
 
 
 @gluon.jit(do_not_specialize=["window", "tiles", "all_tiles"])
 def hopper_bwd_kernel(
-    va, vb, ya, yb, w1a, w1b, w2a, w2b, g, sum_g, sum_gx, part_dw1, part_dw2,
-    window, tiles, all_tiles,
+    va, vb, ya, yb, w1a, w1b, w2a, w2b, scales, g, sum_g, sum_gx, part_dw1, part_dw2,
+    window, tiles, all_tiles, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, CHUNKS: gl.constexpr,
     STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, SUMS: gl.constexpr,
-    REGISTERS: gl.constexpr, PDL: gl.constexpr,
+    SCALED: gl.constexpr, REGISTERS: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """g = d xhat, its sums, and the partial gradients of both linear weights.
 
@@ -276,8 +317,11 @@ def hopper_bwd_kernel(
     w1a, w1b, w2a, w2b of the tables (64 CHUNKS, C), boxes (64, CA | CB). g (N, window, C); sum_g
     and sum_gx (N, tiles, SUMS), of g and g * xhat over each tile or each warp's 16 positions of
     it; part_dw1 and part_dw2 (programs, 64 CHUNKS, CA + CB). P positions of a tile go through a
-    consumer's first products at once. Programs own tiles as in `hopper_fwd_kernel`.
+    consumer's first products at once. Programs own tiles as in `hopper_fwd_kernel`. SCALED: dout
+    was multiplied by scales (N, tiles), powers of two. What a program adds up is brought to the
+    least of its tiles' scales, so the third chunk's d pre is kept twice, for g and for that.
     """
+    SQUARES: gl.constexpr = CHUNKS - 1 + (1 if SCALED and CHUNKS == 3 else 0)
     SQUARE: gl.constexpr = gl.NVMMASharedLayout(128, element_bitwidth=16, rank=2)
     v_a = gl.allocate_shared_memory(va.dtype, [STAGES, 64, CA], w1a.layout)
     y_a = gl.allocate_shared_memory(va.dtype, [STAGES, 64, CA], w1a.layout)
@@ -290,7 +334,7 @@ def hopper_bwd_kernel(
         w1_b = gl.allocate_shared_memory(va.dtype, [CHUNKS, 64, CB], w1b.layout)
         w2_b = gl.allocate_shared_memory(va.dtype, [CHUNKS, 64, CB], w2b.layout)
     own = gl.allocate_shared_memory(va.dtype, [1, 64, 64], SQUARE)
-    others = gl.allocate_shared_memory(va.dtype, [SLOTS * (CHUNKS - 1), 64, 64], SQUARE)
+    others = gl.allocate_shared_memory(va.dtype, [SLOTS * SQUARES, 64, 64], SQUARE)
     full = make_ring(STAGES)
     empty = make_ring(STAGES, 2)
     ready = make_ring(SLOTS)
@@ -300,13 +344,17 @@ def hopper_bwd_kernel(
     wait_for_previous_kernel(PDL)
     load_weights(w1a, w1b, w2a, w2b, w1_a, w1_b, w2_a, w2_b, loaded, C, CA, CB, 64, CHUNKS)
     start, stop = owned_tiles(all_tiles)
+    least = 1.0
+    if SCALED:
+        least = least_scale(scales, start, stop)
     sync_threads()
     part = gl.program_id(0) * (CHUNKS * 64 * (CA + CB))
     given = (
         v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, own, others, full, empty, ready, free, loaded,
-        g, sum_g, sum_gx, part_dw1 + part, part_dw2 + part, start, stop, tiles, window,
+        g, sum_g, sum_gx, part_dw1 + part, part_dw2 + part, scales, least, start, stop, tiles,
+        window, unscale,
     )  # fmt: skip
-    SIZES: gl.constexpr = (C, CA, CB, CHUNKS, STAGES, SLOTS, P, SUMS)
+    SIZES: gl.constexpr = (C, CA, CB, CHUNKS, STAGES, SLOTS, P, SUMS, SQUARES, SCALED)
     streamed = (va, vb, ya, yb, v_a, v_b, y_a, y_b, full, empty, start, stop, tiles)
     STREAMED: gl.constexpr = (0, 0, C, CA, CB, STAGES, 1, True)
     gl.warp_specialize([

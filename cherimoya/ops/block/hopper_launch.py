@@ -167,10 +167,9 @@ def xhat_gradient(
     return g, *few_sums(*sums)
 
 
-def is_joint(dtype: torch.dtype, channels: int, hidden: int) -> bool:
-    """Whether `joint_gradients` serves x of this dtype, and so many hidden units, padded."""
-    half = dtype in (torch.bfloat16, torch.float16)
-    return half and channels in JOINT_CHANNELS and hidden // HIDDEN_STEP in JOINT_CHUNKS
+def is_joint(channels: int, hidden: int) -> bool:
+    """Whether `joint_gradients` serves so many channels, and hidden units, padded."""
+    return channels in JOINT_CHANNELS and hidden // HIDDEN_STEP in JOINT_CHUNKS
 
 
 def joint_positions(channels: int) -> int:
@@ -190,7 +189,11 @@ def joint_sums(xhat: Tensor) -> int:
 
 
 def joint_gradients(
-    xhat: Tensor, dout: Tensor, tables: Tables, config: Config | None = None
+    xhat: Tensor,
+    dout: OutputGradient,
+    tables: Tables,
+    dtype: torch.dtype,
+    config: Config | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """g = d xhat (N, window, C), its sums, and both tables' gradients (2, parts, HP, CA + CB)."""
     n, window, channels = xhat.shape
@@ -200,24 +203,25 @@ def joint_gradients(
 
         def rehearse() -> Run:
             big = filling(xhat)
-            return partial(joint_gradients, big, big, tables)
+            return partial(joint_gradients, big, dout.like(big), tables, dtype)
 
-        key = key_of(xhat, H=len(tables.up))
+        key = key_of(xhat, H=len(tables.up), scaled=int(dout.scales is not None))
         config = autotune.best("hopper_bwd", key, JOINT, rehearse)
     bind_thread(xhat.device)
-    g = torch.empty_like(xhat)
+    g = torch.empty_like(xhat, dtype=dtype)
     sums = empty_sums(xhat, joint_sums(xhat))
     programs = joint_programs(xhat)
     partial_sums = empty_partial_sums(xhat, programs, tables.up)
     of_table = {"hidden": HIDDEN_STEP}
     at_entry, consumer = JOINT_REGISTERS
     hopper_bwd_kernel[(programs,)](
-        *_rows(xhat, tables), *_rows(dout, tables), *_tables(tables.up, tables, of_table),
-        *_tables(tables.down, tables, of_table), g, *sums, *partial_sums, window, tiles, n * tiles,
+        *_rows(xhat, tables), *_rows(dout.values, tables), *_tables(tables.up, tables, of_table),
+        *_tables(tables.down, tables, of_table), dout.scales_or_any, g, *sums, *partial_sums,
+        window, tiles, n * tiles, tables.unscale,
         C=channels, CA=tables.widths[0], CB=tables.widths[1], CHUNKS=chunks,
         STAGES=config["stages"], SLOTS=config["slots"], P=joint_positions(channels),
-        SUMS=sums[0].shape[1] // tiles, REGISTERS=consumer, num_warps=4, maxnreg=at_entry,
-        **dependent_launch(xhat.device),
+        SUMS=sums[0].shape[1] // tiles, SCALED=dout.scales is not None, REGISTERS=consumer,
+        num_warps=4, maxnreg=at_entry, **dependent_launch(xhat.device),
     )  # fmt: skip
     return g, *few_sums(*sums), partial_sums
 

@@ -221,10 +221,10 @@ def hopper_launches(x: Tensor, hidden: int) -> ModuleType | None:
     return hopper if hopper and hopper.is_supported(x, padded_hidden(hidden)) else None
 
 
-def is_joint(device: torch.device, dtype: torch.dtype, channels: int, hidden: int) -> bool:
+def is_joint(device: torch.device, channels: int, hidden: int) -> bool:
     """Whether one kernel does all products of the backward, `hopper_launch.joint_gradients`."""
     hopper = _hopper(device)
-    return hopper is not None and hopper.is_joint(dtype, channels, padded_hidden(hidden))
+    return hopper is not None and hopper.is_joint(channels, padded_hidden(hidden))
 
 
 def _hopper(device: torch.device) -> ModuleType | None:

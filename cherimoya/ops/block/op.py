@@ -113,11 +113,11 @@ def backward_products(
             g, sum_g, sum_gx = fp32_launch.xhat_gradient(xhat, dout, halves)
             return g, sum_g, sum_gx, fp32_launch.weight_gradients(xhat, dout, halves)
         tables = Tables.of(x, up, down, down, residual_scale)
+        gradient = OutputGradient.of(dout)
         if joint:
             from cherimoya.ops.block import hopper_launch
 
-            return hopper_launch.joint_gradients(xhat, dout, tables)
-        gradient = OutputGradient.of(dout)
+            return hopper_launch.joint_gradients(xhat, gradient, tables, x.dtype)
         by_xhat = (launch.hopper_launches(x, hidden) or launch).xhat_gradient
         g, sum_g, sum_gx = by_xhat(xhat, gradient, tables, x.dtype)
         return g, sum_g, sum_gx, launch.weight_gradients(xhat, gradient, tables)
@@ -260,10 +260,10 @@ fused_block_full_fp32.register_autograd(_gradients, setup_context=_save)
 
 
 @constant_when_compiled
-def _is_joint(device: torch.device, dtype: torch.dtype, channels: int, hidden: int) -> bool:
+def _is_joint(device: torch.device, channels: int, hidden: int) -> bool:
     from cherimoya.ops.block.launch import is_joint
 
-    return is_joint(device, dtype, channels, hidden)
+    return is_joint(device, channels, hidden)
 
 
 @constant_when_compiled
@@ -340,7 +340,7 @@ def cheri_block(
     if chosen.block:
         size = math.prod(x.shape) * x.element_size()  # x.nbytes is not for symbolic shapes
         keep = size <= KEPT_SHARE * total_memory(x.device) and wants_gradient(x, *weights)
-        joint = _is_joint(x.device, x.dtype, channels, hidden)
+        joint = _is_joint(x.device, channels, hidden)
         return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep, joint)[0]
     backward = wants_gradient(x, *weights)
     if chosen.inference and _fits_full_fp32(x.device, channels, backward):

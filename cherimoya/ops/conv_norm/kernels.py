@@ -2,10 +2,11 @@
 
 Activations are (N, L, C), contiguous; the taps are (3, C) in fp32; all arithmetic is fp32.
 
-Every kernel marches: rows l, l + d, l + 2d, ... are a lane, and a program walks STEPS rows of
-ROWS lanes with the neighbours x[l - d], x[l], x[l + d] in registers. So each row is loaded once
-whatever the dilation, with AHEAD loads in flight. The rows of an example fall into
-d * ceil(ceil(L / d) / STEPS) lanes; lanes past the end are masked.
+Every kernel marches: rows l, l + d, l + 2d, ... are a lane, and a program walks down STEPS rows of
+it with the neighbours x[l - d], x[l], x[l + d] in registers. So each row is loaded once whatever
+the dilation, with AHEAD loads in flight. The rows of an example fall into
+d * ceil(ceil(L / d) / STEPS) lanes, and each lane into pieces of COLUMNS channels. A tile is ROWS
+pieces in the order of memory, so that a warp reads whole lines. Pieces past the end are masked.
 
 Sums over an example or the batch go through partial results that are combined in a fixed order:
 no atomics, so two runs are equal to the bit. An example's own results do not depend on N.
@@ -43,8 +44,8 @@ def first_rows(
 
 
 @triton.jit
-def exists(column, C: tl.constexpr, COLUMNS: tl.constexpr):
-    """Whether these columns are below C."""
+def below(column, C: tl.constexpr, COLUMNS: tl.constexpr):
+    """Whether these columns are below C: the mask of a tile, (1, 1) where all of them are."""
     if C % COLUMNS == 0:
         return tl.full((1, 1), True, tl.int1)
     else:
@@ -91,7 +92,7 @@ def conv_stats(
     n = pid // blocks
     column = columns_of(pid % blocks, C, COLUMNS, ROWS)
     row = first_rows(pid % blocks, lanes, L, d, C, COLUMNS, ROWS, STEPS)
-    in_columns = exists(column, C, COLUMNS)
+    in_columns = below(column, C, COLUMNS)
     dC = d * C
     x += n.to(tl.int64) * L * C
     offset = row * C + column
@@ -173,7 +174,7 @@ def conv_norm_fwd_kernel(
     n = pid // blocks
     column = columns_of(pid % blocks, C, COLUMNS, ROWS)
     row = first_rows(pid % blocks, lanes, L, d, C, COLUMNS, ROWS, STEPS)
-    in_columns = exists(column, C, COLUMNS)
+    in_columns = below(column, C, COLUMNS)
     dC = d * C
     x += n.to(tl.int64) * L * C
     y += n.to(tl.int64) * window * C
@@ -219,7 +220,7 @@ def conv_norm_bwd_sums_kernel(
     n = pid // blocks
     column = columns_of(pid % blocks, C, COLUMNS, ROWS)
     row = first_rows(pid % blocks, lanes, L, d, C, COLUMNS, ROWS, STEPS)
-    in_columns = exists(column, C, COLUMNS)
+    in_columns = below(column, C, COLUMNS)
     dC = d * C
     x += n.to(tl.int64) * L * C
     dy += n.to(tl.int64) * L * C
@@ -288,7 +289,7 @@ def march_back(
     SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
     turn = tl.program_id(0) % SPLIT
     column = columns_of(turn, C, COLUMNS, ROWS)
-    in_columns = exists(column, C, COLUMNS)
+    in_columns = below(column, C, COLUMNS)
     w0, w1, w2 = load_taps(weight, column, C)
     dw0 = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     dw1 = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)

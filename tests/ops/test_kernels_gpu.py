@@ -31,6 +31,7 @@ from kernels import (
     limits,
     names_of,
     replayed,
+    rms_error,
 )
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("nothing_is_tuned")]
@@ -153,9 +154,26 @@ def test_many_tiles_a_program_repeat_every_bit(mode, channels, kernels):
 
 
 @pytest.mark.parametrize(("channels", "expansion"), [(24, 3), (64, 3), (96, 1), (96, 3)])
-@in_modes("bf16")
+@in_modes("bf16", "tf32")
 def test_other_numbers_of_hidden_units(mode, channels, expansion):
     assert_accurate(Case("cheri_block", 3, 301, channels, 16, trim=5, expansion=expansion), mode)
+
+
+@pytest.mark.parametrize("channels", [64, 96, 128])
+@in_modes("tf32")
+def test_gradients_that_differ_by_many_powers_of_ten(mode, channels):
+    case = Case("cheri_block", 5, 301, channels, 16)
+    values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
+    generator = torch.Generator().manual_seed(2)
+    power = torch.empty(5, 7, 1).uniform_(-6, 6, generator=generator).repeat_interleave(43, 1)
+    dout = dout * 10 ** power.to(DEVICE)
+    dout[1, 64:192] = 0  # tiles of zeros, and an example of them
+    dout[3] = 0
+    expected = exact(case, values, dout)
+    call = partial(results, partial(fused, case), values, dout)
+    assert_within(limits(mode, errors(expected, expected)), call, expected, case)
+    for found, wanted in zip(call()["dx"], expected["dx"], strict=True):
+        assert rms_error(found, wanted) <= mode.limit
 
 
 @in_modes("bf16", "tf32")

@@ -46,7 +46,7 @@ def taken(monkeypatch):
     take(heads, "heads_composed")
     take(stem, "fused_stem")
     take(stem.reference, "stem")
-    monkeypatch.setattr(block, "_fits_full_fp32", lambda *_: True)
+    monkeypatch.setattr(block, "widest_full_fp32", lambda *_: 4)
     return monkeypatch
 
 
@@ -78,24 +78,18 @@ def test_full_fp32_is_fused_stem_and_heads_unless_something_wants_a_gradient(nam
 
 def test_a_block_that_no_gpu_has_room_for_is_composed(taken):
     shapes, call = CALLS["block"]
-    taken.setattr(block, "_fits_full_fp32", lambda *_: False)
+    taken.setattr(block, "widest_full_fp32", lambda *_: 3)
     with torch.no_grad():
         assert chosen(lambda: call([torch.randn(s) for s in shapes])) == "cheri_block_composed"
 
 
-def test_the_widest_blocks_are_left_to_cublas(monkeypatch):
-    pytest.importorskip("triton")
-    from cherimoya.ops.block import fp32_launch as launch
-
-    for kilobytes, widest in ((99, 192), (163, 256), (227, 256)):
-        monkeypatch.setattr(launch, "shared_memory", lambda _, kb=kilobytes: kb * 1024)
-        served = [
-            c for c in (8, 96, 192, 256, 512, 1024) if launch.is_supported(torch.device("cuda"), c)
-        ]
-        assert served[-1] == widest
-        assert served == sorted(served)
-        trained = [c for c in served if launch.is_supported(torch.device("cuda"), c, backward=True)]
-        assert trained[-1] == {99: 8, 163: 96, 227: 192}[kilobytes]
+@pytest.mark.parametrize(
+    ("kilobytes", "asked", "trained"), [(99, 192, 80), (163, 320, 144), (227, 384, 192)]
+)
+def test_the_widest_blocks_are_left_to_cublas(kilobytes, asked, trained):
+    launch = pytest.importorskip("cherimoya.ops.block.fp32_launch")
+    assert launch.widest(kilobytes * 1024, backward=False) == asked
+    assert launch.widest(kilobytes * 1024, backward=True) == trained
 
 
 def test_derivatives_in_forward_mode_are_pytorchs(monkeypatch):
@@ -132,7 +126,7 @@ JOINT = [
     (96, 100, True),  # padded to 128
     (64, 192, True),
     (64, 64, False),
-    (96, 256, False),
+    (96, 193, False),
     (128, 256, False),
 ]
 
@@ -142,13 +136,19 @@ def test_one_kernel_does_a_backwards_products_where_their_sums_fit(
     channels, hidden, joint, monkeypatch
 ):
     launch = pytest.importorskip("cherimoya.ops.block.launch")
-    asked = (torch.device("cuda"), channels, hidden)
+    given = []
+    monkeypatch.setattr(block, "route", lambda *_: Route(True, True, True, ""))
+    monkeypatch.setattr(block, "fused_block", lambda *args: given.append(args[-1]) or [None])
+    shapes = (1, 9, channels), (3, channels), (hidden, channels), (channels, hidden)
+    values = [torch.randn(shape) for shape in shapes]
     for capability, expected in (((9, 0), joint), ((8, 0), False), ((10, 0), False)):
         monkeypatch.setattr(launch, "capability", lambda _, c=capability: c)
-        assert launch.is_joint(*asked) == expected
+        block.cheri_block(*values, 1, 0.15)
+        assert given[-1] is expected
     monkeypatch.setattr(launch, "capability", lambda _: (9, 0))
     monkeypatch.setenv("CHERIMOYA_KERNELS", "portable")
-    assert not launch.is_joint(*asked)
+    block.cheri_block(*values, 1, 0.15)
+    assert given[-1] is False
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -157,7 +157,7 @@ def test_the_forward_is_told_how_the_backward_will_be(joint, monkeypatch):
     # forward's arguments: without this one, code for one of them was taken for the other.
     given = []
     monkeypatch.setattr(block, "route", lambda *_: Route(True, True, True, ""))
-    monkeypatch.setattr(block, "_is_joint", lambda *_: joint)
+    monkeypatch.setattr(block, "joint_sizes", lambda _: ((4, 64),) * joint)
     monkeypatch.setattr(block, "fused_block", lambda *args: given.append(args) or [None])
     block.cheri_block(*(torch.randn(shape) for shape in BLOCK), 1, 0.15)
     (arguments,) = given

@@ -220,9 +220,9 @@ def hopper(C, widths):
                 "scales": f32, "g": "*bf16", "sum_g": f32, "sum_gx": f32},
                {**sizes, "STAGES": config["stages"], "CONSUMERS": config["consumers"],
                 "SCALED": False, "REGISTERS": kept}, entry)
-    joint = launch.JOINT if C in launch.JOINT_CHANNELS else []
+    chunks_of_c = [hidden // 64 for channels, hidden in launch.JOINT_SIZES if channels == C]
     for config, chunks, sums, scaled in itertools.product(
-        joint, launch.JOINT_CHUNKS, (4, 1), (False, True)
+        launch.JOINT, chunks_of_c, (4, 1), (False, True)
     ):
         entry, kept = launch.JOINT_REGISTERS
         dtype = "fp16" if scaled else "bf16"

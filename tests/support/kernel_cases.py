@@ -291,9 +291,10 @@ def without_gradient(case: Case) -> list[bool]:
 
 
 def compiled(case: Case, backends: list[str]) -> dict[str, list[str]]:
-    """What torch.compile changes, at one shape and at another, for which it takes any."""
+    """What torch.compile changes, at one shape and at two others, for which it takes any."""
     call, found = partial(fused, case), {}
-    shapes = (case, replace(case, n=case.n + 1, length=case.length + 2))
+    other = replace(case, n=case.n + 1, length=case.length + 2)
+    shapes = (case, other, replace(other, channels=case.channels + 8))
     for backend in backends:
         torch.compiler.reset()
         function = torch.compile(call, backend=backend, fullgraph=True)

@@ -1,5 +1,7 @@
 """Launches of the block in full fp32, see `fp32_kernels`."""
 
+import functools
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -83,7 +85,9 @@ def products(
             return partial(products, big, conv_weight, given, unit, tables, dilation, eps, trim)
 
         key = key_of(x, H=tables.up.shape[1])
-        config = autotune.best("block_full_fp32_fwd", key, _fitting(x.device, channels), rehearse)
+        config = autotune.best(
+            "block_full_fp32_fwd", key, _fitting(shared_memory(x.device), channels), rehearse
+        )
     window = length - 2 * trim
     out = x.new_empty(n, window, channels)
     tiles = triton.cdiv(window, config["rows"])
@@ -157,7 +161,7 @@ def _best_backward(
     rehearse: Callable[[Tensor], Run],
 ) -> Config:
     """The launch options of a kernel of the backward."""
-    fitting = _fitting_backward(choices, xhat.device, xhat.shape[2])
+    fitting = _fitting_backward(choices, shared_memory(xhat.device), xhat.shape[2])
     key = key_of(xhat, H=tables.up.shape[-2])
     return autotune.best(kernel, key, fitting, lambda: rehearse(filling(xhat)))
 
@@ -171,26 +175,31 @@ def _backward_options(config: Config, tables: Tables, x: Tensor) -> dict[str, ob
     }  # fmt: skip
 
 
-def is_supported(device: torch.device, channels: int, backward: bool = False) -> bool:
-    """Whether the GPU has room for these kernels: not for the widest blocks."""
+@functools.cache
+def widest(room: int, backward: bool) -> int:
+    """The most channels that these kernels serve, in so many bytes of shared memory."""
     both = (BACKWARD_XHAT, BACKWARD_WEIGHTS) if backward else ()
-    back = all(_fitting_backward(choices, device, channels) for choices in both)
-    return back and bool(_fitting(device, channels))
+
+    def fits(channels: int) -> bool:
+        back = all(_fitting_backward(choices, room, channels) for choices in both)
+        return back and bool(_fitting(room, channels))
+
+    return next(c for c in itertools.count() if not fits(c + 1))
 
 
-def _fitting_backward(choices: list[Config], device: torch.device, channels: int) -> list[Config]:
-    """The choices of a kernel of the backward that the GPU has room for."""
+def _fitting_backward(choices: list[Config], room: int, channels: int) -> list[Config]:
+    """The choices of a kernel of the backward for which there is room."""
     columns, small = sum(column_widths(channels)), 4096
     # both halves of the rows of xhat and dout, and of the tiles of two tables
     return [
         c
         for c in choices
-        if 8 * columns * (ROWS_OF_SUMS + c["hidden"] * c["stages"]) + small <= shared_memory(device)
+        if 8 * columns * (ROWS_OF_SUMS + c["hidden"] * c["stages"]) + small <= room
     ]
 
 
-def _fitting(device: torch.device, channels: int) -> list[Config]:
-    """The choices that the GPU has room for."""
+def _fitting(room: int, channels: int) -> list[Config]:
+    """The choices for which there is room."""
     columns = sum(column_widths(channels))
     possible = [
         choice
@@ -202,6 +211,5 @@ def _fitting(device: torch.device, channels: int) -> list[Config]:
     return [
         choice
         for choice in possible
-        if 4 * columns * (choice["rows"] + 2 * choice["hidden"] * choice["stages"])
-        <= shared_memory(device)
+        if 4 * columns * (choice["rows"] + 2 * choice["hidden"] * choice["stages"]) <= room
     ]

@@ -36,8 +36,8 @@ TILE = ROWS_OF_SUMS  # positions
 FP32_WIDTH = 32  # columns of an fp32 stage
 SHARED_BYTES = 227 * 1024  # that one program may have
 CHANNELS = (32, 64, 96, 128)
-# Whose weights' gradients one program can add up, and in how many steps of hidden units.
-JOINT_CHANNELS, JOINT_CHUNKS = (64, 96), (2, 3)
+# Channels and hidden units, padded, whose weights' gradients one program can add up.
+JOINT_SIZES = ((64, 128), (64, 192), (96, 128), (96, 192))
 # By consumers: registers a thread at entry, and a consumer's after the producer gave its own up.
 REGISTERS = {2: (168, 232), 3: (128, 160)}
 JOINT_REGISTERS = (168, 240)
@@ -165,11 +165,6 @@ def xhat_gradient(
         **dependent_launch(xhat.device),
     )  # fmt: skip
     return g, *few_sums(*sums)
-
-
-def is_joint(channels: int, hidden: int) -> bool:
-    """Whether `joint_gradients` serves so many channels, and hidden units, padded."""
-    return channels in JOINT_CHANNELS and hidden // HIDDEN_STEP in JOINT_CHUNKS
 
 
 def joint_positions(channels: int) -> int:

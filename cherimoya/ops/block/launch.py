@@ -221,10 +221,10 @@ def hopper_launches(x: Tensor, hidden: int) -> ModuleType | None:
     return hopper if hopper and hopper.is_supported(x, padded_hidden(hidden)) else None
 
 
-def is_joint(device: torch.device, channels: int, hidden: int) -> bool:
-    """Whether one kernel does all products of the backward, `hopper_launch.joint_gradients`."""
+def joint_sizes(device: torch.device) -> tuple[tuple[int, int], ...]:
+    """Channels and hidden units, padded, of `hopper_launch.joint_gradients`."""
     hopper = _hopper(device)
-    return hopper is not None and hopper.is_joint(channels, padded_hidden(hidden))
+    return hopper.JOINT_SIZES if hopper else ()
 
 
 def _hopper(device: torch.device) -> ModuleType | None:

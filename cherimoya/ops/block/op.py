@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from cherimoya.ops import reference
+from cherimoya.ops.block.sizes import joint_sizes, widest_full_fp32
 from cherimoya.ops.conv_norm.op import check, fused_dilated_conv_norm
-from cherimoya.ops.device import constant_when_compiled, contiguous, operand_dtype, total_memory
+from cherimoya.ops.device import contiguous, operand_dtype, total_memory
 from cherimoya.ops.dispatch import autocast_dtype, route, wants_gradient
 from cherimoya.ops.reference import EPS
 
@@ -92,7 +93,7 @@ def backward_products(
 
     Returns g = d xhat (N, window, C), its sums by tiles (N, sums) and those of g * xhat, and the
     gradients of the tables in parts (2, parts, HP, CA + CB). Tables of both halves: in full fp32.
-    joint: in one kernel, see `launch.is_joint`.
+    joint: in one kernel, see `launch.joint_sizes`.
     """
     from cherimoya.ops.block import fp32_launch, launch
     from cherimoya.ops.block.weights import OutputGradient, Tables
@@ -259,20 +260,6 @@ fused_block.register_autograd(_gradients, setup_context=_save)
 fused_block_full_fp32.register_autograd(_gradients, setup_context=_save)
 
 
-@constant_when_compiled
-def _is_joint(device: torch.device, channels: int, hidden: int) -> bool:
-    from cherimoya.ops.block.launch import is_joint
-
-    return is_joint(device, channels, hidden)
-
-
-@constant_when_compiled
-def _fits_full_fp32(device: torch.device, channels: int, backward: bool) -> bool:
-    from cherimoya.ops.block.fp32_launch import is_supported
-
-    return is_supported(device, channels, backward)
-
-
 def cheri_block(
     x: Tensor,
     conv_weight: Tensor,
@@ -340,10 +327,10 @@ def cheri_block(
     if chosen.block:
         size = math.prod(x.shape) * x.element_size()  # x.nbytes is not for symbolic shapes
         keep = size <= KEPT_SHARE * total_memory(x.device) and wants_gradient(x, *weights)
-        joint = _is_joint(x.device, channels, hidden)
+        joint = any(channels == c and h - 64 < hidden <= h for c, h in joint_sizes(x.device))
         return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep, joint)[0]
     backward = wants_gradient(x, *weights)
-    if chosen.inference and _fits_full_fp32(x.device, channels, backward):
+    if chosen.inference and channels <= widest_full_fp32(x.device, backward):
         return fused_block_full_fp32(x, *weights, dilation, residual_scale, eps, trim)[0]
     return reference.cheri_block_composed(
         x, *weights, dilation, residual_scale, eps, trim, conv_norm=fused_dilated_conv_norm

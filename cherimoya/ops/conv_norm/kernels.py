@@ -287,7 +287,7 @@ def march_back(
     of tiles, so that few partial sums of the taps' gradient are left to add.
     """
     SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
-    turn = tl.program_id(0) % SPLIT
+    turn = tl.program_id(0) % SPLIT  # every SPLIT-th tile of an example has the same columns
     column = columns_of(turn, C, COLUMNS, ROWS)
     in_columns = below(column, C, COLUMNS)
     w0, w1, w2 = load_taps(weight, column, C)

@@ -157,7 +157,7 @@ def test_the_forward_is_told_how_the_backward_will_be(joint, monkeypatch):
     # forward's arguments: without this one, code for one of them was taken for the other.
     given = []
     monkeypatch.setattr(block, "route", lambda *_: Route(True, True, True, ""))
-    monkeypatch.setattr(block, "joint_sizes", lambda _: ((4, 64),) * joint)
+    monkeypatch.setattr(block, "is_joint", lambda *_: joint)
     monkeypatch.setattr(block, "fused_block", lambda *args: given.append(args) or [None])
     block.cheri_block(*(torch.randn(shape) for shape in BLOCK), 1, 0.15)
     (arguments,) = given

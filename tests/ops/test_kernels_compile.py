@@ -69,7 +69,7 @@ def plain(capability, dtype, C, widths, single):
            {"x": x, "weight": f32, "dy": x, "mean": f32, "rstd": f32, **sums}, march)
     yield (conv.conv_norm_bwd_kernel,
            {"x": x, "weight": f32, "g": x, "mean": f32, "rstd": f32, **sums,
-            "dx": x, "part_dw": f32}, {**march, "TILES": 64})
+            "dx": x, "part_dw": f32}, {**march, "SUMS": 64})
     yield (conv.sum_rows_kernel, {"parts": f32, "out": f32}, {"BLOCK": 8, "DEPTH": 2048, **pdl})
     yield (block.block_stats_kernel, {"x": x, "weight": f32, **parts, **weights},
            {**stats, "HALF": not single, "SPLIT": False})
@@ -102,7 +102,7 @@ def plain(capability, dtype, C, widths, single):
     yield (block.block_bwd_conv_kernel,
            {"x": x, "weight": f32, "g": x, "dout": x, "mean": f32, "rstd": f32, **sums, "dx": x,
             "part_dw": f32, "partial_sums": f32, "dw1": f32, "dw2": f32},
-           {**march, "TILES": 64, "H": 2 * C, "CP": sum(widths), "HP": 192, "BLOCK": 64,
+           {**march, "SUMS": 64, "H": 2 * C, "CP": sum(widths), "HP": 192, "BLOCK": 64,
             "DEPTH": 64})
 
 
@@ -220,7 +220,10 @@ def hopper(C, widths):
                 "scales": f32, "g": "*bf16", "sum_g": f32, "sum_gx": f32},
                {**sizes, "STAGES": config["stages"], "CONSUMERS": config["consumers"],
                 "SCALED": False, "REGISTERS": kept}, entry)
-    chunks_of_c = [hidden // 64 for channels, hidden in launch.JOINT_SIZES if channels == C]
+    chunks_of_c = [
+        k for channels, fewest, most in launch.JOINT_SIZES if channels == C
+        for k in range(-(-fewest // 64), most // 64 + 1)
+    ]
     for config, chunks, sums, scaled in itertools.product(
         launch.JOINT, chunks_of_c, (4, 1), (False, True)
     ):
@@ -242,6 +245,26 @@ def hopper(C, widths):
                 **tables(("w2a", "w2b"), "fp16"), **parts, "out": f32, "xhat": "*fp16"},
                {**sizes, "STAGES": config["stages"], "PARTS": 32, "KEEP": True,
                 "ROLLED": bool(config["rolled"]), "REGISTERS": kept}, entry)
+
+
+def marches():
+    """The march of the backward by its default options, and by those for 96 filters."""
+    from cherimoya.ops.block import kernels as block
+    from cherimoya.ops.conv_norm import launch
+
+    half, full = launch.BACKWARD, launch.BACKWARD_FP32
+    shipped = {"columns": 32, "rows": 8, "steps": 9, "ahead": 4, "num_warps": 2}
+    for dtype, config in (("bf16", half[0]), ("bf16", shipped), ("fp32", full[0])):
+        assert config in half
+        march = launch.March.over(2114, 1, 96, config)
+        pointers = dict.fromkeys(("x", "g", "dout", "dx"), f"*{dtype}") | dict.fromkeys(
+            ("weight", "mean", "rstd", "sum_g", "sum_gx", "part_dw", "partial_sums", "dw1", "dw2"),
+            "*fp32")
+        constants = {**march.options, "SUMS": 256, "H": 192, "CP": 96, "HP": 192, "BLOCK": 64,
+                     "DEPTH": 64, "PDL": True}
+        num_warps = constants.pop("num_warps")
+        yield (block.block_bwd_conv_kernel, pointers, constants,
+               {"num_warps": num_warps, **launch.registers(config)})
 
 
 EVENTS = (r"cp\\.async\\.wait_(?:group|all)|fence\\.proxy\\.async|wgmma\\.mma_async"
@@ -295,6 +318,11 @@ def main():
             report(kernel, done)
             # else products wait for each other, for want of registers
             assert "serialized" not in assembler_says(done.asm["ptx"]), (kernel, constants)
+    elif kind == "marches":
+        for kernel, pointers, constants, options in marches():
+            done = compiled(kernel, ASTSource, pointers, constants, 90, **options)
+            report(kernel, done)
+            assert " 0 bytes spill stores" in assembler_says(done.asm["ptx"]), (kernel, constants)
     else:
         capability, *arguments = arguments
         kernels = {"plain": plain, "around": around}[kind]
@@ -341,6 +369,11 @@ def test_the_plain_kernels_compile(capability, dtype, channels, widths, single):
     assert len({name for name, _, _ in found}) == (14 if single else 11)
     assert max(shared for _, shared, _ in found) <= SHARED_BYTES[capability]
     assert capability >= 90 or not any(wgmma for _, _, wgmma in found)
+
+
+@pytest.mark.slow
+def test_the_march_of_the_backward_keeps_all_in_registers():
+    assert len(compile_all("marches")) == 3
 
 
 @pytest.mark.slow

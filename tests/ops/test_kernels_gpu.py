@@ -159,21 +159,37 @@ def test_other_numbers_of_hidden_units(mode, channels, expansion):
     assert_accurate(Case("cheri_block", 3, 301, channels, 16, trim=5, expansion=expansion), mode)
 
 
+def assert_every_example_is_accurate(case: Case, mode: Mode, dout: torch.Tensor) -> None:
+    """As `assert_accurate`, of this gradient; dx by examples, however small one's gradient is."""
+    values = inputs(case, DEVICE)
+    expected = exact(case, values, dout)
+    call = partial(results, partial(fused, case), values, dout)
+    assert_within(dict.fromkeys(expected, mode.limit), call, expected, case)
+    for found, wanted in zip(call()["dx"], expected["dx"], strict=True):
+        assert rms_error(found, wanted) <= mode.limit
+
+
 @pytest.mark.parametrize("channels", [64, 96, 128])
 @in_modes("tf32")
 def test_gradients_that_differ_by_many_powers_of_ten(mode, channels):
     case = Case("cheri_block", 5, 301, channels, 16)
-    values, dout = inputs(case, DEVICE), output_gradient(case, DEVICE)
     generator = torch.Generator().manual_seed(2)
     power = torch.empty(5, 7, 1).uniform_(-6, 6, generator=generator).repeat_interleave(43, 1)
-    dout = dout * 10 ** power.to(DEVICE)
+    dout = output_gradient(case, DEVICE) * 10 ** power.to(DEVICE)
     dout[1, 64:192] = 0  # tiles of zeros, and an example of them
     dout[3] = 0
-    expected = exact(case, values, dout)
-    call = partial(results, partial(fused, case), values, dout)
-    assert_within(limits(mode, errors(expected, expected)), call, expected, case)
-    for found, wanted in zip(call()["dx"], expected["dx"], strict=True):
-        assert rms_error(found, wanted) <= mode.limit
+    assert_every_example_is_accurate(case, mode, dout)
+
+
+@pytest.mark.parametrize("largest", [0, 4])
+@in_modes("tf32")
+def test_a_program_adds_up_tiles_of_very_different_gradients(mode, largest, monkeypatch):
+    launch = pytest.importorskip("cherimoya.ops.block.hopper_launch")
+    monkeypatch.setattr(launch, "multiprocessors", lambda _: 1)
+    case = Case("cheri_block", 5, 2114, 96, 16)  # 170 tiles, read 128 at a time
+    dout = output_gradient(case, DEVICE)
+    dout[largest] *= 1e5
+    assert_every_example_is_accurate(case, mode, dout)
 
 
 @in_modes("bf16", "tf32")

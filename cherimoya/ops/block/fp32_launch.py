@@ -130,7 +130,7 @@ def weight_gradients(
 ) -> Tensor:
     """Gradients of linear1 and of linear2 transposed, in parts (2, parts, HP, CA + CB).
 
-    They are in the units that `launch.reduce` expects of either precision.
+    They are in the units that `launch.backward_conv` expects of either precision.
     """
     all_rows, channels = xhat.shape[0] * xhat.shape[1], xhat.shape[2]
     if config is None:

@@ -36,8 +36,8 @@ TILE = ROWS_OF_SUMS  # positions
 FP32_WIDTH = 32  # columns of an fp32 stage
 SHARED_BYTES = 227 * 1024  # that one program may have
 CHANNELS = (32, 64, 96, 128)
-# Channels and hidden units, padded, whose weights' gradients one program can add up.
-JOINT_SIZES = ((64, 128), (64, 192), (96, 128), (96, 192))
+# Channels, and fewest and most hidden units, whose weights' gradients one program can add up.
+JOINT_SIZES = ((64, 65, 192), (96, 65, 192))
 # By consumers: registers a thread at entry, and a consumer's after the producer gave its own up.
 REGISTERS = {2: (168, 232), 3: (128, 160)}
 JOINT_REGISTERS = (168, 240)

@@ -86,10 +86,10 @@ def prepare_weights(
         tl.store(w2_half + i, down.to(tl.float16), mask=h < HP)
 
 
-@triton.jit(do_not_specialize=["L", "d", "lanes", "blocks", "stats_programs"])
+@triton.jit(do_not_specialize=["L", "d", "lanes", "tiles", "stats_programs"])
 def block_stats_kernel(
     x, weight, part_mean, part_m2, part_count, w1, w2, w1_table, w2_table, w2_half,
-    L, d, lanes, blocks, stats_programs, scale,
+    L, d, lanes, tiles, stats_programs, scale,
     C: tl.constexpr, H: tl.constexpr, CP: tl.constexpr, HP: tl.constexpr,
     COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr, AHEAD: tl.constexpr,
     BLOCK: tl.constexpr, HALF: tl.constexpr, SPLIT: tl.constexpr, PDL: tl.constexpr,
@@ -100,7 +100,7 @@ def block_stats_kernel(
     if pid < stats_programs:
         conv_stats(
             x, weight, part_mean, part_m2, part_count, pid,
-            L, d, lanes, blocks, C, COLUMNS, ROWS, STEPS, AHEAD,
+            L, d, lanes, tiles, C, COLUMNS, ROWS, STEPS, AHEAD,
         )  # fmt: skip
     else:
         pid -= stats_programs
@@ -351,8 +351,8 @@ def sum_weights(
 ):  # fmt: skip
     """One of `slices` of the weights' gradients from their partial sums, in a fixed order.
 
-    partial_sums (2, parts, HP, CP) -> dw1 (H, C) = scale1 * sum, dw2 (C, H) = scale2 * sum
-    transposed.
+    partial_sums (2, parts, HP, CP) -> dw1 (H, C) = scale1 * sum, the first half of the slices;
+    dw2 (C, H) = scale2 * sum transposed, the others.
     """
     first = s < slices // 2
     at = tl.where(first, s, s - slices // 2) * BLOCK + tl.arange(0, BLOCK)
@@ -369,13 +369,13 @@ def sum_weights(
 
 
 @triton.jit(do_not_specialize=[
-    "N", "L", "window", "trim", "d", "lanes", "blocks", "tiles", "parts", "slices",
+    "N", "L", "window", "trim", "d", "lanes", "tiles", "sums", "parts", "slices",
 ])  # fmt: skip
 def block_bwd_conv_kernel(
     x, weight, g, dout, mean, rstd, sum_g, sum_gx, dx, part_dw, partial_sums, dw1, dw2,
-    N, L, window, trim, d, lanes, blocks, tiles, parts, slices, scale1, scale2,
+    N, L, window, trim, d, lanes, tiles, sums, parts, slices, scale1, scale2,
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
-    AHEAD: tl.constexpr, TILES: tl.constexpr, H: tl.constexpr, CP: tl.constexpr,
+    AHEAD: tl.constexpr, SUMS: tl.constexpr, H: tl.constexpr, CP: tl.constexpr,
     HP: tl.constexpr, BLOCK: tl.constexpr, DEPTH: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """`sum_weights`, each program its share of the slices; then `march_back` with the residual.
@@ -391,5 +391,5 @@ def block_bwd_conv_kernel(
         )
     march_back(
         x, weight, g, dout, mean, rstd, sum_g, sum_gx, dx, part_dw, N, L, window, trim, d, lanes,
-        blocks, tiles, C, COLUMNS, ROWS, STEPS, AHEAD, TILES, True,
+        tiles, sums, C, COLUMNS, ROWS, STEPS, AHEAD, SUMS, True,
     )  # fmt: skip

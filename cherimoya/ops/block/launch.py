@@ -175,29 +175,32 @@ def backward_conv(
     output, of the same shape; partial_sums (2, parts, HP, CP) those of both tables.
     """
     n, length, channels = x.shape
-    window, tiles = g.shape[1], sums[0].shape[1]
+    window, n_sums = g.shape[1], sums[0].shape[1]
     if config is None:
 
         def rehearse(big: Tensor) -> Run:
-            zero = big.new_zeros(len(big), tiles, dtype=torch.float32)
-            grad, given, parts = filling(g, len(big)), conv.unit_statistics(big), (zero, zero)
+            zero = big.new_zeros(len(big), n_sums, dtype=torch.float32)
+            grad, given, both = filling(g, len(big)), conv.unit_statistics(big), (zero, zero)
+            shape = 2, multiprocessors(x.device), *partial_sums.shape[2:]
+            many = big.new_zeros(shape, dtype=torch.float32)
             return partial(
-                backward_conv, big, weight, grad, grad, given, parts, partial_sums, hidden,
-                dilation, residual_scale, trim,
+                backward_conv, big, weight, grad, grad, given, both, many, hidden, dilation,
+                residual_scale, trim,
             )  # fmt: skip
 
-        config = conv.best("block_bwd_conv", x, conv.BACKWARD, rehearse)
-    march, dx, part_dw = conv.march_back(x, dilation, config)
+        config = conv.best("block_bwd_conv", x, conv.backward_choices(x), rehearse)
     _, parts, padded_rows, padded_channels = partial_sums.shape
+    block = 1024 if interpreting() else 64  # the interpreter likes few slices
+    slices = 2 * triton.cdiv(padded_rows * padded_channels, block)
+    march, dx, part_dw = conv.backward_march(x, dilation, config, slices)
     shapes = (hidden, channels), (channels, hidden)
     dw1, dw2 = (x.new_empty(shape, dtype=torch.float32) for shape in shapes)
-    block = 1024 if interpreting() else 64  # the interpreter likes few slices
     _, unscale = table_scales(x, residual_scale)
     kernels.block_bwd_conv_kernel[(len(part_dw),)](
         x, weight, g, dout, *statistics, *sums, dx, part_dw, partial_sums, dw1, dw2,
-        n, length, window, trim, dilation, march.lanes, march.tiles, tiles, parts,
-        2 * triton.cdiv(padded_rows * padded_channels, block), unscale, residual_scale / 2,
-        TILES=conv.padded(tiles), H=hidden, CP=padded_channels, HP=padded_rows, BLOCK=block,
+        n, length, window, trim, dilation, march.lanes, march.tiles, n_sums, parts,
+        slices, unscale, residual_scale / 2,
+        SUMS=conv.padded(n_sums), H=hidden, CP=padded_channels, HP=padded_rows, BLOCK=block,
         DEPTH=64, **march.options, **conv.registers(config), **dependent_launch(x.device),
     )  # fmt: skip
     return dx, conv.sum_rows(part_dw), dw1, dw2
@@ -221,8 +224,8 @@ def hopper_launches(x: Tensor, hidden: int) -> ModuleType | None:
     return hopper if hopper and hopper.is_supported(x, padded_hidden(hidden)) else None
 
 
-def joint_sizes(device: torch.device) -> tuple[tuple[int, int], ...]:
-    """Channels and hidden units, padded, of `hopper_launch.joint_gradients`."""
+def joint_sizes(device: torch.device) -> tuple[tuple[int, int, int], ...]:
+    """The sizes of `hopper_launch.joint_gradients`, where it serves this device."""
     hopper = _hopper(device)
     return hopper.JOINT_SIZES if hopper else ()
 

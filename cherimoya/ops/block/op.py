@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cherimoya.ops import reference
-from cherimoya.ops.block.sizes import joint_sizes, widest_full_fp32
+from cherimoya.ops.block.sizes import is_joint, widest_full_fp32
 from cherimoya.ops.conv_norm.op import check, fused_dilated_conv_norm
 from cherimoya.ops.device import contiguous, operand_dtype, total_memory
 from cherimoya.ops.dispatch import autocast_dtype, route, wants_gradient
@@ -93,7 +93,7 @@ def backward_products(
 
     Returns g = d xhat (N, window, C), its sums by tiles (N, sums) and those of g * xhat, and the
     gradients of the tables in parts (2, parts, HP, CA + CB). Tables of both halves: in full fp32.
-    joint: in one kernel, see `launch.joint_sizes`.
+    joint: in one kernel, see `sizes.is_joint`.
     """
     from cherimoya.ops.block import fp32_launch, launch
     from cherimoya.ops.block.weights import OutputGradient, Tables
@@ -327,7 +327,7 @@ def cheri_block(
     if chosen.block:
         size = math.prod(x.shape) * x.element_size()  # x.nbytes is not for symbolic shapes
         keep = size <= KEPT_SHARE * total_memory(x.device) and wants_gradient(x, *weights)
-        joint = any(channels == c and h - 64 < hidden <= h for c, h in joint_sizes(x.device))
+        joint = is_joint(x.device, channels, hidden)
         return fused_block(x, *weights, dilation, residual_scale, eps, trim, keep, joint)[0]
     backward = wants_gradient(x, *weights)
     if chosen.inference and channels <= widest_full_fp32(x.device, backward):

@@ -9,9 +9,15 @@ import torch
 from cherimoya.ops.device import constant_when_compiled, shared_memory
 
 
+def is_joint(device: torch.device, channels: int, hidden: int) -> bool:
+    """Whether one kernel does all products of the backward."""
+    return any(
+        channels == c and fewest <= hidden <= most for c, fewest, most in _joint_sizes(device)
+    )
+
+
 @constant_when_compiled
-def joint_sizes(device: torch.device) -> tuple[tuple[int, int], ...]:
-    """Channels and hidden units, padded, for which one kernel does the backward's products."""
+def _joint_sizes(device: torch.device) -> tuple[tuple[int, int, int], ...]:
     from cherimoya.ops.block import launch
 
     return launch.joint_sizes(device)

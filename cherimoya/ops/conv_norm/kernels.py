@@ -24,21 +24,21 @@ def wait_for_previous_kernel(PDL: tl.constexpr):
 
 
 @triton.jit
-def columns_of(block, C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
+def columns_of(tile, C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
     """Columns (ROWS, COLUMNS) of a tile's pieces."""
     SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
-    piece = block * ROWS + tl.arange(0, ROWS)
+    piece = tile * ROWS + tl.arange(0, ROWS)
     return (piece % SPLIT * COLUMNS)[:, None] + tl.arange(0, COLUMNS)[None, :]
 
 
 @triton.jit
 def first_rows(
-    block, lanes, L, d,
+    tile, lanes, L, d,
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
     """First rows (ROWS, 1) of a tile's pieces; beyond every row for pieces that do not exist."""
     SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
-    lane = (block * ROWS + tl.arange(0, ROWS)) // SPLIT
+    lane = (tile * ROWS + tl.arange(0, ROWS)) // SPLIT
     first = lane % d + (lane // d) * (STEPS * d)
     return tl.where(lane < lanes, first, L + 4 * d)[:, None]
 
@@ -80,7 +80,7 @@ def load_taps(weight, column, C: tl.constexpr):
 
 @triton.jit
 def conv_stats(
-    x, weight, part_mean, part_m2, part_count, pid, L, d, lanes, blocks,
+    x, weight, part_mean, part_m2, part_count, pid, L, d, lanes, tiles,
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
     AHEAD: tl.constexpr,
 ):  # fmt: skip
@@ -89,9 +89,9 @@ def conv_stats(
     Each element's lane is summed about its first value, then lanes are joined as by Chan et al.
     (1983): exact enough when |mean| >> std.
     """
-    n = pid // blocks
-    column = columns_of(pid % blocks, C, COLUMNS, ROWS)
-    row = first_rows(pid % blocks, lanes, L, d, C, COLUMNS, ROWS, STEPS)
+    n = pid // tiles
+    column = columns_of(pid % tiles, C, COLUMNS, ROWS)
+    row = first_rows(pid % tiles, lanes, L, d, C, COLUMNS, ROWS, STEPS)
     in_columns = below(column, C, COLUMNS)
     dC = d * C
     x += n.to(tl.int64) * L * C
@@ -143,24 +143,24 @@ def combine_stats(part_mean, part_m2, part_count, n, parts, size, eps, PARTS: tl
     return mean, 1.0 / tl.sqrt_rn(var + eps)
 
 
-@triton.jit(do_not_specialize=["L", "d", "lanes", "blocks"])
+@triton.jit(do_not_specialize=["L", "d", "lanes", "tiles"])
 def conv_stats_kernel(
-    x, weight, part_mean, part_m2, part_count, L, d, lanes, blocks,
+    x, weight, part_mean, part_m2, part_count, L, d, lanes, tiles,
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
     AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """x (N, L, C), weight (3, C) -> part_* (N, blocks). One program a tile."""
+    """x (N, L, C), weight (3, C) -> part_* (N, tiles). One program a tile."""
     wait_for_previous_kernel(PDL)
     conv_stats(
-        x, weight, part_mean, part_m2, part_count, tl.program_id(0), L, d, lanes, blocks,
+        x, weight, part_mean, part_m2, part_count, tl.program_id(0), L, d, lanes, tiles,
         C, COLUMNS, ROWS, STEPS, AHEAD,
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["L", "window", "trim", "d", "lanes", "blocks", "parts"])
+@triton.jit(do_not_specialize=["L", "window", "trim", "d", "lanes", "tiles", "parts"])
 def conv_norm_fwd_kernel(
     x, weight, part_mean, part_m2, part_count, mean_out, rstd_out, y,
-    L, window, trim, d, lanes, blocks, parts, eps,
+    L, window, trim, d, lanes, tiles, parts, eps,
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
     AHEAD: tl.constexpr, PARTS: tl.constexpr, COMBINE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -171,9 +171,9 @@ def conv_norm_fwd_kernel(
     """
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
-    n = pid // blocks
-    column = columns_of(pid % blocks, C, COLUMNS, ROWS)
-    row = first_rows(pid % blocks, lanes, L, d, C, COLUMNS, ROWS, STEPS)
+    n = pid // tiles
+    column = columns_of(pid % tiles, C, COLUMNS, ROWS)
+    row = first_rows(pid % tiles, lanes, L, d, C, COLUMNS, ROWS, STEPS)
     in_columns = below(column, C, COLUMNS)
     dC = d * C
     x += n.to(tl.int64) * L * C
@@ -185,7 +185,7 @@ def conv_norm_fwd_kernel(
     if COMBINE:
         size = (L * C).to(tl.float32)
         mean, rstd = combine_stats(part_mean, part_m2, part_count, n, parts, size, eps, PARTS)
-        if pid % blocks == 0:
+        if pid % tiles == 0:
             tl.store(mean_out + n, mean)
             tl.store(rstd_out + n, rstd)
     else:
@@ -205,21 +205,21 @@ def conv_norm_fwd_kernel(
         here = after
 
 
-@triton.jit(do_not_specialize=["L", "d", "lanes", "blocks"])
+@triton.jit(do_not_specialize=["L", "d", "lanes", "tiles"])
 def conv_norm_bwd_sums_kernel(
-    x, weight, dy, mean, rstd, sum_g, sum_gx, L, d, lanes, blocks,
+    x, weight, dy, mean, rstd, sum_g, sum_gx, L, d, lanes, tiles,
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
     AHEAD: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Sums of dy and of dy * xhat over tiles, with xhat computed again from x.
 
-    x, dy (N, L, C), weight (3, C), mean, rstd (N,) -> sum_g, sum_gx (N, blocks).
+    x, dy (N, L, C), weight (3, C), mean, rstd (N,) -> sum_g, sum_gx (N, tiles).
     """
     wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
-    n = pid // blocks
-    column = columns_of(pid % blocks, C, COLUMNS, ROWS)
-    row = first_rows(pid % blocks, lanes, L, d, C, COLUMNS, ROWS, STEPS)
+    n = pid // tiles
+    column = columns_of(pid % tiles, C, COLUMNS, ROWS)
+    row = first_rows(pid % tiles, lanes, L, d, C, COLUMNS, ROWS, STEPS)
     in_columns = below(column, C, COLUMNS)
     dC = d * C
     x += n.to(tl.int64) * L * C
@@ -249,46 +249,47 @@ def conv_norm_bwd_sums_kernel(
 
 
 @triton.jit
-def norm_coefficients(sum_g, sum_gx, mean, rstd, n, tiles, size, TILES: tl.constexpr):
+def norm_coefficients(sum_g, sum_gx, mean, rstd, n, sums, size, SUMS: tl.constexpr):
     """b, c with d conv = rstd g + b conv + c, from the sums of g and g xhat over an example.
 
     d conv = rstd (g - mean(g) - xhat mean(g xhat)), and xhat = (conv - mean) rstd.
     """
-    i = tl.arange(0, TILES)
-    at = n.to(tl.int64) * tiles + i
-    mean_g = tl.sum(tl.load(sum_g + at, mask=i < tiles, other=0.0)) / size
-    mean_gx = tl.sum(tl.load(sum_gx + at, mask=i < tiles, other=0.0)) / size
+    i = tl.arange(0, SUMS)
+    at = n.to(tl.int64) * sums + i
+    mean_g = tl.sum(tl.load(sum_g + at, mask=i < sums, other=0.0)) / size
+    mean_gx = tl.sum(tl.load(sum_gx + at, mask=i < sums, other=0.0)) / size
     b = -rstd * rstd * mean_gx
     return b, -rstd * mean_g - b * mean
 
 
 @triton.jit
-def owned_tiles(all_tiles, SPLIT: tl.constexpr):
-    """The first tile of this program's range, and the first after it."""
+def owned_groups(groups, SPLIT: tl.constexpr):
+    """The first group of this program's range, and the first after it."""
     part = tl.program_id(0) // SPLIT
     parts = tl.num_programs(0) // SPLIT
-    start = part * all_tiles.to(tl.int64) // parts
-    stop = (part + 1) * all_tiles.to(tl.int64) // parts
+    start = part * groups.to(tl.int64) // parts
+    stop = (part + 1) * groups.to(tl.int64) // parts
     return start.to(tl.int32), stop.to(tl.int32)
 
 
 @triton.jit
 def march_back(
     x, weight, g, dout, mean, rstd, sum_g, sum_gx, dx, part_dw,
-    N, L, window, trim, d, lanes, blocks, tiles,
+    N, L, window, trim, d, lanes, tiles, sums,
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
-    AHEAD: tl.constexpr, TILES: tl.constexpr, RESIDUAL: tl.constexpr,
+    AHEAD: tl.constexpr, SUMS: tl.constexpr, RESIDUAL: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the convolution with normalisation by its input and its taps.
 
     x (N, L, C), g and dout (N, window, C): the gradient of the normalised convolution and, when
     RESIDUAL, that of the block's output, of rows trim .. trim + window; mean, rstd (N,);
-    sum_g, sum_gx (N, tiles) -> dx (N, L, C), part_dw (programs, 3, C). Programs own fixed ranges
-    of tiles, so that few partial sums of the taps' gradient are left to add.
+    sum_g, sum_gx (N, sums) -> dx (N, L, C), part_dw (programs, 3, C). A program's
+    tiles lie SPLIT apart, so they have the same columns: the taps and the sums of their gradient
+    stay in registers, and few of these are left to add. It owns one of a fixed range of groups.
     """
     SPLIT: tl.constexpr = (C + COLUMNS - 1) // COLUMNS
-    turn = tl.program_id(0) % SPLIT  # every SPLIT-th tile of an example has the same columns
-    column = columns_of(turn, C, COLUMNS, ROWS)
+    phase = tl.program_id(0) % SPLIT
+    column = columns_of(phase, C, COLUMNS, ROWS)
     in_columns = below(column, C, COLUMNS)
     w0, w1, w2 = load_taps(weight, column, C)
     dw0 = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
@@ -296,16 +297,16 @@ def march_back(
     dw2 = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     dC = d * C
     size = (L * C).to(tl.float32)
-    turns = tl.cdiv(blocks, SPLIT)
-    start, stop = owned_tiles(N * turns, SPLIT)
+    groups = tl.cdiv(tiles, SPLIT)  # of SPLIT tiles each, in an example
+    start, stop = owned_groups(N * groups, SPLIT)
     current = -1
     b = 0.0
     c = 0.0
     scale = 0.0
-    for tile in tl.range(start, stop, num_stages=1, disable_licm=True):
-        n = tile // turns
-        block = tile % turns * SPLIT + turn
-        row = first_rows(block, lanes, L, d, C, COLUMNS, ROWS, STEPS)
+    for group in tl.range(start, stop, num_stages=1, disable_licm=True):
+        n = group // groups
+        tile = group % groups * SPLIT + phase
+        row = first_rows(tile, lanes, L, d, C, COLUMNS, ROWS, STEPS)
         x_n = x + n.to(tl.int64) * L * C
         dx_n = dx + n.to(tl.int64) * L * C
         g_n = g + n.to(tl.int64) * window * C
@@ -320,7 +321,7 @@ def march_back(
             douts = load_ahead(dout_n, g_offset, g_row, 0, AHEAD, d, dC, window, in_columns)
         if n != current:
             scale = tl.load(rstd + n)
-            b, c = norm_coefficients(sum_g, sum_gx, tl.load(mean + n), scale, n, tiles, size, TILES)
+            b, c = norm_coefficients(sum_g, sum_gx, tl.load(mean + n), scale, n, sums, size, SUMS)
         current = n
         # xs[k + 2] = x[row + k d], gs[k + 1] = g[row + k d]; dconv is zero outside 0..L
         before2 = xs[0].to(tl.float32)
@@ -360,27 +361,27 @@ def march_back(
             dconv_before = dconv
             dconv = dconv_after
     out = part_dw + tl.program_id(0) * (3 * C)
-    group = column // COLUMNS
+    part = column // COLUMNS
     column = tl.arange(0, COLUMNS)
     for i in tl.static_range(SPLIT):
         at = out + i * COLUMNS + column
         inside = i * COLUMNS + column < C
-        tl.store(at, tl.sum(tl.where(group == i, dw0, 0.0), 0), mask=inside)
-        tl.store(at + C, tl.sum(tl.where(group == i, dw1, 0.0), 0), mask=inside)
-        tl.store(at + 2 * C, tl.sum(tl.where(group == i, dw2, 0.0), 0), mask=inside)
+        tl.store(at, tl.sum(tl.where(part == i, dw0, 0.0), 0), mask=inside)
+        tl.store(at + C, tl.sum(tl.where(part == i, dw1, 0.0), 0), mask=inside)
+        tl.store(at + 2 * C, tl.sum(tl.where(part == i, dw2, 0.0), 0), mask=inside)
 
 
-@triton.jit(do_not_specialize=["N", "L", "d", "lanes", "blocks", "tiles"])
+@triton.jit(do_not_specialize=["N", "L", "d", "lanes", "tiles", "sums"])
 def conv_norm_bwd_kernel(
-    x, weight, g, mean, rstd, sum_g, sum_gx, dx, part_dw, N, L, d, lanes, blocks, tiles,
+    x, weight, g, mean, rstd, sum_g, sum_gx, dx, part_dw, N, L, d, lanes, tiles, sums,
     C: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STEPS: tl.constexpr,
-    AHEAD: tl.constexpr, TILES: tl.constexpr, PDL: tl.constexpr,
+    AHEAD: tl.constexpr, SUMS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """`march_back` of all rows."""
     wait_for_previous_kernel(PDL)
     march_back(
-        x, weight, g, g, mean, rstd, sum_g, sum_gx, dx, part_dw, N, L, L, 0, d, lanes, blocks,
-        tiles, C, COLUMNS, ROWS, STEPS, AHEAD, TILES, False,
+        x, weight, g, g, mean, rstd, sum_g, sum_gx, dx, part_dw, N, L, L, 0, d, lanes, tiles,
+        sums, C, COLUMNS, ROWS, STEPS, AHEAD, SUMS, False,
     )  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from cherimoya.ops.device import (
     multiprocessors,
 )
 
-# Launch options to choose from; the first is the default. A program holds rows x columns positions
-# and channels at once, and loads them `ahead` steps early, in the place of a pipeline's stages.
+# Launch options to choose from; the first is the default. A program holds `rows` pieces of `columns`
+# channels at once, and loads them `ahead` steps early, in the place of a pipeline's stages.
 _march = partial(configs, ("columns", "rows", "steps", "ahead", "num_warps"))
 STATS = _march(
     (32, 16, 17, 4, 4), (32, 32, 17, 2, 8), (32, 8, 33, 6, 2), (32, 16, 9, 4, 4), (64, 8, 33, 6, 4),
@@ -35,6 +35,7 @@ BACKWARD = _march(
     (32, 16, 9, 4, 4), (32, 16, 5, 4, 4), (32, 8, 9, 4, 2), (64, 16, 9, 2, 4), (32, 16, 17, 3, 4),
     (64, 32, 9, 2, 16), (32, 32, 5, 3, 8),
 )  # fmt: skip
+BACKWARD_FP32 = [BACKWARD[1], BACKWARD[0], *BACKWARD[2:]]  # whose registers hold 5 steps, not 9
 MANY_TILES = 512
 REGISTERS = 32  # of a thread in the backward, for each position and channel that it holds
 
@@ -214,30 +215,42 @@ def backward(
     config: Config | None = None,
 ) -> tuple[Tensor, Tensor]:
     """dx (N, L, C), and the taps' gradient in parts (parts, 3, C), for dy (N, L, C)."""
-    tiles = sums[0].shape[1]
+    n_sums = sums[0].shape[1]
     if config is None:
 
         def rehearse(big: Tensor) -> Run:
-            zero = big.new_zeros(len(big), tiles, dtype=torch.float32)
+            zero = big.new_zeros(len(big), n_sums, dtype=torch.float32)
             grad, given = filling(dy, len(big)), unit_statistics(big)
             return partial(backward, big, weight, grad, given, (zero, zero), dilation)
 
-        config = best("conv_norm_bwd", x, BACKWARD, rehearse)
-    march, dx, part_dw = march_back(x, dilation, config)
+        config = best("conv_norm_bwd", x, backward_choices(x), rehearse)
+    march, dx, part_dw = backward_march(x, dilation, config)
     kernels.conv_norm_bwd_kernel[(len(part_dw),)](
         x, weight, dy, *statistics, *sums, dx, part_dw,
-        len(x), x.shape[1], dilation, march.lanes, march.tiles, tiles,
-        TILES=padded(tiles), **march.options, **registers(config), **dependent_launch(x.device),
+        len(x), x.shape[1], dilation, march.lanes, march.tiles, n_sums,
+        SUMS=padded(n_sums), **march.options, **registers(config), **dependent_launch(x.device),
     )  # fmt: skip
     return dx, part_dw
 
 
-def march_back(x: Tensor, dilation: int, config: Config) -> tuple[March, Tensor, Tensor]:
-    """How the backward marches, dx (N, L, C) and the taps' gradient (programs, 3, C) to fill."""
+def backward_choices(x: Tensor) -> list[Config]:
+    """The launch options of the backward for x (N, L, C)."""
+    return BACKWARD if x.element_size() == 2 else BACKWARD_FP32
+
+
+def backward_march(
+    x: Tensor, dilation: int, config: Config, shares: int = 1
+) -> tuple[March, Tensor, Tensor]:
+    """How the backward marches, dx (N, L, C) and the taps' gradient (programs, 3, C) to fill.
+
+    Programs are as many as own a tile, or as there are shares of other work if these are more,
+    but no more than the GPU holds at once.
+    """
     n, length, channels = x.shape
     march = March.over(length, dilation, channels, config)
-    turns = n * triton.cdiv(march.tiles, march.splits)
-    parts = max(1, min(turns, _resident(x.device, config) // march.splits))
+    groups = n * triton.cdiv(march.tiles, march.splits)
+    wanted = max(groups, triton.cdiv(shares, march.splits))
+    parts = max(1, min(wanted, _resident(x.device, config) // march.splits))
     part_dw = x.new_empty(parts * march.splits, 3, channels, dtype=torch.float32)
     return march, torch.empty_like(x), part_dw
 

@@ -20,8 +20,8 @@ from cherimoya.ops.device import (
     multiprocessors,
 )
 
-# Launch options to choose from; the first is the default. A program holds `rows` pieces of `columns`
-# channels at once, and loads them `ahead` steps early, in the place of a pipeline's stages.
+# Launch options to choose from; the first is the default. A program holds `rows` pieces of
+# `columns` channels at once, and loads them `ahead` steps early, in place of a pipeline's stages.
 _march = partial(configs, ("columns", "rows", "steps", "ahead", "num_warps"))
 STATS = _march(
     (32, 16, 17, 4, 4), (32, 32, 17, 2, 8), (32, 8, 33, 6, 2), (32, 16, 9, 4, 4), (64, 8, 33, 6, 4),

@@ -49,7 +49,7 @@ def compiled(kernel, source, pointers, constants, capability, **options):
 def plain(capability, dtype, C, widths, single):
     """Every plain kernel, for x in `dtype` and products in fp16 if `single`, else in `dtype`."""
     from cherimoya.ops.block import half_kernels, kernels as block
-    from cherimoya.ops.conv_norm import kernels as conv
+    from cherimoya.ops.conv_norm import bwd_kernels as conv_bwd, kernels as conv
 
     x, f32, half = f"*{dtype}", "*fp32", "*fp16" if single else f"*{dtype}"
     parts = dict.fromkeys(("part_mean", "part_m2", "part_count"), f32)
@@ -65,9 +65,9 @@ def plain(capability, dtype, C, widths, single):
     yield (conv.conv_norm_fwd_kernel,
            {"x": x, "weight": f32, **parts, "mean_out": f32, "rstd_out": f32, "y": half},
            {**march, "PARTS": 32, "COMBINE": True})
-    yield (conv.conv_norm_bwd_sums_kernel,
+    yield (conv_bwd.conv_norm_bwd_sums_kernel,
            {"x": x, "weight": f32, "dy": x, "mean": f32, "rstd": f32, **sums}, march)
-    yield (conv.conv_norm_bwd_kernel,
+    yield (conv_bwd.conv_norm_bwd_kernel,
            {"x": x, "weight": f32, "g": x, "mean": f32, "rstd": f32, **sums,
             "dx": x, "part_dw": f32}, {**march, "SUMS": 64})
     yield (conv.sum_rows_kernel, {"parts": f32, "out": f32}, {"BLOCK": 8, "DEPTH": 2048, **pdl})

@@ -19,12 +19,8 @@ import triton.language as tl
 
 from cherimoya.ops import proxy_fence
 from cherimoya.ops.block.half_kernels import halves
-from cherimoya.ops.conv_norm.kernels import (
-    conv_stats,
-    march_back,
-    sum_rows,
-    wait_for_previous_kernel,
-)
+from cherimoya.ops.conv_norm.bwd_kernels import march_back
+from cherimoya.ops.conv_norm.kernels import conv_stats, sum_rows, wait_for_previous_kernel
 
 proxy_fence.install()  # for every kernel whose products read what is copied in a pipeline
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cherimoya.ops import autotune
 from cherimoya.ops.autotune import Config, Run, configs
-from cherimoya.ops.conv_norm import kernels
+from cherimoya.ops.conv_norm import bwd_kernels, kernels
 from cherimoya.ops.device import (
     contiguous,
     dependent_launch,
@@ -198,7 +198,7 @@ def gradient_sums(
         config = best("conv_norm_bwd_sums", x, FORWARD, rehearse)
     march = March.over(length, dilation, channels, config)
     sums = empty_sums(x, march.tiles)
-    kernels.conv_norm_bwd_sums_kernel[(n * march.tiles,)](
+    bwd_kernels.conv_norm_bwd_sums_kernel[(n * march.tiles,)](
         x, weight, dy, *statistics, *sums, length, dilation, march.lanes, march.tiles,
         **march.options, **dependent_launch(x.device),
     )  # fmt: skip
@@ -225,7 +225,7 @@ def backward(
 
         config = best("conv_norm_bwd", x, backward_choices(x), rehearse)
     march, dx, part_dw = backward_march(x, dilation, config)
-    kernels.conv_norm_bwd_kernel[(len(part_dw),)](
+    bwd_kernels.conv_norm_bwd_kernel[(len(part_dw),)](
         x, weight, dy, *statistics, *sums, dx, part_dw,
         len(x), x.shape[1], dilation, march.lanes, march.tiles, n_sums,
         SUMS=padded(n_sums), **march.options, **registers(config), **dependent_launch(x.device),

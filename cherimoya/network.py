@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cherimoya.blocks import chosen_block, described_block, made_blocks, other_length
 from cherimoya.config.schema import Choice
 from cherimoya.config.train import ModelConfig
 from cherimoya.errors import CherimoyaError, ConfigError, OwnError
+from cherimoya.ops.counts.op import counts
 from cherimoya.ops.heads.op import heads
 from cherimoya.ops.reference import profile_head
 from cherimoya.ops.stem.op import stem
@@ -58,6 +58,8 @@ class Cherimoya(nn.Module):
     ValueError
         If a size is out of range or `profile_kernel_size` is even.
     """
+
+    multiprocessors_taken = 0  # of the GPU, by what runs beside the stem's backward
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ class Cherimoya(nn.Module):
         """As `forward`, without the bias model."""
         # Ends that no head reads are left out of the last block already.
         unread = max(self.trimming - self.config["profile_kernel_size"] // 2, 0)
-        x = stem(X, self.iconv.weight, self.iconv.bias)  # type: ignore[arg-type]
+        x = stem(X, self.iconv.weight, self.iconv.bias, self.multiprocessors_taken)  # type: ignore[arg-type]
         for block in self.blocks[:-1]:
             x = block(x)  # (N, L, C)
         x = self.blocks[-1](x, trim=unread)  # (N, L - 2 unread, C)
@@ -173,7 +175,7 @@ class Cherimoya(nn.Module):
             total = X_ctl[:, :, cut : X_ctl.shape[2] - cut].sum(dim=(1, 2), dtype=features.dtype)
             features = torch.cat([features, torch.log1p(total)[:, None]], dim=1)
         with torch.autocast(x.device.type, enabled=False):
-            return logits, F.linear(features, self.linear.weight, self.linear.bias)
+            return logits, counts(features, self.linear.weight, self.linear.bias)
 
     def _profile_of_controls(self, X_ctl: Tensor, cut: int) -> Tensor:
         """What the controls (N, controls, L') add to the logits (N, tracks, L' - 2 cut)."""

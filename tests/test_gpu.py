@@ -124,6 +124,32 @@ def test_gradients_are_shared_on_the_stream_that_made_them(graph, one_of_two):
     assert int(step.count) == 4
 
 
+def test_muons_step_beside_the_stems_backward_changes_what_it_changes_alone():
+    config = build(TrainConfig, composed("train", ["optim=muon_adamw_sgd"]))
+    X = torch.nn.functional.one_hot(torch.randint(4, (64, 2114)), 4).mT.float().cuda()
+    batch = Batch(X, torch.poisson(torch.ones(64, 1, 1000)).cuda(), None)
+
+    def trained(graph: bool, early: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = Cherimoya().cuda()
+        step = TrainingStep(model, config.loss, config.optim, 10, 9, "bf16")
+        assert model.multiprocessors_taken == 18
+        if not early:
+            step._early = None
+        run = Runner(step, lambda: [batch], graph, pytest.fail)
+        for _ in range(10):
+            run()
+            if not graph:
+                torch.cuda.synchronize()
+        assert int(step.count) == 10
+        return [p.detach().clone() for p in model.parameters()] + step.ema.average
+
+    expected = trained(graph=False, early=False)
+    for graph in (True, False):
+        found = trained(graph, early=True)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_packed_runs_are_those_alone_to_the_bit(cherimoya_train, train_arguments, tmp_path):
     grid = ["-m", *train_arguments, "trainer=gpu", "model.n_filters=8,32", "seed=0,1"]
     for name, launcher in (("alone", "basic"), ("packed", "packed")):

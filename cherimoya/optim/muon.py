@@ -47,6 +47,13 @@ class Muon(torch.optim.Optimizer):
             for parameter, buffer in zip(stack.params, stack.members(), strict=True):
                 self.state[parameter]["momentum_buffer"] = buffer
 
+    @property
+    def multiprocessors(self) -> int:
+        """How many a step keeps busy, one for each matrix; 0 if it may be all of them."""
+        if not all(fits_muon(stack.params) for stack, _ in self._stacks):
+            return 0
+        return sum(len(stack.params) for stack, _ in self._stacks)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update every parameter."""

@@ -22,6 +22,7 @@ from cherimoya.losses import build_loss, training_loss
 from cherimoya.network import Cherimoya
 from cherimoya.ops.update.op import settle
 from cherimoya.optim.routing import block_matrices, build_optimizers, build_schedules
+from cherimoya.training.early import beside_the_stem
 from cherimoya.training.ema import EMA, ema_decay
 
 
@@ -84,6 +85,9 @@ class TrainingStep:
         self.ema = EMA(model.trained_parameters())
         self.scale = LossScale(self.device) if precision == "fp16" else None
         self.processes = processes or Processes()
+        # Gradients are divided by the scale, and averaged over processes, after the backward.
+        alone = self.scale is None and self.processes.world == 1
+        self._early = beside_the_stem(model, self.optimizers, self.routes) if alone else None
         self._network: nn.Module | None = None  # the model as several processes share it
         # --------------------------------------------- on the device, changed by every step
         self.count = torch.zeros(1, dtype=torch.int64, device=self.device)  # steps made
@@ -92,6 +96,7 @@ class TrainingStep:
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         self._rates = self._table(optim, self.total_steps)
         self._now = self._rates[:1].clone()  # (1, optimizers + 1)
+        self._one = torch.ones((), device=self.device)  # the gradient of the loss
         self._found_inf = torch.zeros((), device=self.device)
         self._use_rates()
         self.watch = Watch(self.failed)
@@ -132,16 +137,16 @@ class TrainingStep:
         """Train on a batch, given in pieces of one size."""
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        losses = self._backward(pieces)
-        settle(losses, self._rates, self._now, self.count, self.failed, self._found_inf, self.sums)
+        self._backward(pieces)
         if self.scale is not None:
             gradients = [p.grad for _, p in self.named_parameters() if p.grad is not None]
             in_range = self.scale.unscale(gradients)
             self.scale.update(in_range, self.failed == 0)
             self.failed.copy_(torch.where(self.scale.scale < LEAST_SCALE, 1.0, self.failed))
             self._found_inf.copy_(torch.where(in_range, self.failed, 1.0))
+        made = self._early and self._early.optimizer
         for i, optimizer in enumerate(self.optimizers.values()):
-            if self._is_due(optimizer, i):
+            if optimizer is not made and self._is_due(optimizer, i):
                 optimizer.step()
         self.ema.update(self._now[0, -1], self._found_inf)
 
@@ -157,26 +162,42 @@ class TrainingStep:
         yield
         self.failed.copy_(before)
 
-    def _backward(self, pieces: Iterable[Batch]) -> Tensor:
-        """Gradients of the batch's mean loss; returns total, profile and count (3,) losses."""
+    def _backward(self, pieces: Iterable[Batch]) -> None:
+        """Gradients of the batch's mean loss, and whether the step counts, see `settle`."""
         if self._network is None:
             self._network = self.processes.shared(self.model)
         losses = None
         for i, batch in enumerate(pieces):
-            with self.processes.gradients_shared(self._network, i == self._parts - 1):
+            last = i == self._parts - 1
+            with self.processes.gradients_shared(self._network, last):
                 with autocast(self.precision, self.device):
                     logits, log_counts = self._network(batch.X, batch.control)
                 terms = training_loss(self.loss, self.model, logits, log_counts, batch.signal)
-                found = [terms.total.detach(), terms.profile.sum(), terms.count.sum()]
-                losses = torch.stack(found) if losses is None else losses + torch.stack(found)
-                if i == self._parts - 1:
+                profile, count = terms.profile, terms.count
+                if profile.numel() > 1 or count.numel() > 1:  # else they are their sums
+                    profile, count = profile.sum(), count.sum()
+                found = torch.stack([terms.total.detach(), profile.view(()), count.view(())])
+                losses = found if losses is None else losses + found
+                if last:
                     self.processes.begin_average(losses)
+                if last and self._early:
+                    self._settle(losses)
+                    self._early.begin()
                 total = terms.total / self._parts if self._parts > 1 else terms.total
-                (total if self.scale is None else total * self.scale.scale).backward()
+                total = total if self.scale is None else total * self.scale.scale
+                total.backward(self._one.to(total.dtype))
         assert losses is not None, "a batch has at least one piece"
         self.processes.end_average()
         self.processes.average([p.grad for p in self.loss.parameters() if p.grad is not None])
-        return losses / self._parts if self._parts > 1 else losses
+        if self._early:
+            self._early.end()
+        else:
+            self._settle(losses)
+
+    def _settle(self, losses: Tensor) -> None:
+        """`settle`, of the sums over the pieces (3,) of total, profile and count losses."""
+        mean = losses / self._parts if self._parts > 1 else losses
+        settle(mean, self._rates, self._now, self.count, self.failed, self._found_inf, self.sums)
 
     def end_epoch(self) -> bool:
         """Freeze the loss weights if they have settled; returns whether they were just now."""

@@ -108,6 +108,7 @@ def plain(capability, dtype, C, widths, single):
 
 def around(capability, dtype, C, widths):
     """The kernels around the blocks: batch, stem, heads of 1 and 75 taps, loss; x in `dtype`."""
+    from cherimoya.ops.counts import kernels as count_head
     from cherimoya.ops.heads import kernels as heads
     from cherimoya.ops.loss import kernels as loss
     from cherimoya.ops.stem import kernels as stem
@@ -119,9 +120,9 @@ def around(capability, dtype, C, widths):
     pdl = {"PDL": capability >= 90}
     plan = {"rows": i64, "shift": i64, "flip": i64}
     yield (gather.one_hot_kernel, {"sequence": "*u8", **plan, "X": f32},
-           {"BASES": 4, "BLOCK": 512})
+           {"BASES": 4, "BLOCK": 512, **pdl})
     yield (gather.values_kernel, {"values": "*i16", "channels": i64, **plan, "out": f32},
-           {"BLOCK": 512})
+           {"BLOCK": 512, **pdl})
     split = {"C": C, "CA": widths[0], "CB": widths[1]}
     columns = {"KA": 64, "KB": 32} if capability < 90 or dtype == "fp32" else {"KA": 128, "KB": 0}
     windows = {**split, "K": 21, "FIRST": 0, **columns, "BM": 64, "FAST": True, **pdl}
@@ -131,7 +132,7 @@ def around(capability, dtype, C, widths):
                {**windows, "FULL": full, "FAST": not full})
     rows = 128 if C > 96 and columns["KB"] == 0 else 64
     yield (stem.stem_bwd_kernel, {"x": f32, **weights, "dout": x, "part_dw": f32},
-           {**windows, "BM": rows})
+           {**windows, "BM": rows, "EARLY": True})
     yield (stem.stem_reduce_kernel, {"part_dw": f32, "dweight": f32, "dbias": f32},
            {"C": C, "K": 21, "BLOCK": 32, "DEPTH": 128, **pdl})
     yield (update.settle_kernel,
@@ -150,6 +151,12 @@ def around(capability, dtype, C, widths):
     names = ("rows", "log_counts", "w0", "w1", "total", "profile", "count", "coefficients")
     yield (loss.loss_reduce_kernel, dict.fromkeys(names, f32),
            {"G": 2, "GP": 2, "ROWS": 64, "LEARNED": True, "PENALTY": True, **pdl})
+    product = {"F": C, "G": 2, **pdl}
+    yield (count_head.counts_fwd_kernel, {"features": f32, **weights, "out": f32},
+           {**product, "FP": triton.next_power_of_2(C), "BN": 8})
+    names = ("dout", "features", "weight", "dfeatures", "dweight", "dbias")
+    yield (count_head.counts_bwd_kernel, dict.fromkeys(names, f32),
+           {**product, "BF": 32, "BN": 64})
     names = ("dtotal", "logits", "log_counts", "signal", "rows", "coefficients", "dlogits",
              "dlog_counts", "dw0", "dw1")
     yield loss.loss_bwd_kernel, dict.fromkeys(names, f32), {**groups, "WEIGHTS": True}
@@ -236,7 +243,8 @@ def hopper(C, widths):
                 **dict.fromkeys(("sum_g", "sum_gx", "part_dw1", "part_dw2"), f32)},
                {"C": C, "CA": widths[0], "CB": widths[1], "CHUNKS": chunks, "PDL": True,
                 "STAGES": config["stages"], "SLOTS": config["slots"], "SUMS": sums,
-                "P": launch.joint_positions(C), "SCALED": scaled, "REGISTERS": kept}, entry)
+                "P": launch.joint_positions(C), "SCALED": scaled, "EARLY": not scaled,
+                "REGISTERS": kept}, entry)
     for config in fits(launch.FORWARD_FP32, 2 * 3 * 64 * 32 * 4):
         entry, kept = launch.REGISTERS[2]
         yield (single.hopper_fwd_fp32_kernel,

@@ -163,3 +163,26 @@ def test_a_whole_network_repeats_every_bit(training, mode, n, taps):
         return outputs | {f"d{i}": g for i, g in enumerate(found)}
 
     assert_repeats(call, f"{n} sequences, {taps} taps")
+
+
+@pytest.mark.parametrize("mode", MODES, indirect=True)
+def test_kernels_that_start_before_the_one_before_has_ended_find_what_those_that_wait_find(mode):
+    torch.manual_seed(0)
+    model = Cherimoya().to(DEVICE)
+    X = torch.nn.functional.one_hot(torch.randint(4, (64, LENGTH), device=DEVICE), 4).mT.float()
+    trained = [p for name, p in model.named_parameters() if not name.startswith("lw")]
+
+    def gradients() -> Results:
+        with torch.autocast(DEVICE, getattr(torch, mode.dtype), enabled=mode.half):
+            logits, counts = model(X)
+        loss = logits.float().square().mean() + counts.float().square().mean()
+        return {f"d{i}": g for i, g in enumerate(torch.autograd.grad(loss, trained))}
+
+    def wait(block: torch.nn.Module, x: tuple[Tensor], out: Tensor) -> None:
+        out.register_hook(lambda gradient: torch.cuda.synchronize())
+
+    found = [gradients() for _ in range(10)]
+    for layer in model.blocks:
+        layer.register_forward_hook(wait)
+    expected = gradients()
+    assert [different(f, expected) for f in found] == [[]] * len(found)

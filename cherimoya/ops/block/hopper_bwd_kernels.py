@@ -27,8 +27,8 @@ from cherimoya.ops.block.hopper_common import (
     load_weights,
     make_ring,
     mma_layout,
+    more_for_the_first,
     multiply_down,
-    owned_tiles,
     produce,
     store_tile,
     sync_threads,
@@ -152,7 +152,7 @@ def first_consume(
     g, sum_g, sum_gx, part_dw1, part_dw2, scales, least, start, stop, tiles, window, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, CHUNKS: gl.constexpr,
     STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, SUMS: gl.constexpr,
-    SQUARES: gl.constexpr, SCALED: gl.constexpr,
+    SQUARES: gl.constexpr, SCALED: gl.constexpr, WAIT: gl.constexpr,
 ):  # fmt: skip
     """Every tile: gradients of chunk 0's weights, then g, and linear1's gradient of chunk 2."""
     ROWS_A: gl.constexpr = gl.SliceLayout(1, mma_layout(CA))
@@ -214,6 +214,7 @@ def first_consume(
         sync_threads()
         mbarrier.arrive(empty.index(stage), count=1)
         mbarrier.arrive(free.index(slot), count=1)
+        wait_for_previous_kernel(WAIT)
         tile = start + k
         n = tile // tiles
         first = (tile % tiles) * 64
@@ -234,7 +235,7 @@ def second_consume(
     g, sum_g, sum_gx, part_dw1, part_dw2, scales, least, start, stop, tiles, window, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, CHUNKS: gl.constexpr,
     STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, SUMS: gl.constexpr,
-    SQUARES: gl.constexpr, SCALED: gl.constexpr,
+    SQUARES: gl.constexpr, SCALED: gl.constexpr, WAIT: gl.constexpr,
 ):  # fmt: skip
     """Every tile: gradients of chunk 1's weights, then d pre and linear2's gradient of chunk 2."""
     DT: gl.constexpr = v_a.dtype
@@ -286,6 +287,7 @@ def second_consume(
             dw2_a, dw2_b = wait_down(dw2_a, dw2_b, CB)
         sync_threads()  # no fence as in `release`: products alone have read the stage
         mbarrier.arrive(empty.index(stage), count=1)
+    wait_for_previous_kernel(WAIT)
     store_gradient(part_dw1, 1, dw1_a, dw1_b, sums_factor, CA, CB)
     store_gradient(part_dw2, 1, dw2_a, dw2_b, sums_factor, CA, CB)
     if CHUNKS == 3:
@@ -309,7 +311,7 @@ def hopper_bwd_kernel(
     window, tiles, all_tiles, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, CHUNKS: gl.constexpr,
     STAGES: gl.constexpr, SLOTS: gl.constexpr, P: gl.constexpr, SUMS: gl.constexpr,
-    SCALED: gl.constexpr, REGISTERS: gl.constexpr, PDL: gl.constexpr,
+    SCALED: gl.constexpr, EARLY: gl.constexpr, REGISTERS: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """g = d xhat, its sums, and the partial gradients of both linear weights.
 
@@ -317,9 +319,10 @@ def hopper_bwd_kernel(
     w1a, w1b, w2a, w2b of the tables (64 CHUNKS, C), boxes (64, CA | CB). g (N, window, C); sum_g
     and sum_gx (N, tiles, SUMS), of g and g * xhat over each tile or each warp's 16 positions of
     it; part_dw1 and part_dw2 (programs, 64 CHUNKS, CA + CB). P positions of a tile go through a
-    consumer's first products at once. Programs own tiles as in `hopper_fwd_kernel`. SCALED: dout
+    consumer's first products at once. Programs own tiles one after another. SCALED: dout
     was multiplied by scales (N, tiles), powers of two. What a program adds up is brought to the
     least of its tiles' scales, so the third chunk's d pre is kept twice, for g and for that.
+    EARLY: nothing that is read here is made by the kernel before, so only writing waits for it.
     """
     SQUARES: gl.constexpr = CHUNKS - 1 + (1 if SCALED and CHUNKS == 3 else 0)
     SQUARE: gl.constexpr = gl.NVMMASharedLayout(128, element_bitwidth=16, rank=2)
@@ -341,9 +344,10 @@ def hopper_bwd_kernel(
     free = make_ring(SLOTS)
     loaded = make_ring(1).index(0)
     fence_async_shared()
-    wait_for_previous_kernel(PDL)
+    if not EARLY:
+        wait_for_previous_kernel(PDL)
     load_weights(w1a, w1b, w2a, w2b, w1_a, w1_b, w2_a, w2_b, loaded, C, CA, CB, 64, CHUNKS)
-    start, stop = owned_tiles(all_tiles)
+    start, stop = more_for_the_first(all_tiles)
     least = 1.0
     if SCALED:
         least = least_scale(scales, start, stop)
@@ -354,7 +358,8 @@ def hopper_bwd_kernel(
         g, sum_g, sum_gx, part_dw1 + part, part_dw2 + part, scales, least, start, stop, tiles,
         window, unscale,
     )  # fmt: skip
-    SIZES: gl.constexpr = (C, CA, CB, CHUNKS, STAGES, SLOTS, P, SUMS, SQUARES, SCALED)
+    WAIT: gl.constexpr = PDL and EARLY
+    SIZES: gl.constexpr = (C, CA, CB, CHUNKS, STAGES, SLOTS, P, SUMS, SQUARES, SCALED, WAIT)
     streamed = (va, vb, ya, yb, v_a, v_b, y_a, y_b, full, empty, start, stop, tiles)
     STREAMED: gl.constexpr = (0, 0, C, CA, CB, STAGES, 1, True)
     gl.warp_specialize([

@@ -246,3 +246,12 @@ def owned_tiles(all_tiles):
     start = gl.program_id(0).to(gl.int64) * all_tiles // gl.num_programs(0)
     stop = (gl.program_id(0) + 1).to(gl.int64) * all_tiles // gl.num_programs(0)
     return start.to(gl.int32), stop.to(gl.int32)
+
+
+@gluon.jit
+def more_for_the_first(all_tiles):
+    """`owned_tiles` where the last programs, which may start later, have one less."""
+    p = gl.program_id(0)
+    each = all_tiles // gl.num_programs(0)
+    more = all_tiles % gl.num_programs(0)
+    return p * each + gl.minimum(p, more), (p + 1) * each + gl.minimum(p + 1, more)

@@ -21,6 +21,7 @@ from cherimoya.ops.block.weights import (
     Tables,
     empty_partial_sums,
 )
+from cherimoya.ops.conv_norm.kernels import MOST_SUMMED
 from cherimoya.ops.conv_norm.launch import (
     Parts,
     empty_sums,
@@ -215,7 +216,8 @@ def joint_gradients(
         window, tiles, n * tiles, tables.unscale,
         C=channels, CA=tables.widths[0], CB=tables.widths[1], CHUNKS=chunks,
         STAGES=config["stages"], SLOTS=config["slots"], P=joint_positions(channels),
-        SUMS=sums[0].shape[1] // tiles, SCALED=dout.scales is not None, REGISTERS=consumer,
+        SUMS=sums[0].shape[1] // tiles, SCALED=dout.scales is not None,
+        EARLY=dout.scales is None and xhat.numel() > MOST_SUMMED.value, REGISTERS=consumer,
         num_warps=4, maxnreg=at_entry, **dependent_launch(xhat.device),
     )  # fmt: skip
     return g, *few_sums(*sums), partial_sums

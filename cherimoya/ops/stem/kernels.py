@@ -18,12 +18,12 @@ from cherimoya.ops.block.kernels import (
     CUBIC,
     CUBIC_SLOPE,
     SCALE,
-    load_rows,
     operand,
     store_rows,
     tanh,
     twice_gelu,
 )
+from cherimoya.ops.conv_norm.kernels import MOST_SUMMED as MOST_SUMMED
 from cherimoya.ops.conv_norm.kernels import sum_rows, wait_for_previous_kernel
 
 
@@ -141,6 +141,17 @@ def gelu_slope(h, FAST: tl.constexpr):
 
 
 @triton.jit
+def load_gradient(p, row, rows, C: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr):
+    """`load_rows`, but not from the first-level cache, see `let_next_kernel_start`."""
+    column = FIRST + tl.arange(0, WIDTH)
+    inside = (row < rows)[:, None]
+    if FIRST + WIDTH > C:
+        inside = inside & (column < C)[None, :]
+    at = (row * C)[:, None] + column[None, :]
+    return tl.load(p + at, mask=inside, other=0.0, cache_modifier=".cg")
+
+
+@triton.jit
 def store_part(
     part, value, C: tl.constexpr, K: tl.constexpr, FIRST_K: tl.constexpr, WK: tl.constexpr,
     FIRST_C: tl.constexpr, WC: tl.constexpr,
@@ -155,14 +166,18 @@ def store_part(
 def stem_bwd_kernel(
     x, weight, bias, dout, part_dw, L, tiles, all_tiles, example_stride, base_stride, stride,
     C: tl.constexpr, K: tl.constexpr, FIRST: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr,
-    KA: tl.constexpr, KB: tl.constexpr, BM: tl.constexpr, FAST: tl.constexpr, PDL: tl.constexpr,
+    KA: tl.constexpr, KB: tl.constexpr, BM: tl.constexpr, FAST: tl.constexpr,
+    EARLY: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Partial gradients of weight and bias over every `programs`-th tile of BM positions.
 
     x (N, 4, L) with any strides, weight (C, 4, K) and bias (C,) fp32, dout (N, L, C) -> part_dw
     (programs, 4 K + 1, C), columns FIRST .. FIRST + CA + CB. The convolution is computed again.
+    EARLY: nothing that is read here is made by the kernel before, which may be Muon's: so only
+    writing waits for it.
     """
-    wait_for_previous_kernel(PDL)
+    if not EARLY:
+        wait_for_previous_kernel(PDL)
     DT: tl.constexpr = dout.dtype.element_ty
     PRECISION: tl.constexpr = "tf32" if FAST else "ieee"
     w_aa, w_ba, bias_a = load_columns(weight, bias, C, K, KA, KB, FIRST, CA, DT, FAST)
@@ -182,9 +197,9 @@ def stem_bwd_kernel(
         x_n = x + n * example_stride
         dout_n = dout + n * L * C
         va, vb = load_both_windows(x_n, row, L, base_stride, stride, K, KA, KB, DT, FAST)
-        dy = load_rows(dout_n, row, L, C, FIRST, CA).to(tl.float32)
+        dy = load_gradient(dout_n, row, L, C, FIRST, CA).to(tl.float32)
         if CB > 0:  # before its turn, so that it is there in time
-            dy_b = load_rows(dout_n, row, L, C, FIRST + CA, CB)
+            dy_b = load_gradient(dout_n, row, L, C, FIRST + CA, CB)
         pre = convolved(va, vb, w_aa, w_ba, bias_a, KB, PRECISION)
         dpre = operand(dy * gelu_slope(pre, FAST), DT, FAST)
         dw_aa = tl.dot(va, dpre, dw_aa, input_precision=PRECISION)
@@ -196,6 +211,8 @@ def stem_bwd_kernel(
             dw_ab = tl.dot(va, dpre, dw_ab, input_precision=PRECISION)
             if KB > 0:
                 dw_bb = tl.dot(vb, dpre, dw_bb, input_precision=PRECISION)
+    if EARLY:
+        wait_for_previous_kernel(PDL)
     part = part_dw + tl.program_id(0).to(tl.int64) * (C * (4 * K + 1))
     store_part(part, dw_aa, C, K, 0, KA, FIRST, CA)
     if KB > 0:

@@ -24,8 +24,13 @@ FORWARD = {"BM": 64, "num_warps": 4}
 
 
 @torch.library.custom_op("cherimoya::stem", mutates_args=())
-def fused_stem(X: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """gelu_tanh(conv1d(X)), (N, L, C) in `dtype`, for X (N, 4, L) and weight (C, 4, K)."""
+def fused_stem(
+    X: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype, taken: int = 0
+) -> Tensor:
+    """gelu_tanh(conv1d(X)), (N, L, C) in `dtype`, for X (N, 4, L) and weight (C, 4, K).
+
+    taken: of `stem_backward`.
+    """
     import triton
 
     from cherimoya.ops.stem import kernels
@@ -49,13 +54,18 @@ def fused_stem(X: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> T
 
 
 @fused_stem.register_fake
-def _empty(X: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+def _empty(X: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype, taken: int = 0) -> Tensor:
     return X.new_empty(X.shape[0], X.shape[2], weight.shape[0], dtype=dtype)
 
 
 @torch.library.custom_op("cherimoya::stem_backward", mutates_args=())
-def stem_backward(dout: Tensor, X: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of weight (C, 4, K) and bias (C,), from that of the output (N, L, C)."""
+def stem_backward(
+    dout: Tensor, X: Tensor, weight: Tensor, bias: Tensor, taken: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Gradients of weight (C, 4, K) and bias (C,), from that of the output (N, L, C).
+
+    taken: multiprocessors that something else keeps busy meanwhile.
+    """
     import triton
 
     from cherimoya.ops.stem import kernels
@@ -65,7 +75,7 @@ def stem_backward(dout: Tensor, X: Tensor, weight: Tensor, bias: Tensor) -> tupl
         return weight.new_zeros(weight.shape), bias.new_zeros(channels)
     options, resident = _backward_options(X.device, dout.dtype, channels)
     tiles = triton.cdiv(length, options["BM"])
-    parts = min(n * tiles, resident * multiprocessors(X.device))
+    parts = min(n * tiles, resident * max(1, multiprocessors(X.device) - taken))
     size = weight.numel() + channels
     part_dw = X.new_empty(parts, size, dtype=torch.float32)
     dweight = weight.new_empty(weight.shape, dtype=torch.float32)
@@ -77,7 +87,8 @@ def stem_backward(dout: Tensor, X: Tensor, weight: Tensor, bias: Tensor) -> tupl
         for sizes in _slices(weight, dout.dtype, MANY if single else SLICE):
             kernels.stem_bwd_kernel[(parts,)](
                 X, *parameters, dout, part_dw, length, tiles, n * tiles, *X.stride(),
-                **sizes, **options, FAST=fast_tanh(X.device), **dependent_launch(X.device),
+                **sizes, **options, FAST=fast_tanh(X.device),
+                EARLY=dout.numel() > kernels.MOST_SUMMED.value, **dependent_launch(X.device),
             )  # fmt: skip
         block = 1024 if interpreting() else 32  # the interpreter likes few programs
         kernels.stem_reduce_kernel[(triton.cdiv(size, block),)](
@@ -88,7 +99,7 @@ def stem_backward(dout: Tensor, X: Tensor, weight: Tensor, bias: Tensor) -> tupl
 
 
 @stem_backward.register_fake
-def _(dout, X, weight, bias):  # type: ignore[no-untyped-def]
+def _(dout, X, weight, bias, taken=0):  # type: ignore[no-untyped-def]
     return weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
@@ -130,19 +141,20 @@ def _slices(weight: Tensor, dtype: torch.dtype, width: int) -> Iterator[dict[str
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:3])
+    ctx.taken = inputs[4]
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, dout: Tensor | None) -> tuple[Tensor | None, ...]:
     if dout is None:
-        return None, None, None, None
-    return None, *stem_backward(dout, *ctx.saved_tensors), None
+        return None, None, None, None, None
+    return None, *stem_backward(dout, *ctx.saved_tensors, ctx.taken), None, None
 
 
 fused_stem.register_autograd(_gradients, setup_context=_save)
 
 
-def stem(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def stem(X: Tensor, weight: Tensor, bias: Tensor, taken: int = 0) -> Tensor:
     """gelu_tanh(conv1d(X, weight, bias, padding=K // 2)), channels last.
 
     On a GPU by fused kernels that never store the windows of X, forward and backward; elsewhere,
@@ -156,6 +168,8 @@ def stem(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     weight : Tensor (C, 4, K)
         K is odd.
     bias : Tensor (C,)
+    taken : int
+        Of the GPU's multiprocessors, as many are something else's during the backward.
 
     Returns
     -------
@@ -180,5 +194,5 @@ def stem(X: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     dtype = autocast_dtype(X)  # the kernels read X as it is
     fits = weight.shape[0] <= WIDEST and not wants_gradient(X)
     if fits and route(X.device, dtype).whole(weight, bias):
-        return fused_stem(X, weight, bias, dtype)
+        return fused_stem(X, weight, bias, dtype, taken)
     return reference.stem(X, weight, bias)

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from cherimoya.ops.block.kernels import load_rows, store_rows
-from cherimoya.ops.conv_norm.kernels import wait_for_previous_kernel
+from cherimoya.ops.conv_norm.kernels import let_next_kernel_start, wait_for_previous_kernel
 from cherimoya.ops.update import quintic
 
 A, B, C, EPS = map(tl.constexpr, (quintic.A, quintic.B, quintic.C, quintic.EPS))
@@ -105,8 +105,10 @@ def muon_kernel(
 
     parameters (n,) addresses, gradients (n, ROWS * COLS) each in its parameter's layout, momentum
     (n, ROWS, COLS), all fp32; lr and found_inf (). Rounded to DT where torch.optim.Muon rounds.
+    The stem's backward may run beside it, on the multiprocessors that this leaves.
     """
     wait_for_previous_kernel(PDL)
+    let_next_kernel_start(PDL)
     if tl.load(found_inf) == 0.0:
         pid = tl.program_id(0)
         tall = pid < n_tall

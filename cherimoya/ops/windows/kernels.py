@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from cherimoya.ops.conv_norm.kernels import wait_for_previous_kernel
+
 
 @triton.jit
 def _source(rows, shift, flip, n, at, LENGTH):
@@ -15,9 +17,10 @@ def _source(rows, shift, flip, n, at, LENGTH):
 @triton.jit
 def one_hot_kernel(
     sequence, rows, shift, flip, X, stored, LENGTH,
-    BASES: tl.constexpr, BLOCK: tl.constexpr,
+    BASES: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """sequence (loci, stored) codes; rows, shift, flip (N,) -> X (N, 4, LENGTH)."""
+    wait_for_previous_kernel(PDL)
     n = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < LENGTH
@@ -31,9 +34,11 @@ def one_hot_kernel(
 
 @triton.jit
 def values_kernel(
-    values, channels, rows, shift, flip, out, stored, LENGTH, tracks, BLOCK: tl.constexpr
-):
+    values, channels, rows, shift, flip, out, stored, LENGTH, tracks,
+    BLOCK: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
     """values (loci, tracks, stored), channels (2, tracks) by strand -> out (N, tracks, LENGTH)."""
+    wait_for_previous_kernel(PDL)
     n = tl.program_id(0).to(tl.int64)
     track = tl.program_id(2)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

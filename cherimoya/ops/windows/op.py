@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from cherimoya.ops.device import dependent_launch
 from cherimoya.ops.dispatch import route
 
 BASES = 4  # A C G T, by their codes; any other code is a column of zeros
@@ -22,8 +23,9 @@ def one_hot(sequence: Tensor, rows: Tensor, shift: Tensor, flip: Tensor, length:
         stored = sequence.shape[1]
         with torch.cuda.device_of(sequence):
             one_hot_kernel[len(rows), -(-length // BLOCK)](
-                sequence, rows, shift, flip, X, stored, length, BASES, BLOCK
-            )
+                sequence, rows, shift, flip, X, stored, length, BASES, BLOCK,
+                **dependent_launch(sequence.device),
+            )  # fmt: skip
         return X
     flips = flip.bool()[:, None]
     codes = sequence[rows[:, None], _positions(shift, flips, length)]
@@ -47,8 +49,9 @@ def counts(
         out = torch.empty(len(rows), tracks, length, device=values.device)
         with torch.cuda.device_of(values):
             values_kernel[len(rows), -(-length // BLOCK), tracks](
-                values, channels, rows, shift, flip, out, stored, length, tracks, BLOCK
-            )
+                values, channels, rows, shift, flip, out, stored, length, tracks, BLOCK,
+                **dependent_launch(values.device),
+            )  # fmt: skip
         return out
     at = _positions(shift, flip.bool()[:, None], length)
     chosen = channels[flip.bool().long()]  # (N, tracks)

@@ -1,0 +1,1 @@
+"""The count head: a product of few numbers, by one kernel each way."""

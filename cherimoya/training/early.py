@@ -1,0 +1,62 @@
+"""An optimizer's step before the end of the backward: Muon's of the blocks beside the stem's."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cherimoya.cheri import CheriBlock
+from cherimoya.network import Cherimoya
+from cherimoya.ops.device import multiprocessors
+
+SHARE = 4  # of the GPU, one part in so many at most is taken from the stem's backward
+
+
+class EarlyStep:
+    """Makes `optimizer`'s step within the backward, as soon as all its gradients are there.
+
+    What is left of the backward must not read its parameters any more.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._missing = 0
+        for parameter in self._parameters:
+            parameter.register_post_accumulate_grad_hook(self._arrived)
+
+    def begin(self) -> None:
+        """Expect the gradients: the backward that completes them comes next."""
+        self._missing = len(self._parameters)
+
+    def _arrived(self, parameter: Tensor) -> None:
+        if self._missing:
+            self._missing -= 1
+            if not self._missing:
+                self.optimizer.step()
+
+    def end(self) -> None:
+        """Make the step after the backward, if a gradient did not come."""
+        if self._missing:
+            self._missing = 0
+            self.optimizer.step()
+
+
+def beside_the_stem(
+    model: Cherimoya, optimizers: Mapping[str, Any], routes: Mapping[str, list[str]]
+) -> EarlyStep | None:
+    """The optimizer of the blocks' matrices, if its step and the stem's backward fit a GPU at once.
+
+    The stem's backward, which is the last, then leaves it the multiprocessors that it needs.
+    """
+    device = model.lw0.device
+    if device.type != "cuda" or not all(isinstance(block, CheriBlock) for block in model.blocks):
+        return None
+    most = multiprocessors(device) // SHARE
+    for name, optimizer in optimizers.items():
+        needs = getattr(optimizer, "multiprocessors", 0)
+        if 0 < needs <= most and all(n.startswith("blocks.") for n in routes[name]):
+            model.multiprocessors_taken = needs
+            return EarlyStep(optimizer)
+    return None

@@ -92,10 +92,7 @@ def counts(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         Log counts of each signal group.
     """
     single = all(t.dtype == torch.float32 for t in (features, weight, bias))
-    if (
-        single
-        and features.shape[1] <= MOST_FEATURES
-        and route(features.device, torch.float32).whole(features, weight, bias)
-    ):
+    fits = single and features.shape[1] <= MOST_FEATURES
+    if fits and route(features.device, torch.float32).conv_norm:
         return fused_counts(features, weight, bias)
     return F.linear(features, weight, bias)

@@ -79,7 +79,7 @@ def plain(capability, dtype, C, widths, single):
            {**gemm, "HS": 32, "SCALED": single})
     yield (block.block_bwd_weights_kernel,
            {"xhat": half, "dout": half, "scales": f32, **tables, "part_dw1": f32,
-            "part_dw2": f32}, {**gemm, "HS": 64, "SCALED": single, "OWNED": 32})
+            "part_dw2": f32}, {**gemm, "HS": 64, "SCALED": single, "OWNED": 32, "EARLY": True})
     if single:
         from cherimoya.ops.block import fp32_kernels as full
 
@@ -98,7 +98,7 @@ def plain(capability, dtype, C, widths, single):
                {**backward, "part_dw1": f32, "part_dw2": f32},
                {**gemm, "SCALE": SCALE, "HS": 64, "STAGES": 1})
     yield (half_kernels.scale_to_half_kernel, {"x": f32, "y": "*fp16", "scales": f32},
-           {"TILE": 64 * C, "BLOCK": 8192, **pdl})
+           {"TILE": 64 * C, "BLOCK": 8192, "EARLY": True, **pdl})
     yield (block.block_bwd_conv_kernel,
            {"x": x, "weight": f32, "g": x, "dout": x, "mean": f32, "rstd": f32, **sums, "dx": x,
             "part_dw": f32, "partial_sums": f32, "dw1": f32, "dw2": f32},
@@ -226,7 +226,7 @@ def hopper(C, widths):
                 **tables(("w1a", "w1b"), "bf16"), **tables(("w2a", "w2b"), "bf16"),
                 "scales": f32, "g": "*bf16", "sum_g": f32, "sum_gx": f32},
                {**sizes, "STAGES": config["stages"], "CONSUMERS": config["consumers"],
-                "SCALED": False, "REGISTERS": kept}, entry)
+                "SCALED": False, "EARLY": True, "REGISTERS": kept}, entry)
     chunks_of_c = [
         k for channels, fewest, most in launch.JOINT_SIZES if channels == C
         for k in range(-(-fewest // 64), most // 64 + 1)
@@ -396,7 +396,7 @@ def test_the_march_of_the_backward_keeps_all_in_registers():
 )
 def test_the_kernels_around_the_blocks_compile(capability, dtype, channels, widths):
     found = compile_all("around", capability, dtype, channels, widths)
-    assert len({name for name, _, _ in found}) == 20
+    assert len({name for name, _, _ in found}) == 22
     assert max(shared for _, shared, _ in found) <= SHARED_BYTES[capability]
 
 

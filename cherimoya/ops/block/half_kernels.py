@@ -22,14 +22,17 @@ def scale_for(largest, LOG: tl.constexpr, LEAST: tl.constexpr):
 
 @triton.jit(do_not_specialize=["size", "tiles"])
 def scale_to_half_kernel(
-    x, y, scales, size, tiles, TILE: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
-):
+    x, y, scales, size, tiles, TILE: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
     """y = scale * x in fp16, with a power of two for each tile that makes its largest about 1.
 
     x, y (N, size) -> scales (N, tiles), for tiles of TILE <= BLOCK elements of one example; the
-    last may be shorter. One program a tile.
+    last may be shorter. One program a tile. EARLY: x is not made by the kernel before, so only
+    writing waits for it.
     """
-    wait_for_previous_kernel(PDL)
+    if not EARLY:
+        wait_for_previous_kernel(PDL)
     pid = tl.program_id(0)
     first = (pid % tiles) * TILE
     i = tl.arange(0, BLOCK)
@@ -37,5 +40,7 @@ def scale_to_half_kernel(
     at = (pid // tiles).to(tl.int64) * size + first + i
     v = tl.load(x + at, mask=inside, other=0.0)
     scale = scale_for(tl.max(tl.abs(v)), 0, 1)
+    if EARLY:
+        wait_for_previous_kernel(PDL)
     tl.store(y + at, (v * scale).to(tl.float16), mask=inside)
     tl.store(scales + pid, scale)

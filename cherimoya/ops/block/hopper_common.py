@@ -79,6 +79,16 @@ def wait_for_previous_kernel(PDL: gl.constexpr):
         )  # fmt: skip
 
 
+@gluon.jit
+def let_next_kernel_start(PDL: gl.constexpr):
+    """As `conv_norm.kernels` has it."""
+    if PDL:
+        gl.inline_asm_elementwise(
+            "griddepcontrol.launch_dependents; mov.u32 $0, 0;", "=r", [],
+            dtype=gl.int32, is_pure=False, pack=1,
+        )  # fmt: skip
+
+
 @gluon.constexpr_function
 def mma_layout(columns):
     """Layout of a wgmma accumulator of 64 rows, one warpgroup."""

@@ -24,6 +24,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 
 from cherimoya.ops.block.hopper_common import (
     combine_stats,
+    let_next_kernel_start,
     load_weights,
     make_ring,
     mma_layout,
@@ -186,7 +187,7 @@ def bwd_consume(
     ID: gl.constexpr, v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, full, empty, loaded,
     scales, g, sum_g, sum_gx, start, stop, tiles, window, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, HS: gl.constexpr, CHUNKS: gl.constexpr,
-    STAGES: gl.constexpr, CONSUMERS: gl.constexpr, SCALED: gl.constexpr,
+    STAGES: gl.constexpr, CONSUMERS: gl.constexpr, SCALED: gl.constexpr, WAIT: gl.constexpr,
 ):  # fmt: skip
     """Every CONSUMERS-th tile: d pre = (dout w2) gelu'(xhat w1), g = d pre w1, and their sums."""
     OPERAND: gl.constexpr = gl.DotOperandLayout(0, mma_layout(HS), 2)
@@ -230,6 +231,7 @@ def bwd_consume(
             ga *= factor
             if CB > 0:
                 gb *= factor
+        wait_for_previous_kernel(WAIT)
         gl.store(sum_g + tile, gl.sum(row_g, 0) * factor)
         gl.store(sum_gx + tile, gl.sum(row_gx, 0) * factor)
         store_tile(g, n, first, window, ga, C, 0, CA)
@@ -242,7 +244,7 @@ def hopper_bwd_xhat_kernel(
     va, vb, ya, yb, w1a, w1b, w2a, w2b, scales, g, sum_g, sum_gx,
     window, tiles, all_tiles, unscale,
     C: gl.constexpr, CA: gl.constexpr, CB: gl.constexpr, HS: gl.constexpr, CHUNKS: gl.constexpr,
-    STAGES: gl.constexpr, CONSUMERS: gl.constexpr, SCALED: gl.constexpr,
+    STAGES: gl.constexpr, CONSUMERS: gl.constexpr, SCALED: gl.constexpr, EARLY: gl.constexpr,
     REGISTERS: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """g = d xhat, and the sums of g and g * xhat over each tile of 64 rows of an example.
@@ -250,7 +252,8 @@ def hopper_bwd_xhat_kernel(
     Descriptors: va, vb of xhat and ya, yb of dout, both (N, window, C), boxes (1, 64, CA | CB);
     w1a, w1b, w2a, w2b of the tables, boxes (HS, CA | CB). g (N, window, C), sum_g and sum_gx
     (N, tiles). SCALED: dout was multiplied by scales (N, tiles). Programs own tiles as in
-    `hopper_fwd_kernel`.
+    `hopper_fwd_kernel`. EARLY: nothing that is read here is made by the kernel before, so only
+    writing waits for it. The next, of the weights' gradients, needs nothing of this one.
     """
     v_a = gl.allocate_shared_memory(va.dtype, [STAGES, 64, CA], w1a.layout)
     y_a = gl.allocate_shared_memory(ya.dtype, [STAGES, 64, CA], w1a.layout)
@@ -266,7 +269,9 @@ def hopper_bwd_xhat_kernel(
     empty = make_ring(STAGES)
     loaded = make_ring(1).index(0)
     fence_async_shared()
-    wait_for_previous_kernel(PDL)
+    if not EARLY:
+        wait_for_previous_kernel(PDL)
+    let_next_kernel_start(PDL)
     load_weights(w1a, w1b, w2a, w2b, w1_a, w1_b, w2_a, w2_b, loaded, C, CA, CB, HS, CHUNKS)
     start, stop = owned_tiles(all_tiles)
     sync_threads()
@@ -274,7 +279,8 @@ def hopper_bwd_xhat_kernel(
         v_a, v_b, y_a, y_b, w1_a, w1_b, w2_a, w2_b, full, empty, loaded,
         scales, g, sum_g, sum_gx, start, stop, tiles, window, unscale,
     )  # fmt: skip
-    SIZES: gl.constexpr = (C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, SCALED)
+    WAIT: gl.constexpr = PDL and EARLY
+    SIZES: gl.constexpr = (C, CA, CB, HS, CHUNKS, STAGES, CONSUMERS, SCALED, WAIT)
     streamed = (va, vb, ya, yb, v_a, v_b, y_a, y_b, full, empty, start, stop, tiles)
     STREAMED: gl.constexpr = (0, 0, C, CA, CB, STAGES, 1, True)
     if CONSUMERS == 2:

@@ -266,7 +266,7 @@ def block_bwd_weights_kernel(
     xhat, dout, scales, w1, w2, part_dw1, part_dw2, window, tiles, all_tiles,
     C: tl.constexpr, CA: tl.constexpr, CB: tl.constexpr, HP: tl.constexpr, HS: tl.constexpr,
     BM: tl.constexpr, STAGES: tl.constexpr, SCALED: tl.constexpr, OWNED: tl.constexpr,
-    FAST: tl.constexpr, PDL: tl.constexpr,
+    EARLY: tl.constexpr, FAST: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Partial gradients of HS hidden units' weights over every `parts`-th tile of BM rows.
 
@@ -275,8 +275,11 @@ def block_bwd_weights_kernel(
     products in the registers where the second ones want them. There are `window` rows in all, or
     in each example of `tiles` tiles if SCALED: then dout was multiplied by `scales`, one for each
     tile, and a program, which owns up to OWNED tiles, brings them to the scale of its largest.
+    EARLY: nothing that is read here is made by the kernel before, that of xhat's gradient, so only
+    writing waits for it.
     """
-    wait_for_previous_kernel(PDL)
+    if not EARLY:
+        wait_for_previous_kernel(PDL)
     SLICES: tl.constexpr = HP // HS
     DT: tl.constexpr = xhat.dtype.element_ty
     CP: tl.constexpr = CA + CB
@@ -328,6 +331,8 @@ def block_bwd_weights_kernel(
         if CB > 0:
             dw1_b = tl.dot(dpre, vb, dw1_b, input_precision="ieee")
             dw2_b = tl.dot(act, yb, dw2_b, input_precision="ieee")
+    if EARLY:
+        wait_for_previous_kernel(PDL)
     hidden = first + tl.arange(0, HS)
     unscale = 1.0 / common
     at = part.to(tl.int64) * (HP * CP) + hidden[:, None] * CP + tl.arange(0, CA)[None, :]

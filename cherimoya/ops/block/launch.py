@@ -132,6 +132,7 @@ def weight_gradients(
     kernels.block_bwd_weights_kernel[(parts * slices,)](
         xhat, dout.values, dout.scales_or_any, tables.up, tables.down, *partial_sums,
         window, tiles, n * tiles, C=channels, **tables.options(), SCALED=scaled,
+        EARLY=conv.is_large(xhat),
         OWNED=triton.next_power_of_2(triton.cdiv(n * tiles, parts)) if scaled else 1,
         **_options(config, xhat),
     )  # fmt: skip

@@ -8,6 +8,7 @@ import triton
 from torch import Tensor
 
 from cherimoya.ops.block.half_kernels import scale_to_half_kernel
+from cherimoya.ops.conv_norm.launch import is_large
 from cherimoya.ops.device import dependent_launch, operand_dtype
 
 HIDDEN_STEP = 64  # hidden units are padded to a multiple of this
@@ -97,7 +98,8 @@ class OutputGradient:
         tile = ROWS_OF_SUMS * channels
         scale_to_half_kernel[(n * tiles,)](
             dout, values, scales, window * channels, tiles, TILE=tile,
-            BLOCK=triton.next_power_of_2(tile), num_warps=8, **dependent_launch(dout.device),
+            BLOCK=triton.next_power_of_2(tile), EARLY=is_large(dout), num_warps=8,
+            **dependent_launch(dout.device),
         )  # fmt: skip
         return OutputGradient(values, scales)
 

@@ -23,7 +23,6 @@ from cherimoya.ops.block.kernels import (
     tanh,
     twice_gelu,
 )
-from cherimoya.ops.conv_norm.kernels import MOST_SUMMED as MOST_SUMMED
 from cherimoya.ops.conv_norm.kernels import sum_rows, wait_for_previous_kernel
 
 

@@ -68,6 +68,7 @@ def stem_backward(
     """
     import triton
 
+    from cherimoya.ops.conv_norm.launch import is_large
     from cherimoya.ops.stem import kernels
 
     n, length, channels = dout.shape
@@ -88,7 +89,7 @@ def stem_backward(
             kernels.stem_bwd_kernel[(parts,)](
                 X, *parameters, dout, part_dw, length, tiles, n * tiles, *X.stride(),
                 **sizes, **options, FAST=fast_tanh(X.device),
-                EARLY=dout.numel() > kernels.MOST_SUMMED.value, **dependent_launch(X.device),
+                EARLY=is_large(dout), **dependent_launch(X.device),
             )  # fmt: skip
         block = 1024 if interpreting() else 32  # the interpreter likes few programs
         kernels.stem_reduce_kernel[(triton.cdiv(size, block),)](

@@ -82,7 +82,7 @@ CLAIMS: list[tuple[tuple[str, ...], str, Numbers]] = [
     ((SPEED,), "| 96 | {:.0f} ms | {:,.0f} ms | {:.1f} ({:.1f} in a shorter run) |",
      lambda: (*r.cpu_step(96, 3), r.cpu_step(96, 2)[-1])),
     ((SPEED,), "9 blocks take {:.2f} ms in bf16, {:.2f} ms with TF32 and {:.1f} ms in full fp32",
-     lambda: (r.alone("bf16"), r.alone("tf32"), r.alone("fp32"))),
+     lambda: (r.alone("bf16"), r.alone("tf32"), r.alone("fp32", "0587210"))),
     ((SPEED,), "10,000 validation loci takes {:.1f} s on an H100.",
      lambda: (r.trained("epoch", "seconds", placement="resident"),)),
     ((SPEED,), "Two H200 train {:.2f} times the sequences of one.", lambda: (r.two_devices(),)),
@@ -90,7 +90,7 @@ CLAIMS: list[tuple[tuple[str, ...], str, Numbers]] = [
      lambda: tuple(r.trained("largest batch", "batch_size", contender=who)
                    for who in ("ours", "upstream"))),
     (("CHANGELOG.md",), "a step of 96 filters takes {:.1f} ms on an H200, and {:.1f} ms with cuBLAS",
-     lambda: (r.alone("fp32"), r.alone("fp32", "7d61217"))),
+     lambda: (r.alone("fp32", "0587210"), r.alone("fp32", "7d61217"))),
     (("CHANGELOG.md",), "a step of 96 filters in bf16 takes {:.2f} ms there, and took {:.2f} ms before.",
      lambda: (r.alone("bf16"), r.alone("bf16", "f94b221"))),
     (("CHANGELOG.md",), "side by side: {:.1f} s instead of {:.1f} s",

@@ -77,7 +77,7 @@ def gains() -> tuple[float, float]:
     return min(known), max(known)
 
 
-LAST = "0587210"  # the last measurement of whole steps on an H200
+LAST = "e86ca68"  # the last measurement of whole steps on an H200
 
 
 def step(precision: str, filters: int, commit: str) -> tuple[float, float, float]:

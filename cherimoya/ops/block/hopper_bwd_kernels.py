@@ -319,7 +319,7 @@ def hopper_bwd_kernel(
     w1a, w1b, w2a, w2b of the tables (64 CHUNKS, C), boxes (64, CA | CB). g (N, window, C); sum_g
     and sum_gx (N, tiles, SUMS), of g and g * xhat over each tile or each warp's 16 positions of
     it; part_dw1 and part_dw2 (programs, 64 CHUNKS, CA + CB). P positions of a tile go through a
-    consumer's first products at once. Programs own tiles one after another. SCALED: dout
+    consumer's first products at once. Programs own tiles as in `more_for_the_first`. SCALED: dout
     was multiplied by scales (N, tiles), powers of two. What a program adds up is brought to the
     least of its tiles' scales, so the third chunk's d pre is kept twice, for g and for that.
     EARLY: nothing that is read here is made by the kernel before, so only writing waits for it.

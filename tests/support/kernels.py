@@ -268,10 +268,10 @@ def interpreting() -> dict[str, str]:
     return environment
 
 
-def printed_by_the_interpreter(script: str) -> str:
+def printed_by_the_interpreter(script: str, *arguments: str) -> str:
     """What a script prints whose kernels run in Triton's interpreter."""
     done = subprocess.run(
-        [sys.executable, script], env=interpreting(), capture_output=True, text=True
+        [sys.executable, script, *arguments], env=interpreting(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

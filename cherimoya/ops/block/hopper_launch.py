@@ -26,7 +26,6 @@ from cherimoya.ops.conv_norm.launch import (
     empty_sums,
     few_sums,
     few_tiles,
-    is_large,
     key_of,
     padded,
     unit_statistics,
@@ -162,7 +161,7 @@ def xhat_gradient(
         *_rows(xhat, tables), *_rows(dout.values, tables), *_tables(tables.up, tables, config),
         *_tables(tables.down, tables, config), dout.scales_or_any, g, *sums,
         window, tiles, n * tiles, tables.unscale, SCALED=dout.scales is not None,
-        EARLY=dout.scales is None and is_large(xhat), CONSUMERS=config["consumers"],
+        EARLY=dout.complete, CONSUMERS=config["consumers"],
         **_options(tables, channels, config), **dependent_launch(xhat.device),
     )  # fmt: skip
     return g, *few_sums(*sums)
@@ -217,7 +216,7 @@ def joint_gradients(
         C=channels, CA=tables.widths[0], CB=tables.widths[1], CHUNKS=chunks,
         STAGES=config["stages"], SLOTS=config["slots"], P=joint_positions(channels),
         SUMS=sums[0].shape[1] // tiles, SCALED=dout.scales is not None,
-        EARLY=dout.scales is None and is_large(xhat), REGISTERS=consumer,
+        EARLY=dout.complete, REGISTERS=consumer,
         num_warps=4, maxnreg=at_entry, **dependent_launch(xhat.device),
     )  # fmt: skip
     return g, *few_sums(*sums), partial_sums

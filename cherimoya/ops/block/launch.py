@@ -19,6 +19,7 @@ from cherimoya.ops.block.weights import (
     padded_hidden,
     table_scales,
 )
+from cherimoya.ops.complete import note_complete
 from cherimoya.ops.conv_norm import launch as conv
 from cherimoya.ops.conv_norm.launch import March, Parts
 from cherimoya.ops.device import (
@@ -112,9 +113,17 @@ def xhat_gradient(
 
 
 def weight_gradients(
-    xhat: Tensor, dout: OutputGradient, tables: Tables, config: Config | None = None
+    xhat: Tensor,
+    dout: OutputGradient,
+    tables: Tables,
+    config: Config | None = None,
+    early: bool = False,
 ) -> Tensor:
-    """Gradients of both tables in parts (2, parts, HP, CA + CB)."""
+    """Gradients of both tables in parts (2, parts, HP, CA + CB).
+
+    early: the kernel before, such as that of `xhat_gradient`, makes nothing that is read here, and
+    waits, or waited, for what does.
+    """
     n, window, channels = xhat.shape
     if config is None:
 
@@ -132,7 +141,7 @@ def weight_gradients(
     kernels.block_bwd_weights_kernel[(parts * slices,)](
         xhat, dout.values, dout.scales_or_any, tables.up, tables.down, *partial_sums,
         window, tiles, n * tiles, C=channels, **tables.options(), SCALED=scaled,
-        EARLY=conv.is_large(xhat),
+        EARLY=early,
         OWNED=triton.next_power_of_2(triton.cdiv(n * tiles, parts)) if scaled else 1,
         **_options(config, xhat),
     )  # fmt: skip
@@ -204,7 +213,9 @@ def backward_conv(
         SUMS=conv.padded(n_sums), H=hidden, CP=padded_channels, HP=padded_rows, BLOCK=block,
         DEPTH=64, **march.options, **conv.registers(config), **dependent_launch(x.device),
     )  # fmt: skip
-    return dx, conv.sum_rows(part_dw), dw1, dw2
+    dweight = conv.sum_rows(part_dw)
+    note_complete(dx)
+    return dx, dweight, dw1, dw2
 
 
 def _options(config: Config, x: Tensor) -> dict[str, object]:

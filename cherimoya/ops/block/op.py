@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.block.sizes import is_joint, widest_full_fp32
+from cherimoya.ops.complete import is_complete
 from cherimoya.ops.conv_norm.op import check, fused_dilated_conv_norm
 from cherimoya.ops.device import contiguous, operand_dtype, total_memory
 from cherimoya.ops.dispatch import autocast_dtype, route, wants_gradient
@@ -106,6 +107,7 @@ def backward_products(
         x, taps, d = conv.prepared(x, conv_weight, dilation)
         statistics, full = (mean, rstd), up.dim() == 3
         dout = contiguous(dout.to(x.dtype))
+        complete = is_complete(dout) and xhat.numel() > 0
         if not xhat.numel():
             dtype = x.dtype if full else operand_dtype(x)
             xhat = conv.normalised(x, taps, d, trim, dtype, None, statistics, 0.0)
@@ -114,14 +116,14 @@ def backward_products(
             g, sum_g, sum_gx = fp32_launch.xhat_gradient(xhat, dout, halves)
             return g, sum_g, sum_gx, fp32_launch.weight_gradients(xhat, dout, halves)
         tables = Tables.of(x, up, down, down, residual_scale)
-        gradient = OutputGradient.of(dout)
+        gradient = OutputGradient.of(dout, complete)
         if joint:
             from cherimoya.ops.block import hopper_launch
 
             return hopper_launch.joint_gradients(xhat, gradient, tables, x.dtype)
         by_xhat = (launch.hopper_launches(x, hidden) or launch).xhat_gradient
         g, sum_g, sum_gx = by_xhat(xhat, gradient, tables, x.dtype)
-        return g, sum_g, sum_gx, launch.weight_gradients(xhat, gradient, tables)
+        return g, sum_g, sum_gx, launch.weight_gradients(xhat, gradient, tables, early=True)
 
 
 @backward_products.register_fake

@@ -8,7 +8,6 @@ import triton
 from torch import Tensor
 
 from cherimoya.ops.block.half_kernels import scale_to_half_kernel
-from cherimoya.ops.conv_norm.launch import is_large
 from cherimoya.ops.device import dependent_launch, operand_dtype
 
 HIDDEN_STEP = 64  # hidden units are padded to a multiple of this
@@ -85,12 +84,13 @@ class OutputGradient:
 
     values: Tensor
     scales: Tensor | None  # (N, tiles of ROWS_OF_SUMS positions): what each was multiplied by
+    complete: bool = False  # although the kernel before may still run
 
     @staticmethod
-    def of(dout: Tensor) -> "OutputGradient":
+    def of(dout: Tensor, complete: bool) -> "OutputGradient":
         """fp32 is scaled to fp16 where products are fp16, anything else is taken as it is."""
         if operand_dtype(dout) == dout.dtype:
-            return OutputGradient(dout, None)
+            return OutputGradient(dout, None, complete)
         n, window, channels = dout.shape
         tiles = triton.cdiv(window, ROWS_OF_SUMS)
         values = torch.empty_like(dout, dtype=torch.float16)
@@ -98,7 +98,7 @@ class OutputGradient:
         tile = ROWS_OF_SUMS * channels
         scale_to_half_kernel[(n * tiles,)](
             dout, values, scales, window * channels, tiles, TILE=tile,
-            BLOCK=triton.next_power_of_2(tile), EARLY=is_large(dout), num_warps=8,
+            BLOCK=triton.next_power_of_2(tile), EARLY=complete, num_warps=8,
             **dependent_launch(dout.device),
         )  # fmt: skip
         return OutputGradient(values, scales)

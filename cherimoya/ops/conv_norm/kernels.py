@@ -15,10 +15,6 @@ no atomics, so two runs are equal to the bit. An example's own results do not de
 import triton
 import triton.language as tl
 
-# Elements of a kernel's largest result for which it lets the next kernel start: activations,
-# which have more, are not such results, so what reads them alone need not wait.
-MOST_SUMMED = tl.constexpr(2**18)
-
 
 @triton.jit
 def wait_for_previous_kernel(PDL: tl.constexpr):
@@ -33,7 +29,8 @@ def let_next_kernel_start(PDL: tl.constexpr):
 
     Called after `wait_for_previous_kernel`: so what the kernels before this one wrote is there for
     the next, though perhaps not in the first-level cache. The next must wait before it reads what
-    this one writes, and before it writes at all, since its memory may be what this one reads.
+    this one writes, and before it writes at all, since its memory may be what this one reads; and
+    before all else where it cannot know which kernel is before it, see `ops.complete`.
     """
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
@@ -240,7 +237,6 @@ def sum_rows_kernel(
 ):
     """out (size,) = sum over the rows of parts (rows, size), in a fixed order."""
     wait_for_previous_kernel(PDL)
-    if size <= MOST_SUMMED:
-        let_next_kernel_start(PDL)
+    let_next_kernel_start(PDL)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(out + at, sum_rows(parts, rows, size, at, BLOCK, DEPTH), mask=at < size)

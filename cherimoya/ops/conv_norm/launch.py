@@ -255,11 +255,6 @@ def backward_march(
     return march, torch.empty_like(x), part_dw
 
 
-def is_large(x: Tensor) -> bool:
-    """Whether x cannot be what a kernel made that lets the next start, see MOST_SUMMED."""
-    return x.numel() > kernels.MOST_SUMMED.value
-
-
 def sum_rows(parts: Tensor) -> Tensor:
     """Sum over the first dimension of a contiguous fp32 tensor, in a fixed order."""
     rows, size = len(parts), parts[0].numel()

@@ -18,7 +18,6 @@ import triton.language as tl
 
 from cherimoya.ops.block.kernels import load_inside, load_table, operand, store_rows
 from cherimoya.ops.conv_norm.kernels import (
-    MOST_SUMMED,
     let_next_kernel_start,
     sum_rows,
     wait_for_previous_kernel,
@@ -353,8 +352,7 @@ def heads_reduce_kernel(
     """dweight (G, C, K) and dbias (G,): sums over the rows of parts (rows, G K C + G)."""
     wait_for_previous_kernel(PDL)
     SIZE: tl.constexpr = G * K * C
-    if SIZE <= MOST_SUMMED:
-        let_next_kernel_start(PDL)
+    let_next_kernel_start(PDL)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     total = sum_rows(parts, rows, SIZE + G, at, BLOCK, DEPTH)
     g = at // (K * C)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cherimoya.ops import reference
+from cherimoya.ops.complete import note_complete
 from cherimoya.ops.device import (
     contiguous,
     dependent_launch,
@@ -65,6 +66,7 @@ def fused_heads_backward(
             parts, dweight, dbias, len(parts), C=channels, G=groups, K=taps, BLOCK=block,
             DEPTH=128, num_warps=4, **dependent_launch(x.device),
         )  # fmt: skip
+        note_complete(dx)
     return dx, dweight, dbias
 
 

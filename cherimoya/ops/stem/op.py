@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cherimoya.ops import reference
+from cherimoya.ops.complete import is_complete
 from cherimoya.ops.device import (
     capability,
     dependent_launch,
@@ -68,7 +69,6 @@ def stem_backward(
     """
     import triton
 
-    from cherimoya.ops.conv_norm.launch import is_large
     from cherimoya.ops.stem import kernels
 
     n, length, channels = dout.shape
@@ -82,6 +82,8 @@ def stem_backward(
     dweight = weight.new_empty(weight.shape, dtype=torch.float32)
     dbias = bias.new_empty(channels, dtype=torch.float32)
     parameters = weight.float().contiguous(), bias.float().contiguous()
+    copied = parameters[0] is not weight or parameters[1] is not bias or not dout.is_contiguous()
+    complete = is_complete(dout) and not copied
     dout = dout.contiguous()
     single = dout.dtype == torch.float32 and capability(X.device)[0] < 9
     with torch.cuda.device_of(X):
@@ -89,7 +91,7 @@ def stem_backward(
             kernels.stem_bwd_kernel[(parts,)](
                 X, *parameters, dout, part_dw, length, tiles, n * tiles, *X.stride(),
                 **sizes, **options, FAST=fast_tanh(X.device),
-                EARLY=is_large(dout), **dependent_launch(X.device),
+                EARLY=complete, **dependent_launch(X.device),
             )  # fmt: skip
         block = 1024 if interpreting() else 32  # the interpreter likes few programs
         kernels.stem_reduce_kernel[(triton.cdiv(size, block),)](

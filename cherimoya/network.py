@@ -175,7 +175,7 @@ class Cherimoya(nn.Module):
             total = X_ctl[:, :, cut : X_ctl.shape[2] - cut].sum(dim=(1, 2), dtype=features.dtype)
             features = torch.cat([features, torch.log1p(total)[:, None]], dim=1)
         with torch.autocast(x.device.type, enabled=False):
-            return logits, counts(features, self.linear.weight, self.linear.bias)
+            return logits, counts(features, self.linear.weight, self.linear.bias, x.dtype)
 
     def _profile_of_controls(self, X_ctl: Tensor, cut: int) -> Tensor:
         """What the controls (N, controls, L') add to the logits (N, tracks, L' - 2 cut)."""

@@ -78,7 +78,8 @@ def bind_thread(device: torch.device) -> None:
 def dependent_launch(device: torch.device) -> dict[str, bool]:
     """Launch options: start a kernel's set-up while the one before still runs (sm_90 and later).
 
-    The kernels then wait before they read anything, see `wait_for_previous_kernel`.
+    The kernels then wait before they read what may be of the kernel before, and before they write,
+    see `wait_for_previous_kernel` and `ops.complete`.
     """
     return {"PDL": True, "launch_pdl": True} if capability(device)[0] >= 9 else {"PDL": False}
 

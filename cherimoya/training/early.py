@@ -1,10 +1,10 @@
 """An optimizer's step before the end of the backward: Muon's of the blocks beside the stem's."""
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cherimoya.cheri import CheriBlock
 from cherimoya.network import Cherimoya
@@ -23,14 +23,17 @@ class EarlyStep:
         self.optimizer = optimizer
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._missing = 0
+        # Python does not see that a parameter's hooks are held by its optimizer in turn.
+        itself = weakref.ref(self)
         for parameter in self._parameters:
-            parameter.register_post_accumulate_grad_hook(self._arrived)
+            parameter.register_post_accumulate_grad_hook(lambda _: _arrived(itself()))
 
-    def begin(self) -> None:
-        """Expect the gradients: the backward that completes them comes next."""
-        self._missing = len(self._parameters)
+    def begin(self, last: bool = True) -> None:
+        """Expect the gradients, if the backward that comes next is the `last` of a batch."""
+        self._missing = len(self._parameters) if last else 0
 
-    def _arrived(self, parameter: Tensor) -> None:
+    def arrived(self) -> None:
+        """One more gradient is there."""
         if self._missing:
             self._missing -= 1
             if not self._missing:
@@ -41,6 +44,11 @@ class EarlyStep:
         if self._missing:
             self._missing = 0
             self.optimizer.step()
+
+
+def _arrived(early: EarlyStep | None) -> None:
+    if early is not None:
+        early.arrived()
 
 
 def beside_the_stem(

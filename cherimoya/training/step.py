@@ -6,13 +6,14 @@ one captured graph: the number of the step, the learning rates and the losses ar
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cherimoya.cheri import CheriBlock
 from cherimoya.config.schema import Choice
 from cherimoya.config.train import OptimConfig
 from cherimoya.data.batches import Batch
@@ -20,6 +21,7 @@ from cherimoya.distributed.processes import Processes
 from cherimoya.inference.precision import LEAST_SCALE, LossScale, autocast
 from cherimoya.losses import build_loss, training_loss
 from cherimoya.network import Cherimoya
+from cherimoya.ops.complete import straight_backward
 from cherimoya.ops.update.op import settle
 from cherimoya.optim.routing import block_matrices, build_optimizers, build_schedules
 from cherimoya.training.early import beside_the_stem
@@ -88,6 +90,7 @@ class TrainingStep:
         # Gradients are divided by the scale, and averaged over processes, after the backward.
         alone = self.scale is None and self.processes.world == 1
         self._early = beside_the_stem(model, self.optimizers, self.routes) if alone else None
+        self._straight = all(type(block) is CheriBlock for block in model.blocks)
         self._network: nn.Module | None = None  # the model as several processes share it
         # --------------------------------------------- on the device, changed by every step
         self.count = torch.zeros(1, dtype=torch.int64, device=self.device)  # steps made
@@ -180,12 +183,14 @@ class TrainingStep:
                 losses = found if losses is None else losses + found
                 if last:
                     self.processes.begin_average(losses)
-                if last and self._early:
-                    self._settle(losses)
-                    self._early.begin()
+                if self._early:
+                    self._early.begin(last)
+                    if last:
+                        self._settle(losses)
                 total = terms.total / self._parts if self._parts > 1 else terms.total
                 total = total if self.scale is None else total * self.scale.scale
-                total.backward(self._one.to(total.dtype))
+                with straight_backward() if self._straight else nullcontext():
+                    total.backward(self._one.to(total.dtype))
         assert losses is not None, "a batch has at least one piece"
         self.processes.end_average()
         self.processes.average([p.grad for p in self.loss.parameters() if p.grad is not None])

@@ -7,7 +7,7 @@ import torch
 from kernels import opchecks, printed_by_the_interpreter
 from torch import Tensor
 
-from cherimoya.ops.counts.op import counts
+from cherimoya.ops.counts.op import counts, fused_counts
 
 SHAPES = [(64, 96, 1), (1, 5, 3), (150, 97, 2), (3, 512, 1), (0, 32, 2)]  # N, F, G
 TOLERANCE = 1e-6  # relative RMS error
@@ -16,7 +16,7 @@ TOLERANCE = 1e-6  # relative RMS error
 def results(inputs: list[Tensor], dout: Tensor) -> list[Tensor]:
     """The output, and the gradients of all inputs."""
     leaves = [t.detach().requires_grad_() for t in inputs]
-    out = counts(*leaves)
+    out = counts(*leaves, torch.bfloat16)
     return [out.detach(), *torch.autograd.grad(out, leaves, dout)]
 
 
@@ -38,13 +38,16 @@ def wrong(device: str) -> list[str]:
                 found.append(f"{n, f, g}: {name} is wrong by {error:.2g}")
         if not all(map(torch.equal, got, results(inputs, dout))):
             found.append(f"{n, f, g}: two calls differ")
-        if n and not torch.equal(counts(inputs[0][-1:], *inputs[1:])[0], got[0][-1]):
+        if n and not torch.equal(
+            counts(inputs[0][-1:], *inputs[1:], torch.bfloat16)[0], got[0][-1]
+        ):
             found.append(f"{n, f, g}: an example depends on the others")
-    checked = [t.requires_grad_() for t in (torch.randn(4, 7), torch.randn(2, 7), torch.randn(2))]
-    checked = [t.detach().to(device).requires_grad_() for t in checked]
-    for op, checks in opchecks(
-        lambda: results(checked, torch.ones(4, 2, device=device)), checked
-    ).items():
+    shapes = (4, 7), (2, 7), (2,)
+    leaves = [torch.randn(shape, device=device, requires_grad=True) for shape in shapes]
+    ran = opchecks(lambda: results(leaves, torch.ones(4, 2, device=device)), leaves)
+    if [op.split("::")[-1] for op in ran] != ["counts", "counts_backward"]:
+        found.append(f"the kernels do not serve: {[*ran]}")
+    for op, checks in ran.items():
         found += [f"{op} {test}: {said}" for test, said in checks.items() if said != "SUCCESS"]
     return found
 
@@ -60,11 +63,22 @@ def test_the_kernels_on_a_gpu(monkeypatch):
     assert wrong("cuda") == []
 
 
+def test_one_code_of_torch_compile_serves_every_number_of_examples():
+    import torch._dynamo.testing as dynamo
+
+    counter = dynamo.CompileCounter()
+    made = torch.compile(fused_counts, backend=counter, fullgraph=True)
+    weight, bias = torch.randn(2, 7, device="meta"), torch.randn(2, device="meta")
+    for n in (3, 4, 5, 9):
+        assert made(torch.randn(n, 7, device="meta"), weight, bias).shape == (n, 2)
+    assert counter.frame_count <= 2
+
+
 def test_without_kernels_it_is_torchs_linear():
     torch.manual_seed(0)
     features, weight, bias = torch.randn(4, 7), torch.randn(2, 7), torch.randn(2)
     expected = torch.nn.functional.linear(features, weight, bias)
-    assert torch.equal(counts(features, weight, bias), expected)
+    assert torch.equal(counts(features, weight, bias, torch.float32), expected)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from kernels import (
 from torch import Tensor
 
 from cherimoya import Cherimoya
+from cherimoya.ops.complete import straight_backward
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.usefixtures("nothing_is_tuned")]
 
@@ -165,10 +166,13 @@ def test_a_whole_network_repeats_every_bit(training, mode, n, taps):
     assert_repeats(call, f"{n} sequences, {taps} taps")
 
 
+@pytest.mark.parametrize("filters", [32, 96, 128])
 @pytest.mark.parametrize("mode", MODES, indirect=True)
-def test_kernels_that_start_before_the_one_before_has_ended_find_what_those_that_wait_find(mode):
+def test_kernels_that_start_before_the_one_before_has_ended_find_what_waiting_ones_find(
+    mode, filters
+):
     torch.manual_seed(0)
-    model = Cherimoya().to(DEVICE)
+    model = Cherimoya(filters).to(DEVICE)
     X = torch.nn.functional.one_hot(torch.randint(4, (64, LENGTH), device=DEVICE), 4).mT.float()
     trained = [p for name, p in model.named_parameters() if not name.startswith("lw")]
 
@@ -176,10 +180,12 @@ def test_kernels_that_start_before_the_one_before_has_ended_find_what_those_that
         with torch.autocast(DEVICE, getattr(torch, mode.dtype), enabled=mode.half):
             logits, counts = model(X)
         loss = logits.float().square().mean() + counts.float().square().mean()
-        return {f"d{i}": g for i, g in enumerate(torch.autograd.grad(loss, trained))}
+        with straight_backward():
+            return {f"d{i}": g for i, g in enumerate(torch.autograd.grad(loss, trained))}
 
     def wait(block: torch.nn.Module, x: tuple[Tensor], out: Tensor) -> None:
-        out.register_hook(lambda gradient: torch.cuda.synchronize())
+        for made in (*x, out):
+            made.register_hook(lambda gradient: torch.cuda.synchronize())
 
     found = [gradients() for _ in range(10)]
     for layer in model.blocks:

@@ -1,5 +1,7 @@
 """An optimizer's step within the backward: after its gradients, before what is left."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +62,16 @@ def test_a_gradient_that_does_not_come_puts_the_step_after_the_backward(network)
     step.end()
     step.end()
     assert len(step.optimizer.seen) == 1
+
+
+def test_it_holds_nothing_once_it_is_gone(network):
+    step = EarlyStep(Recorder(network))
+    step.begin()
+    held = weakref.ref(step.optimizer)
+    del step
+    gc.collect()
+    assert held() is None
+    network(torch.ones(5, 3)).sum().backward()
 
 
 def test_only_an_optimizer_of_the_blocks_that_leaves_most_of_the_gpu_is_early(monkeypatch):

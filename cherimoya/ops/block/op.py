@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cherimoya.ops import reference
 from cherimoya.ops.block.sizes import is_joint, widest_full_fp32
-from cherimoya.ops.complete import is_complete
+from cherimoya.ops.complete import forget, is_complete
 from cherimoya.ops.conv_norm.op import check, fused_dilated_conv_norm
 from cherimoya.ops.device import contiguous, operand_dtype, total_memory
 from cherimoya.ops.dispatch import autocast_dtype, route, wants_gradient
@@ -50,6 +50,7 @@ def fused_block(
         statistics = conv.empty_statistics(x)
         hopper = launch.hopper_launches(x, len(w1))
         tables = Tables.empty(x, w1, residual_scale, half=hopper is not None)
+        forget()
         parts = launch.stats_and_tables(x, taps, w1, w2, d, tables)
         if hopper:
             out, xhat = hopper.forward(x, taps, tables, parts, statistics, d, trim, eps, keep)

@@ -35,7 +35,7 @@ def fused_counts(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @fused_counts.register_fake
 def _empty(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return features.new_empty(len(features), len(weight))
+    return features.new_empty(features.shape[0], weight.shape[0])
 
 
 @torch.library.custom_op("cherimoya::counts_backward", mutates_args=())
@@ -62,7 +62,7 @@ def _empty_gradients(
     dout: Tensor, features: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     dfeatures, dweight = (t.new_empty(t.shape) for t in (features, weight))
-    return dfeatures, dweight, weight.new_empty(len(weight))
+    return dfeatures, dweight, weight.new_empty(weight.shape[0])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -76,8 +76,8 @@ def _gradients(ctx: Any, dout: Tensor) -> tuple[Tensor, ...]:
 fused_counts.register_autograd(_gradients, setup_context=_save)
 
 
-def counts(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The count head: torch's linear, on a GPU by a kernel in full fp32.
+def counts(features: Tensor, weight: Tensor, bias: Tensor, like: torch.dtype) -> Tensor:
+    """The count head: torch's linear; in full fp32 by a kernel where the other head has one.
 
     Parameters
     ----------
@@ -85,6 +85,8 @@ def counts(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         Means over the positions, and the total of the controls if there are any.
     weight : Tensor (G, F)
     bias : Tensor (G,)
+    like : dtype
+        Of the activations.
 
     Returns
     -------
@@ -93,6 +95,6 @@ def counts(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     single = all(t.dtype == torch.float32 for t in (features, weight, bias))
     fits = single and features.shape[1] <= MOST_FEATURES
-    if fits and route(features.device, torch.float32).conv_norm:
+    if fits and route(features.device, like).whole(features, weight, bias):
         return fused_counts(features, weight, bias)
     return F.linear(features, weight, bias)

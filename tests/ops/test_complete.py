@@ -7,16 +7,22 @@ from functools import partial
 
 import pytest
 import torch
+from configs import composed
 from kernels import printed_by_the_interpreter
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cherimoya import Cherimoya
+from cherimoya.config.schema import build
+from cherimoya.config.train import TrainConfig
+from cherimoya.data.batches import Batch
 from cherimoya.ops.complete import is_complete, note_complete, straight_backward
+from cherimoya.training.step import TrainingStep
 
 # What each part of a backward, the last block first, takes the gradient for that reaches it.
 TOLD = {
-    "a training": [True, True, True],
+    "a training step": [True, True, True],
+    "a straight backward": [True, True, True],
     "a backward outside a training step": [False, False, False],
     "a block that is made again": [True, False, True],
     "without what the forward keeps": [False, False, True],
@@ -72,6 +78,11 @@ def told(case: str) -> list[bool]:
         made = partial(checkpoint, first.forward, use_reentrant=True)
         first.forward = lambda x: made(x)
     X = torch.nn.functional.one_hot(torch.randint(4, (2, 40)), 4).mT.float()
+    if case == "a training step":
+        config = build(TrainConfig, composed("train", ["optim=muon_adamw_sgd"]))
+        step = TrainingStep(model, config.loss, config.optim, 3, 4)
+        step([Batch(X, torch.ones(2, 1, 32), None)])
+        return found
     if case == "a gradient of one's own":
         loss = last(first(stem.stem(X, model.iconv.weight, model.iconv.bias))).square().mean()
     else:

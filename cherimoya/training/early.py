@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from cherimoya.cheri import CheriBlock
 from cherimoya.network import Cherimoya
 from cherimoya.ops.device import multiprocessors
 
@@ -56,10 +55,11 @@ def beside_the_stem(
 ) -> EarlyStep | None:
     """The optimizer of the blocks' matrices, if its step and the stem's backward fit a GPU at once.
 
-    The stem's backward, which is the last, then leaves it the multiprocessors that it needs.
+    The stem's backward, which is the last, then leaves it the multiprocessors that it needs. The
+    blocks' own must be over by then, as those of Cheri Blocks are.
     """
     device = model.lw0.device
-    if device.type != "cuda" or not all(isinstance(block, CheriBlock) for block in model.blocks):
+    if device.type != "cuda":
         return None
     most = multiprocessors(device) // SHARE
     for name, optimizer in optimizers.items():

@@ -87,10 +87,12 @@ class TrainingStep:
         self.ema = EMA(model.trained_parameters())
         self.scale = LossScale(self.device) if precision == "fp16" else None
         self.processes = processes or Processes()
-        # Gradients are divided by the scale, and averaged over processes, after the backward.
-        alone = self.scale is None and self.processes.world == 1
-        self._early = beside_the_stem(model, self.optimizers, self.routes) if alone else None
+        # Between our own layers is nobody else's code, see `straight_backward`.
         self._straight = all(type(block) is CheriBlock for block in model.blocks)
+        # Gradients are divided by the scale, and averaged over processes, after the backward.
+        final = self.scale is None and self.processes.world == 1
+        may = self._straight and final
+        self._early = beside_the_stem(model, self.optimizers, self.routes) if may else None
         self._network: nn.Module | None = None  # the model as several processes share it
         # --------------------------------------------- on the device, changed by every step
         self.count = torch.zeros(1, dtype=torch.int64, device=self.device)  # steps made
